@@ -1,0 +1,55 @@
+"""Training over slow links: compressed communication in the grammar of optax."""
+
+from gmc_jax.accounting import WireBytes as WireBytes
+from gmc_jax.accounting import message_bits as message_bits
+from gmc_jax.accounting import relative_cost as relative_cost
+from gmc_jax.accounting import wire_bytes as wire_bytes
+from gmc_jax.channels.all_gather import all_gather as all_gather
+from gmc_jax.channels.all_reduce import all_reduce as all_reduce
+from gmc_jax.channels.counted import CountedState as CountedState
+from gmc_jax.channels.counted import counted as counted
+from gmc_jax.channels.exact import exact as exact
+from gmc_jax.compressors.identity import identity as identity
+from gmc_jax.compressors.random_block import random_block as random_block
+from gmc_jax.compressors.random_k import random_k as random_k
+from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
+from gmc_jax.compressors.top_k import top_k as top_k
+from gmc_jax.core import Channel as Channel
+from gmc_jax.core import Compressor as Compressor
+from gmc_jax.core import Sparse as Sparse
+from gmc_jax.execution import distribute as distribute
+from gmc_jax.execution import simulate as simulate
+from gmc_jax.execution import unrolled as unrolled
+from gmc_jax.execution import worker_key as worker_key
+from gmc_jax.layouts import Layout as Layout
+from gmc_jax.layouts import layout as layout
+from gmc_jax.methods.dgc import dgc as dgc
+from gmc_jax.methods.dmsgd import dmsgd as dmsgd
+from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
+from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
+from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
+from gmc_jax.methods.gmc import gmc as gmc
+from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
+from gmc_jax.methods.gmc_server_momentum import (
+    gmc_server_momentum as gmc_server_momentum,
+)
+from gmc_jax.replicas import assert_replicated as assert_replicated
+from gmc_jax.replicas import fetch as fetch
+from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
+from gmc_jax.transforms.accumulate import accumulate as accumulate
+from gmc_jax.transforms.averaged import averaged as averaged
+from gmc_jax.transforms.detached import DetachedState as DetachedState
+from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
+from gmc_jax.transforms.error_feedback import error_feedback as error_feedback
+from gmc_jax.transforms.global_momentum import (
+    GlobalMomentumState as GlobalMomentumState,
+)
+from gmc_jax.transforms.global_momentum import global_momentum as global_momentum
+from gmc_jax.transforms.local_momentum import LocalMomentumState as LocalMomentumState
+from gmc_jax.transforms.local_momentum import local_momentum as local_momentum
+from gmc_jax.transforms.points import average_workers as average_workers
+from gmc_jax.transforms.points import evaluate as evaluate
+from gmc_jax.transforms.points import query as query
+from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
+from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite

@@ -1,0 +1,88 @@
+"""Checks of hyper-parameters, called by keyword so that errors name the argument."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+Number: TypeAlias = object
+"""A Python number or an array; tracers are let through, they have no value yet."""
+
+
+def fraction(**arguments: Number) -> None:
+    """Raises ValueError unless every argument lies in (0, 1]."""
+    for name, value in _concrete(arguments).items():
+        if not 0 < value <= 1:
+            raise ValueError(
+                f"`{name}` is a fraction and must lie in (0, 1], but is {value}."
+            )
+
+
+def decay(**arguments: Number) -> None:
+    """Raises ValueError unless every argument lies in [0, 1)."""
+    for name, value in _concrete(arguments).items():
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"`{name}` multiplies what is remembered at every step and must lie "
+                f"in [0, 1), or it would never fade, but is {value}."
+            )
+
+
+def proportion(**arguments: Number) -> None:
+    """Raises ValueError unless every argument lies in [0, 1]."""
+    for name, value in _concrete(arguments).items():
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f"`{name}` is a proportion and must lie in [0, 1], but is {value}."
+            )
+
+
+def positive(**arguments: Number) -> None:
+    """Raises ValueError unless every argument is a whole number of at least 1."""
+    for name, value in _concrete(arguments).items():
+        if not 1 <= value < np.inf or value != int(value):
+            raise ValueError(
+                f"`{name}` counts something and must be a whole number of at least 1, "
+                f"but is {value}."
+            )
+
+
+def learning_rate(**arguments: Number) -> None:
+    """Raises unless every argument is a schedule, a finite rate >= 0 or None."""
+    rates = {name: value for name, value in arguments.items() if not callable(value)}
+    for name, value in _concrete(rates).items():
+        if not 0 <= value < np.inf:
+            raise ValueError(
+                f"`{name}` must be finite and at least 0 (updates are scaled by its "
+                f"negative), but is {value}."
+            )
+
+
+def floating(tree: object, caller: str) -> None:
+    """Raises TypeError unless every leaf of a tree is real and floating."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = jax.numpy.result_type(leaf)
+        if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
+            raise TypeError(
+                f"`{caller}` averages floating-point trees, but the leaf "
+                f"`{jax.tree_util.keystr(path) or 'tree'}` has dtype {dtype}. Keep it "
+                "out with `optax.partition`, or convert it."
+            )
+
+
+def _concrete(arguments: Mapping[str, Number]) -> dict[str, float]:
+    numbers = {}
+    for name, value in arguments.items():
+        if value is None or isinstance(value, Tracer):
+            continue
+        array = np.asarray(value)
+        if array.ndim or (array.dtype.kind not in "biuf" and not _is_float(array)):
+            raise TypeError(f"`{name}` must be a number, but is {value!r}.")
+        numbers[name] = array.item()
+    return numbers
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return bool(jax.numpy.issubdtype(array.dtype, jax.numpy.floating))

@@ -1,0 +1,69 @@
+"""The two nouns of the grammar, a compressor and a channel, and a sparse message."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+Tree: TypeAlias = Any
+"""A pytree of arrays: gradients, steps, parameters, a message, a state."""
+
+
+class Sparse(NamedTuple):
+    """A message of values that travel with their places in the vector.
+
+    Attributes:
+      values: [capacity], in the dtype of the vector.
+      indices: [capacity] int32, each at most once; an unused slot holds the size of
+        the vector, which decoding drops, and the value 0.
+    """
+
+    values: jax.Array
+    indices: jax.Array
+
+
+class Compressor(NamedTuple):
+    """A lossy code for one vector; it holds no state and knows no named axis.
+
+    Attributes:
+      encode: `(key, x[d]) -> (message, lost[d])`. The message is a tree of arrays of
+        static shapes, exactly what is sent, and `x = decoded + lost`.
+      decode: `(key, messages, d) -> x[d]`: the *sum* of the messages that are stacked
+        on a leading axis, at a cost of O(d + their size). A compressor that is not
+        shared decodes without the key.
+      shared: whether all workers get the same key and so send the same coordinates.
+        Messages of a shared compressor may be added as they are.
+    """
+
+    encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
+    decode: Callable[[jax.Array, Tree, int], jax.Array]
+    shared: bool = False
+
+
+def _count_support(tree: Tree) -> int | None:
+    del tree
+    return None
+
+
+class Channel(NamedTuple):
+    """Averages a tree over workers and says what of your own contribution was lost.
+
+    Law: the average over workers of `tree - lost` equals the average over workers of
+    `mean`. Error feedback needs nothing else.
+
+    Attributes:
+      init: `params -> state`; local, runs outside the named axis.
+      average: `(tree, state) -> (mean, lost, state)`; runs inside the axis. `mean` is
+        float32 where the tree has 16 bits, `lost` has the dtypes of the tree.
+      bits: `tree -> int`, what one worker sends in a call; of a schedule, the largest.
+      axis_name: the named axis whose indices are the workers.
+      entries: `tree -> int`, the values that one worker sends in a call without saying
+        where they belong, or None where each travels with its index: then the support
+        of what was sent is what counts (see `counted`).
+    """
+
+    init: Callable[[Tree], Tree]
+    average: Callable[[Tree, Tree], tuple[Tree, Tree, Tree]]
+    bits: Callable[[Tree], int]
+    axis_name: str
+    entries: Callable[[Tree], int | None] = _count_support

@@ -1,0 +1,96 @@
+"""Trees and vectors: flattening, precision, and finding states inside states."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from gmc_jax.core import Tree
+
+Kind = TypeVar("Kind")
+
+
+def accumulator_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype to remember and to sum in: float32 for 16-bit floats, else the same."""
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4:
+        return jnp.dtype(jnp.float32)
+    return jnp.dtype(dtype)
+
+
+def widen(tree: Tree) -> Tree:
+    """Casts every leaf to the dtype that it is accumulated in."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, accumulator_dtype(jnp.result_type(leaf))), tree
+    )
+
+
+def narrow(tree: Tree, like: Tree) -> Tree:
+    """Casts to the dtypes of another tree; what is too large becomes the largest."""
+
+    def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
+        dtype = jnp.result_type(other)
+        if jnp.finfo(dtype).bits < jnp.finfo(leaf.dtype).bits:
+            limits = jnp.finfo(dtype)
+            leaf = jnp.clip(leaf, limits.min, limits.max)
+        return leaf.astype(dtype)
+
+    return jax.tree.map(cast, tree, like)
+
+
+def zeros_to_accumulate(tree: Tree) -> Tree:
+    """Zeros in the shapes of a tree and the dtypes that it is accumulated in."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros(
+            jnp.shape(leaf), accumulator_dtype(jnp.result_type(leaf))
+        ),
+        tree,
+    )
+
+
+def size_in_bits(tree: Tree) -> int:
+    """The size of all arrays of a tree."""
+    return sum(
+        8 * leaf.dtype.itemsize * math.prod(leaf.shape)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def to_vectors(
+    tree: Tree, per_leaf: bool
+) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
+    """Flattens a tree to one vector, or to one vector a leaf.
+
+    Returns:
+      The vectors that are not empty, by the index of their leaf (0 for the whole
+      tree), and the way back, which keeps the dtypes of the vectors it is given.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    flat = [jnp.reshape(leaf, -1) for leaf in leaves]
+    if per_leaf:
+        vectors = {index: leaf for index, leaf in enumerate(flat) if leaf.size}
+
+        def restore_leaves(vectors: dict[int, jax.Array]) -> Tree:
+            whole = [vectors.get(index, leaf) for index, leaf in enumerate(flat)]
+            return treedef.unflatten(map(jnp.reshape, whole, shapes))
+
+        return vectors, restore_leaves
+
+    sizes = [leaf.size for leaf in flat]
+    if not sum(sizes):
+        return {}, lambda vectors: tree
+    whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
+
+    def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
+        ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
+        return treedef.unflatten(map(jnp.reshape, jnp.split(vectors[0], ends), shapes))
+
+    return {0: whole}, restore_tree
+
+
+def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
+    """All nodes of a type in a tree of states, in order, outermost only."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
