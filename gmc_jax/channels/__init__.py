@@ -1,0 +1,1 @@
+"""Channels: averages over workers, the only collectives of the package."""

@@ -1,0 +1,88 @@
+"""The channel in which every worker plays the server of the papers."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gmc_jax.channels.compressed import compressed
+from gmc_jax.core import Channel, Compressor, Tree
+from gmc_jax.trees import widen
+
+
+def all_gather(
+    compressor: Compressor,
+    *,
+    per_leaf: bool = False,
+    seed: int = 0,
+    axis_name: str = "workers",
+) -> Channel:
+    """Sends each worker's message to every worker, and each averages them.
+
+    The server of the papers adds the messages and sends the sum back; here all workers
+    receive all messages and add them, in the order of workers, at a cost of O(d) and
+    the messages. A worker puts one message into the all-gather and takes K - 1 out.
+    Messages are gathered with one collective for each of their dtypes, whatever the
+    number of leaves; floats narrower than 32 bits cross as the integers of their bits,
+    since XLA may widen them on the way.
+
+    Args:
+      compressor: what encodes the tree; it need not be shared.
+      per_leaf: compress each leaf by itself (DGC), or the tree as one vector (GMC).
+      seed: of the compressor's draws. Two channels of a method want two seeds, or they
+        draw the same coordinates.
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel whose state holds the step.
+
+    Raises:
+      NameError: from `average` where no such axis is in scope.
+      TypeError: from `average` where a leaf is not floating.
+      ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more.
+
+    Guarantees:
+      The law of channels; `mean` is the same on all workers, bit for bit.
+      No array of K times the size of the tree is ever made.
+    """
+
+    def exchange(messages: Tree) -> Tree:
+        return widen(_gather(messages, axis_name))
+
+    return compressed(
+        "all_gather",
+        compressor,
+        lambda messages: messages,
+        exchange,
+        per_leaf=per_leaf,
+        seed=seed,
+        axis_name=axis_name,
+    )
+
+
+def _gather(tree: Tree, axis_name: str) -> Tree:
+    """All workers' trees, stacked on a leading axis: one all-gather for each dtype."""
+    leaves, treedef = jax.tree.flatten(tree)
+    wires = [_on_the_wire(leaf) for leaf in leaves]
+    stacked = list(leaves)
+    for dtype in dict.fromkeys(wire.dtype for wire in wires):
+        places = [place for place, wire in enumerate(wires) if wire.dtype == dtype]
+        flat = [wires[place].reshape(-1) for place in places]
+        together = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
+        arrived = lax.all_gather(together, axis_name)
+        start = 0
+        for place in places:
+            leaf = leaves[place]
+            part = arrived[:, start : start + leaf.size]
+            start += leaf.size
+            part = part.reshape(-1, *leaf.shape)
+            if part.dtype != leaf.dtype:
+                part = lax.bitcast_convert_type(part, leaf.dtype)
+            stacked[place] = part
+    return treedef.unflatten(stacked)
+
+
+def _on_the_wire(leaf: jax.Array) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
+        width = leaf.dtype.itemsize * 8
+        return lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}"))
+    return leaf

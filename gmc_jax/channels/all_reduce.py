@@ -1,0 +1,62 @@
+"""The channel that adds messages without decoding them."""
+
+import jax
+from jax import lax
+
+from gmc_jax.channels.compressed import compressed
+from gmc_jax.core import Channel, Compressor, Tree
+from gmc_jax.trees import widen
+
+
+def all_reduce(
+    compressor: Compressor,
+    *,
+    per_leaf: bool = False,
+    seed: int = 0,
+    axis_name: str = "workers",
+) -> Channel:
+    """Adds the messages of a shared compressor on the way, by one all-reduce.
+
+    What a worker sends and receives does not grow with the number of workers. Messages
+    of 16-bit trees are summed, and so travel and count, in float32.
+
+    Args:
+      compressor: a shared compressor: all workers send the same coordinates.
+      per_leaf: compress each leaf by itself, or the tree as one vector.
+      seed: of the compressor's draws. Two channels of a method want two seeds, or they
+        draw the same coordinates.
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel whose state holds the step.
+
+    Raises:
+      NameError: from `average` where no such axis is in scope.
+      TypeError: from `average` where a leaf is not floating.
+      ValueError: if the compressor is not shared; from `average` and `bits` where a
+        vector has 2^31 coordinates or more.
+
+    Guarantees:
+      The law of channels; `mean` is the same on all workers, bit for bit.
+    """
+    if not compressor.shared:
+        raise ValueError(
+            "`all_reduce` adds messages without decoding them, so every worker must "
+            "send the same coordinates, and with a `compressor` that is not shared, "
+            "such as `top_k`, each worker chooses its own. Use `all_gather` for it, or "
+            "a shared compressor such as `random_block`."
+        )
+
+    def exchange(messages: Tree) -> Tree:
+        total = lax.psum(messages, axis_name)
+        return jax.tree.map(lambda leaf: leaf[None], total)
+
+    return compressed(
+        "all_reduce",
+        compressor,
+        widen,
+        exchange,
+        per_leaf=per_leaf,
+        seed=seed,
+        axis_name=axis_name,
+    )

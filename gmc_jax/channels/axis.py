@@ -1,0 +1,16 @@
+"""The named axis whose indices are the workers."""
+
+import jax
+
+
+def workers_on(axis_name: str, caller: str) -> int:
+    """The number of workers; outside the axis, an error that says how to get inside."""
+    try:
+        return jax.lax.axis_size(axis_name)
+    except NameError:
+        raise NameError(
+            f"`{caller}` averages over the named axis {axis_name!r}, and no such axis "
+            "is in scope. Run the step through `gmc_jax.simulate` (all workers on one "
+            "device) or `gmc_jax.distribute` (one worker a device), or name your own "
+            f"axis with `{caller}(..., axis_name=...)`."
+        ) from None

@@ -1,0 +1,1 @@
+"""Compressors: lossy codes for one vector. They know neither seeds nor axes."""

@@ -1,0 +1,41 @@
+"""Entries at random, the same on all workers."""
+
+import jax
+import jax.numpy as jnp
+
+from gmc_jax import checks
+from gmc_jax.compressors.selection import kept, largest
+from gmc_jax.compressors.shared import shared_places
+from gmc_jax.core import Compressor
+
+
+def random_k(ratio: float) -> Compressor:
+    """Keeps s = max(1, ceil(ratio * d)) distinct coordinates drawn at random.
+
+    All sets of s coordinates are equally likely, but for ties of the s-th lot, of 31
+    random bits a coordinate, which go to the lowest index. All workers draw the same
+    ones, so no indices travel. Drawing costs d random numbers, for `random_block` one.
+
+    Args:
+      ratio: the fraction of the d coordinates that is sent, in (0, 1].
+
+    Returns:
+      A shared compressor whose message is the s values, in ascending order of places.
+
+    Raises:
+      ValueError: if `ratio` does not lie in (0, 1].
+
+    Guarantees:
+      Given the key it is linear.
+      Over the draws, E|lost|^2 = (1 - s/d) |x|^2.
+
+    References:
+      Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018.
+    """
+    checks.fraction(ratio=ratio)
+
+    def draw(key: jax.Array, d: int) -> jax.Array:
+        lots = jax.random.bits(key, (d,), jnp.uint32) >> 1
+        return largest(lots.astype(jnp.int32), kept(ratio, d))
+
+    return shared_places(draw)

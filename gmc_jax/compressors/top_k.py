@@ -1,0 +1,38 @@
+"""The largest entries of a vector."""
+
+from gmc_jax import checks
+from gmc_jax.compressors.selection import add_up, kept, largest, magnitude_bits, send
+from gmc_jax.core import Compressor
+
+
+def top_k(ratio: float) -> Compressor:
+    """Keeps the s = max(1, ceil(ratio * d)) entries of largest magnitude.
+
+    Exact, and deterministic: ties go to the lowest index, NaN counts as the largest.
+
+    Args:
+      ratio: the fraction of the d coordinates that is sent, in (0, 1].
+
+    Returns:
+      A compressor whose message is `Sparse`: s values and s indices, ascending.
+
+    Raises:
+      ValueError: if `ratio` does not lie in (0, 1].
+
+    Guarantees:
+      At least s / d of the energy is sent: |lost|^2 <= (1 - s/d) |x|^2.
+      The same selection as `jax.lax.top_k(abs(x), s)`.
+      Scaling x by a positive number scales message and loss.
+
+    References:
+      Aji and Heafield, "Sparse Communication for Distributed Gradient Descent", 2017;
+      the top-s of Shi et al., "Global Momentum Compression for Sparse Communication in
+      Distributed Learning", arXiv:1905.12948.
+    """
+    checks.fraction(ratio=ratio)
+
+    def encode(key, x):
+        del key
+        return send(x, largest(magnitude_bits(x), kept(ratio, x.size)))
+
+    return Compressor(encode, add_up)
