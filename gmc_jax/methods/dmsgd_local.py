@@ -1,0 +1,47 @@
+"""Distributed momentum SGD with local momentum."""
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel
+from gmc_jax.transforms.averaged import averaged
+from gmc_jax.transforms.widened import widened
+
+
+def dmsgd_local(
+    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """Applies momentum on each worker, then averages.
+
+        m_{t+1,k} = momentum * m_{t,k} + g_{t,k}
+        w_{t+1} = w_t - lr_t mean over k of m_{t+1,k}
+
+    Args:
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      channel: what averages; `exact()` is the method of the papers.
+      momentum: in [0, 1).
+
+    Returns:
+      A transformation from gradients to steps; momenta differ between workers.
+
+    Raises:
+      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
+        finite.
+
+    Example:
+      >>> import gmc_jax
+      >>> tx = gmc_jax.dmsgd_local(0.1, gmc_jax.exact())
+
+    Guarantees:
+      Through `exact()` it equals `dmsgd` under any schedule, to rounding.
+
+    References:
+      Equations (4) to (6) of Shi et al., arXiv:1905.12948.
+    """
+    checks.decay(momentum=momentum)
+    checks.learning_rate(learning_rate=learning_rate)
+    return optax.chain(
+        widened(optax.trace(momentum)),
+        averaged(channel),
+        optax.scale_by_learning_rate(learning_rate),
+    )

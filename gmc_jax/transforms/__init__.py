@@ -1,0 +1,1 @@
+"""Transforms: the optax transformations that methods are made of."""

@@ -1,0 +1,99 @@
+"""Taking the gradient away from the parameters, along the residual."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Tree
+from gmc_jax.transforms.error_feedback import ErrorFeedbackState
+from gmc_jax.transforms.rates import rate_at
+from gmc_jax.trees import find
+
+
+class DetachedState(NamedTuple):
+    """The state of a detached transformation.
+
+    Attributes:
+      step: int32, updates so far.
+      scale: how far along the residual the next gradient is taken, with its sign.
+      inner: the state of the inner transformation; it holds the residual.
+    """
+
+    step: jax.Array
+    scale: jax.Array
+    inner: Tree
+
+    def query(self, params: Tree) -> Tree:
+        """The point to take the next gradient at: params + scale * residual."""
+        (feedback,) = find(self.inner, ErrorFeedbackState)
+
+        def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
+            if isinstance(residual, optax.MaskedNode):
+                return leaf
+            point = leaf + self.scale.astype(residual.dtype) * residual
+            return point.astype(jnp.result_type(leaf))
+
+        return jax.tree.map(move, params, feedback.residual)
+
+
+def detached(
+    inner: optax.GradientTransformation,
+    detach: float,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Takes each worker's next gradient at its own point along its residual.
+
+    With a learning rate the residual e_k is in units of gradients (GMC+) and the point
+    is `params - detach * lr_t * e_k`; without one it is in units of steps, signed as
+    updates are (DEF), and the point is `params + detach * e_k`. The loop asks
+    `gmc_jax.query(opt_state, params)` for it.
+
+    Args:
+      inner: an `error_feedback`, or what contains exactly one.
+      detach: how much of the residual is anticipated, lambda in the papers, in [0, 1].
+      learning_rate: the rate of the step whose gradient is asked for: a number or a
+        schedule. Under `optax.inject_hyperparams` the next rate is not known in
+        advance, and the last one is used.
+
+    Returns:
+      A transformation that passes updates through `inner`, with `DetachedState`.
+
+    Raises:
+      ValueError: if `detach` does not lie in [0, 1], or a rate is negative or not
+        finite; from `init` if `inner` does not contain exactly one `error_feedback`.
+
+    Guarantees:
+      With `detach=0` it is `inner`.
+
+    References:
+      Xu and Huang, "Detached Error Feedback for Distributed SGD with Random
+      Sparsification", ICML 2022; Algorithm 2 of Shi et al., arXiv:1905.12948.
+    """
+    checks.proportion(detach=detach)
+    checks.learning_rate(learning_rate=learning_rate)
+    inner = optax.with_extra_args_support(inner)
+
+    def scale_at(step: jax.Array) -> jax.Array:
+        sign = 1 if learning_rate is None else -1
+        return sign * detach * rate_at(learning_rate, step)
+
+    def init(params):
+        inner_state = inner.init(params)
+        found = len(find(inner_state, ErrorFeedbackState))
+        if found != 1:
+            raise ValueError(
+                "`detached` moves along the residual of one `error_feedback`, and "
+                f"`inner` contains {found}. Pass `error_feedback(channel)` as `inner`."
+            )
+        step = jnp.zeros((), jnp.int32)
+        return DetachedState(step, scale_at(step), inner_state)
+
+    def update(updates, state, params=None, **extra_args):
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return updates, DetachedState(step, scale_at(step), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,79 @@
+"""Error feedback: what was lost is sent later."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+
+from gmc_jax.core import Channel, Tree
+from gmc_jax.trees import narrow, widen, zeros_to_accumulate
+
+
+class ErrorFeedbackState(NamedTuple):
+    """The state of error feedback.
+
+    Attributes:
+      residual: what this worker still owes, in the units of the updates and, for 16-bit
+        trees, in float32; differs between workers.
+      channel: the state of the channel.
+    """
+
+    residual: Tree
+    channel: Tree
+
+
+def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """Adds what was lost so far to the updates before the channel averages them.
+
+        p_k = e_k + u_k;  out = mean over k of C(p_k);  e_k <- p_k - C(p_k)
+
+    In front of it, a learning rate puts the residual in units of steps (EF-SGD);
+    without one it is in units of gradients (GMC).
+
+    Values travel in the dtypes of the parameters (of the updates, where the update is
+    called without parameters); what rounding to them loses stays in the residual.
+
+    Args:
+      channel: what averages; through `exact()` nothing but rounding to 16 bits, where
+        parameters have 16, is left to owe.
+
+    Returns:
+      A transformation in any units, with `ErrorFeedbackState`. Its updates are those of
+      all workers' average, in float32 for 16-bit trees.
+
+    Guarantees:
+      The mean over workers of residual + out grows by the mean of u_k at each step: no
+      part of any update is lost.
+
+    References:
+      Seide et al., "1-Bit Stochastic Gradient Descent", 2014; Stich, Cordonnier and
+      Jaggi, "Sparsified SGD with Memory", 2018; Karimireddy et al., "Error Feedback
+      Fixes SignSGD", 2019.
+    """
+
+    def init(params):
+        return ErrorFeedbackState(zeros_to_accumulate(params), channel.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        like = updates if params is None else params
+        return send_owed(channel, widen(updates), state, like)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def send_owed(
+    channel: Channel, updates: Tree, state: ErrorFeedbackState, like: Tree
+) -> tuple[Tree, ErrorFeedbackState]:
+    """Averages updates and what is owed in the dtypes of `like`; keeps the loss."""
+    owed = optax.tree.add(updates, state.residual)
+    sent = narrow(owed, like)
+    mean, lost, inner = channel.average(sent, state.channel)
+    residual = jax.tree.map(_with_rounding, lost, owed, sent)
+    return mean, ErrorFeedbackState(residual, inner)
+
+
+def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
+    if sent.dtype == owed.dtype:
+        return lost
+    return lost.astype(owed.dtype) + (owed - sent.astype(owed.dtype))

@@ -1,0 +1,89 @@
+"""Global momentum: the last output is fed back into the input."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Tree
+from gmc_jax.transforms.rates import rate_at
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+class GlobalMomentumState(NamedTuple):
+    """The state of global momentum; the same on all workers but for `inner`.
+
+    Attributes:
+      step: int32, updates so far.
+      rate: the value of the learning rate last used, 1 where there is none; 0 before
+        the first update, when there is no momentum yet.
+      momentum: the last output of the inner transformation.
+      inner: its state.
+    """
+
+    step: jax.Array
+    rate: jax.Array
+    momentum: Tree
+    inner: Tree
+
+
+def global_momentum(
+    inner: optax.GradientTransformation,
+    decay: float,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Feeds the last output of a transformation back into its input.
+
+        out_t = inner(g_t + decay * ratio_t * out_{t-1})
+
+    With a learning rate, `ratio_t = lr_{t-1} / lr_t`, and out_{t-1} times its rate is
+    the last step (w_{t-1} - w_t): the paper's heavy ball, under any schedule, without a
+    subtraction of weights. Where lr_t = 0 the ratio is 0 (the step is zero there; a
+    literal heavy ball would coast). Without one, `ratio = 1`: the buffer of
+    `optax.trace`. The two agree at a constant rate.
+
+    Args:
+      inner: what averages over workers, in units of gradients (or of steps, without a
+        learning rate), such as `error_feedback(channel)`.
+      decay: the momentum, in [0, 1).
+      learning_rate: the rate that scales the output later in the chain: a number, an
+        optax schedule, or an array injected by `optax.inject_hyperparams`.
+
+    Returns:
+      A transformation in the units of `inner`, with `GlobalMomentumState`.
+
+    Raises:
+      ValueError: if `decay` does not lie in [0, 1), or a rate is negative or not
+        finite.
+
+    Guarantees:
+      Where `inner` returns the same on all workers, momentum is the same bit for bit.
+    """
+    checks.decay(decay=decay)
+    checks.learning_rate(learning_rate=learning_rate)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return GlobalMomentumState(
+            step=jnp.zeros((), jnp.int32),
+            rate=jnp.zeros((), jnp.result_type(float)),
+            momentum=zeros_to_accumulate(params),
+            inner=inner.init(params),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        rate = rate_at(learning_rate, state.step)
+        still = rate == 0
+        ratio = jnp.where(still, 0, state.rate / jnp.where(still, 1, rate))
+        updates = jax.tree.map(
+            lambda g, out: g + (decay * ratio).astype(out.dtype) * out,
+            widen(updates),
+            state.momentum,
+        )
+        out, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return out, GlobalMomentumState(step, rate, widen(out), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

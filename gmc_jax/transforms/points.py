@@ -1,0 +1,86 @@
+"""Where the next gradient is taken, and where the model is judged."""
+
+from typing import Protocol, runtime_checkable
+
+from gmc_jax.core import Tree
+from gmc_jax.layouts import Layout
+from gmc_jax.trees import find
+
+
+@runtime_checkable
+class Displaced(Protocol):
+    """A state whose method takes its gradient away from the parameters."""
+
+    def query(self, params: Tree) -> Tree:
+        """The point to take the next gradient at."""
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A state whose method is judged away from the mean of the parameters."""
+
+    def evaluate(self, params: Tree) -> Tree:
+        """The point to judge, from parameters and a state averaged over workers."""
+        ...
+
+
+def query(opt_state: Tree, params: Tree) -> Tree:
+    """Where the next gradient is to be taken.
+
+    Call it in the step of one worker, in place of the parameters:
+    `jax.value_and_grad(loss_fn)(gmc_jax.query(opt_state, params), batch)`. States that
+    move the point are found by type inside any chain or wrapper of optax; without one
+    the parameters themselves come back, so the loop never knows the method.
+
+    Args:
+      opt_state: one worker's state of any optax transformation.
+      params: that worker's parameters.
+
+    Returns:
+      The point, in the structure, shapes and dtypes of the parameters.
+    """
+    for state in find(opt_state, Displaced):
+        params = state.query(params)
+    return params
+
+
+def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
+    """Where the model is to be judged, outside the axis.
+
+    Args:
+      opt_state: the state as it is kept between steps, its differing leaves with a
+        leading axis of workers.
+      params: the parameters as they are kept.
+      layout: of the whole state that both are parts of, or of a part that holds them.
+
+    Returns:
+      One worker's worth of parameters: where they differ between workers their mean,
+      moved to where the method wants it judged.
+
+    Raises:
+      ValueError: if `layout` does not hold trees like these, or holds several that
+        differ in different leaves (`Layout.of` then picks the part).
+    """
+    params = average_workers(params, layout)
+    if find(opt_state, Judged):
+        for state in find(average_workers(opt_state, layout), Judged):
+            params = state.evaluate(params)
+    return params
+
+
+def average_workers(tree: Tree, layout: Layout) -> Tree:
+    """Averages what differs between workers, say batch statistics, outside the axis.
+
+    Args:
+      tree: a part of the state as it is kept between steps.
+      layout: of the whole state, or of a part that holds the tree.
+
+    Returns:
+      One worker's worth of the tree: leaves that differ are averaged over their leading
+      axis in at least float32, integers rounded; the others are as they were.
+
+    Raises:
+      ValueError: as `evaluate`.
+    """
+    return layout.average(tree)

@@ -1,0 +1,20 @@
+"""The value of a learning rate at a step."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:
+    """The rate at a step; 1 where there is none.
+
+    Args:
+      learning_rate: a number, a schedule, an array, or None.
+      step: int32, the step.
+
+    Returns:
+      A scalar in the widest float of this program: float64 where JAX has it switched
+      on, since a rate rounded to float32 would limit float64 trees.
+    """
+    value = learning_rate(step) if callable(learning_rate) else learning_rate
+    return jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
