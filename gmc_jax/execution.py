@@ -1,0 +1,284 @@
+"""One worker's step, run by many: simulated on one device, or one worker a device."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gmc_jax.core import Tree
+from gmc_jax.layouts import Layout, Step, check_batch, layout
+
+Train: TypeAlias = jax.stages.Wrapped
+"""A `jax.jit` function, `(state, batch) -> (state, metrics)`, of all workers."""
+
+
+def simulate(
+    step: Step,
+    state: Tree,
+    batch: Tree,
+    workers: int,
+    *,
+    axis_name: str = "workers",
+    replicated: Callable[[Tree], Tree] | None = None,
+) -> tuple[Train, Tree]:
+    """Runs the step of one worker for many simulated workers on one device.
+
+    The step is batched by `jax.vmap` over a named axis, so its channels really average
+    over the workers. Leaves of the state that differ between workers (see `layout`) are
+    kept with a leading axis of workers, the others once.
+
+    Args:
+      step: the step of one worker, `(state, batch) -> (state, metrics)`.
+      state: one worker's state; it is copied.
+      batch: an example of the batches of all workers: every leaf has a leading axis of
+        workers. Only shapes and dtypes are read.
+      workers: their number.
+      axis_name: the named axis that the channels average over.
+      replicated: selects what must be the same on all workers, such as the parameters:
+        `lambda state: state[0]`.
+
+    Returns:
+      `(train, state)`: a `jax.jit` function `(state, batch) -> (state, metrics)`, which
+      donates the state, and the state as it is kept. Metrics come back with a leading
+      axis of workers.
+
+    Raises:
+      ValueError: if the batch has no leading axis of workers, the step changes the
+        types of the state, or what `replicated` selects differs between workers.
+
+    Example:
+      >>> import gmc_jax, jax, jax.numpy as jnp, optax
+      >>> tx = gmc_jax.gmc(0.1, gmc_jax.all_gather(gmc_jax.top_k(0.5)))
+      >>> def step(state, batch):
+      ...     params, opt_state = state
+      ...     loss, grads = jax.value_and_grad(lambda w: jnp.sum((w - batch) ** 2))(
+      ...         gmc_jax.query(opt_state, params)
+      ...     )
+      ...     updates, opt_state = tx.update(grads, opt_state, params)
+      ...     return (optax.apply_updates(params, updates), opt_state), loss
+      >>> params, batch = jnp.zeros(4), jnp.ones((8, 4))
+      >>> train, state = gmc_jax.simulate(step, (params, tx.init(params)), batch, 8)
+      >>> state, losses = train(state, batch)
+      >>> losses.shape
+      (8,)
+    """
+    plan = _plan(step, state, batch, workers, axis_name, replicated)
+    batched = jax.vmap(
+        step,
+        in_axes=(plan.axes, 0),
+        out_axes=(plan.axes, 0),
+        axis_name=axis_name,
+        axis_size=workers,
+    )
+    return _jit(batched, workers), plan.lay_out(state)
+
+
+def distribute(
+    step: Step,
+    state: Tree,
+    batch: Tree,
+    *,
+    mesh: Mesh | None = None,
+    axis_name: str = "workers",
+    replicated: Callable[[Tree], Tree] | None = None,
+) -> tuple[Train, Tree]:
+    """Runs the step of one worker on each device of a mesh, in one or many processes.
+
+    The same step and the same numbers as under `simulate`, to rounding. Leaves that
+    differ between workers are sharded over the axis, so each device holds its own
+    alone; the others come back as ordinary replicated arrays.
+
+    Args:
+      step: the step of one worker, `(state, batch) -> (state, metrics)`.
+      state: one worker's state, the same in all processes; it is copied.
+      batch: an example of the batches of all workers: every leaf has a leading axis of
+        workers. Only shapes and dtypes are read.
+      mesh: its axis `axis_name` has one worker an index; all devices if None. Over
+        several processes, call `jax.distributed.initialize` first and make the mesh of
+        `jax.devices()`.
+      axis_name: the named axis that the channels average over.
+      replicated: selects what must be the same on all workers, such as the parameters:
+        `lambda state: state[0]`.
+
+    Returns:
+      `(train, state)` as `simulate` returns them, laid out over the mesh. Over several
+      processes, `gmc_jax.fetch` reads metrics.
+
+    Raises:
+      ValueError: if the mesh has no such axis, the batch does not have one entry for
+        each worker of the mesh, the step changes the types of the state, or what
+        `replicated` selects differs between workers.
+    """
+    mesh = _auto(mesh, axis_name)
+    workers = mesh.shape[axis_name]
+    plan = _plan(step, state, batch, workers, axis_name, replicated)
+    own = PartitionSpec(axis_name)
+
+    def on_device(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        state = jax.tree.map(
+            lambda leaf, differs: leaf[0] if differs else leaf, state, plan.differs
+        )
+        state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
+        state = jax.tree.map(
+            lambda leaf, differs: leaf[None] if differs else leaf, state, plan.differs
+        )
+        return state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], metrics)
+
+    # With its check of varying axes on, shard_map would sum the gradients of replicated
+    # parameters over the workers by itself, densely. The layout is the proof instead.
+    sharded = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(plan.specs, own),
+        out_specs=(plan.specs, own),
+        axis_names={axis_name},
+        check_vma=False,
+    )
+
+    def over_mesh(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        # Under `jax.set_mesh` of an explicit mesh the context is another mesh.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return sharded(state, batch)
+
+    train = _jit(over_mesh, workers)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return (Paced(train) if on_cpu else train), _place(state, plan, mesh)
+
+
+def worker_key(key: jax.Array, *, axis_name: str = "workers") -> jax.Array:
+    """A worker's own random key, from one that is the same on all workers.
+
+    Call it inside the step. A key in the replicated state gives all workers the same
+    draws, say the same dropout, unless it is made their own.
+
+    Args:
+      key: a typed key, or a raw one.
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      The key with the worker's index folded in.
+
+    Raises:
+      NameError: where no such axis is in scope.
+    """
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
+    """Makes `simulate` run a function once a worker, one after another, in the program.
+
+    By itself `jax.vmap` batches it, which suits accelerators and dense layers. The
+    gradients of convolutions, however, become grouped convolutions, which are slow on
+    CPUs: there `gmc_jax.unrolled(jax.value_and_grad(loss_fn))` is faster (see
+    `python -m experiments bench simulate`). On one worker a device it changes nothing.
+
+    Args:
+      fn: a function of arrays alone, without collectives. Everything that differs
+        between workers must be an argument, and `worker_key` be called outside of it.
+
+    Returns:
+      A function of the same positional arguments and results.
+    """
+    traced_once = jax.jit(fn)
+
+    @jax.custom_batching.custom_vmap
+    def call(*args: Tree) -> Tree:
+        return traced_once(*args)
+
+    @call.def_vmap
+    def _(workers: int, batched: list[Tree], *args: Tree) -> tuple[Tree, Tree]:
+        def own(worker: int) -> list[Tree]:
+            return jax.tree.map(
+                lambda leaf, differs: leaf[worker] if differs else leaf,
+                list(args),
+                batched,
+            )
+
+        results = [traced_once(*own(worker)) for worker in range(workers)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        return stacked, jax.tree.map(lambda _: True, stacked)
+
+    return call
+
+
+class Paced:
+    """A `jax.jit` function that waits for the state it is given before it starts.
+
+    XLA's CPU client lets a device have 32 computations in flight and makes the thread
+    that launches the next one wait. With collectives in them that is a deadlock: the
+    ones in flight may wait for devices that this thread was yet to launch.
+    """
+
+    def __init__(self, train: Train) -> None:
+        """Wraps a function whose first argument is the state."""
+        self._train = train
+
+    def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        """Runs a step once the last one is done."""
+        return self._train(jax.block_until_ready(state), batch)
+
+    def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
+        """As of `jax.jit`."""
+        return self._train.trace(state, batch)
+
+    def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
+        """As of `jax.jit`."""
+        return self._train.lower(state, batch)
+
+
+def _plan(
+    step: Step,
+    state: Tree,
+    batch: Tree,
+    workers: int,
+    axis_name: str,
+    replicated: Callable[[Tree], Tree] | None,
+) -> Layout:
+    plan = layout(step, state, batch, workers, axis_name=axis_name)
+    if replicated is not None:
+        plan.check_replicated(replicated)
+    return plan
+
+
+def _jit(train: Callable[[Tree, Tree], tuple[Tree, Tree]], workers: int) -> Train:
+    def checked(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        check_batch(batch, workers)
+        return train(state, batch)
+
+    return jax.jit(checked, donate_argnums=0)
+
+
+def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
+    """The mesh with automatic axes, since `jax.make_mesh` makes explicit ones."""
+    if mesh is None:
+        return Mesh(np.asarray(jax.devices()), (axis_name,))
+    if axis_name not in mesh.axis_names:
+        raise ValueError(
+            f"`mesh` needs an axis {axis_name!r} with one worker an index, but has the "
+            f"axes {mesh.axis_names}. Make it with "
+            f"`jax.sharding.Mesh(jax.devices(), ({axis_name!r},))`, or pass the name "
+            "of your axis as `axis_name` here and to the channel."
+        )
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def _place(state: Tree, plan: Layout, mesh: Mesh) -> Tree:
+    """Lays a state out over the mesh, each device getting only what it holds."""
+
+    def place(leaf: jax.Array, differs: bool, spec: PartitionSpec) -> jax.Array:
+        sharding = NamedSharding(mesh, spec)
+        leaf = jnp.asarray(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(leaf), differs, spec)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        local = np.array(leaf)
+        if differs:
+            local = np.broadcast_to(local, (plan.workers, *local.shape))
+        return jax.make_array_from_callback(
+            local.shape, sharding, lambda index: local[index]
+        )
+
+    return jax.tree.map(place, state, plan.differs, plan.specs)
