@@ -1,0 +1,1 @@
+"""Tests of `gmc_jax`, file by file, and of `experiments`."""

@@ -1,0 +1,299 @@
+"""What holds for every channel, over one table: a new one adds a line to it."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
+
+from gmc_jax import (
+    Channel,
+    Compressor,
+    all_gather,
+    all_reduce,
+    counted,
+    exact,
+    identity,
+    random_block,
+    random_k,
+    sampled_top_k,
+    top_k,
+)
+from gmc_jax.core import Tree
+from tests.problems import average, average_here
+
+WORKERS = 8
+
+
+def thinned() -> Compressor:
+    """Keeps each entry with probability one half: a compressor from outside."""
+
+    def encode(key, x):
+        message = jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0)
+        return message, x - message
+
+    def decode(key, messages, d):
+        del key, d
+        return messages.sum(axis=0)
+
+    return Compressor(encode, decode)
+
+
+CHANNELS = {
+    "exact": exact(),
+    "identity": all_gather(identity()),
+    "top_k": all_gather(top_k(0.1)),
+    "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
+    "sampled_top_k": all_gather(sampled_top_k(0.1, sample=0.5)),
+    "thinned per leaf": all_gather(thinned(), per_leaf=True),
+    "gathered random_k": all_gather(random_k(0.1)),
+    "random_k": all_reduce(random_k(0.1)),
+    "random_block": all_reduce(random_block(0.1)),
+    "random_block per leaf": all_reduce(random_block(0.1), per_leaf=True),
+    "counted": counted(all_gather(top_k(0.1))),
+}
+SHAPES = {
+    "float32": {"float32": [(4, 5), (30,)]},
+    "float64": {"float64": [(4, 5), (30,)]},
+    "bfloat16": {"bfloat16": [(4, 5), (30,)]},
+    "mixed": {"bfloat16": [(30,)], "float32": [(4, 5)], "float16": [(3,)]},
+    "scalar and empty": {"float32": [(), (0, 3), (1,)], "bfloat16": [(0,)]},
+    "all empty": {"float32": [(0,), (2, 0)]},
+    "leafless": {},
+}
+
+every_channel = pytest.mark.parametrize("name", CHANNELS)
+
+
+def draw_trees(kind: str, seed: int = 0):
+    """A tree with a leading axis of workers, of random numbers."""
+    draw = np.random.default_rng(seed)
+    return {
+        dtype: [
+            draw.normal(size=(WORKERS, *s)).astype(jnp.dtype(dtype)) for s in shapes
+        ]
+        for dtype, shapes in SHAPES[kind].items()
+    }
+
+
+def average_on_devices(channel: Channel, trees: Tree, calls: int):
+    """What `average` returns, with one worker on each of eight devices."""
+    state = channel.init(jax.tree.map(lambda leaf: leaf[0], trees))
+
+    def on_a_device(trees):
+        tree = jax.tree.map(lambda leaf: leaf[0], trees)
+        out = average_here(channel, tree, state, calls)
+        return jax.tree.map(lambda leaf: leaf[None], out)
+
+    spec = PartitionSpec("workers")
+    mesh = Mesh(np.array(jax.devices()[:WORKERS]), ("workers",))
+    everyone = jax.shard_map(
+        on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+    return jax.jit(everyone)(trees)
+
+
+def wide(leaf: jax.typing.ArrayLike) -> np.ndarray:
+    """As float64."""
+    return np.asarray(leaf).astype(np.float64)
+
+
+def assert_law(trees, mean, lost, rtol: float) -> None:
+    """The law of channels, and the same mean everywhere, bit for bit."""
+
+    def check(leaf, mean, lost):
+        sent = (wide(leaf) - wide(lost)).mean(axis=0)
+        np.testing.assert_allclose(wide(mean).mean(axis=0), sent, rtol=rtol, atol=rtol)
+        for worker in mean:
+            assert np.asarray(worker).tobytes() == np.asarray(mean[0]).tobytes()
+
+    jax.tree.map(check, trees, mean, lost)
+    chex.assert_trees_all_equal_shapes_and_dtypes(lost, trees)
+    accumulated = {"bfloat16": "float32", "float16": "float32"}
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        mean,
+        {
+            dtype: [np.zeros_like(x, accumulated.get(dtype, dtype)) for x in leaves]
+            for dtype, leaves in trees.items()
+        },
+    )
+
+
+@every_channel
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_is_not_lost_arrives(name, kind):
+    with jax.enable_x64("float64" in SHAPES[kind]):
+        trees = draw_trees(kind)
+        mean, lost, _ = average(CHANNELS[name], trees)
+    assert_law(trees, mean, lost, rtol=1e-14 if kind == "float64" else 1e-6)
+
+
+@given(
+    shapes=st.lists(st.sampled_from([(), (1,), (0, 2), (7,), (3, 4)]), max_size=3),
+    dtypes=st.permutations(["float32", "bfloat16", "float16"]),
+    ratio=st.sampled_from([0.001, 0.3, 1.0]),
+    per_leaf=st.booleans(),
+)
+@settings(deadline=None, derandomize=True, max_examples=8)
+def test_what_is_not_lost_arrives_of_any_tree(shapes, dtypes, ratio, per_leaf):
+    draw = np.random.default_rng(0)
+    trees = {
+        dtype: [draw.normal(size=(3, *shape)).astype(jnp.dtype(dtype))]
+        for dtype, shape in zip(dtypes, shapes, strict=False)
+    }
+    mean, lost, _ = average(all_gather(top_k(ratio), per_leaf=per_leaf), trees)
+    assert_law(trees, mean, lost, rtol=1e-6)
+
+
+@every_channel
+def test_devices_agree_with_the_simulation(name):
+    trees = draw_trees("mixed")
+    mean, lost, state = average(CHANNELS[name], trees, calls=2)
+    on_devices = average_on_devices(CHANNELS[name], trees, calls=2)
+
+    assert_law(trees, *on_devices[:2], rtol=1e-6)
+    chex.assert_trees_all_equal(lost, on_devices[1])
+    chex.assert_trees_all_equal(state, on_devices[2])
+    chex.assert_trees_all_close(mean, on_devices[0], rtol=1e-6, atol=1e-7)
+
+
+@every_channel
+def test_only_a_lossless_channel_loses_nothing(name):
+    trees = draw_trees("float32")
+    _, lost, _ = average(CHANNELS[name], trees)
+    everything_arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
+    assert everything_arrives == (name in ("exact", "identity"))
+
+
+@pytest.mark.parametrize("name", ["thinned per leaf", "random_k", "random_block"])
+def test_every_call_draws_anew(name):
+    trees = draw_trees("float32")
+    _, first, _ = average(CHANNELS[name], trees, calls=1)
+    _, second, _ = average(CHANNELS[name], trees, calls=2)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(first, second)
+
+
+def test_the_worker_is_folded_in_unless_the_compressor_is_shared():
+    """All workers hold the same, so what differs is what they draw."""
+    same = {"x": np.broadcast_to(np.arange(1.0, 41.0, dtype=np.float32), (WORKERS, 40))}
+    _, own, _ = average(all_gather(thinned()), same)
+    _, shared, _ = average(all_gather(thinned()._replace(shared=True)), same)
+
+    assert len(np.unique(own["x"], axis=0)) == WORKERS
+    assert len(np.unique(shared["x"], axis=0)) == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("per_leaf", [False, True])
+def test_the_key_is_folded_as_documented(per_leaf, shared):
+    """Seed, then step, then leaf (one by one), then worker (unless shared)."""
+    compressor = thinned()._replace(shared=shared)
+    trees = draw_trees("float32")["float32"]
+    channel = all_gather(compressor, per_leaf=per_leaf, seed=5)
+
+    _, lost, _ = average(channel, trees, calls=3)
+
+    key = jax.random.fold_in(jax.random.key(5), 2)
+    for worker in range(WORKERS):
+        mine = [jnp.asarray(leaf[worker]).ravel() for leaf in trees]
+        vectors = mine if per_leaf else [jnp.concatenate(mine)]
+        expected = []
+        for index, vector in enumerate(vectors):
+            own = jax.random.fold_in(key, index) if per_leaf else key
+            own = own if shared else jax.random.fold_in(own, worker)
+            expected.append(compressor.encode(own, vector)[1])
+        ours = [leaf[worker].ravel() for leaf in lost]
+        np.testing.assert_array_equal(np.concatenate(ours), np.concatenate(expected))
+
+
+def test_two_seeds_draw_differently():
+    trees = draw_trees("float32")
+    _, one, _ = average(all_reduce(random_k(0.1), seed=1), trees)
+    _, other, _ = average(all_reduce(random_k(0.1), seed=2), trees)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(one, other)
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+def test_the_ratio_is_of_the_whole_vector_or_of_each_leaf(per_leaf):
+    """All large entries lie in one leaf."""
+    trees = {
+        "large": np.random.default_rng(0).normal(100, size=(WORKERS, 5, 4)),
+        "small": np.random.default_rng(1).normal(size=(WORKERS, 30)),
+    }
+    trees = jax.tree.map(np.float32, trees)
+    _, lost, _ = average(all_gather(top_k(0.1), per_leaf=per_leaf), trees)
+    sent = {
+        name: np.count_nonzero(np.asarray(lost[name]) == 0) / WORKERS for name in lost
+    }
+    assert sent == ({"large": 2, "small": 3} if per_leaf else {"large": 5, "small": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "caller"),
+    [("exact", "exact"), ("top_k", "all_gather"), ("random_k", "all_reduce")],
+)
+def test_outside_the_axis_the_error_says_how_to_get_inside(name, caller):
+    tree = {"x": jnp.ones(3)}
+    channel = CHANNELS[name]
+    message = (
+        f"`{caller}` averages over the named axis 'workers', and no such axis is in "
+        r"scope.* `gmc_jax.simulate` .* `gmc_jax.distribute` .*"
+        rf"`{caller}\(..., axis_name=...\)`"
+    )
+    with pytest.raises(NameError, match=message):
+        channel.average(tree, channel.init(tree))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        exact,
+        lambda **how: all_gather(top_k(0.5), **how),
+        lambda **how: all_reduce(random_k(0.5), **how),
+    ],
+)
+def test_the_axis_may_have_another_name(make):
+    channel = make(axis_name="replicas")
+    assert channel.axis_name == "replicas"
+    assert counted(channel).axis_name == "replicas"
+    trees = np.arange(6, dtype=np.float32).reshape(2, 3)
+    mean, lost, _ = average(channel, trees)
+    np.testing.assert_allclose(mean[0], (trees - lost).mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exact", "top_k", "random_block"])
+def test_a_leaf_that_is_not_floating_is_an_error(name):
+    trees = {"kernel": np.ones((WORKERS, 3), np.float32), "step": np.ones(WORKERS, int)}
+    with pytest.raises(TypeError, match=r"'step'.* has dtype int32.*optax.partition"):
+        average(CHANNELS[name], trees)
+
+
+@pytest.mark.parametrize(
+    ("make", "caller"),
+    [
+        (lambda **how: all_gather(top_k(1e-3), **how), "all_gather"),
+        (lambda **how: all_reduce(random_block(1e-3), **how), "all_reduce"),
+    ],
+)
+def test_a_vector_of_more_than_int32_can_address_is_an_error(make, caller):
+    """Only shapes are needed: nothing of that size is ever made."""
+    half = jax.ShapeDtypeStruct((2**30,), jnp.float32)
+    message = rf"2147483648 coordinates .* `{caller}\(..., per_leaf=True\)`"
+    with pytest.raises(ValueError, match=message):
+        make().bits([half, half])
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(
+            jax.vmap(
+                lambda tree: make().average(tree, make().init(tree)),
+                axis_name="workers",
+            ),
+            [jax.ShapeDtypeStruct((2, 2**30), jnp.float32)] * 2,
+        )
+    assert make(per_leaf=True).bits([half, half]) > 0
+    with pytest.raises(ValueError, match="split the largest leaf"):
+        make(per_leaf=True).bits(jax.ShapeDtypeStruct((2**31,), jnp.float32))

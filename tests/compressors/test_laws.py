@@ -1,0 +1,221 @@
+"""What holds for every compressor, over one table: a new one adds a line to it."""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmc_jax import identity, random_block, random_k, sampled_top_k, top_k
+
+COMPRESSORS = {
+    "identity": lambda ratio: identity(),
+    "top_k": top_k,
+    "sampled_top_k": lambda ratio: sampled_top_k(ratio, sample=0.3),
+    "random_k": random_k,
+    "random_block": random_block,
+}
+WITH_RATIO = {name: COMPRESSORS[name] for name in COMPRESSORS if name != "identity"}
+DTYPES = ["float32", "bfloat16", "float16", "float64"]
+KEY = 3
+
+every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
+
+
+@functools.cache
+def coder(name: str, ratio: float):
+    """Encodes and decodes one vector, compiled once for each shape and dtype."""
+    compressor = COMPRESSORS[name](ratio)
+
+    def code(key, x):
+        message, lost = compressor.encode(key, x)
+        stacked = jax.tree.map(lambda leaf: leaf[None], message)
+        return message, lost, compressor.decode(key, stacked, x.size)
+
+    return jax.jit(code)
+
+
+def vector(kind: str, d: int, seed: int, dtype: str = "float32") -> np.ndarray:
+    """A vector to compress, of a kind that a careless compressor stumbles over."""
+    draw = np.random.default_rng(seed)
+    x = {
+        "normal": lambda: draw.normal(size=d),
+        "ties": lambda: draw.integers(-2, 3, size=d),
+        "zeros": lambda: np.zeros(d),
+        "constant": lambda: np.full(d, -1.5),
+        "wide": lambda: draw.normal(size=d) * 2.0 ** draw.integers(-10, 10, size=d),
+    }[kind]()
+    return x.astype(jnp.dtype(dtype))
+
+
+KINDS = ["normal", "ties", "zeros", "constant", "wide"]
+
+
+def wide(x: jax.typing.ArrayLike) -> np.ndarray:
+    """As float64, in which sums of two numbers of 16 or 32 bits are exact."""
+    return np.asarray(x).astype(np.float64)
+
+
+@given(
+    name=st.sampled_from(list(COMPRESSORS)),
+    kind=st.sampled_from(KINDS),
+    size=st.sampled_from([(1, 0.5), (7, 0.3), (300, 0.01)]),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 2**16),
+)
+@settings(deadline=None, derandomize=True, max_examples=100)
+def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype, seed):
+    d, ratio = size
+    x = vector(kind, d, seed, dtype)
+    with jax.enable_x64(dtype == "float64"):
+        _, lost, decoded = coder(name, ratio)(jax.random.key(seed), x)
+
+    assert lost.shape == decoded.shape == x.shape
+    assert lost.dtype == x.dtype
+    np.testing.assert_array_equal(wide(decoded) + wide(lost), wide(x))
+    # Every entry is sent or lost: none is split, so the addition above is exact.
+    assert not np.any((wide(decoded) != 0) & (wide(lost) != 0))
+    s = d if name == "identity" else max(1, math.ceil(ratio * d))
+    slack = 1.3 if name == "sampled_top_k" else 1
+    assert np.count_nonzero(decoded) <= math.ceil(slack * s)
+
+
+@every_compressor
+def test_decoding_adds_the_messages(name):
+    compressor = COMPRESSORS[name](0.2)
+    d, workers = 50, 3
+    keys = jax.random.split(jax.random.key(KEY), workers)
+    if compressor.shared:
+        keys = jnp.broadcast_to(keys[0], (workers,))
+    xs = jnp.stack([vector("normal", d, seed) for seed in range(workers)])
+
+    @jax.jit
+    def exchange(keys, xs):
+        messages, lost = jax.vmap(compressor.encode)(keys, xs)
+        return compressor.decode(keys[0], messages, d), lost
+
+    total, lost = exchange(keys, xs)
+
+    assert total.shape == (d,)
+    np.testing.assert_allclose(total, np.sum(xs - lost, axis=0), rtol=1e-6, atol=1e-6)
+    # The plain case that a decoder of one message would pass is excluded.
+    assert not np.allclose(total, (xs - lost)[0])
+
+
+@every_compressor
+@pytest.mark.parametrize("factor", [4.0, 0.25, 3.0])
+def test_scaling_the_vector_scales_the_message(name, factor):
+    x = vector("normal", 100, seed=1)
+    code = coder(name, 0.1)
+
+    _, lost, decoded = code(jax.random.key(KEY), x)
+    _, scaled_lost, scaled = code(jax.random.key(KEY), factor * x)
+
+    np.testing.assert_array_equal(scaled != 0, decoded != 0)
+    np.testing.assert_allclose(scaled, factor * decoded, rtol=1e-6)
+    np.testing.assert_allclose(scaled_lost, factor * lost, rtol=1e-6)
+
+
+@every_compressor
+def test_batching_changes_nothing(name):
+    xs = np.stack([vector("normal", 60, seed) for seed in range(4)])
+    keys = jax.random.split(jax.random.key(KEY), 4)
+    code = coder(name, 0.1)
+
+    batched = jax.jit(jax.vmap(code))(keys, xs)
+
+    for worker in range(4):
+        alone = code(keys[worker], xs[worker])
+        mine = jax.tree.map(lambda leaf, worker=worker: leaf[worker], batched)
+        chex.assert_trees_all_equal(alone, mine)
+
+
+@every_compressor
+def test_the_same_key_draws_the_same_coordinates(name):
+    x, code = vector("normal", 60, seed=0), coder(name, 0.1)
+    once, again = (code(jax.random.key(KEY), x) for _ in range(2))
+    chex.assert_trees_all_equal(once, again)
+
+
+@pytest.mark.parametrize("name", ["random_k", "random_block"])
+def test_a_shared_compressor_keeps_the_same_coordinates_of_any_vector(name):
+    key = jax.random.key(KEY)
+    assert COMPRESSORS[name](0.1).shared
+
+    kept = [
+        np.flatnonzero(coder(name, 0.1)(key, vector("normal", 60, seed))[2])
+        for seed in range(3)
+    ]
+
+    np.testing.assert_array_equal(kept[0], kept[1])
+    np.testing.assert_array_equal(kept[0], kept[2])
+
+
+@pytest.mark.parametrize("name", ["top_k", "sampled_top_k"])
+def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
+    compressor = COMPRESSORS[name](0.1)
+    assert not compressor.shared
+    x = jnp.asarray(vector("normal", 60, seed=0))
+
+    @jax.jit
+    def code(key, other):
+        message, lost = compressor.encode(key, x)
+        stacked = jax.tree.map(lambda leaf: leaf[None], message)
+        return lost, compressor.decode(other, stacked, x.size)
+
+    lost, decoded = code(jax.random.key(KEY), jax.random.key(KEY + 1))
+
+    np.testing.assert_array_equal(decoded + lost, x)
+
+
+@pytest.mark.parametrize("name", WITH_RATIO)
+@pytest.mark.parametrize("ratio", [0, -1, 1.5, math.nan, math.inf])
+def test_a_ratio_must_be_a_fraction(name, ratio):
+    with pytest.raises(ValueError, match=r"`ratio` is a fraction .* lie in \(0, 1\]"):
+        WITH_RATIO[name](ratio)
+
+
+def test_the_error_tells_the_value():
+    message = r"^`ratio` is a fraction and must lie in \(0, 1\], but is 1\.5\.$"
+    with pytest.raises(ValueError, match=message):
+        top_k(1.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "d", "ratio", "sizes"),
+    [
+        ("identity", 100, 1.0, (100,)),
+        ("top_k", 100, 0.05, (5, 5)),
+        ("top_k", 1000, 0.0011, (2, 2)),
+        ("top_k", 10, 0.001, (1, 1)),
+        ("top_k", 1, 0.5, (1, 1)),
+        ("top_k", 7, 1.0, (7, 7)),
+        ("sampled_top_k", 100, 0.05, (7, 7)),
+        ("sampled_top_k", 100, 0.9, (100, 100)),
+        ("random_k", 100, 0.05, (5,)),
+        ("random_k", 10, 0.001, (1,)),
+        ("random_block", 100, 0.05, (5,)),
+        ("random_block", 1, 0.5, (1,)),
+    ],
+)
+def test_the_message_is_what_travels(name, d, ratio, sizes, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        message, lost = jax.eval_shape(
+            COMPRESSORS[name](ratio).encode,
+            jax.random.key(0),
+            jax.ShapeDtypeStruct((d,), jnp.dtype(dtype)),
+        )
+
+    leaves = jax.tree.leaves(message)
+    assert tuple(leaf.size for leaf in leaves) == sizes
+    assert [leaf.dtype for leaf in leaves] == [jnp.dtype(dtype), jnp.int32][
+        : len(sizes)
+    ]
+    assert lost.shape == (d,)
+    assert lost.dtype == jnp.dtype(dtype)

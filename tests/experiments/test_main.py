@@ -1,0 +1,133 @@
+"""The command line, in this process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.__main__ import COMMANDS, main
+from experiments.record import LOG, read
+
+TINY = ("--method", "gmc", "--steps", "2", "--evaluations", "1", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results")
+    main(["run", "digits_quick", *TINY, "--ratio", "0.02", "--results", str(path)])
+    return path
+
+
+def test_a_run_leaves_a_log_and_a_figure_and_no_checkpoints(results):
+    (path,) = results.iterdir()
+
+    assert path.name == "digits_quick-001"
+    assert {file.name for file in path.iterdir()} == {LOG, "figure.png"}
+    assert (path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    header = json.loads((path / LOG).read_text().splitlines()[0])
+    assert header["config"]["ratio"] == 0.02
+    assert header["config"]["workers"] == len(header["class_counts"]) == 2
+
+
+def test_the_table_of_the_latest_run_is_printed(results, capsys):
+    main(["table", "--results", str(results)])
+
+    shown = capsys.readouterr().out
+    assert "Samples of each class" in shown
+    assert "digits_quick: mlp on digits, 2 workers, 2 steps" in shown
+    assert "GMC" in shown
+
+
+def test_a_figure_is_drawn_where_it_is_asked_for(results, tmp_path):
+    output = tmp_path / "figure.svg"
+
+    main(["plot", "--results", str(results), "--output", str(output)])
+
+    assert "<svg" in output.read_text()
+
+
+def test_all_commands_are_listed(capsys):
+    main(["--help"])
+
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "no command 'rum'; the commands are run, list"),
+        (["run", "digit"], "no run 'digit'. The named runs are digits"),
+        (["run", "digits", "--alpha", "-1"], "`alpha` .* but is -1"),
+        (["run", "digits", "--backend", "pmap", "--workers", "9"], "`workers` is 9"),
+        (["table", "--results", "/nowhere"], "no results in /nowhere"),
+    ],
+)
+def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+
+
+def test_an_unknown_method_is_an_error_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "digits", "--method", "sgd"])
+
+    assert "`methods` names 'sgd'" in capsys.readouterr().err
+
+
+def test_an_error_of_others_keeps_its_traceback(monkeypatch):
+    monkeypatch.setitem(COMMANDS, "plot", lambda options: json.loads("{"))
+
+    with pytest.raises(json.JSONDecodeError):
+        main(["plot"])
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "run", interrupt)
+
+    with pytest.raises(SystemExit, match="the same command resumes"):
+        main([])
+
+
+def rows(path):
+    return [row for row in read(path) if "method" in row]
+
+
+# In a shell's background, processes start with SIGINT ignored, and so do theirs.
+STOPPABLE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_process_is_taken_up_by_the_next_one(tmp_path, kill):
+    run = ["run", "digits_quick", "--steps", "400", "--evaluations", "40"]
+    command = [sys.executable, "-c", STOPPABLE, *run]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, "--results", str(killed)])
+    log = killed / "digits_quick-001" / LOG
+    while process.poll() is None:
+        if log.exists() and len(rows(log.parent)) > 60:  # 41 and a summary a method.
+            process.send_signal(kill)
+            process.wait()
+        time.sleep(0.01)
+    assert process.returncode != 0
+    assert 60 < len(rows(log.parent)) < 84
+
+    subprocess.run([*command, "--results", str(killed)], check=True)
+    subprocess.run([*command, "--results", str(whole)], check=True)
+
+    assert not (killed / "digits_quick-002").exists()
+    ours, theirs = rows(log.parent), rows(whole / "digits_quick-001")
+    for row in (*ours, *theirs):
+        row.pop("seconds", None)
+    assert ours == theirs

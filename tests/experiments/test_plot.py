@@ -1,0 +1,53 @@
+"""The figure shows the rows."""
+
+import numpy as np
+import pytest
+
+from experiments import plot
+from experiments.methods import METHODS
+
+
+def rows(*methods):
+    yield {"kind": "header", "config": {"methods": methods}}
+    for method in methods:
+        for step in (0, 10, 20):
+            yield {
+                "kind": "evaluation",
+                "method": method,
+                "step": step,
+                "bytes": 8.0 * step,
+                "loss": 1 / (1 + step),
+                "accuracy": step / 20,
+            }
+
+
+@pytest.mark.parametrize(
+    ("panel", "along", "quantity"),
+    [
+        (0, [10, 20], [1 / 11, 1 / 21]),
+        (1, [80, 160], [1 / 11, 1 / 21]),
+        (2, [10, 20], [0.5, 1]),
+        (3, [80, 160], [0.5, 1]),
+    ],
+)
+def test_a_panel_holds_each_method_after_the_start(panel, along, quantity):
+    figure = plot.draw(list(rows("dmsgd", "gmc")))
+
+    axes = figure.axes[panel]
+    assert [line.get_label() for line in axes.lines] == ["DMSGD, dense", "GMC"]
+    for line in axes.lines:
+        np.testing.assert_allclose(line.get_xdata(), along)
+        np.testing.assert_allclose(line.get_ydata(), quantity)
+
+
+def test_bytes_and_losses_are_on_logarithmic_axes():
+    loss, loss_by_bytes, accuracy, accuracy_by_bytes = plot.draw(list(rows("gmc"))).axes
+
+    assert loss.get_yscale() == loss_by_bytes.get_yscale() == "log"
+    assert loss_by_bytes.get_xscale() == accuracy_by_bytes.get_xscale() == "log"
+    assert loss.get_xscale() == accuracy.get_yscale() == "linear"
+
+
+def test_every_method_has_a_look_of_its_own():
+    assert plot.LOOKS.keys() == METHODS.keys()
+    assert len({colour for colour, _ in plot.LOOKS.values()}) == len(METHODS)

@@ -1,0 +1,139 @@
+"""Records: numbered, resumed, never overwritten."""
+
+import json
+
+import pytest
+
+from experiments import record
+
+CONFIG = {"methods": ("a", "b"), "workers": 2}
+
+
+def finish(log):
+    for method in log.rows[0]["config"]["methods"]:
+        log.append(kind="summary", method=method, step=3)
+
+
+def evaluate(log, method, *steps):
+    for step in steps:
+        log.append(kind="evaluation", method=method, step=step)
+
+
+def steps(rows, method):
+    return [row["step"] for row in rows if row.get("method") == method]
+
+
+def test_the_first_line_says_what_and_where_from(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG, extra=[1]) as log:
+        path = log.path
+
+    header = json.loads((path / record.LOG).read_text().splitlines()[0])
+    assert header["kind"] == "header"
+    assert header["name"] == "run"
+    assert header["config"] == {"methods": ["a", "b"], "workers": 2}
+    assert header["environment"].keys() >= {"python", "jax", "gmc_jax", "commit"}
+    assert header["extra"] == [1]
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0)
+
+        assert record.read(log.path) == log.rows
+
+
+def test_a_finished_run_is_never_touched_again(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        finish(first)
+    before = (first.path / record.LOG).read_bytes()
+
+    with record.begin(tmp_path, "run", CONFIG) as second:
+        finish(second)
+
+    assert (first.path.name, second.path.name) == ("run-001", "run-002")
+    assert (first.path / record.LOG).read_bytes() == before
+
+
+def test_an_unfinished_run_of_the_same_configuration_goes_on(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        first.append(kind="summary", method="a", step=3)
+
+    with record.begin(tmp_path, "run", CONFIG) as second:
+        assert second.path == first.path
+        assert second.rows == first.rows
+        assert second.finished_methods == {"a"}
+        assert not second.finished
+
+
+def test_another_configuration_starts_anew(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        pass
+    with record.begin(tmp_path, "run", CONFIG | {"workers": 3}) as second:
+        assert second.path != first.path
+
+
+def test_two_writers_do_not_share_a_run(tmp_path):
+    with (
+        record.begin(tmp_path, "run", CONFIG) as first,
+        record.begin(tmp_path, "run", CONFIG) as second,
+    ):
+        assert second.path != first.path
+
+
+def test_a_directory_without_a_log_is_left_alone(tmp_path):
+    (tmp_path / "run-001").mkdir()
+
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        assert log.path.name == "run-002"
+
+
+def test_half_a_line_is_dropped(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0)
+    with (log.path / record.LOG).open("a") as file:
+        file.write('{"kind": "evalu')
+
+    with record.begin(tmp_path, "run", CONFIG) as again:
+        evaluate(again, "a", 1)
+
+    assert steps(record.read(log.path), "a") == [0, 1]
+
+
+def test_rewinding_takes_back_later_rows_of_one_method(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0, 1, 2)
+        evaluate(log, "b", 0, 1, 2)
+        log.rewind("b", 0)
+        evaluate(log, "b", 5)
+
+        assert steps(log.rows, "a") == [0, 1, 2]
+        assert steps(log.rows, "b") == [0, 5]
+        assert record.read(log.path) == log.rows
+
+
+def test_going_on_elsewhere_is_recorded_and_survives_rewinding(tmp_path, monkeypatch):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0, 1)
+    elsewhere = {"jax": "1.0", "commit": None}
+    monkeypatch.setattr(record, "environment", lambda: elsewhere)
+
+    with record.begin(tmp_path, "run", CONFIG) as again:
+        again.rewind("a", 0)
+
+    kinds = [row["kind"] for row in record.read(log.path)]
+    assert kinds == ["header", "evaluation", "resumed"]
+    assert again.rows[-1]["environment"] == elsewhere
+
+
+def test_the_latest_run_is_the_one_written_last(tmp_path):
+    with record.begin(tmp_path, "zebra", CONFIG):
+        pass
+    with record.begin(tmp_path, "ant", CONFIG) as log:
+        evaluate(log, "a", 0)
+
+    assert record.latest(tmp_path) == log.path
+
+
+def test_no_results_are_an_error_that_says_how_to_get_some(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no results in .*`python -m"):
+        record.latest(tmp_path)

@@ -1,0 +1,50 @@
+"""Tables say what the rows say."""
+
+from rich.console import Console
+
+from experiments import table
+
+ROWS = [
+    {
+        "kind": "header",
+        "name": "digits",
+        "steps": 1200,
+        "config": {"model": "mlp", "data": "digits", "workers": 8},
+    },
+    {"kind": "evaluation", "method": "gmc", "step": 1200},
+    {
+        "kind": "summary",
+        "method": "gmc",
+        "learning_rate": 0.05,
+        "loss": 0.01234,
+        "accuracy": 0.98765,
+        "bytes_per_step": 6800.0,
+        "dense_bytes_per_step": 340_000.0,
+        "relative_cost": 0.0791,
+        "seconds": 2.44,
+    },
+]
+
+
+def printed(shown, width):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
+
+
+def test_a_method_is_one_line_of_80_columns_with_all_that_was_measured():
+    lines = printed(table.comparison(ROWS), width=80).splitlines()
+
+    (line,) = [line for line in lines if "GMC" in line]
+    cells = ["GMC", "0.05", "98.77%", "0.0123", "6,800", "50.0", "7.91%", "2.4"]
+    assert line.split() == cells
+    assert any("8 workers, 1,200 steps" in line for line in lines)
+
+
+def test_class_counts_are_a_line_a_worker_with_its_sum():
+    shown = printed(table.class_counts([[3, 0, 5], [1, 1, 6]]), width=80)
+
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["0", "3", "·", "5", "8"] in lines
+    assert ["1", "1", "1", "6", "8"] in lines

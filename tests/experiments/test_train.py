@@ -1,0 +1,119 @@
+"""Training: rows, and resuming after an interruption."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import gmc_jax
+from experiments import record, tasks, train
+from experiments.config import Config
+
+CONFIG = Config(methods=("gmc",), workers=2, steps=6, evaluations=3)
+
+
+def stop_after(step):
+    def advance(done):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return advance
+
+
+def run(results, config, task, advance=lambda done: None):
+    """Trains the method of a configuration to the end, or until `advance` raises."""
+    with record.begin(results, "run", dataclasses.asdict(config)) as log:
+        (method,) = config.methods
+        params = train.train(method, task, config, log, advance)
+    return params, log
+
+
+def measured(log):
+    rows = [row for row in log.rows if "method" in row]
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tasks.build(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(task, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("uninterrupted"), CONFIG, task)
+
+
+@pytest.mark.parametrize(
+    ("step", "repeated"),
+    [(1, [1, 2, 3, 4, 5, 6]), (3, [3, 4, 5, 6]), (6, [5, 6])],
+)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path, task, uninterrupted, step, repeated
+):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, CONFIG, task, stop_after(step))
+
+    steps = []
+    params, log = run(tmp_path, CONFIG, task, steps.append)
+
+    assert steps == repeated
+    expected, whole = uninterrupted
+    assert log.path.name == "run-001"
+    assert measured(log) == measured(whole)
+    assert record.read(log.path) == log.rows
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_rows_beyond_the_last_checkpoint_are_made_again(
+    tmp_path, task, uninterrupted, monkeypatch
+):
+    save = train._save
+
+    def crash(checkpoints, step, state, seconds):
+        if step == 4:
+            raise OSError("the disk is full")
+        save(checkpoints, step, state, seconds)
+
+    monkeypatch.setattr(train, "_save", crash)
+    with pytest.raises(OSError, match="full"):
+        run(tmp_path, CONFIG, task)
+    monkeypatch.undo()
+
+    _, log = run(tmp_path, CONFIG, task)
+
+    assert measured(log) == measured(uninterrupted[1])
+
+
+def test_rows_say_what_was_measured(task, uninterrupted):
+    params, log = uninterrupted
+    _, *evaluations, summary = log.rows
+    sent = gmc_jax.message_bits(CONFIG.channel("gmc"), task.params) / 8
+
+    assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
+    assert [row["bytes"] for row in evaluations] == [0, 2 * sent, 4 * sent, 6 * sent]
+    assert evaluations[-1]["loss"] < evaluations[0]["loss"]
+    judged = task.judge(params)
+    assert (summary["loss"], summary["accuracy"]) == tuple(judged.values())
+    assert summary["bytes_per_step"] == sent
+    assert summary["dense_bytes_per_step"] == 4 * 85_002
+    assert 0.02 < summary["relative_cost"] <= (1 + CONFIG.workers) * 0.0101
+    assert summary["seconds"] > 0
+
+
+@pytest.mark.parametrize("backend", ["distribute", "pmap"])
+def test_other_backends_agree_and_resume(tmp_path, task, uninterrupted, backend):
+    config = dataclasses.replace(CONFIG, backend=backend)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, config, task, stop_after(3))
+
+    params, log = run(tmp_path, config, task)
+
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(
+            ours, theirs, rtol=1e-4, atol=1e-6
+        ),
+        params,
+        uninterrupted[0],
+    )
+    assert [row["step"] for row in measured(log)] == [0, 2, 4, 6, 6]

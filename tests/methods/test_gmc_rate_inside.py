@@ -1,0 +1,65 @@
+"""Tests of Algorithm 4: the learning rate is inside the residual."""
+
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import exact, gmc, gmc_rate_inside
+from tests import problems, references
+from tests.identities import (
+    CHANNELS,
+    MOMENTUM,
+    RATE,
+    RATES,
+    SCHEDULE,
+    assert_moves_by,
+    mean_gradients,
+    problem,
+    rate_at,
+    telescoped,
+)
+from tests.problems import residual
+
+
+def both(rate: optax.ScalarOrSchedule):
+    """The weights and residuals of Algorithms 4 and 1 (our residual 4 is negative)."""
+    channel = CHANNELS["top_k"]
+    fourth, inside = problems.run(gmc_rate_inside(rate, channel), problem())
+    first, outside = problems.run(gmc(rate, channel), problem())
+    return fourth, -residual(inside), first, residual(outside)
+
+
+def test_at_a_constant_rate_it_is_algorithm_1():
+    fourth, inside, first, outside = both(RATE)
+    np.testing.assert_allclose(fourth, first, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(inside, RATE * outside, rtol=1e-8, atol=1e-12)
+
+
+def test_under_a_schedule_it_is_not():
+    fourth, _, first, _ = both(SCHEDULE)
+    assert np.abs(fourth - first).max() > 0.1
+
+
+def test_without_loss_it_is_heavy_ball_under_a_schedule():
+    ours, _ = problems.run(gmc_rate_inside(SCHEDULE, exact()), problem())
+    theirs = references.heavy_ball(problem(), rate_at, MOMENTUM)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_z_moves_by_the_mean_gradient_under_any_schedule(name):
+    """z_t = (w_t - b w_{t-1} - mean e_t) / (1 - b), for any compressor."""
+    tx = gmc_rate_inside(SCHEDULE, CHANNELS[name])
+    weights, states = problems.run(tx, problem())
+    z = telescoped(weights, -residual(states).mean(axis=1)) / (1 - MOMENTUM)
+    steps = -RATES / (1 - MOMENTUM) * mean_gradients(weights)
+    assert_moves_by(z, steps)
+
+
+def test_algorithm_1_does_not_telescope_under_a_schedule():
+    """Which tells the two apart: its residual counts with another rate each step."""
+    weights, states = problems.run(gmc(SCHEDULE, CHANNELS["top_k"]), problem())
+    owed = np.append(RATES, [[0]], axis=0) * residual(states).mean(axis=1)
+    z = telescoped(weights, owed) / (1 - MOMENTUM)
+    steps = -RATES / (1 - MOMENTUM) * mean_gradients(weights)
+    assert np.abs(np.diff(z, axis=0) - steps).max() > 0.01

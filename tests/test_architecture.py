@@ -1,0 +1,418 @@
+"""What the rooms of the package promise each other, read off the source.
+
+A file imports from the floors below its own or from its own room; only channels call
+collectives; public names are exported once, documented and tested.
+"""
+
+import ast
+import graphlib
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+import gmc_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "gmc_jax"
+
+FLOORS = {
+    "core": 0,
+    "checks": 0,
+    "trees": 0,
+    "layouts": 1,
+    "compressors": 1,
+    "channels": 2,
+    "transforms": 3,
+    "methods": 4,
+    "accounting": 5,
+    "hlo": 5,
+    "replicas": 5,
+    "execution": 5,
+    "__init__": 6,
+}
+ROOMS = ["compressors", "channels", "transforms", "methods"]
+# Pieces that several files of a room share; they export nothing of their own name.
+SHARED = {
+    "compressors": {"selection", "shared"},
+    "channels": {"axis", "compressed"},
+    "transforms": {"points", "rates", "widened"},
+    "methods": set(),
+}
+DEPENDENCIES = {"jax", "numpy", "optax"}
+EXTRAS = [
+    "chex",
+    "flax",
+    "hypothesis",
+    "importlib_resources",
+    "matplotlib",
+    "orbax",
+    "pytest",
+    "rich",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+    "tyro",
+]
+NOT_COLLECTIVES = {"axis_index", "axis_size", "pcast"}
+LINES_OF_CODE = 200
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+every_file = pytest.mark.parametrize(
+    "file", FILES, ids=lambda file: str(file.relative_to(PACKAGE))
+)
+
+
+def module_of(file: pathlib.Path) -> str:
+    """The dotted name, with `__init__` spelled out."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def parsed(file: pathlib.Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported(file: pathlib.Path) -> Iterator[str]:
+    """Dotted names of all that a file imports, wherever in it."""
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules_imported(file: pathlib.Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    found = set()
+    for name in imported(file):
+        if name.split(".")[0] == "gmc_jax":
+            parent = name.rpartition(".")[0]
+            candidates = [name, parent, f"{name}.__init__", f"{parent}.__init__"]
+            found.add(next(module for module in candidates if module in MODULES))
+    return found
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def offences(module: str, others: set[str]) -> list[str]:
+    """Which of the other modules a module may not import."""
+    floor = FLOORS[room_of(module)]
+
+    def allowed(other: str) -> bool:
+        same_room = room_of(other) == room_of(module)
+        side_by_side = module.count(".") == other.count(".") == 1
+        above = FLOORS[room_of(other)] - floor
+        return same_room or above < 0 or (above == 0 and side_by_side)
+
+    return sorted(other for other in others if not allowed(other))
+
+
+@every_file
+def test_a_file_imports_from_below_or_from_its_own_room(file):
+    assert offences(module_of(file), modules_imported(file)) == []
+
+
+def test_what_counts_as_an_offence():
+    below, above = "gmc_jax.trees", "gmc_jax.methods.gmc"
+    sibling, root = "gmc_jax.channels.axis", "gmc_jax.__init__"
+    channel = "gmc_jax.channels.exact"
+    assert offences(channel, {below, sibling}) == []
+    assert offences(channel, {above, root}) == [root, above]
+    assert offences("gmc_jax.layouts", {"gmc_jax.compressors.top_k"})
+    assert not offences("gmc_jax.accounting", {"gmc_jax.replicas"})
+
+
+def test_no_imports_go_in_circles():
+    graph = {module_of(file): modules_imported(file) for file in FILES}
+    assert set(graphlib.TopologicalSorter(graph).static_order()) == MODULES
+
+
+@every_file
+def test_a_file_imports_nothing_but_the_dependencies(file):
+    packages = {name.split(".")[0] for name in imported(file)}
+    assert packages <= DEPENDENCIES | set(sys.stdlib_module_names) | {"gmc_jax"}
+    assert not [name for name in imported(file) if "._src" in name]
+
+
+def test_the_package_runs_where_no_extra_is_installed():
+    program = f"""
+import sys
+for name in {EXTRAS}:
+    sys.modules[name] = None
+import gmc_jax, jax, jax.numpy as jnp
+tx = gmc_jax.gmc(0.1, gmc_jax.all_gather(gmc_jax.top_k(0.5)))
+def step(state, batch):
+    params, opt_state = state
+    updates, opt_state = tx.update(params - batch, opt_state, params)
+    return (params + updates, opt_state), 0.0
+train, state = gmc_jax.simulate(
+    step, (jnp.zeros(4), tx.init(jnp.zeros(4))), jnp.ones((2, 4)), 2
+)
+state, _ = train(state, jnp.ones((2, 4)))
+assert state[0].any()
+assert "experiments" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def collectives() -> set[str]:
+    """Dotted names of what communicates in JAX: functions of a named axis."""
+
+    def takes_axis_name(function) -> bool:
+        try:
+            return "axis_name" in inspect.signature(function).parameters
+        except (TypeError, ValueError):
+            return False
+
+    functions = inspect.getmembers(jax.lax, takes_axis_name)
+    names = {name for name, _ in functions} - NOT_COLLECTIVES
+    return {f"jax.lax.{name}{suffix}" for name in names for suffix in ("", "_p")}
+
+
+def names_used(tree: ast.Module) -> set[str]:
+    """Dotted names of all that a file uses, its import aliases resolved."""
+    aliases, used = {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.split(".")[0]
+                aliases[alias.asname or name] = name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                aliases[alias.asname or alias.name] = name
+                used.add(name)
+    for node in ast.walk(tree):
+        attributes = []
+        while isinstance(node, ast.Attribute):
+            attributes.append(node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and node.id in aliases:
+            used.add(".".join([aliases[node.id], *reversed(attributes)]))
+    return used
+
+
+@every_file
+def test_only_channels_call_collectives(file):
+    if file.parent.name != "channels":
+        assert not names_used(parsed(file)) & collectives()
+
+
+def test_collectives_are_recognized():
+    assert {"jax.lax.psum", "jax.lax.all_gather", "jax.lax.ppermute"} <= collectives()
+    for source in (
+        "import jax\njax.lax.psum(x, 'workers')",
+        "from jax import lax\nlax.psum(x, 'workers')",
+        "from jax.lax import psum as add\nadd(x, 'workers')",
+        "import jax.lax as language\ndef f(x):\n  return language.psum(x, 'workers')",
+    ):
+        assert names_used(ast.parse(source)) & collectives(), source
+    exact = PACKAGE / "channels" / "exact.py"
+    assert "jax.lax.psum" in names_used(parsed(exact))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_itself_is_a_docstring(room):
+    (only,) = parsed(PACKAGE / room / "__init__.py").body
+    assert isinstance(only, ast.Expr)
+    assert isinstance(only.value, ast.Constant)
+    assert isinstance(only.value.value, str)
+
+
+# The public names.
+
+
+def exports() -> list[tuple[str, str]]:
+    """The module and the name of each export, in the order of the file."""
+    docstring, *imports = parsed(PACKAGE / "__init__.py").body
+    assert isinstance(docstring, ast.Expr)
+    found = []
+    for node in imports:
+        assert isinstance(node, ast.ImportFrom), ast.unparse(node)
+        for alias in node.names:
+            assert alias.asname == alias.name, "a name is exported as itself"
+            found.append((str(node.module), alias.name))
+    return found
+
+
+every_export = pytest.mark.parametrize("name", [name for _, name in exports()])
+
+
+def test_every_public_name_is_exported_once():
+    names = [name for _, name in exports()]
+    assert len(names) == len(set(names))
+    visible = {name for name in dir(gmc_jax) if not name.startswith("_")}
+    submodules = {name for name in visible if inspect.ismodule(getattr(gmc_jax, name))}
+    assert visible - submodules == set(names)
+
+
+def factories() -> list[tuple[str, str]]:
+    """Room and name of every file that holds a factory of its name."""
+    return [
+        (room, file.stem)
+        for room in ROOMS
+        for file in sorted((PACKAGE / room).glob("*.py"))
+        if file.stem != "__init__" and file.stem not in SHARED[room]
+    ]
+
+
+@pytest.mark.parametrize(("room", "name"), factories())
+def test_a_factory_has_a_file_an_export_and_a_test_file(room, name):
+    assert (f"gmc_jax.{room}.{name}", name) in exports()
+    body = parsed(PACKAGE / room / f"{name}.py").body
+    public = {
+        node.name
+        for node in body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    assert name in public
+    exported = {export for module, export in exports() if module.endswith(f".{name}")}
+    assert public & exported == {name}, "one public factory a file"
+    assert (ROOT / "tests" / room / f"test_{name}.py").exists()
+
+
+@every_export
+def test_every_public_function_is_met_in_a_test(name):
+    if inspect.isfunction(getattr(gmc_jax, name)):
+        word = re.compile(rf"\b{name}\b")
+        files = set(ROOT.glob("tests/**/*.py")) - {pathlib.Path(__file__)}
+        assert any(word.search(file.read_text(encoding="utf-8")) for file in files)
+
+
+@pytest.mark.parametrize("module", sorted(FLOORS.keys() - {*ROOMS, "core", "__init__"}))
+def test_a_module_has_a_test_file(module):
+    assert (ROOT / "tests" / f"test_{module}.py").exists()
+
+
+# Docstrings.
+
+
+def section(docstring: str, title: str) -> list[str]:
+    """The lines of a section, without their common indentation."""
+    found = re.search(rf"^{title}:\n((?:[ \t]+.*\n|\n)+)", docstring + "\n", re.M)
+    return inspect.cleandoc("\n" + found[1]).splitlines() if found else []
+
+
+def entries(lines: list[str]) -> list[str]:
+    """The names that a section describes."""
+    starts = [re.match(r"\*{0,2}(\w+):", line) for line in lines]
+    return [start[1] for start in starts if start]
+
+
+def raises(function) -> bool:
+    """Whether the function itself raises or checks."""
+    nodes = list(ast.walk(ast.parse(inspect.getsource(function))))
+    checks = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "checks"
+    ]
+    return bool(checks) or any(isinstance(node, ast.Raise) for node in nodes)
+
+
+@every_export
+def test_every_public_name_is_documented(name):
+    thing = getattr(gmc_jax, name)
+    docstring = inspect.getdoc(thing) or ""
+    assert re.match(r"[A-Z].*\.\n", docstring + "\n"), "the first line is a sentence"
+    if inspect.isfunction(thing):
+        parameters = list(inspect.signature(thing).parameters)
+        assert entries(section(docstring, "Args")) == parameters
+        hints = thing.__annotations__
+        assert set(hints) == {*parameters, "return"}
+        if hints["return"] is not None:
+            assert section(docstring, "Returns")
+        if raises(thing):
+            assert section(docstring, "Raises")
+    elif hasattr(thing, "_fields"):
+        assert entries(section(docstring, "Attributes")) == list(thing._fields)
+
+
+@pytest.mark.parametrize(
+    "name", [name for room, name in factories() if room == "methods"]
+)
+def test_a_method_is_documented_like_a_paper(name):
+    docstring = inspect.getdoc(getattr(gmc_jax, name)) or ""
+    for title in ("Args", "Returns", "Raises", "Example", "Guarantees", "References"):
+        assert section(docstring, title), title
+    assert re.search(r"^    \w.*(=|<-)", docstring, re.M), "equations"
+    parameters = inspect.signature(getattr(gmc_jax, name)).parameters
+    assert list(parameters)[:2] == ["learning_rate", "channel"]
+    others = list(parameters.values())[2:]
+    assert all(other.kind is other.KEYWORD_ONLY for other in others)
+
+
+# Size.
+
+
+def lines_of_code(file: pathlib.Path) -> int:
+    """Lines that hold more than a comment or a docstring."""
+    lines = set()
+    with tokenize.open(file) as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type not in (
+                tokenize.COMMENT,
+                tokenize.NL,
+                tokenize.NEWLINE,
+                tokenize.INDENT,
+                tokenize.DEDENT,
+                tokenize.ENDMARKER,
+            ):
+                lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(parsed(file)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
+    return len(lines)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*FILES, *sorted(ROOT.glob("experiments/**/*.py"))],
+    ids=lambda file: str(file.relative_to(ROOT)),
+)
+def test_a_file_is_short(file):
+    assert lines_of_code(file) <= LINES_OF_CODE
+
+
+def test_the_top_level_holds_nothing_else():
+    """Other top-level entries would be in a newcomer's way; hidden ones are not."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    entries = {name.split("/")[0] for name in tracked.stdout.split()}
+    assert {entry for entry in entries if not entry.startswith(".")} <= {
+        "LICENSE",
+        "README.md",
+        "experiments",
+        "gmc_jax",
+        "pyproject.toml",
+        "tests",
+    }

@@ -1,0 +1,66 @@
+"""Tests of the checks of hyper-parameters."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gmc_jax import checks
+
+ACCEPTED = {
+    checks.fraction: [1e-9, 0.5, 1, np.float32(1), jnp.float32(0.1)],
+    checks.decay: [0, 0.9, np.float64(0.999)],
+    checks.proportion: [0, 0.5, 1],
+    checks.positive: [1, 7, 2.0, np.int32(3)],
+    checks.learning_rate: [0, 1e-3, 10.0, None, lambda step: -1.0, jnp.float32(0.1)],
+}
+REFUSED = {
+    checks.fraction: [0, -0.1, 1.001, math.nan, math.inf],
+    checks.decay: [-0.1, 1, 1.5, math.nan],
+    checks.proportion: [-0.1, 1.1, math.nan],
+    checks.positive: [0, -1, 1.5, math.nan, math.inf],
+    checks.learning_rate: [-1e-3, math.nan, math.inf],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [(c, value) for c, values in ACCEPTED.items() for value in values],
+)
+def test_what_is_right_passes(check, value):
+    check(argument=value)
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [(c, value) for c, values in REFUSED.items() for value in values],
+)
+def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
+    with pytest.raises(ValueError, match=rf"^`argument` .* but is {value}"):
+        check(argument=value)
+
+
+@pytest.mark.parametrize("value", ["0.1", [0.1], np.ones(2), object()])
+@pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive])
+def test_what_is_no_number_is_an_error(check, value):
+    with pytest.raises(TypeError, match="`argument` must be a number"):
+        check(argument=value)
+
+
+@pytest.mark.parametrize("check", REFUSED)
+def test_a_traced_value_has_nothing_to_check_yet(check):
+    def traced(value):
+        check(argument=value)
+        return value
+
+    assert jax.jit(traced)(-5.0) == -5
+
+
+def test_only_floating_leaves_can_be_averaged():
+    checks.floating({"a": jnp.ones(2), "b": np.float32(1), "c": 1.0}, "exact")
+    with pytest.raises(TypeError, match=r"`exact` .* `\['n'\]` has dtype int32"):
+        checks.floating({"a": jnp.ones(2), "n": jnp.ones(2, int)}, "exact")
+    with pytest.raises(TypeError, match=r"has dtype complex64"):
+        checks.floating(jnp.ones(2, complex), "exact")

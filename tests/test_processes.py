@@ -1,0 +1,95 @@
+"""Two processes of four devices train what eight simulated workers do."""
+
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from tests.runners import drive, simulate, start, step_of
+from tests.two_processes import METHODS, STEPS, batches
+
+ROOT = pathlib.Path(__file__).parents[1]
+SECONDS = 240  # alone on 2 cores they take about 15
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> list[dict[str, np.ndarray]]:
+    """What each of the two processes saw."""
+    folder = tmp_path_factory.mktemp("processes")
+    port = str(free_port())
+    processes: list[subprocess.Popen] = []
+    for index in range(2):
+        command = ["-m", "tests.two_processes", port, str(index), f"{index}.npz"]
+        with (folder / f"{index}.log").open("w") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *command[:-1], str(folder / command[-1])],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    try:
+        end = time.monotonic() + SECONDS
+        codes = [None, None]
+        # One that fails leaves the other waiting for it.
+        while None in codes and not any(codes) and time.monotonic() < end:
+            time.sleep(0.2)
+            codes = [process.poll() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if codes != [0, 0]:
+        logs = [(folder / f"{index}.log").read_text() for index in range(2)]
+        pytest.fail(
+            f"exit codes {codes} (None: still running after {SECONDS} s, or when the "
+            f"other failed); their output:\n\n{logs[0]}\n\n{logs[1]}"
+        )
+    return [dict(np.load(folder / f"{index}.npz")) for index in range(2)]
+
+
+@pytest.mark.parametrize("batch", ["whole", "spread"])
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_as_simulated_workers_do(seen, method, batch):
+    tx = METHODS[method]
+    (params, opt_state), metrics = drive(
+        simulate, step_of(tx), (start(), tx.init(start())), batches(method)
+    )
+    residual = optax.tree.get(opt_state, "residual")
+    expected = {
+        "relative cost": gmc_jax.relative_cost(opt_state),
+        "loss": metrics["loss"],
+        **{f"params {name}": leaf for name, leaf in params.items()},
+        **{f"residual {name}": leaf for name, leaf in residual.items()},
+    }
+    assert np.isfinite(params["bias"]).all()
+    assert expected["loss"].shape == (STEPS, 8)
+    for process in seen:
+        for name, value in expected.items():
+            ours = process[f"{method}, {batch}, {name}"]
+            np.testing.assert_allclose(ours, value, rtol=1e-5, atol=1e-6)
+
+
+def test_both_processes_see_the_same(seen):
+    first, second = seen
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_replicas_that_differ_between_processes_are_found(seen):
+    for process in seen:
+        assert "other bits in some processes" in str(process["replicas"])

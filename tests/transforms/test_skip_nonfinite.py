@@ -1,0 +1,103 @@
+"""Tests of skipping a step that one worker's NaN or Inf would poison for all."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import all_gather, dgc, gmc, skip_nonfinite, top_k
+from gmc_jax.core import Tree
+from tests import problems
+from tests.identities import RATE, SCHEDULE, problem
+
+BAD = {3: 0, 4: 2, 17: 3, 30: 1, 49: 0}  # step: worker
+
+
+def poisoned(value: float) -> problems.Problem:
+    """One coordinate of one worker's gradient is not finite at some steps."""
+    noise = problem().noise.copy()
+    for step, worker in BAD.items():
+        noise[step, worker, 5] = value
+    return problem()._replace(noise=noise)
+
+
+def without_the_bad_steps() -> problems.Problem:
+    return problem()._replace(noise=np.delete(problem().noise, list(BAD), axis=0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("make", [gmc, dgc])
+def test_all_workers_skip_the_step_as_if_it_had_never_been(make, value):
+    """The schedule, the residuals and the momentum included."""
+    tx = skip_nonfinite(make(SCHEDULE, all_gather(top_k(0.2))))
+    weights, states = problems.run(tx, poisoned(value))
+    expected, expected_states = problems.run(tx, without_the_bad_steps())
+
+    good = np.delete(np.arange(50), list(BAD)) + 1
+    np.testing.assert_allclose(weights[good], expected[1:], rtol=1e-12)
+    last = jax.tree.map(lambda leaf: leaf[-1], states.inner)
+    chex.assert_trees_all_close(
+        last, jax.tree.map(lambda leaf: leaf[-1], expected_states.inner), rtol=1e-9
+    )
+    chex.assert_tree_all_finite(states)
+
+
+def test_the_steps_skipped_are_counted():
+    tx = skip_nonfinite(gmc(RATE, all_gather(top_k(0.2))))
+    weights, states = problems.run(tx, poisoned(np.nan))
+    counts = np.cumsum([0, *(step in BAD for step in range(50))])
+    np.testing.assert_array_equal(states.skipped, counts)
+    still = np.all(np.diff(weights, axis=0) == 0, axis=1)
+    assert set(np.flatnonzero(still)) == set(BAD)
+
+
+def test_training_ends_near_the_clean_run():
+    tx = gmc(RATE, all_gather(top_k(0.2)))
+    clean, _ = problems.run(tx, problem())
+    guarded, _ = problems.run(skip_nonfinite(tx), poisoned(np.nan))
+    start = np.linalg.norm(clean[0] - clean[-1])
+    assert np.linalg.norm(guarded[-1] - clean[-1]) < 0.3 * start
+
+
+def test_without_the_guard_it_breaks_for_good():
+    weights, states = problems.run(gmc(RATE, all_gather(top_k(0.2))), poisoned(np.nan))
+    assert np.isfinite(weights[3]).all()
+    assert np.isnan(weights[4:]).any(axis=1).all()
+    assert np.isnan(problems.residual(states)[-1]).any()
+
+
+def test_with_finite_updates_it_changes_nothing():
+    tx = gmc(SCHEDULE, all_gather(top_k(0.2)))
+    ours, states = problems.run(skip_nonfinite(tx), problem())
+    theirs, inner = problems.run(tx, problem())
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    chex.assert_trees_all_close(states.inner, inner, rtol=1e-9)
+    assert not states.skipped.any()
+
+
+def test_a_leafless_tree_is_finite():
+    tx = skip_nonfinite(optax.identity())
+    state = tx.init({})
+    states: Tree = jax.vmap(
+        lambda batch: tx.update({}, state)[1], axis_name="workers", out_axes=None
+    )(jnp.ones(3))
+    assert states.skipped == 0
+
+
+def test_outside_the_axis_the_error_says_how_to_get_inside():
+    tx = skip_nonfinite(optax.sgd(0.1))
+    params = jnp.ones(2)
+    with pytest.raises(NameError, match=r"'workers'.*`gmc_jax.simulate`"):
+        tx.update(params, tx.init(params))
+
+
+def test_the_axis_may_have_another_name():
+    tx = skip_nonfinite(optax.identity(), axis_name="replicas")
+    state = tx.init(jnp.zeros(()))
+    gradients = jnp.array([1.0, jnp.nan])
+    out: Tree = jax.vmap(lambda g: tx.update(g, state), axis_name="replicas")(gradients)
+    moved, states = out
+    assert moved.tolist() == [0, 0]
+    assert states.skipped.tolist() == [1, 1]
