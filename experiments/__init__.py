@@ -1,0 +1,1 @@
+"""Experiments over `gmc_jax`: `python -m experiments --help` says what can be run."""

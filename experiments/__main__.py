@@ -1,0 +1,146 @@
+"""The command line; without arguments it runs the main job, `run digits`."""
+
+import dataclasses
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+Result = TypeVar("Result")
+
+PROGRAM = "python -m experiments"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command, which imports what it needs and nothing else."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command, *options = given or ("run", "digits")
+    if command in ("-h", "--help"):
+        Console().print(_usage())
+    elif command not in COMMANDS:
+        raise SystemExit(
+            f"there is no command {command!r}; the commands are {', '.join(COMMANDS)}"
+        )
+    else:
+        try:
+            COMMANDS[command](options)
+        except KeyboardInterrupt:
+            raise SystemExit("interrupted; the same command resumes it") from None
+        except (ValueError, FileNotFoundError) as error:
+            if _is_ours(error):
+                raise SystemExit(f"{type(error).__name__}: {error}") from None
+            raise
+
+
+def run(options: Sequence[str]) -> None:
+    """Train and compare methods: `run NAME`, with options to change what NAME says."""
+    from experiments import list as runs
+    from experiments import run
+    from experiments.config import Config
+
+    name, *options = options or ("digits",)
+    if name in ("-h", "--help"):
+        name, options = "digits", [name]
+    named = runs.find(name)
+
+    @dataclasses.dataclass(frozen=True)
+    class Run:
+        config: tyro.conf.OmitArgPrefixes[Config]
+        results: Path = Path("results")
+        """The directory of all results."""
+
+    asked = tyro.cli(
+        Run,
+        prog=f"{PROGRAM} run {name}",
+        description=named.__doc__,
+        default=Run(named.config),
+        args=options,
+    )
+    run.main(name, asked.config, asked.results)
+
+
+def list_runs(options: Sequence[str]) -> None:
+    """Name the runs that `run` knows."""
+    from experiments import list as runs
+
+    _call(runs.main, "list", options)
+
+
+def plot(options: Sequence[str]) -> None:
+    """Draw a run again from its results; the latest one by default."""
+    from experiments import plot
+
+    _call(plot.main, "plot", options)
+
+
+def table(options: Sequence[str]) -> None:
+    """Print the tables of a run from its results; the latest one by default."""
+    from experiments import table
+
+    _call(table.main, "table", options)
+
+
+def quadratic(options: Sequence[str]) -> None:
+    """Follow the methods on two workers' quadratics, as the GMC paper's section 3.2."""
+    from experiments import quadratic
+
+    quadratic.main(_call(quadratic.Quadratic, "quadratic", options))
+
+
+def bench(options: Sequence[str]) -> None:
+    """Time compressors (`bench compress`) or simulated steps (`bench simulate`)."""
+    from experiments import bench
+
+    benches = {"compress": bench.Compress, "simulate": bench.Simulate}
+    config = tyro.extras.subcommand_cli_from_dict(
+        benches, prog=f"{PROGRAM} bench", args=options
+    )
+    if isinstance(config, bench.Compress):
+        bench.main_compress(config)
+    else:
+        bench.main_simulate(config)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "run": run,
+    "list": list_runs,
+    "plot": plot,
+    "table": table,
+    "quadratic": quadratic,
+    "bench": bench,
+}
+
+
+def _call(
+    function: Callable[..., Result], command: str, options: Sequence[str]
+) -> Result:
+    return tyro.cli(function, prog=f"{PROGRAM} {command}", args=options)
+
+
+def _usage() -> Table:
+    usage = Table(
+        title=f"{PROGRAM} COMMAND; without one, the main job",
+        title_justify="left",
+        caption="COMMAND --help lists the options of each.",
+        caption_justify="left",
+        show_header=False,
+        box=None,
+    )
+    for name, command in COMMANDS.items():
+        usage.add_row(name, command.__doc__)
+    return usage
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this project raised it, in words that need no traceback."""
+    raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return raised.is_relative_to(Path(__file__).parents[1])
+
+
+if __name__ == "__main__":
+    main()

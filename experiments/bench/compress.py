@@ -1,0 +1,120 @@
+"""What an encoding costs, in units of one pass `u + g` over the vector.
+
+Every candidate does a worker's part of a step, over and over on a vector of its own:
+it adds the gradient g to the residual u, encodes, and keeps what is lost as the next
+u. So the residual is one that has evolved as in training, and the gradient is fixed
+and normal. All are compiled, u is donated, g is shared, and the candidates take turns
+as `timing` says.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import gmc_jax
+from experiments.bench.timing import Bar, Candidate, report, take_turns
+
+PASS = "u + g"
+PLAIN = "plain lax.top_k"
+TORCH = "PyTorch"
+
+BARS = (
+    Bar("top_k", PASS, most=5),
+    Bar("top_k", PLAIN, most=0.85),
+    Bar("random_block", PASS, most=2),
+    Bar(TORCH, "top_k", least=2),
+)
+
+
+@dataclass(frozen=True)
+class Compress:
+    """Times one worker's encoding against one pass over its vector."""
+
+    d: int = 11_000_000
+    """Entries of the vector."""
+    ratio: float = 0.001
+    """The share of them that a message holds."""
+    repeats: int = 21
+    """Rounds that count."""
+    results: Path = Path("results")
+    """Where a new directory, `bench/compress-001` or a later number, is made."""
+
+
+def main_compress(config: Compress) -> None:
+    """Times all candidates in turns; prints and logs medians, ratios and bars."""
+    chosen = candidates(config.d, config.ratio)
+    if TORCH not in chosen:
+        print("PyTorch is not installed: its row and its bar are left out.")
+    medians = take_turns(chosen, config.repeats)
+    torch = importlib.metadata.version("torch") if TORCH in chosen else None
+    settings = asdict(config) | {"results": str(config.results), "torch": torch}
+    report(config.results, "compress", settings, medians, BARS)
+
+
+def candidates(d: int, ratio: float) -> dict[str, Candidate]:
+    """Each returns its message, or nothing, when that and its next u are there."""
+    g = np.random.default_rng(0).standard_normal(d, dtype=np.float32)
+    s = max(1, math.ceil(ratio * d))
+    encoders = {
+        PASS: lambda key, x: (None, x),
+        "top_k": gmc_jax.top_k(ratio).encode,
+        PLAIN: functools.partial(_plain_top_k, s),
+        "sampled_top_k": gmc_jax.sampled_top_k(ratio).encode,
+        "random_k": gmc_jax.random_k(ratio).encode,
+        "random_block": gmc_jax.random_block(ratio).encode,
+    }
+    chosen = {name: _jax(encode, g) for name, encode in encoders.items()}
+    if importlib.util.find_spec("torch"):
+        chosen[TORCH] = _torch(s, g)
+    return chosen
+
+
+def _jax(encode: Callable, g: np.ndarray) -> Candidate:
+    def update(u, g, step):
+        message, lost = encode(jax.random.fold_in(jax.random.key(0), step), u + g)
+        return lost, message
+
+    compiled = jax.jit(update, donate_argnums=0)
+    gradient = jnp.asarray(g)
+    u, step = jnp.zeros_like(gradient), 0
+
+    def once():
+        nonlocal u, step
+        u, message = jax.block_until_ready(compiled(u, gradient, step))
+        step += 1
+        return message
+
+    return once
+
+
+def _plain_top_k(s: int, key: jax.Array, x: jax.Array):
+    del key
+    _, places = lax.top_k(jnp.abs(x), s)
+    values = x[places]
+    # Subtracting what was read works in place, where setting to 0 would copy x.
+    return (values, places), x.at[places].add(-values, unique_indices=True)
+
+
+def _torch(s: int, g: np.ndarray) -> Candidate:
+    torch = importlib.import_module("torch")
+    gradient = torch.from_numpy(g)
+    u = torch.zeros_like(gradient)
+
+    def once():
+        u.add_(gradient)
+        _, places = torch.topk(u.abs(), s, sorted=False)
+        values = u[places]
+        u[places] = 0
+        return values, places
+
+    return once

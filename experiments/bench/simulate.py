@@ -1,0 +1,115 @@
+"""What simulating costs: a step of GMC for all workers against one of plain SGD.
+
+Both train ResNet-20 on the same number of synthetic images a step: GMC on one batch a
+worker, plain momentum SGD on one batch of all of them. The candidates take turns as
+`timing` says, each on a state of its own, which is donated.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gmc_jax
+from experiments.bench.timing import Bar, Candidate, report, take_turns
+from experiments.models import MODELS
+
+State: TypeAlias = Any
+Batch: TypeAlias = Any
+
+CLASSES = 10
+RATE = 0.01
+
+SGD = "SGD, one batch"
+UNROLLED = "GMC, unrolled"
+BATCHED = "GMC, batched by vmap"
+
+BARS = (Bar(UNROLLED, SGD, most=2),)
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Times a simulated step of GMC against a step of plain SGD."""
+
+    workers: int = 8
+    """How many workers are simulated."""
+    batch_size: int = 16
+    """Images a worker and step."""
+    image_size: int = 32
+    """Height and width of the images, which have three channels."""
+    model: Literal["resnet20", "mlp"] = "resnet20"
+    """The network."""
+    ratio: float = 0.001
+    """The share of the entries that a message holds."""
+    repeats: int = 9
+    """Rounds that count."""
+    results: Path = Path("results")
+    """Where a new directory, `bench/simulate-001` or a later number, is made."""
+
+
+def main_simulate(config: Simulate) -> None:
+    """Times all candidates in turns; prints and logs medians, ratios and bars."""
+    medians = take_turns(candidates(config), config.repeats)
+    settings = asdict(config) | {"results": str(config.results)}
+    report(config.results, "simulate", settings, medians, BARS)
+
+
+def candidates(config: Simulate) -> dict[str, Candidate]:
+    """Each takes one step and returns the loss, of each worker or of the one batch."""
+    draw = np.random.default_rng(0)
+    shape = (config.workers, config.batch_size)
+    pixels = (config.image_size, config.image_size, 3)
+    images = jnp.asarray(draw.standard_normal((*shape, *pixels), dtype=np.float32))
+    labels = jnp.asarray(draw.integers(CLASSES, size=shape))
+    model = MODELS[config.model](CLASSES)
+    params = model.init(jax.random.key(0), images[0, :1])
+
+    def loss_fn(params, batch):
+        images, labels = batch
+        logits = jnp.asarray(model.apply(params, images))
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean()
+
+    gradient = jax.value_and_grad(loss_fn)
+    sgd = optax.sgd(RATE, momentum=0.9)
+    gmc = gmc_jax.gmc(RATE, gmc_jax.all_gather(gmc_jax.top_k(config.ratio)))
+
+    def simulated(gradient):
+        return gmc_jax.simulate(
+            _step(gmc, gradient), (params, gmc.init(params)), batch, config.workers
+        )
+
+    batch = (images, labels)
+    together = (images.reshape(-1, *pixels), labels.reshape(-1))
+    plain = jax.jit(_step(sgd, gradient), donate_argnums=0)
+    # A copy, since the donated parameters are everybody's start.
+    state = jax.tree.map(jnp.copy, (params, sgd.init(params)))
+    return {
+        SGD: _candidate(plain, state, together),
+        UNROLLED: _candidate(*simulated(gmc_jax.unrolled(gradient)), batch),
+        BATCHED: _candidate(*simulated(gradient), batch),
+    }
+
+
+def _step(tx: optax.GradientTransformation, gradient: Callable):
+    def step(state, batch):
+        params, opt_state = state
+        loss, grads = gradient(gmc_jax.query(opt_state, params), batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return step
+
+
+def _candidate(train: Callable, state: State, batch: Batch) -> Candidate:
+    def once():
+        nonlocal state
+        state, loss = jax.block_until_ready(train(state, batch))
+        return loss
+
+    return once

@@ -1,0 +1,116 @@
+"""What a comparison of methods is made of; its fields are the command-line options."""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+import optax
+import tyro
+
+import gmc_jax
+from experiments.backends import BACKENDS
+from experiments.data import DATA
+from experiments.methods import COMPRESSORS, METHODS, channel
+from experiments.models import MODELS
+from experiments.partitions import PARTITIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A comparison of methods on one task; the defaults are the main job."""
+
+    data: str = "digits"
+    """The data set."""
+    model: str = "mlp"
+    """The network: mlp or resnet20."""
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
+        "dmsgd",
+        "ef_sgd",
+        "ef_momentum",
+        "dgc",
+        "gmc_server_momentum",
+        "gmc",
+    )
+    """What to compare, in this order."""
+    compressor: str = "top_k"
+    """What the methods send that are not dense: top_k, sampled_top_k, random_k,
+    random_block or identity."""
+    ratio: float = 0.01
+    """The share of the entries that a message holds."""
+    workers: int = 8
+    """How many workers there are."""
+    partition: str = "dirichlet"
+    """How samples are shared out: dirichlet (by label) or iid."""
+    alpha: float = 0.1
+    """Concentration of the Dirichlet partition; the smaller, the fewer labels each."""
+    batch_size: int = 16
+    """Samples a worker and step."""
+    epochs: int = 60
+    """Passes of every worker over its share."""
+    steps: int | None = None
+    """Steps to train for, in place of epochs."""
+    evaluations: int = 30
+    """How often to judge the model on the way; each time is a point to resume from."""
+    learning_rate: float = 0.05
+    """The rate at the start."""
+    learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
+    """Other rates for single methods. EF-SGD has no momentum, and a momentum of 0.9
+    makes steps ten times as long in the long run."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the rate goes on: down to 0 along a cosine, or constant."""
+    momentum: float = 0.9
+    """The momentum of the methods that have one."""
+    weight_decay: float = 0.0
+    """Added to the gradients before anything else, times the parameters."""
+    backend: str = "simulate"
+    """Where the workers live: simulate (all on one device), distribute or pmap."""
+    seed: int = 0
+    """Of the partition, the batches, the parameters and the compressors."""
+
+    def __post_init__(self):
+        """Refuses names that nothing goes by, and numbers that make no run."""
+        _known("data", self.data, DATA)
+        _known("model", self.model, MODELS)
+        _known("compressor", self.compressor, COMPRESSORS)
+        _known("backend", self.backend, BACKENDS)
+        _known("partition", self.partition, PARTITIONS)
+        for method in (*self.methods, *dict(self.learning_rates)):
+            _known("methods", method, METHODS)
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                "`methods` must name at least one method and none of them twice, but "
+                f"is {self.methods}."
+            )
+        for name in ("workers", "batch_size", "epochs", "evaluations", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        for method in self.methods:
+            self.optimizer(method, steps=1)  # Which refuses what it cannot use.
+
+    def channel(self, method: str) -> gmc_jax.Channel:
+        """What `method` averages through."""
+        return channel(method, self.compressor, self.ratio, self.seed)
+
+    def optimizer(
+        self, method: str, steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        """`method` with the schedule and the weight decay of this comparison."""
+        rate: optax.ScalarOrSchedule = self.rate(method)
+        if self.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(rate, steps)
+        tx = METHODS[method].build(rate, self.channel(method), self.momentum)
+        if self.weight_decay:
+            tx = optax.chain(optax.add_decayed_weights(self.weight_decay), tx)
+        return tx
+
+    def rate(self, method: str) -> float:
+        """The learning rate of `method` at the start."""
+        return dict(self.learning_rates).get(method, self.learning_rate)
+
+
+def _known(argument: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        raise ValueError(
+            f"`{argument}` names {name!r}, which is none of {', '.join(names)}."
+        )

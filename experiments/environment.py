@@ -1,0 +1,34 @@
+"""Where a result comes from: versions, and the commit of this checkout."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+
+def environment() -> dict[str, str | None]:
+    """Versions of what computes, and the commit of this checkout if it is one."""
+    packages = ("gmc_jax", "jax", "jaxlib", "optax", "flax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in packages},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None

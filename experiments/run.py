@@ -1,0 +1,73 @@
+"""The command `run`: compares methods on a task and shows what came out."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments import backends, plot, record, table, tasks
+from experiments.config import Config
+from experiments.methods import METHODS
+from experiments.train import train
+
+
+def main(name: str, config: Config, results: Path = Path("results")) -> Path:
+    """Trains every method of `config`, and draws and prints the comparison.
+
+    Args:
+      name: what the results are filed under.
+      config: what to compare.
+      results: the directory of all results; this run's is a new one in it, or that of
+        an interrupted run of the same configuration.
+
+    Returns:
+      The directory of the run.
+    """
+    if config.backend != "simulate":
+        backends.mesh(config.workers)
+    console = Console()
+    task = tasks.build(config)
+    counts = task.class_counts.tolist()
+    console.print(table.class_counts(counts))
+    facts = {
+        "device": jax.devices()[0].device_kind,
+        "steps": task.steps,
+        "class_counts": counts,
+    }
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        record.begin(results, name, dataclasses.asdict(config), **facts) as log,
+        Progress(*columns, console=console) as progress,
+    ):
+        for method in config.methods:
+            bar = progress.add_task(METHODS[method].label, total=task.steps)
+
+            def advance(done: int, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=done)
+
+            if method in log.finished_methods:
+                advance(task.steps)
+            else:
+                train(method, task, config, log, advance)
+    shutil.rmtree(log.path / "checkpoints", ignore_errors=True)
+    plot.draw(log.rows).savefig(log.path / "figure.png")
+    console.print(table.comparison(log.rows))
+    console.print(f"Log and figure: {log.path}")
+    return log.path

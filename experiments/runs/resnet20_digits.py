@@ -1,0 +1,23 @@
+"""ResNet-20 with group norm on handwritten digits, at 0.1 % of the entries.
+
+The network of the GMC paper's non-IID experiments, with its weight decay, learning rate
+and ratio, on images small enough for a CPU. It is not the paper's experiment: that one
+is on CIFAR-10, for 200 epochs.
+
+Command: python -m experiments run resnet20_digits
+Time: 2 minutes on 2 CPU cores, half of them compiling
+Expect: 98.5 % of test accuracy dense and 97.5 % with GMC, which sends 499 times fewer
+bytes, give or take 1 %. RCC 0.87 %.
+"""
+
+from experiments.config import Config
+
+config = Config(
+    model="resnet20",
+    methods=("dmsgd", "gmc"),
+    ratio=0.001,
+    epochs=30,
+    evaluations=15,
+    learning_rate=0.1,
+    weight_decay=1e-4,
+)
