@@ -49,6 +49,16 @@ def positive(**arguments: Number) -> None:
             )
 
 
+def magnitude(**arguments: Number) -> None:
+    """Raises ValueError unless every argument is finite and greater than 0."""
+    for name, value in _concrete(arguments).items():
+        if not 0 < value < np.inf:
+            raise ValueError(
+                f"`{name}` is a magnitude and must be finite and greater than 0, but "
+                f"is {value}."
+            )
+
+
 def learning_rate(**arguments: Number) -> None:
     """Raises unless every argument is a schedule, a finite rate >= 0 or None."""
     rates = {name: value for name, value in arguments.items() if not callable(value)}

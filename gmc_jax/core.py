@@ -27,7 +27,8 @@ class Compressor(NamedTuple):
 
     Attributes:
       encode: `(key, x[d]) -> (message, lost[d])`. The message is a tree of arrays of
-        static shapes, exactly what is sent, and `x = decoded + lost`.
+        static shapes, exactly what is sent, and `x = decoded + lost`. `lost` may be
+        wider than x: what is lost by rounding needs more bits than 16.
       decode: `(key, messages, d) -> x[d]`: the *sum* of the messages that are stacked
         on a leading axis, at a cost of O(d + their size). A compressor that is not
         shared decodes without the key.
@@ -53,8 +54,8 @@ class Channel(NamedTuple):
 
     Attributes:
       init: `params -> state`; local, runs outside the named axis.
-      average: `(tree, state) -> (mean, lost, state)`; runs inside the axis. `mean` is
-        float32 where the tree has 16 bits, `lost` has the dtypes of the tree.
+      average: `(tree, state) -> (mean, lost, state)`; runs inside the axis. `mean`
+        and `lost` have the dtypes of the tree, float32 where it has 16 bits.
       bits: `tree -> int`, what one worker sends in a call; of a schedule, the largest.
       axis_name: the named axis whose indices are the workers.
       entries: `tree -> int`, the values that one worker sends in a call without saying

@@ -14,6 +14,7 @@ ACCEPTED = {
     checks.decay: [0, 0.9, np.float64(0.999)],
     checks.proportion: [0, 0.5, 1],
     checks.positive: [1, 7, 2.0, np.int32(3)],
+    checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
     checks.learning_rate: [0, 1e-3, 10.0, None, lambda step: -1.0, jnp.float32(0.1)],
 }
 REFUSED = {
@@ -21,6 +22,7 @@ REFUSED = {
     checks.decay: [-0.1, 1, 1.5, math.nan],
     checks.proportion: [-0.1, 1.1, math.nan],
     checks.positive: [0, -1, 1.5, math.nan, math.inf],
+    checks.magnitude: [0, -0.1, math.nan, math.inf],
     checks.learning_rate: [-1e-3, math.nan, math.inf],
 }
 

@@ -32,6 +32,7 @@ def compressed(
     per_leaf: bool,
     seed: int,
     axis_name: str,
+    alike: bool = False,
 ) -> Channel:
     """A channel that encodes, exchanges, decodes the sum and divides.
 
@@ -46,6 +47,8 @@ def compressed(
         which the index of the leaf is folded in where leaves are compressed one by one,
         and then the index of the worker where the compressor is not shared.
       axis_name: the named axis whose indices are the workers.
+      alike: whether all workers hold the same tree and encode it alike, each of them
+        for all: then no index of the worker is folded in, and one message is the mean.
     """
 
     def init(params):
@@ -53,12 +56,12 @@ def compressed(
         return CompressedState(jnp.zeros((), jnp.int32))
 
     def own(key: jax.Array) -> jax.Array:
-        if compressor.shared:
+        if compressor.shared or alike:
             return key
         return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
     def average(tree, state):
-        workers = workers_on(axis_name, caller)
+        senders = 1 if alike else workers_on(axis_name, caller)
         checks.floating(tree, caller)
         vectors, restore = to_vectors(tree, per_leaf)
         _check_sizes(vectors, caller)
@@ -73,20 +76,20 @@ def compressed(
         messages = {leaf: message for leaf, (message, _) in encoded.items()}
         arrived = exchange(travelling(messages))
         means = {
-            leaf: compressor.decode(keys[leaf], arrived[leaf], vector.size) / workers
+            leaf: compressor.decode(keys[leaf], arrived[leaf], vector.size) / senders
             for leaf, vector in vectors.items()
         }
-        mean = jax.tree.map(
-            lambda leaf, like: leaf.astype(accumulator_dtype(like.dtype)),
-            restore(means),
-            tree,
-        )
-        lost = jax.tree.map(
-            lambda leaf, like: leaf.astype(like.dtype),
-            restore({leaf: lost for leaf, (_, lost) in encoded.items()}),
-            tree,
-        )
-        return mean, lost, CompressedState(state.step + 1)
+        lost = {leaf: rest for leaf, (_, rest) in encoded.items()}
+
+        def as_accumulated(vectors: dict[int, jax.Array]) -> Tree:
+            return jax.tree.map(
+                lambda leaf, like: leaf.astype(accumulator_dtype(like.dtype)),
+                restore(vectors),
+                tree,
+            )
+
+        state = CompressedState(state.step + 1)
+        return as_accumulated(means), as_accumulated(lost), state
 
     def messages_of(tree: Tree) -> Tree:
         def encode(tree):

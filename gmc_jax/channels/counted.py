@@ -14,7 +14,8 @@ class CountedState(NamedTuple):
     Attributes:
       up: entries that this worker sent; differs between workers.
       down: entries of the means that came back.
-      dense: entries that a dense average would have sent, and received.
+      dense: entries that a dense average would have sent, and received; none for calls
+        that are extra.
       indexed: bool, whether entries travel with their indices.
       inner: the state of the channel.
     """
@@ -26,15 +27,19 @@ class CountedState(NamedTuple):
     inner: Tree
 
 
-def counted(channel: Channel) -> Channel:
+def counted(channel: Channel, *, extra: bool = False) -> Channel:
     """Keeps, in the state of a channel, how many entries went up and came down.
 
     Where messages carry indices, entries are the coordinates in the support of what was
-    sent and of the mean; where they do not, all values of the message count, zeros too.
-    `gmc_jax.relative_cost` reads the counts. Nothing more is sent.
+    sent and of the mean; where they do not, all values of the message count, zeros too,
+    and as many are taken to come down. `gmc_jax.relative_cost` reads the counts.
+    Nothing more is sent.
 
     Args:
       channel: any channel.
+      extra: whether its calls come on top of steps in which another counted channel
+        averages the same leaves, as the resets of `cser` do. Its entries count, but no
+        dense average is set against them: that is one for each step.
 
     Returns:
       The channel, with `CountedState` around its state.
@@ -61,7 +66,7 @@ def counted(channel: Channel) -> Channel:
             up, down = _support(state.up, sent), _support(state.down, mean)
         else:
             up, down = _add(state.up, entries), _add(state.down, entries)
-        sizes = sum(leaf.size for leaf in jax.tree.leaves(tree))
+        sizes = 0 if extra else sum(leaf.size for leaf in jax.tree.leaves(tree))
         counts = CountedState(up, down, _add(state.dense, sizes), state.indexed, inner)
         return mean, lost, counts
 

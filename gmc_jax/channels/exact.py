@@ -40,7 +40,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
         checks.floating(tree, "exact")
         total = lax.psum(widen(tree), axis_name)
         mean = jax.tree.map(lambda leaf: leaf / workers, total)
-        return mean, jax.tree.map(jnp.zeros_like, tree), state
+        return mean, zeros_to_accumulate(tree), state
 
     def bits(tree):
         return size_in_bits(jax.eval_shape(zeros_to_accumulate, tree))

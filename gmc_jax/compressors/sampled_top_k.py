@@ -7,15 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax import checks
-from gmc_jax.compressors.selection import (
-    add_up,
-    descend,
-    first_at_least,
-    kept,
-    largest,
-    magnitude_bits,
-    send,
-)
+from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor
 
 # How far the message may outgrow s: the upper bound of the authors of DGC.
@@ -62,18 +54,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         # The minimum, not the last: where XLA sees a slice, it sorts all that was seen.
         threshold = jnp.min(magnitude_bits(lax.top_k(seen, rank)[0]))
 
-        # One slot more than there are tells whether the threshold let too many through.
-        found = descend(
-            magnitude_bits(x),
-            capacity + 1,
-            lambda level: first_at_least(level, threshold, capacity + 1),
-        )
-        places = lax.cond(
-            found[-1] < d,
-            lambda: largest(magnitude_bits(x), capacity),
-            lambda: found[:-1],
-        )
-        return send(x, places)
+        return send(x, at_least(magnitude_bits(x), threshold, capacity))
 
     return Compressor(encode, add_up)
 

@@ -85,6 +85,17 @@ def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
 
 
+def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """The places [s], ascending, of bits [n] at or above a threshold; unused slots: n.
+
+    Where there are more than s, these are the s largest.
+    """
+    n = bits.size
+    # One slot more than there are tells whether the threshold let too many through.
+    found = descend(bits, s + 1, lambda level: first_at_least(level, threshold, s + 1))
+    return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
+
+
 def send(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
     """Takes entries out of x [d]: the message of them, and x without them.
 

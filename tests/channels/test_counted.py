@@ -59,11 +59,22 @@ def test_a_dense_mean_counts_everything():
         np.testing.assert_array_equal(number(count), [50] * 3)
 
 
-def test_counting_changes_nothing_else():
+@pytest.mark.parametrize(
+    "channel", [all_gather(top_k(0.08)), all_reduce(random_block(0.08))]
+)
+def test_extra_calls_count_but_have_no_dense_average_to_be_set_against(channel):
+    _, _, plain = average(counted(channel), sparse_trees(), calls=3)
+    _, _, extra = average(counted(channel, extra=True), sparse_trees(), calls=3)
+    chex.assert_trees_all_equal(extra, plain._replace(dense=np.zeros_like(plain.dense)))
+    assert number(extra.up).min() > 0
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_counting_changes_nothing_else(extra):
     trees = sparse_trees()
     channel = all_gather(top_k(0.08), seed=3)
     plain = average(channel, trees, calls=2)
-    mean, lost, state = average(counted(channel), trees, calls=2)
+    mean, lost, state = average(counted(channel, extra=extra), trees, calls=2)
     chex.assert_trees_all_equal(plain, (mean, lost, state.inner))
     one = jax.tree.map(lambda leaf: leaf[0], trees)
     assert counted(channel).bits(one) == channel.bits(one)

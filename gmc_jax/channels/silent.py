@@ -1,0 +1,39 @@
+"""The channel that sends nothing."""
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+def silent(*, axis_name: str = "workers") -> Channel:
+    """Sends nothing: the mean is zero, and all of your contribution is lost.
+
+    The other end of every scale from `exact`. As the channel of `partial_sync` it
+    leaves all communication to the resets.
+
+    Args:
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel without state and without collectives.
+
+    Raises:
+      TypeError: from `average` where a leaf is not floating.
+
+    Guarantees:
+      The law of channels; `mean` is zero, and `lost` is the tree.
+    """
+
+    def init(params):
+        del params
+        return ()
+
+    def average(tree, state):
+        checks.floating(tree, "silent")
+        return zeros_to_accumulate(tree), widen(tree), state
+
+    def nothing(tree: Tree) -> int:
+        del tree
+        return 0
+
+    return Channel(init, average, nothing, axis_name, nothing)

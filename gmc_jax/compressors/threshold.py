@@ -1,0 +1,52 @@
+"""The entries of a vector that reach a fixed level."""
+
+import jax.numpy as jnp
+
+from gmc_jax import checks
+from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
+from gmc_jax.core import Compressor
+
+
+def threshold(level: float, ratio: float) -> Compressor:
+    """Keeps all |x_j| >= level, as many as fit into s = max(1, ceil(ratio * d)) slots.
+
+    The error that is left is bounded entry by entry: behind error feedback a worker
+    owes less than `level` of each, unless more entries reach it than there are slots.
+    Then the largest are sent and the others stay owed. Slots without an entry are
+    padding, which travels like the rest: the message has a fixed size.
+
+    Args:
+      level: the magnitude from which on an entry is sent, finite and greater than 0, in
+        the units of x, to whose dtype it is rounded.
+      ratio: the fraction of the d coordinates that there is room for, in (0, 1].
+
+    Returns:
+      A compressor whose message is `Sparse` with s slots; an unused one holds the index
+      d and the value 0.
+
+    Raises:
+      ValueError: if `level` is not finite and greater than 0, or `ratio` does not lie
+        in (0, 1].
+
+    Guarantees:
+      What is sent is at least `level`; of what is lost nothing is, if all of it fits.
+      Of what does not fit the smallest are lost.
+      With a level that everything reaches it is `top_k(ratio)`.
+      Scaling x and the level by a positive number scales message and loss.
+
+    References:
+      Strom, "Scalable Distributed DNN Training Using Commodity GPU Cloud Computing",
+      Interspeech 2015 (which sends the sign of the level in place of the value);
+      the hard threshold of Dutta et al., "On the Discrepancy between the Theoretical
+      Analysis and Practical Implementations of Compressed Communication for Distributed
+      Deep Learning", AAAI 2020.
+    """
+    checks.magnitude(level=level)
+    checks.fraction(ratio=ratio)
+
+    def encode(key, x):
+        del key
+        least = magnitude_bits(jnp.asarray(level, x.dtype))
+        return send(x, at_least(magnitude_bits(x), least, kept(ratio, x.size)))
+
+    return Compressor(encode, add_up)

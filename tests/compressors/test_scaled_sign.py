@@ -1,0 +1,141 @@
+"""Tests of signs times the mean of magnitudes."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gmc_jax import all_gather, scaled_sign
+from tests.problems import average
+
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def coder():
+    """Encodes a vector and decodes the message, compiled once for each shape."""
+
+    def code(x):
+        message, lost = scaled_sign().encode(KEY, x)
+        stacked = jax.tree.map(lambda leaf: leaf[None], message)
+        return message, lost, scaled_sign().decode(KEY, stacked, x.size)
+
+    return jax.jit(code)
+
+
+def test_it_is_the_sign_times_the_mean_of_magnitudes():
+    message, lost, decoded = coder()(jnp.array([3.0, -1, 0, -0.0, 4, -2, 0, 2]))
+    assert message.scale == 1.5
+    np.testing.assert_array_equal(decoded, [1.5, -1.5, 1.5, 1.5, 1.5, -1.5, 1.5, 1.5])
+    np.testing.assert_array_equal(lost, [1.5, 0.5, -1.5, -1.5, 2.5, -0.5, -1.5, 0.5])
+
+
+@pytest.mark.parametrize("d", [1, 31, 32, 33, 100])
+def test_a_coordinate_is_one_bit(d):
+    """Read with NumPy: of w words, bit b of word j belongs to b * w + j."""
+    x = np.random.default_rng(d).normal(size=d).astype(np.float32)
+    message, _, decoded = coder()(x)
+
+    words = -(-d // 32)
+    assert message.signs.shape == (words,)
+    assert message.signs.dtype == np.uint32
+    signs = np.asarray(message.signs)
+    plus = [bool(signs[j % words] >> (j // words) & 1) for j in range(d)]
+    np.testing.assert_array_equal(plus, x >= 0)
+    np.testing.assert_array_equal(np.asarray(decoded) > 0, x >= 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [("float32", 32), ("bfloat16", 32), ("float16", 32), ("float64", 64)],
+)
+def test_d_bits_and_one_number_travel(dtype, width):
+    with jax.enable_x64(dtype == "float64"):
+        tree = {"a": jnp.zeros((8, 10), dtype), "b": jnp.zeros(21, dtype)}
+        whole, each = (
+            all_gather(scaled_sign(), per_leaf=per_leaf) for per_leaf in (False, True)
+        )
+        assert whole.bits(tree) == 32 * 4 + width
+        assert each.bits(tree) == 32 * (3 + 1) + 2 * width
+        assert (whole.entries(tree), each.entries(tree)) == (4 + 1, 4 + 2)
+
+
+def assert_meets_its_delta(x) -> float:
+    """What is lost of the energy is what the magnitudes say; returns delta."""
+    _, lost, _ = coder()(x)
+    energy = np.sum(np.square(x))
+    delta = np.sum(np.abs(x)) ** 2 / (x.size * energy)
+    np.testing.assert_allclose(
+        np.sum(np.square(lost)), (1 - delta) * energy, rtol=1e-12, atol=1e-12 * energy
+    )
+    return delta
+
+
+def test_the_bound_on_the_energy_is_met_with_equality(float64):
+    draw = np.random.default_rng(0)
+    for power in range(6):
+        delta = assert_meets_its_delta(draw.normal(size=50) ** (2 * power + 1))
+        assert 1 / 50 < delta < 1
+
+
+def test_the_bound_runs_from_one_entry_to_equal_magnitudes(float64):
+    draw = np.random.default_rng(0)
+    assert assert_meets_its_delta(np.eye(50)[7]) == pytest.approx(1 / 50)
+    assert assert_meets_its_delta(draw.choice([-2.0, 2.0], 50)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_of_sixteen_bits_the_loss_is_float32(dtype):
+    x = np.random.default_rng(0).normal(size=1000).astype(jnp.dtype(dtype))
+    message, lost, decoded = coder()(x)
+    assert message.scale.dtype == lost.dtype == decoded.dtype == np.float32
+    exact = x.astype(np.float64)
+    assert message.scale == pytest.approx(np.abs(exact).mean(), rel=1e-6)
+    np.testing.assert_allclose(np.asarray(lost, float) + decoded, exact, atol=1e-6)
+
+
+def test_the_scale_of_large_halves_does_not_overflow():
+    """They add up to more than float16 can hold."""
+    message, lost, _ = coder()(np.full(100, 6e4, np.float16))
+    assert message.scale == 6e4
+    assert not np.any(lost)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_seen_in_the_mean_and_in_what_is_lost(value):
+    trees = np.ones((3, 40), np.float32)
+    trees[1, 5] = value
+    mean, lost, _ = average(all_gather(scaled_sign()), trees)
+    assert not np.isfinite(mean).any()
+    assert np.isfinite(lost).all(axis=1).tolist() == [True, False, True]
+
+
+def test_messages_are_added_in_the_order_of_workers():
+    """To the bit, as NumPy adds them one by one in float32."""
+    draw = np.random.default_rng(0)
+    xs = draw.normal(size=(7, 45)).astype(np.float32) * 10.0 ** draw.integers(-4, 4, 7)[
+        :, None
+    ].astype(np.float32)
+    messages, _ = jax.jit(jax.vmap(lambda x: scaled_sign().encode(KEY, x)))(xs)
+    decoded = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, 45))
+    total = np.zeros(45, np.float32)
+    for x, scale in zip(xs, np.asarray(messages.scale), strict=True):
+        total += np.where(x >= 0, scale, -scale)
+    np.testing.assert_array_equal(decoded(messages), total)
+
+
+def test_no_array_of_all_messages_times_the_size_is_ever_made():
+    workers, d = 16, 4096
+    messages, _ = jax.eval_shape(
+        jax.vmap(lambda x: scaled_sign().encode(KEY, x)),
+        jax.ShapeDtypeStruct((workers, d), jnp.float32),
+    )
+    decode = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, d))
+    text = decode.lower(messages).compile().as_text() or ""
+    shapes = re.findall(r"\b[a-z]+\d*\w*\[([\d,]+)\]", text)
+    sizes = {np.prod([int(n) for n in shape.split(",")]) for shape in shapes}
+    assert d in sizes
+    assert max(sizes) == d
