@@ -9,10 +9,16 @@ from gmc_jax.channels.all_reduce import all_reduce as all_reduce
 from gmc_jax.channels.counted import CountedState as CountedState
 from gmc_jax.channels.counted import counted as counted
 from gmc_jax.channels.exact import exact as exact
+from gmc_jax.channels.join_channels import JoinedState as JoinedState
+from gmc_jax.channels.join_channels import join_channels as join_channels
+from gmc_jax.channels.served import served as served
+from gmc_jax.channels.silent import silent as silent
 from gmc_jax.compressors.identity import identity as identity
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
 from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
+from gmc_jax.compressors.scaled_sign import scaled_sign as scaled_sign
+from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
@@ -23,21 +29,34 @@ from gmc_jax.execution import unrolled as unrolled
 from gmc_jax.execution import worker_key as worker_key
 from gmc_jax.layouts import Layout as Layout
 from gmc_jax.layouts import layout as layout
+from gmc_jax.methods.cser import cser as cser
+from gmc_jax.methods.def_a import def_a as def_a
+from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
+from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.gmc import gmc as gmc
+from gmc_jax.methods.gmc_plus import gmc_plus as gmc_plus
 from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
 from gmc_jax.methods.gmc_server_momentum import (
     gmc_server_momentum as gmc_server_momentum,
 )
+from gmc_jax.methods.saef import saef as saef
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
+from gmc_jax.transforms.average_residuals import (
+    AverageResidualsState as AverageResidualsState,
+)
+from gmc_jax.transforms.average_residuals import average_residuals as average_residuals
 from gmc_jax.transforms.averaged import averaged as averaged
+from gmc_jax.transforms.clip_by_local_norm import (
+    clip_by_local_norm as clip_by_local_norm,
+)
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
@@ -48,8 +67,12 @@ from gmc_jax.transforms.global_momentum import (
 from gmc_jax.transforms.global_momentum import global_momentum as global_momentum
 from gmc_jax.transforms.local_momentum import LocalMomentumState as LocalMomentumState
 from gmc_jax.transforms.local_momentum import local_momentum as local_momentum
+from gmc_jax.transforms.partial_sync import PartialSyncState as PartialSyncState
+from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
 from gmc_jax.transforms.points import average_workers as average_workers
 from gmc_jax.transforms.points import evaluate as evaluate
 from gmc_jax.transforms.points import query as query
+from gmc_jax.transforms.settled import SettledState as SettledState
+from gmc_jax.transforms.settled import settled as settled
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite

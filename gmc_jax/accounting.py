@@ -70,12 +70,15 @@ def relative_cost(opt_state: Tree) -> float:
 
         RCC = (2 U + 2 K D) / (2 d K T),
 
-    and half of that where no indices travel. Reconstructed: the published formula was
-    not at hand, and this one is consistent with the published numbers.
+    and half of that where no indices travel. A step counts once, however many channels
+    it averages through: of a method with two, count the one that does not average at
+    every step as `counted(channel, extra=True)`. Reconstructed: the published formula
+    was not at hand, and this one is consistent with the published numbers.
 
     Args:
       opt_state: the state as it is kept between steps, of a transformation through
-        `counted(channel)`; of several counted channels the costs and sizes add up.
+        `counted(channel)`; of several counted channels the costs add up, and so do the
+        sizes of those that are not extra.
 
     Returns:
       The cost, 0.01 for one percent.
@@ -94,7 +97,10 @@ def relative_cost(opt_state: Tree) -> float:
         cost += weight * (_mean(state.up) + _mean(state.down))
         dense += _mean(state.dense)
     if not dense:
-        raise ValueError("`opt_state` has counted no step yet. Train first.")
+        raise ValueError(
+            "`opt_state` has counted no step yet. Train first, and of several channels "
+            "count one without `extra`."
+        )
     return cost / dense
 
 

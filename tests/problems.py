@@ -102,7 +102,8 @@ def run(
 ) -> tuple[np.ndarray, Tree]:
     """Trains on `problem` with the step that every user writes.
 
-    Returns the weights, [steps + 1, d], and the stacked states of the transformation.
+    Returns the weights, [steps + 1, d] ([steps + 1, workers, d] where they differ
+    between workers), and the stacked states of the transformation.
     """
 
     def loss_fn(params, batch):
@@ -129,7 +130,7 @@ def run(
         params = tree(problem.start.astype(dtype))
         batches = tuple(x.astype(dtype) for x in batches)
         (weights, states), _ = drive(step, (params, tx.init(params)), batches)
-    return flat(weights, leading=1), states
+    return flat(weights, leading=weights["bias"].ndim - 1), states
 
 
 def updates(

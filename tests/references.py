@@ -3,8 +3,9 @@
 Letters are those of the papers: w weights, g gradient, e residual, m momentum, u and v
 DGC's two accumulators, eta the learning rate. `select(step, vector)` says which
 coordinates of a vector are sent. Every function returns the weights before the first
-step and after each, [steps + 1, d], and the workers' residuals, [steps + 1, workers, d]
-(zeros where a method has none).
+step and after each, [steps + 1, d] ([steps + 1, workers, d] where they differ between
+workers), and the workers' residuals, [steps + 1, workers, d] (zeros where a method has
+none).
 """
 
 import math
@@ -120,6 +121,50 @@ def ef_sgd(problem: Problem, eta: Rate, select: Select) -> Trace:
     return np.stack(ws), np.stack(residuals)
 
 
+def def_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    detach: float = 0.3,
+    period: int | None = None,
+) -> Trace:
+    """Detached error feedback, the learning rate in the residual.
+
+    With a period, all residuals become their mean after so many steps.
+    """
+    x = problem.start
+    es = [np.zeros_like(x) for _ in range(problem.workers)]
+    ms = [np.zeros_like(x) for _ in range(problem.workers)]
+    xs, residuals = [x], [np.stack(es)]
+    for t in range(problem.steps):
+        mean = np.zeros_like(x)
+        for k in range(problem.workers):
+            y = x - detach * es[k]
+            ms[k] = beta * ms[k] + problem.gradient(k, t, y)
+            delta = es[k] + eta(t) * ms[k]
+            sent = np.where(select(t, delta), delta, 0)
+            es[k] = delta - sent
+            mean += sent / problem.workers
+        x = x - mean
+        if period and (t + 1) % period == 0:
+            es = [np.mean(es, axis=0)] * problem.workers
+        xs.append(x)
+        residuals.append(np.stack(es))
+    return np.stack(xs), np.stack(residuals)
+
+
+def saef(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    period: int | None = None,
+) -> Trace:
+    """Step-ahead error feedback: fully detached, residuals averaged at times."""
+    return def_sgd(problem, eta, select, beta, detach=1.0, period=period)
+
+
 def gmc(
     problem: Problem,
     eta: Rate,
@@ -148,6 +193,17 @@ def gmc(
         ws.append(w)
         residuals.append(np.stack(es))
     return np.stack(ws), np.stack(residuals)
+
+
+def gmc_plus(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    detach: float = 0.5,
+) -> Trace:
+    """Algorithm 2: Algorithm 1 with detached gradients."""
+    return gmc(problem, eta, select, beta, detach)
 
 
 def gmc_stored(problem: Problem, eta: Rate, select: Select, beta: float = 0.9) -> Trace:
@@ -218,6 +274,7 @@ def dgc(
     select: Select,
     beta: float = 0.9,
     factor_masking: bool = True,
+    nesterov: bool = False,
 ) -> Trace:
     """Deep gradient compression, with or without momentum factor masking."""
     w = problem.start
@@ -227,8 +284,9 @@ def dgc(
     for t in range(problem.steps):
         mean = np.zeros_like(w)
         for k in range(problem.workers):
-            us[k] = beta * us[k] + problem.gradient(k, t, w)
-            vs[k] = vs[k] + us[k]
+            g = problem.gradient(k, t, w)
+            us[k] = beta * (us[k] + g) if nesterov else beta * us[k] + g
+            vs[k] = vs[k] + us[k] + g if nesterov else vs[k] + us[k]
             mask = select(t, vs[k])
             mean += np.where(mask, vs[k], 0) / problem.workers
             vs[k] = np.where(mask, 0, vs[k])
@@ -245,6 +303,92 @@ def dgc_unmasked(
 ) -> Trace:
     """Deep gradient compression without momentum factor masking."""
     return dgc(problem, eta, select, beta, factor_masking=False)
+
+
+def dgc_nesterov(
+    problem: Problem, eta: Rate, select: Select, beta: float = 0.9
+) -> Trace:
+    """Deep gradient compression with the momentum of Nesterov, and masking."""
+    return dgc(problem, eta, select, beta, nesterov=True)
+
+
+def cser(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    reset: Select,
+    period: int,
+    nesterov: bool = False,
+) -> Trace:
+    """Error reset. The weights differ between workers: [steps + 1, workers, d].
+
+    `reset(round, vector)` says what is sent of the errors at the end of a period.
+    """
+
+    def psync(vectors, chosen, step):
+        sent = [np.where(chosen(step, v), v, 0) for v in vectors]
+        rests = [v - c for v, c in zip(vectors, sent, strict=True)]
+        mean = np.mean(sent, axis=0)
+        return [mean + rest for rest in rests], rests
+
+    everyone = range(problem.workers)
+    xs = [problem.start for _ in everyone]
+    es = [np.zeros_like(x) for x in xs]
+    ms = [np.zeros_like(x) for x in xs]
+    trace, errors = [np.stack(xs)], [np.stack(es)]
+    for t in range(problem.steps):
+        ps = []
+        for k in everyone:
+            g = problem.gradient(k, t, xs[k])
+            ms[k] = beta * ms[k] + g
+            ps.append(eta(t) * (beta * ms[k] + g if nesterov else ms[k]))
+        moves, rests = psync(ps, select, t)
+        xs = [xs[k] - moves[k] for k in everyone]
+        es = [es[k] - rests[k] for k in everyone]
+        if (t + 1) % period == 0:
+            shared, rests = psync(es, reset, (t + 1) // period - 1)
+            xs = [xs[k] + shared[k] - es[k] for k in everyone]
+            es = rests
+        trace.append(np.stack(xs))
+        errors.append(np.stack(es))
+    return np.stack(trace), np.stack(errors)
+
+
+def dist_ef_sgdm(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    server: Select,
+) -> Trace:
+    """Compression both ways, residuals in units of gradients. Where eta is 0: nearly 0.
+
+    The residuals are the workers'.
+    """
+    w = problem.start
+    es = [np.zeros_like(w) for _ in range(problem.workers)]
+    ms = [np.zeros_like(w) for _ in range(problem.workers)]
+    owed, last = np.zeros_like(w), 0.0
+    ws, residuals = [w], [np.stack(es)]
+    for t in range(problem.steps):
+        rate = eta(t) or 1e-30
+        q = (last / rate) * owed
+        for k in range(problem.workers):
+            g = problem.gradient(k, t, w)
+            ms[k] = beta * ms[k] + g
+            p = g + beta * ms[k] + (last / rate) * es[k]
+            sent = np.where(select(t, p), p, 0)
+            es[k] = p - sent
+            q = q + sent / problem.workers
+        answer = np.where(server(t, q), q, 0)
+        owed, last = q - answer, rate
+        w = w - rate * answer
+        ws.append(w)
+        residuals.append(np.stack(es))
+    return np.stack(ws), np.stack(residuals)
 
 
 def heavy_ball(problem: Problem, eta: Rate, beta: float = 0.9) -> np.ndarray:

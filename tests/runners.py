@@ -21,6 +21,17 @@ def simulate(step: Callable, state, batch, **options):
     return gmc_jax.simulate(step, state, batch, WORKERS, **options)
 
 
+def pmap(step: Callable, state, batch):
+    """`jax.pmap` with the axes of the layout, as the documentation has it.
+
+    On CPU its loop must wait for every step, as `drive` does by reading the metrics.
+    """
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    axes = (plan.axes, 0)
+    run = jax.pmap(step, axis_name="workers", in_axes=axes, out_axes=axes)
+    return run, plan.lay_out(state)
+
+
 RUNNERS = {"simulate": simulate, "distribute": gmc_jax.distribute}
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)

@@ -28,7 +28,9 @@ from gmc_jax import (
     random_k,
     relative_cost,
     sampled_top_k,
+    scaled_sign,
     skip_nonfinite,
+    threshold,
     top_k,
     wire_bytes,
 )
@@ -45,10 +47,13 @@ CHANNELS = {
     "random_k": all_reduce(random_k(0.1)),
     "random_block": all_reduce(random_block(0.1)),
     "random_block per leaf": all_reduce(random_block(0.1), per_leaf=True),
+    "threshold": all_gather(threshold(1.0, 0.1)),
+    "scaled_sign": all_gather(scaled_sign()),
+    "scaled_sign per leaf": all_gather(scaled_sign(), per_leaf=True),
     "counted": counted(all_gather(top_k(0.1))),
 }
 REDUCED = {"exact", "random_k", "random_block", "random_block per leaf"}
-# Bytes of a message: values, and indices of four bytes.
+# Bytes of a message: values, and indices of four bytes; or words of signs, and a scale.
 EXPECTED = {
     ("exact", "float32"): 4 * D,
     ("exact", "bfloat16"): 4 * D,
@@ -60,6 +65,11 @@ EXPECTED = {
     ("gathered random_k", "bfloat16"): 2 * 3,
     ("random_k", "bfloat16"): 4 * 3,
     ("random_block", "float32"): 4 * 3,
+    ("threshold", "float32"): (4 + 4) * 3,
+    ("threshold", "bfloat16"): (2 + 4) * 3,
+    ("scaled_sign", "float32"): 4 * 1 + 4,
+    ("scaled_sign", "bfloat16"): 4 * 1 + 4,
+    ("scaled_sign per leaf", "float32"): (4 * 1 + 4) * 2,
 }
 
 
@@ -441,6 +451,36 @@ def test_the_costs_and_sizes_of_several_channels_add_up():
     state, means = train_counted(tx)
     down = np.mean([np.count_nonzero(mean["kernel"]) for mean in means])
     assert relative_cost(state) == pytest.approx((10 + 2 + down) / D, rel=1e-12)
+
+
+def test_one_dense_average_is_set_against_a_step_that_averages_twice():
+    """The second at every other step, of all leaves or of one."""
+    block, dense = all_reduce(random_block(0.1)), exact()
+
+    def cost(*channels):
+        tx = optax.chain(averaged(channels[0]), accumulate(averaged(channels[1]), 2))
+        return relative_cost(train_counted(tx, steps=4)[0])
+
+    both = 3 / D + 1 / 2
+    extra = cost(counted(block), counted(dense, extra=True))
+    assert extra == pytest.approx(both, rel=1e-15)
+    # Unless it is told so, each of its calls is taken for a step of its own.
+    assert cost(counted(block), counted(dense)) == pytest.approx(both / 1.5, rel=1e-15)
+
+
+def test_channels_that_take_turns_count_their_own_steps():
+    """Three dense steps, then blocks: of five steps, each is set against one."""
+    turns = gmc_jax.join_channels(
+        [counted(exact()), counted(all_reduce(random_block(0.1)))], [3]
+    )
+    state, _ = train_counted(averaged(turns))
+    assert relative_cost(state) == pytest.approx((3 + 2 * 3 / D) / 5, rel=1e-15)
+
+
+def test_an_extra_channel_alone_has_nothing_to_be_compared_with():
+    state, _ = train_counted(averaged(counted(exact(), extra=True)))
+    with pytest.raises(ValueError, match="count one without `extra`"):
+        relative_cost(state)
 
 
 @pytest.mark.parametrize(

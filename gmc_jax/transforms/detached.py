@@ -28,15 +28,7 @@ class DetachedState(NamedTuple):
 
     def query(self, params: Tree) -> Tree:
         """The point to take the next gradient at: params + scale * residual."""
-        (feedback,) = find(self.inner, ErrorFeedbackState)
-
-        def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
-            if isinstance(residual, optax.MaskedNode):
-                return leaf
-            point = leaf + self.scale.astype(residual.dtype) * residual
-            return point.astype(jnp.result_type(leaf))
-
-        return jax.tree.map(move, params, feedback.residual)
+        return along(params, feedback_in(self.inner, "detached"), self.scale)
 
 
 def detached(
@@ -82,12 +74,7 @@ def detached(
 
     def init(params):
         inner_state = inner.init(params)
-        found = len(find(inner_state, ErrorFeedbackState))
-        if found != 1:
-            raise ValueError(
-                "`detached` moves along the residual of one `error_feedback`, and "
-                f"`inner` contains {found}. Pass `error_feedback(channel)` as `inner`."
-            )
+        feedback_in(inner_state, "detached")
         step = jnp.zeros((), jnp.int32)
         return DetachedState(step, scale_at(step), inner_state)
 
@@ -97,3 +84,27 @@ def detached(
         return updates, DetachedState(step, scale_at(step), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def feedback_in(state: Tree, caller: str) -> ErrorFeedbackState:
+    """The state of the one `error_feedback` inside; else an error that names both."""
+    found = find(state, ErrorFeedbackState)
+    if len(found) != 1:
+        raise ValueError(
+            f"`{caller}` needs the residual of one `error_feedback`, and `inner` "
+            f"contains {len(found)}. Pass `error_feedback(channel)`, or what contains "
+            "it, as `inner`."
+        )
+    return found[0]
+
+
+def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
+    """Moves by scale * residual where there is a residual; dtypes are the params'."""
+
+    def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
+        if isinstance(residual, optax.MaskedNode):
+            return leaf
+        point = leaf + scale.astype(residual.dtype) * residual
+        return point.astype(jnp.result_type(leaf))
+
+    return jax.tree.map(move, params, feedback.residual)

@@ -67,13 +67,20 @@ def send_owed(
 ) -> tuple[Tree, ErrorFeedbackState]:
     """Averages updates and what is owed in the dtypes of `like`; keeps the loss."""
     owed = optax.tree.add(updates, state.residual)
-    sent = narrow(owed, like)
-    mean, lost, inner = channel.average(sent, state.channel)
-    residual = jax.tree.map(_with_rounding, lost, owed, sent)
+    mean, residual, inner = average_as(channel, owed, state.channel, like)
     return mean, ErrorFeedbackState(residual, inner)
+
+
+def average_as(
+    channel: Channel, tree: Tree, state: Tree, like: Tree
+) -> tuple[Tree, Tree, Tree]:
+    """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
+    sent = narrow(tree, like)
+    mean, lost, state = channel.average(sent, state)
+    return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
 
 
 def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
     if sent.dtype == owed.dtype:
         return lost
-    return lost.astype(owed.dtype) + (owed - sent.astype(owed.dtype))
+    return lost + (owed - sent.astype(owed.dtype))

@@ -19,7 +19,8 @@ class LocalMomentumState(NamedTuple):
     """The state of local momentum; both trees differ between workers.
 
     Attributes:
-      momentum: u_k, in the units of the updates and, for 16-bit trees, in float32.
+      momentum: u_k, in the units of the updates and, for 16-bit trees, in float32; of
+        Nesterov's momentum its share in the next step, decay times the buffer.
       feedback: the state of the error feedback behind it; its residual is v_k.
     """
 
@@ -28,20 +29,28 @@ class LocalMomentumState(NamedTuple):
 
 
 def local_momentum(
-    channel: Channel, decay: float, factor_masking: bool = True
+    channel: Channel,
+    decay: float,
+    factor_masking: bool = True,
+    nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum correction, local accumulation and momentum factor masking.
 
         u_k <- decay * u_k + g_k;  v_k <- v_k + u_k;  out = mean over k of C(v_k)
         v_k <- v_k - C(v_k);  u_k <- 0 where something of v_k was sent
 
+    Nesterov's momentum replaces the first two steps:
+
+        u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
+
     Without masking the last step is left out, and it is error feedback behind
-    `optax.trace`.
+    `optax.trace(decay, nesterov)`.
 
     Args:
       channel: what averages.
       decay: the momentum, in [0, 1).
       factor_masking: whether momentum is cleared where it was just sent.
+      nesterov: whether the momentum is Nesterov's, as in `optax.trace`.
 
     Returns:
       A transformation in any units, with `LocalMomentumState`.
@@ -50,8 +59,8 @@ def local_momentum(
       ValueError: if `decay` does not lie in [0, 1).
 
     Guarantees:
-      Through `exact()`, with masking it is the mean of the updates and without masking
-      the mean of `optax.trace(decay)`.
+      Through `exact()`, with masking it is the mean of the updates (times 1 + decay
+      with `nesterov`) and without masking the mean of `optax.trace(decay, nesterov)`.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, Algorithm 1 and section 3.2.
@@ -66,14 +75,18 @@ def local_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        momentum = jax.tree.map(
-            lambda u, g: decay * u + g, state.momentum, widen(updates)
-        )
-        out, after = send_owed(
-            channel, momentum, state.feedback, updates if params is None else params
-        )
+        like, updates = updates if params is None else params, widen(updates)
+        if nesterov:
+            momentum = jax.tree.map(
+                lambda u, g: decay * (u + g), state.momentum, updates
+            )
+            added = optax.tree.add(momentum, updates)
+        else:
+            momentum = jax.tree.map(lambda u, g: decay * u + g, state.momentum, updates)
+            added = momentum
+        out, after = send_owed(channel, added, state.feedback, like)
         if factor_masking:
-            accumulated = optax.tree.add(state.feedback.residual, momentum)
+            accumulated = optax.tree.add(state.feedback.residual, added)
             momentum = jax.tree.map(
                 lambda u, v, lost: jnp.where(v == lost, u, 0),
                 momentum,

@@ -1,4 +1,4 @@
-"""Tests of deep gradient compression, with and without factor masking."""
+"""Tests of deep gradient compression, with and without factor masking and Nesterov."""
 
 import functools
 
@@ -20,61 +20,85 @@ from tests.identities import (
 )
 from tests.problems import residual
 
+every_momentum = pytest.mark.parametrize("nesterov", [False, True])
+
 
 @functools.cache
-def trained(name: str, factor_masking: bool):
+def trained(name: str, factor_masking: bool, nesterov: bool):
     """Weights, mean v and mean u, each [steps + 1, d]."""
-    tx = dgc(RATE, CHANNELS[name], factor_masking=factor_masking)
+    tx = dgc(RATE, CHANNELS[name], factor_masking=factor_masking, nesterov=nesterov)
     weights, states = problems.run(tx, problem())
     v = residual(states).mean(axis=1)
     return weights, v, residual(states, "momentum").mean(axis=1)
 
 
-@pytest.mark.parametrize("channel", [exact(), all_gather(top_k(1.0))])
-def test_without_loss_masking_removes_the_momentum(channel):
-    ours, _ = problems.run(dgc(SCHEDULE, channel), problem())
-    sgd = optax.chain(averaged(exact()), optax.sgd(SCHEDULE))
-    theirs, _ = problems.run(sgd, problem())
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-
-
-@pytest.mark.parametrize("channel", [exact(), all_gather(top_k(1.0))])
-def test_without_loss_and_masking_it_is_momentum_sgd(channel):
-    tx = dgc(SCHEDULE, channel, momentum=MOMENTUM, factor_masking=False)
+@pytest.mark.parametrize(
+    ("channel", "nesterov"),
+    [(exact(), False), (all_gather(top_k(1.0)), False), (exact(), True)],
+)
+def test_without_loss_masking_removes_the_momentum(channel, nesterov):
+    """Nesterov's counts the present gradient once more, and that is not removed."""
+    tx = dgc(SCHEDULE, channel, momentum=MOMENTUM, nesterov=nesterov)
     ours, _ = problems.run(tx, problem())
-    sgd = optax.chain(averaged(exact()), optax.sgd(SCHEDULE, momentum=MOMENTUM))
+    twice = optax.scale(1 + MOMENTUM if nesterov else 1)
+    sgd = optax.chain(averaged(exact()), twice, optax.sgd(SCHEDULE))
+    theirs, _ = problems.run(sgd, problem())
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("channel", "nesterov"),
+    [(exact(), False), (all_gather(top_k(1.0)), False), (exact(), True)],
+)
+def test_without_loss_and_masking_it_is_momentum_sgd(channel, nesterov):
+    options = {"momentum": MOMENTUM, "nesterov": nesterov}
+    tx = dgc(SCHEDULE, channel, factor_masking=False, **options)
+    ours, _ = problems.run(tx, problem())
+    sgd = optax.chain(averaged(exact()), optax.sgd(SCHEDULE, **options))
     theirs, _ = problems.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_masking_w_less_what_is_owed_is_momentum_sgd(name):
+@every_momentum
+def test_without_masking_w_less_what_is_owed_is_momentum_sgd(name, nesterov):
     """y_t = w_t - lr mean v_t, the gradients taken at w_t."""
-    weights, v, _ = trained(name, factor_masking=False)
-    y = weights - RATE * v
-    assert_moves_by(y, -RATE * buffered(mean_gradients(weights)))
+    weights, v, _ = trained(name, factor_masking=False, nesterov=nesterov)
+    gradients = mean_gradients(weights)
+    momenta = buffered(gradients)
+    if nesterov:
+        momenta = gradients + MOMENTUM * momenta
+    assert_moves_by(weights - RATE * v, -RATE * momenta)
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_masking_it_telescopes(name):
+@every_momentum
+def test_without_masking_it_telescopes(name, nesterov):
     """w_t - lr mean v_t - lr b / (1 - b) mean u_t, with the step lr / (1 - b)."""
-    weights, v, u = trained(name, factor_masking=False)
+    weights, v, u = trained(name, factor_masking=False, nesterov=nesterov)
     z = weights - RATE * v - RATE * MOMENTUM / (1 - MOMENTUM) * u
     steps = -RATE / (1 - MOMENTUM) * mean_gradients(weights)
     assert_moves_by(z, steps)
 
 
-def test_with_masking_w_less_what_is_owed_moves_by_the_momentum_before_the_mask():
-    """y_{t+1} = y_t - lr mean u_t, u_t = b u_{t-1} (masked) + g_t."""
-    weights, v, u = trained("top_k", factor_masking=True)
-    y = weights - RATE * v
-    before_the_mask = MOMENTUM * u[:-1] + mean_gradients(weights)
-    assert_moves_by(y, -RATE * before_the_mask)
+@every_momentum
+def test_with_masking_w_less_what_is_owed_moves_by_what_was_added_to_it(nesterov):
+    """y_{t+1} = y_t - lr mean u_t, u_t = b u_{t-1} + g_t, or u_t + g_t with Nesterov.
+
+    Here u_{t-1} has been through the mask, and u_t not yet.
+    """
+    weights, v, u = trained("top_k", factor_masking=True, nesterov=nesterov)
+    gradients = mean_gradients(weights)
+    added = MOMENTUM * u[:-1] + gradients
+    if nesterov:
+        added = MOMENTUM * (u[:-1] + gradients) + gradients
+    assert_moves_by(weights - RATE * v, -RATE * added)
 
 
+@every_momentum
 @pytest.mark.parametrize("factor_masking", [True, False])
-def test_masking_clears_the_momentum_where_something_was_sent(factor_masking):
-    tx = dgc(RATE, CHANNELS["top_k"], factor_masking=factor_masking)
+def test_masking_clears_the_momentum_where_something_was_sent(factor_masking, nesterov):
+    tx = dgc(RATE, CHANNELS["top_k"], factor_masking=factor_masking, nesterov=nesterov)
     _, states = problems.run(tx, problem())
     sent = residual(states)[1:] == 0
     momentum = residual(states, "momentum")[1:]
@@ -84,6 +108,6 @@ def test_masking_clears_the_momentum_where_something_was_sent(factor_masking):
 
 def test_without_masking_it_is_error_feedback_behind_local_momentum():
     """At a constant rate, for a compressor that commutes with scaling."""
-    weights, _, _ = trained("top_k", factor_masking=False)
+    weights, _, _ = trained("top_k", factor_masking=False, nesterov=False)
     theirs, _ = problems.run(ef_momentum(RATE, CHANNELS["top_k"]), problem())
     np.testing.assert_allclose(weights, theirs, rtol=1e-10)

@@ -12,6 +12,7 @@ from gmc_jax import (
     error_feedback,
     exact,
     random_block,
+    scaled_sign,
     top_k,
 )
 from gmc_jax.core import Tree
@@ -63,7 +64,9 @@ def test_no_part_of_any_update_is_lost(name, float64):
     assert np.abs(owed).max() > 0.1
 
 
-@pytest.mark.parametrize("channel", [all_gather(top_k(0.1)), exact()])
+@pytest.mark.parametrize(
+    "channel", [all_gather(top_k(0.1)), all_gather(scaled_sign()), exact()]
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sixteen_bits_lose_nothing_in_hundreds_of_steps(channel, dtype):
     """In float32 nothing worth mentioning is lost; in bfloat16 0.4 % would be."""

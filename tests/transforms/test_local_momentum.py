@@ -15,16 +15,25 @@ STEPS, WORKERS, D = 8, 3, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
 
 
-@pytest.mark.parametrize("factor_masking", [True, False])
-def test_momentum_is_corrected_accumulated_and_masked(factor_masking, float64):
-    tx = local_momentum(all_gather(top_k(0.2)), 0.9, factor_masking)
+every_form = pytest.mark.parametrize(
+    ("factor_masking", "nesterov"),
+    [(True, False), (False, False), (True, True), (False, True)],
+)
+
+
+@every_form
+def test_momentum_is_corrected_accumulated_and_masked(
+    factor_masking, nesterov, float64
+):
+    tx = local_momentum(all_gather(top_k(0.2)), 0.9, factor_masking, nesterov)
     moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
 
     select = references.largest(0.2)
     u, v = np.zeros((WORKERS, D)), np.zeros((WORKERS, D))
     for t in range(STEPS):
-        u = 0.9 * u + GRADIENTS[t]
-        v = v + u
+        g = GRADIENTS[t]
+        u = 0.9 * (u + g) if nesterov else 0.9 * u + g
+        v = v + u + g if nesterov else v + u
         mask = np.stack([select(t, mine) for mine in v])
         sent = np.where(mask, v, 0).mean(axis=0)
         v = np.where(mask, 0, v)
@@ -35,23 +44,24 @@ def test_momentum_is_corrected_accumulated_and_masked(factor_masking, float64):
         np.testing.assert_allclose(residual(states)[t + 1], v, atol=1e-12)
 
 
-def test_without_masking_it_is_error_feedback_behind_a_trace(float64):
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
     channel = all_gather(top_k(0.2))
-    ours, _ = problems.updates(
-        local_momentum(channel, 0.9, factor_masking=False), np.zeros(D), GRADIENTS
-    )
-    parts = optax.chain(optax.trace(0.9), error_feedback(channel))
+    tx = local_momentum(channel, 0.9, factor_masking=False, nesterov=nesterov)
+    ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
+    parts = optax.chain(optax.trace(0.9, nesterov), error_feedback(channel))
     theirs, _ = problems.updates(parts, np.zeros(D), GRADIENTS)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("factor_masking", [True, False])
-def test_without_loss_masking_removes_the_momentum(factor_masking, float64):
-    ours, _ = problems.updates(
-        local_momentum(exact(), 0.9, factor_masking), np.zeros(D), GRADIENTS
-    )
-    plain = averaged(exact())
-    dense = plain if factor_masking else optax.chain(plain, optax.trace(0.9))
+@every_form
+def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, float64):
+    """Nesterov's counts the present gradient once more, and that is not removed."""
+    tx = local_momentum(exact(), 0.9, factor_masking, nesterov)
+    ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
+    masked = optax.scale(1.9 if nesterov else 1.0)
+    behind = masked if factor_masking else optax.trace(0.9, nesterov)
+    dense = optax.chain(averaged(exact()), behind)
     theirs, _ = problems.updates(dense, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 

@@ -1,0 +1,126 @@
+"""Partial synchronisation: workers drift apart, by no more than an error they know."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+class PartialSyncState(NamedTuple):
+    """The state of partial synchronisation; float32 for 16-bit trees.
+
+    Attributes:
+      step: int32, updates since the errors were last reset.
+      anchor: x_k - e_k, where workers would be without their errors; the same on all.
+      error: e_k, how far this worker is from the anchor; differs between workers.
+      channel: the state of the channel.
+      reset_channel: the state of the channel of the resets.
+    """
+
+    step: jax.Array
+    anchor: Tree
+    error: Tree
+    channel: Tree
+    reset_channel: Tree
+
+
+def partial_sync(
+    channel: Channel, reset_channel: Channel, period: int
+) -> optax.GradientTransformationExtraArgs:
+    """Averages what the channel lets through; the worker takes the rest alone.
+
+        x_k <- x_k + mean of C2(u) + (u_k - C2(u_k));  e_k <- e_k + u_k - C2(u_k)
+        after every `period` updates:
+        x_k <- x_k + mean of C1(e) - C1(e_k);          e_k <- e_k - C1(e_k)
+
+    Here u_k are updates, signed as optax has them: each worker moves by all of its own
+    part that was not sent, at once, and what all sent is averaged. Nothing is ever
+    owed; instead parameters differ between workers, by errors that the resets share
+    out. The reset is a branch of a conditional that all workers take at the same
+    updates: in between, nothing of it is sent.
+
+    The last in its chain. What is said above of x_k is kept as two sums, the anchor
+    z = x_k - e_k, which moves by means alone, and e_k; the update that is returned
+    leads from the parameters to z + e_k. If each worker added up x_k instead, its own
+    rounding would lead it away from the others, further at every step and with nothing
+    to bring it back. The price is one more vector, the same on all workers, and that
+    what else moves parameters between two updates is undone: put weight decay in
+    front, where it is part of the gradient, and call `init` anew after changing the
+    parameters by hand.
+
+    In 16 bits, anchor and errors are float32 and parameters their sum, rounded once.
+    So small steps are not swallowed and workers do not drift, but x_k - e_k, taken
+    from the parameters, agrees to that rounding only: 2^-9 of x_k in bfloat16. Values
+    travel in the dtypes of the parameters; what rounding loses of them stays in e_k.
+
+    Args:
+      channel: C2, what averages the updates; `silent()` for resets alone.
+      reset_channel: C1, what averages the errors. Give the two different seeds.
+      period: after how many updates errors are reset, at least 1.
+
+    Returns:
+      A transformation in units of steps, with `PartialSyncState`. Updates and
+      parameters differ between workers.
+
+    Raises:
+      ValueError: if `period` is not a whole number of at least 1; from the update if it
+        is called without parameters.
+
+    Guarantees:
+      The anchor is the same on all workers bit for bit, and x_k - e_k is the anchor to
+      two roundings of the parameters, after any number of steps.
+      The mean over workers of x_k moves by the mean of u_k, for any two channels.
+      Nothing of the reset is sent in the steps between.
+
+    References:
+      Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
+      Error Reset", NeurIPS 2020.
+    """
+    checks.positive(period=period)
+
+    def init(params):
+        return PartialSyncState(
+            step=jnp.zeros((), jnp.int32),
+            # A copy: the loop may donate the parameters' own memory.
+            anchor=jax.tree.map(jnp.array, widen(params)),
+            error=zeros_to_accumulate(params),
+            channel=channel.init(params),
+            reset_channel=reset_channel.init(params),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "`partial_sync` leads from each worker's parameters to where they "
+                "belong, so it must be given them: "
+                "`tx.update(grads, opt_state, params)`."
+            )
+        mean, lost, channel_state = average_as(
+            channel, widen(updates), state.channel, params
+        )
+        anchor = optax.tree.add(state.anchor, mean)
+        error = optax.tree.add(state.error, lost)
+
+        def reset() -> tuple[Tree, Tree, Tree]:
+            mean, lost, reset_state = average_as(
+                reset_channel, error, state.reset_channel, params
+            )
+            return optax.tree.add(anchor, mean), lost, reset_state
+
+        def wait() -> tuple[Tree, Tree, Tree]:
+            return anchor, error, state.reset_channel
+
+        due = state.step + 1 == period
+        anchor, error, reset_state = jax.lax.cond(due, reset, wait)
+        out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, widen(params))
+        step = jnp.where(due, 0, state.step + 1)
+        return out, PartialSyncState(step, anchor, error, channel_state, reset_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,117 @@
+"""What every method keeps of each worker, and that all ways to run it agree.
+
+One table of all methods: a new one adds a line, which says which arrays differ between
+workers. The same numbers must come out of `simulate`, `distribute` and `jax.pmap`.
+"""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import gmc_jax
+from gmc_jax import all_gather, all_reduce, random_block, scaled_sign, served, top_k
+from tests import problems
+from tests.runners import (
+    RUNNERS,
+    WORKERS,
+    close,
+    drive,
+    pmap,
+    pull,
+    start,
+    step_of,
+    targets,
+)
+
+RATE, STEPS = 0.1, 5
+TOP, BLOCK = all_gather(top_k(0.2)), all_reduce(random_block(0.2))
+RESET = all_reduce(random_block(0.4), seed=1)
+SIGNS = all_gather(scaled_sign(), per_leaf=True)
+
+# Each method, and what differs between workers: fields of the states in its chain.
+METHODS = {
+    "dmsgd": (gmc_jax.dmsgd(RATE, TOP), set()),
+    "dmsgd_local": (gmc_jax.dmsgd_local(RATE, TOP), {"0.trace"}),
+    "ef_sgd": (gmc_jax.ef_sgd(RATE, TOP), {"1.residual"}),
+    "ef_momentum": (gmc_jax.ef_momentum(RATE, BLOCK), {"0.trace", "2.residual"}),
+    "gmc": (gmc_jax.gmc(RATE, TOP), {"0.inner.residual"}),
+    "gmc_plus": (gmc_jax.gmc_plus(RATE, BLOCK), {"0.inner.inner.residual"}),
+    "gmc_server_momentum": (gmc_jax.gmc_server_momentum(RATE, TOP), {"0.residual"}),
+    "gmc_rate_inside": (gmc_jax.gmc_rate_inside(RATE, BLOCK), {"1.inner.residual"}),
+    "dgc": (gmc_jax.dgc(RATE, TOP), {"0.momentum", "0.feedback.residual"}),
+    "def_sgd": (gmc_jax.def_sgd(RATE, BLOCK), {"0.trace", "2.inner.residual"}),
+    "def_a": (
+        gmc_jax.def_a(RATE, BLOCK),
+        {"inner.0.trace", "inner.2.inner.residual"},
+    ),
+    "saef": (
+        gmc_jax.saef(RATE, TOP, period=2),
+        {"0.trace", "2.inner.inner.residual"},
+    ),
+    "cser": (
+        gmc_jax.cser(RATE, BLOCK, RESET, period=2),
+        {"params", "0.trace", "2.error"},
+    ),
+    "dist_ef_sgdm": (
+        gmc_jax.dist_ef_sgdm(RATE, SIGNS, served(scaled_sign(), per_leaf=True)),
+        {"0.trace", "2.residual"},
+    ),
+}
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def seen(step):
+    """The step, whose metrics tell the parameters that the worker saw."""
+
+    def and_params(state, batch):
+        new, metrics = step(state, batch)
+        return new, {"params": state[0], **metrics}
+
+    return and_params
+
+
+@functools.cache
+def step_and_state(method: str):
+    tx, _ = METHODS[method]
+    return seen(step_of(tx, pull)), (start(), tx.init(start()))
+
+
+def test_every_method_has_a_line():
+    files = pathlib.Path(gmc_jax.__file__).parent.glob("methods/*.py")
+    assert {file.stem for file in files} - {"__init__"} == set(METHODS)
+
+
+@every_method
+def test_what_differs_between_workers(method):
+    step, state = step_and_state(method)
+    batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+
+    def name(path) -> str:
+        keys = [str(getattr(key, "name", getattr(key, "idx", ""))) for key in path]
+        part = keys.pop(0)
+        return "params" if part == "0" else ".".join(filter(None, keys))
+
+    leaves = jax.tree_util.tree_leaves_with_path(plan.differs)
+    assert {name(path) for path, differs in leaves if differs} == METHODS[method][1]
+
+
+@every_method
+def test_simulate_distribute_and_pmap_agree(method):
+    step, state = step_and_state(method)
+    batches = targets(start(), STEPS)
+    results = [
+        drive(runner, step, state, batches) for runner in [*RUNNERS.values(), pmap]
+    ]
+    for other in results[1:]:
+        close(results[0], other)
+
+    # Something has happened; and workers saw the same parameters, or were meant not to.
+    params = problems.flat(results[0][1]["params"], leading=2)
+    assert np.abs(params[-1] - params[0]).max() > 0.01
+    same = (params == params[:, :1]).all()
+    assert same == ("params" not in METHODS[method][1])

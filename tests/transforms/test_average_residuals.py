@@ -1,0 +1,110 @@
+"""Tests of residuals that are replaced by their mean over workers at times."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import (
+    all_gather,
+    average_residuals,
+    averaged,
+    detached,
+    error_feedback,
+    exact,
+    top_k,
+)
+from tests import problems, references
+from tests.problems import residual
+from tests.runners import WORKERS, start, step_of, targets
+
+PERIOD, STEPS, D = 3, 8, 20
+GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
+CHANNEL = all_gather(top_k(0.2))
+
+
+def test_residuals_become_their_mean_after_every_period(float64):
+    tx = average_residuals(error_feedback(CHANNEL), PERIOD)
+    moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+
+    select = references.largest(0.2)
+    owed = np.zeros((WORKERS, D))
+    for t in range(STEPS):
+        owed = owed + GRADIENTS[t]
+        mask = np.stack([select(t, mine) for mine in owed])
+        sent = np.where(mask, owed, 0).mean(axis=0)
+        owed = np.where(mask, 0, owed)
+        if t in (2, 5):
+            owed = np.tile(owed.mean(axis=0), (WORKERS, 1))
+        np.testing.assert_allclose(moved[t], np.tile(sent, (WORKERS, 1)), atol=1e-13)
+        np.testing.assert_allclose(residual([states.inner])[t + 1], owed, atol=1e-13)
+
+
+def test_no_part_of_any_update_is_lost(float64):
+    tx = average_residuals(error_feedback(CHANNEL), PERIOD)
+    moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    owed = residual([states.inner])[-1].mean(axis=0)
+    came_in = GRADIENTS.mean(axis=1).sum(axis=0)
+    np.testing.assert_allclose(moved[:, 0].sum(axis=0) + owed, came_in, atol=1e-12)
+
+
+def test_nothing_is_sent_for_it_in_the_steps_between():
+    """The dense average is a branch of a conditional in the compiled program."""
+    tx = average_residuals(detached(error_feedback(CHANNEL), 1), PERIOD)
+    batch = jax.tree.map(lambda x: x[0], targets(start(), 1))
+    state = start(), tx.init(start())
+    train, state = gmc_jax.distribute(step_of(tx), state, batch)
+    sent = gmc_jax.wire_bytes(train, state, batch)
+    assert sent.always == gmc_jax.message_bits(CHANNEL, start()) // 8
+    assert sent - sent.always == gmc_jax.message_bits(exact(), start()) // 8
+    state, _ = train(state, batch)
+    own = optax.tree.get(state[1], "residual")
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(own)} == {WORKERS}
+
+
+def test_sixteen_bits_are_averaged_in_float32():
+    tx = average_residuals(error_feedback(CHANNEL), 1)
+    params = jnp.zeros(D, jnp.bfloat16)
+    _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
+    owed = states.inner.residual
+    assert owed.dtype == np.float32
+    assert not np.ptp(owed[1:], axis=1).any()
+    assert owed[1:].any()
+
+
+def test_leaves_that_are_left_out_stay_so():
+    inner = optax.masked(error_feedback(CHANNEL), {"bias": False, "kernel": True})
+    tx = average_residuals(inner, 1)
+    _, states = problems.updates(tx, start(), targets(start(), 2))
+    owed = states.inner.inner_state.residual
+    assert owed["bias"] == optax.MaskedNode()
+    assert not np.ptp(owed["kernel"][1:], axis=1).any()
+
+
+@pytest.mark.parametrize("period", [0, -1, 1.5])
+def test_a_period_must_be_a_whole_number(period):
+    with pytest.raises(ValueError, match=r"`period` .* whole number of at least 1"):
+        average_residuals(error_feedback(exact()), period)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        averaged(exact()),
+        optax.chain(error_feedback(exact()), error_feedback(exact())),
+    ],
+    ids=["none", "two"],
+)
+def test_there_must_be_one_residual_to_average(inner):
+    message = "`average_residuals` .* residual of one `error_feedback`"
+    with pytest.raises(ValueError, match=message):
+        average_residuals(inner, 2).init(jnp.ones(2))
+
+
+def test_outside_the_axis_the_error_says_how_to_get_inside():
+    tx = average_residuals(error_feedback(exact()), 2)
+    params = jnp.ones(2)
+    with pytest.raises(NameError, match=r"'workers'.*`gmc_jax.simulate`"):
+        tx.update(params, tx.init(params), params)

@@ -1,0 +1,126 @@
+"""Tests of clipping on each worker by itself."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import all_gather, averaged, clip_by_local_norm, dgc, exact, top_k
+from gmc_jax.core import Tree
+from tests import problems
+from tests.runners import RUNNERS, WORKERS, step_of
+
+K, D = 4, 20
+
+
+def clipped(gradients, max_norm: float = 3.0):
+    """Every worker's clipped gradient, of gradients with a leading axis of workers."""
+    tx = clip_by_local_norm(max_norm)
+    state = tx.init({})
+
+    def one_worker(mine) -> Tree:
+        return tx.update(mine, state)[0]
+
+    return jax.jit(jax.vmap(one_worker, axis_name="workers"))(gradients)
+
+
+def gradients(dtype: str = "float32"):
+    """Trees of four workers with norms of 100, 10, 1 and 0.1."""
+    vectors = np.random.default_rng(0).normal(size=(K, D))
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors *= np.array([[100], [10], [1], [0.1]]) / norms
+    trees = [problems.tree(vector.astype(jnp.dtype(dtype))) for vector in vectors]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def test_each_worker_keeps_to_its_share_of_the_norm():
+    """Of a limit of 3 for the sum of 4 workers each has 1.5."""
+    before = problems.flat(gradients(), leading=1)
+    after = problems.flat(clipped(gradients()), leading=1)
+    norms = np.linalg.norm(after, axis=1)
+    np.testing.assert_allclose(norms, [1.5, 1.5, 1, 0.1], rtol=1e-6)
+    scaled = before * (norms / np.linalg.norm(before, axis=1))[:, None]
+    np.testing.assert_allclose(after, scaled, rtol=1e-5)
+
+
+def test_what_is_short_enough_stays_as_it_is():
+    before = problems.flat(gradients(), leading=1)
+    after = problems.flat(clipped(gradients()), leading=1)
+    np.testing.assert_array_equal(after[2:], before[2:])
+    assert (after[:2] != before[:2]).all()
+
+
+def test_one_worker_clips_as_optax_does():
+    alone = jax.tree.map(lambda leaf: leaf[:1], gradients())
+    theirs, _ = optax.clip_by_global_norm(3.0).update(alone, optax.EmptyState())
+    ours = clipped(alone)
+    np.testing.assert_allclose(
+        problems.flat(ours), problems.flat(theirs), rtol=1e-6, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_are_measured_in_float32(dtype):
+    """The squares of 300 pass the range of float16."""
+    trees = {"a": jnp.full((K, 200), 300, dtype), "b": jnp.full((K, 1), 1e-3, dtype)}
+    out = clipped(trees, max_norm=2 * 300 * math.sqrt(50))
+    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype(dtype)}
+    np.testing.assert_allclose(np.asarray(out["a"], float), 150, rtol=1e-2)
+
+
+def test_a_nan_is_not_hidden():
+    trees = jnp.ones((K, D)).at[1, 3].set(jnp.nan)
+    out = clipped(trees)
+    assert np.isnan(out[1, 3])
+    assert np.isfinite(out[jnp.array([0, 2, 3])]).all()
+
+
+def test_a_gradient_of_zeros_stays_one():
+    assert not np.any(clipped(jnp.zeros((K, D))))
+
+
+def test_nothing_is_sent():
+    params = problems.tree(np.zeros(D, np.float32))
+    batch = jax.tree.map(lambda leaf: jnp.ones((WORKERS, *leaf.shape)), params)
+    tx = optax.chain(clip_by_local_norm(1.0), averaged(exact()))
+    train, state = gmc_jax.distribute(step_of(tx), (params, tx.init(params)), batch)
+    assert gmc_jax.wire_bytes(train, state, batch) == 4 * D
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_in_front_of_a_method_it_bounds_what_is_remembered(runner):
+    """A worker that explodes at every step: its momentum does not."""
+    params = problems.tree(np.zeros(D, np.float32))
+    batch = jax.tree.map(lambda leaf: jnp.ones((WORKERS, *leaf.shape)), params)
+    batch["bias"] = batch["bias"].at[3].set(1e6)
+    limit, decay = 2.0, 0.5
+    method = dgc(0.1, all_gather(top_k(0.1)), momentum=decay, factor_masking=False)
+    tx = optax.chain(clip_by_local_norm(limit), method)
+    state = params, tx.init(params)
+    train, state = RUNNERS[runner](
+        step_of(tx), state, batch, replicated=lambda state: state[0]
+    )
+    for _ in range(5):
+        state, _ = train(state, batch)
+    momentum = problems.flat(optax.tree.get(state, "momentum"), leading=1)
+    bound = limit / math.sqrt(WORKERS) / (1 - decay)
+    norms = np.linalg.norm(momentum, axis=1)
+    assert 0.9 * bound < norms[3] <= bound
+
+
+def test_outside_the_axis_the_error_says_how_to_get_inside():
+    tx = clip_by_local_norm(1.0, axis_name="replicas")
+    message = r"`clip_by_local_norm` .* 'replicas'.*`clip_by_local_norm\(..., axis_name"
+    with pytest.raises(NameError, match=message):
+        tx.update(jnp.ones(D), tx.init(jnp.ones(D)))
+
+
+@pytest.mark.parametrize("max_norm", [0, -1.0, math.nan, math.inf])
+def test_the_norm_must_be_finite_and_positive(max_norm):
+    message = r"^`max_norm` is a magnitude .* greater than 0"
+    with pytest.raises(ValueError, match=message):
+        clip_by_local_norm(max_norm)
