@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 
@@ -11,32 +11,58 @@ from gmc_jax.core import Tree
 from gmc_jax.execution import Train
 from gmc_jax.layouts import Step
 
-Runner: TypeAlias = Callable[[Step, Tree, Tree, int], tuple[Train, Tree]]
+
+class Running(NamedTuple):
+    """A step that runs on all workers.
+
+    Attributes:
+      train: `(state, batch) -> (state, metrics)` of all workers.
+      state: as it is kept.
+      place: puts what all batches have in common where the workers are.
+      nests: whether `train` can be part of a larger compiled program.
+    """
+
+    train: Train
+    state: Tree
+    place: Callable[[Tree], Tree]
+    nests: bool
 
 
-def distribute(
-    step: Step, state: Tree, batch: Tree, workers: int
-) -> tuple[Train, Tree]:
+Runner: TypeAlias = Callable[[Step, Tree, Tree, int], Running]
+
+
+def simulate(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
+    """All workers on one device, through `jax.vmap`."""
+    train, state = gmc_jax.simulate(step, state, batch, workers)
+    return Running(train, state, jax.device_put, nests=True)
+
+
+def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
     """One worker a device, through `jax.shard_map`."""
-    return gmc_jax.distribute(step, state, batch, mesh=mesh(workers))
+    devices = mesh(workers)
+    train, state = gmc_jax.distribute(step, state, batch, mesh=devices)
+    sharding = jax.sharding.NamedSharding(
+        devices, jax.sharding.PartitionSpec(*devices.axis_names)
+    )
+    return Running(
+        train, state, lambda tree: jax.device_put(tree, sharding), nests=True
+    )
 
 
-def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> tuple[Train, Tree]:
+def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
     """One worker a device, through `jax.pmap`."""
+    devices = mesh(workers).devices.tolist()
     plan = gmc_jax.layout(step, state, batch, workers)
     axes = (plan.axes, 0)
     train = jax.pmap(
-        step,
-        axis_name="workers",
-        in_axes=axes,
-        out_axes=axes,
-        devices=mesh(workers).devices.tolist(),
+        step, axis_name="workers", in_axes=axes, out_axes=axes, devices=devices
     )
-    return train, plan.lay_out(state)
+    place = jax.pmap(lambda tree: tree, devices=devices)
+    return Running(train, plan.lay_out(state), place, nests=False)
 
 
 BACKENDS: dict[str, Runner] = {
-    "simulate": gmc_jax.simulate,
+    "simulate": simulate,
     "distribute": distribute,
     "pmap": pmap,
 }

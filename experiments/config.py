@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Literal
 
+import jax.numpy as jnp
 import optax
 import tyro
 
-import gmc_jax
 from experiments.backends import BACKENDS
 from experiments.data import DATA
-from experiments.methods import COMPRESSORS, METHODS, channel
+from experiments.methods import COMPRESSORS, METHODS, Messages
 from experiments.models import MODELS
 from experiments.partitions import PARTITIONS
+from gmc_jax import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +22,14 @@ class Config:
     """A comparison of methods on one task; the defaults are the main job."""
 
     data: str = "digits"
-    """The data set."""
+    """The data set: digits, cifar10 or cifar100."""
+    data_file: Path | None = None
+    """A file to read the images from in place of tensorflow-datasets: an .npz with
+    train_images, train_labels, test_images and test_labels."""
+    fraction: float = 1.0
+    """The share of the training images that is used, drawn at random."""
     model: str = "mlp"
-    """The network: mlp or resnet20."""
+    """The network: mlp, resnet20_bn, resnet20_gn, vit or vit_small."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",
@@ -51,13 +58,17 @@ class Config:
     """Steps to train for, in place of epochs."""
     evaluations: int = 30
     """How often to judge the model on the way; each time is a point to resume from."""
+    judge_on: int = 10_000
+    """How many images of each split judge the model on the way, at most; the last time
+    it is all of them."""
     learning_rate: float = 0.05
     """The rate at the start."""
     learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
     """Other rates for single methods. EF-SGD has no momentum, and a momentum of 0.9
     makes steps ten times as long in the long run."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the rate goes on: down to 0 along a cosine, or constant."""
+    schedule: Literal["cosine", "cosine_by_epoch", "constant"] = "cosine"
+    """How the rate goes on: down to 0 along a cosine, step by step or (not quite to 0)
+    epoch by epoch, or constant."""
     momentum: float = 0.9
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
@@ -65,7 +76,13 @@ class Config:
     backend: str = "simulate"
     """Where the workers live: simulate (all on one device), distribute or pmap."""
     seed: int = 0
-    """Of the partition, the batches, the parameters and the compressors."""
+    """The first seed: of the partition, the batches and the parameters. Compressors
+    draw from this one whatever the seed of the training."""
+    seeds: int = 1
+    """How many seeds every method is trained with, counting up from the first."""
+    seeds_at_once: int | None = None
+    """How many of them in one program; all on an accelerator and one on a CPU, unless
+    told."""
 
     def __post_init__(self):
         """Refuses names that nothing goes by, and numbers that make no run."""
@@ -81,25 +98,44 @@ class Config:
                 "`methods` must name at least one method and none of them twice, but "
                 f"is {self.methods}."
             )
-        for name in ("workers", "batch_size", "epochs", "evaluations", "steps"):
+        for name in (
+            "workers",
+            "batch_size",
+            "epochs",
+            "evaluations",
+            "judge_on",
+            "steps",
+            "seeds",
+            "seeds_at_once",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+        checks.fraction(fraction=self.fraction)
         for method in self.methods:
-            self.optimizer(method, steps=1)  # Which refuses what it cannot use.
+            self.optimizer(method, 1, 1)  # Which refuses what it cannot use.
 
-    def channel(self, method: str) -> gmc_jax.Channel:
-        """What `method` averages through."""
-        return channel(method, self.compressor, self.ratio, self.seed)
+    @property
+    def messages(self) -> Messages:
+        """What the methods send that are not dense."""
+        return Messages(self.compressor, self.ratio, self.seed)
 
     def optimizer(
-        self, method: str, steps: int
+        self, method: str, steps: int, steps_per_epoch: int
     ) -> optax.GradientTransformationExtraArgs:
         """`method` with the schedule and the weight decay of this comparison."""
-        rate: optax.ScalarOrSchedule = self.rate(method)
-        if self.schedule == "cosine":
-            rate = optax.cosine_decay_schedule(rate, steps)
-        tx = METHODS[method].build(rate, self.channel(method), self.momentum)
+        rate = self.rate(method)
+        falling = optax.cosine_decay_schedule(rate, steps)
+        schedules: dict[str, optax.ScalarOrSchedule] = {
+            "constant": rate,
+            "cosine": falling,
+            "cosine_by_epoch": lambda step: falling(
+                jnp.asarray(step) // steps_per_epoch * steps_per_epoch
+            ),
+        }
+        tx = METHODS[method].build(
+            schedules[self.schedule], self.messages, self.momentum
+        )
         if self.weight_decay:
             tx = optax.chain(optax.add_decayed_weights(self.weight_decay), tx)
         return tx

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data import Indices
-
 Labels = NDArray[np.int32]
+Indices = NDArray[np.int64]
 
 
 def iid(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:

@@ -1,27 +1,42 @@
-"""The command `plot`: loss and accuracy against steps and bytes, as a figure."""
+"""The command `plot`: loss and accuracy against epochs and bytes, as a figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tyro
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich.console import Console
 
 from experiments import record
-from experiments.methods import METHODS
+from experiments.methods import DETACHMENTS, METHODS
 
 # Okabe and Ito's colours, which stay apart in every kind of colour vision, and dashes,
-# which stay apart without colour.
+# which stay apart without colour. Methods that are rarely compared share a colour.
 LOOKS = {
     "dmsgd": ("#000000", "-"),
     "ef_sgd": ("#999999", "--"),
     "ef_momentum": ("#009E73", "-."),
+    "dist_ef_sgdm": ("#999999", "-."),
     "dgc": ("#E69F00", "--"),
     "dgc_unmasked": ("#D55E00", ":"),
+    "cser": ("#009E73", "--"),
+    "def_sgd": ("#CC79A7", "-"),
+    "def_a": ("#CC79A7", "--"),
+    "saef": ("#E69F00", "-"),
     "gmc_server_momentum": ("#56B4E9", "-."),
     "gmc_rate_inside": ("#CC79A7", ":"),
     "gmc": ("#0072B2", "-"),
+    "gmc_plus": ("#56B4E9", "-"),
+}
+# The same method at several detachments: the darker, the further.
+LOOKS |= {
+    f"{name}_{detach}": (to_hex(colormaps[shades](0.3 + 0.65 * detach)), dashes)
+    for name, shades, dashes in (("def_a", "Oranges", "--"), ("gmc_plus", "Blues", "-"))
+    for detach in DETACHMENTS
 }
 
 
@@ -44,7 +59,10 @@ def main(
 
 
 def draw(rows: Sequence[record.Row]) -> Figure:
-    """Draws what was measured after the start, in four panels that share a legend."""
+    """Draws what was measured after the start, in four panels that share a legend.
+
+    Of several seeds it draws the mean, and a band from the least to the greatest.
+    """
     figure = Figure(figsize=(7.2, 5.4), dpi=200, layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     for method in rows[0]["config"]["methods"]:
@@ -55,17 +73,24 @@ def draw(rows: Sequence[record.Row]) -> Figure:
         ]
         colour, dashes = LOOKS[method]
         for quantity, line in zip(("loss", "accuracy"), panels, strict=True):
-            for along, panel in zip(("step", "bytes"), line, strict=True):
+            for along, panel in zip(("epoch", "bytes"), line, strict=True):
+                where = sorted({point[along] for point in points})
+                seeds = [
+                    [point[quantity] for point in points if point[along] == place]
+                    for place in where
+                ]
                 panel.plot(
-                    [point[along] for point in points],
-                    [point[quantity] for point in points],
+                    where,
+                    [np.mean(values) for values in seeds],
                     color=colour,
                     linestyle=dashes,
                     label=METHODS[method].label,
                 )
+                low, high = ([pick(values) for values in seeds] for pick in (min, max))
+                panel.fill_between(where, low, high, color=colour, alpha=0.15, lw=0)
     (losses, _), (accuracies, sent) = panels
     losses.set(ylabel="training loss", yscale="log")
-    accuracies.set(ylabel="test accuracy", xlabel="steps")
+    accuracies.set(ylabel="test accuracy", xlabel="epochs")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     sent.set(xlabel="bytes sent by a worker", xscale="log")
     for panel in panels.flat:

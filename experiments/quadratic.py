@@ -18,7 +18,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
-from experiments.methods import METHODS, channel
+from experiments.methods import METHODS, Messages
 from experiments.quadratic_figures import draw_distances, draw_paths, tail
 
 COMPARED = ("dmsgd", "dgc_unmasked", "dgc", "gmc_server_momentum", "gmc")
@@ -86,8 +86,8 @@ def problem(d: int, s: int) -> Problem:
 
 def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
     """Where `method` is before the first step and after each, [steps + 1, d]."""
-    average = channel(method, "top_k", problem.s / problem.start.size, seed=0)
-    tx = METHODS[method].build(config.learning_rate, average, config.momentum)
+    messages = Messages("top_k", problem.s / problem.start.size)
+    tx = METHODS[method].build(config.learning_rate, messages, config.momentum)
 
     def loss_fn(params, batch):
         curvature, minimiser = batch
@@ -124,8 +124,8 @@ def main(config: Quadratic) -> None:
         p.name: {method: p.distances(path) for method, path in paths[p.name].items()}
         for p in problems
     }
-    settings = asdict(config) | {"results": str(config.results), "methods": COMPARED}
-    with record.begin(config.results / "quadratic", "run", settings) as log:
+    settings = asdict(config) | {"methods": COMPARED}
+    with record.create(config.results / "quadratic", "run", settings) as log:
         plane = problems[0]
         draw_paths(
             log.path / "paths.png", paths[plane.name], plane.minimisers, plane.optimum

@@ -1,7 +1,9 @@
 """Results on disk: a numbered directory a run, and in it JSON lines that only grow."""
 
 import fcntl
+import itertools
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -16,8 +18,8 @@ class Record:
     """The rows of one run, in memory and in its log; holds the log's lock while open.
 
     A row of kind `header` comes first (configuration, versions, commit). A row of kind
-    `evaluation` has a method, a step and what was measured there; a row of kind
-    `summary` closes a method.
+    `evaluation` has a method, a seed, a step and what was measured there; a row of kind
+    `summary` closes a method's training with one seed.
     """
 
     def __init__(self, path: Path):
@@ -50,10 +52,11 @@ class Record:
         self._file.write(_line(row))
         self._file.flush()
 
-    def rewind(self, method: str, step: int) -> None:
-        """Takes back the rows of `method` beyond `step`."""
+    def rewind(self, method: str, seeds: Collection[int], step: int) -> None:
+        """Takes back the rows of `method` with these seeds beyond `step`."""
         taken = [
-            row.get("method") == method and row["step"] > step for row in self.rows
+            row.get("method") == method and row["seed"] in seeds and row["step"] > step
+            for row in self.rows
         ]
         if any(taken):
             first = taken.index(True)
@@ -65,14 +68,20 @@ class Record:
                     self.append(**row)
 
     @property
-    def finished_methods(self) -> set[str]:
-        """The methods that have their summary."""
-        return {row["method"] for row in self.rows if row["kind"] == "summary"}
+    def trained(self) -> set[tuple[str, int]]:
+        """The methods and seeds that have their summary."""
+        return {
+            (row["method"], row["seed"])
+            for row in self.rows
+            if row["kind"] == "summary"
+        }
 
     @property
     def finished(self) -> bool:
-        """Whether every method of the configuration has its summary."""
-        return self.finished_methods.issuperset(self.rows[0]["config"]["methods"])
+        """Whether every method of the configuration has a summary for every seed."""
+        config = self.rows[0]["config"]
+        seeds = range(config["seed"], config["seed"] + config["seeds"])
+        return self.trained.issuperset(itertools.product(config["methods"], seeds))
 
     def _truncate(self):
         self._file.truncate(sum(len(_line(row)) for row in self.rows))
@@ -96,7 +105,7 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
     Returns:
       The open record, with a header as its first row.
     """
-    config = json.loads(json.dumps(config))
+    config = plain(config)
     for path in sorted(results.glob(f"{name}-[0-9]*/{LOG}")):
         try:
             record = Record(path.parent)
@@ -107,10 +116,21 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
                 record.append(kind="resumed", environment=now)
             return record
         record.__exit__()
+    return create(results, name, config, **facts)
+
+
+def create(results: Path, name: str, config: Row, **facts: Any) -> Record:
+    """Opens the record of a new run, with a header as its first row; as `begin`."""
     record = Record(_new_directory(results, name))
+    config = plain(config)
     header = {"config": config, "environment": environment(), **facts}
     record.append(kind="header", name=name, **header)
     return record
+
+
+def plain(row: Row) -> Row:
+    """A row as it comes back from the disk: tuples as lists, paths as strings."""
+    return json.loads(json.dumps(row, default=str))
 
 
 def latest(results: Path) -> Path:

@@ -1,6 +1,7 @@
 """The command `run`: compares methods on a task and shows what came out."""
 
 import dataclasses
+import itertools
 import shutil
 from pathlib import Path
 
@@ -37,14 +38,18 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     if config.backend != "simulate":
         backends.mesh(config.workers)
     console = Console()
-    task = tasks.build(config)
+    seeds = range(config.seed, config.seed + config.seeds)
+    task = tasks.build(config, config.seed)
     counts = task.class_counts.tolist()
     console.print(table.class_counts(counts))
     facts = {
         "device": jax.devices()[0].device_kind,
         "steps": task.steps,
+        "steps_per_epoch": task.steps_per_epoch,
         "class_counts": counts,
     }
+    on_cpu = jax.default_backend() == "cpu" or config.backend != "simulate"
+    at_once = config.seeds_at_once or (1 if on_cpu else config.seeds)
     columns = (
         TextColumn("{task.description:20}"),
         BarColumn(),
@@ -56,16 +61,21 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
         record.begin(results, name, dataclasses.asdict(config), **facts) as log,
         Progress(*columns, console=console) as progress,
     ):
-        for method in config.methods:
-            bar = progress.add_task(METHODS[method].label, total=task.steps)
+        for group in (seeds[i : i + at_once] for i in range(0, len(seeds), at_once)):
+            trained = [tasks.build(config, seed) for seed in group]
+            for method in config.methods:
+                label = METHODS[method].label
+                if config.seeds > 1:
+                    label += f", seed {', '.join(map(str, group))}"
+                bar = progress.add_task(label, total=task.steps)
 
-            def advance(done: int, bar: TaskID = bar) -> None:
-                progress.update(bar, completed=done)
+                def advance(done: int, bar: TaskID = bar) -> None:
+                    progress.update(bar, completed=done)
 
-            if method in log.finished_methods:
-                advance(task.steps)
-            else:
-                train(method, task, config, log, advance)
+                if log.trained.issuperset(itertools.product([method], group)):
+                    advance(task.steps)
+                else:
+                    train(method, trained, group, config, log, advance)
     shutil.rmtree(log.path / "checkpoints", ignore_errors=True)
     plot.draw(log.rows).savefig(log.path / "figure.png")
     console.print(table.comparison(log.rows))

@@ -1,28 +1,34 @@
-"""The command `table`: what a run came to, from its record."""
+"""The command `table`: what a run came to, or a table of the paper beside ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from experiments import record
+from experiments import paper_tables, record
 from experiments.methods import METHODS
+from experiments.published import TABLES
 
 
 def main(
-    path: tyro.conf.Positional[Path | None] = None, results: Path = Path("results")
+    which: tyro.conf.Positional[str | None] = None, results: Path = Path("results")
 ) -> None:
-    """Prints what a run recorded.
+    """Prints what a run recorded, or a table of the GMC paper beside our figures.
 
     Args:
-      path: the directory of the run; the latest in `results` by default.
+      which: the directory of a run, the latest in `results` by default; or 1, 2, 3 or
+        4, for a table of the paper.
       results: the directory of all results.
     """
-    rows = record.read(path or record.latest(results))
     console = Console()
+    if which in TABLES:
+        console.print(paper_tables.beside_ours(which, results))
+        return
+    rows = record.read(Path(which) if which else record.latest(results))
     console.print(class_counts(rows[0]["class_counts"]))
     console.print(comparison(rows))
 
@@ -42,9 +48,12 @@ def class_counts(counts: Sequence[Sequence[int]]) -> Table:
 
 
 def comparison(rows: Sequence[record.Row]) -> Table:
-    """One line a method that has finished, in the order of the record."""
-    header, summaries = rows[0], [row for row in rows if row["kind"] == "summary"]
-    config = header["config"]
+    """One line a method that has finished, in the order of the record.
+
+    Of several seeds it shows the mean, and of accuracies the standard deviation too.
+    """
+    header, config = rows[0], rows[0]["config"]
+    summaries = [row for row in rows if row["kind"] == "summary"]
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -71,15 +80,31 @@ def comparison(rows: Sequence[record.Row]) -> Table:
         "seconds",
     ):
         shown.add_column(column, justify="right")
-    for row in summaries:
+    for method in config["methods"]:
+        seeds = [row for row in summaries if row["method"] == method]
+        if not seeds:
+            continue
+        (first, *_) = seeds
+
+        def mean(quantity: str, seeds: Sequence[record.Row] = seeds) -> float:
+            return float(np.mean([row[quantity] for row in seeds]))
+
         shown.add_row(
-            METHODS[row["method"]].label,
-            f"{row['learning_rate']:g}",
-            f"{row['accuracy']:.2%}",
-            f"{row['loss']:.4f}",
-            f"{row['bytes_per_step']:,.0f}",
-            f"{row['dense_bytes_per_step'] / row['bytes_per_step']:.1f}",
-            f"{row['relative_cost']:.2%}",
-            f"{row['seconds']:.1f}",
+            METHODS[method].label,
+            f"{first['learning_rate']:g}",
+            percent([row["accuracy"] for row in seeds]),
+            f"{mean('loss'):.4f}",
+            f"{first['bytes_per_step']:,.0f}",
+            f"{first['dense_bytes_per_step'] / first['bytes_per_step']:.1f}",
+            f"{mean('relative_cost'):.2%}",
+            f"{mean('seconds'):.1f}",
         )
     return shown
+
+
+def percent(shares: Sequence[float]) -> str:
+    """The mean of shares in percent and, of several, their standard deviation."""
+    mean = f"{np.mean(shares):.2%}"
+    if len(shares) == 1:
+        return mean
+    return f"{mean} ±{np.std(shares, ddof=1) * 100:.2f}"

@@ -1,120 +1,110 @@
-"""Trains a task with one method, from wherever an earlier attempt was interrupted."""
+"""Trains tasks with one method, from wherever an earlier attempt was interrupted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 
 import gmc_jax
-from experiments.backends import BACKENDS
 from experiments.config import Config
+from experiments.methods import METHODS
+from experiments.programs import Program
 from experiments.record import Record
 from experiments.tasks import Task
 from gmc_jax.core import Tree
-from gmc_jax.layouts import Step
 
 
 def train(
     method: str,
-    task: Task,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
     config: Config,
     record: Record,
     advance: Callable[[int], None] = lambda done: None,
-) -> Tree:
-    """Trains `task` with `method`; evaluations and a summary go to `record`.
+) -> list[Tree]:
+    """Trains some seeds of a task; evaluations and summaries go to `record`.
 
-    At every evaluation a row is written and then a checkpoint, so the record holds all
+    At every evaluation rows are written and then a checkpoint, so the record holds all
     that a checkpoint has seen, and rows beyond the last checkpoint are made again.
 
     Args:
       method: a name in `METHODS`.
-      task: what to train.
+      tasks: what to train, one for each seed.
+      seeds: that the tasks were built for.
       config: how.
       record: where rows go; its directory holds the checkpoints.
-      advance: called after every step with the number of steps done.
+      advance: called with the number of steps done.
 
     Returns:
-      The parameters at the end, as NumPy arrays.
+      Parameters and batch statistics of each seed at the end, as NumPy arrays.
     """
-    tx = config.optimizer(method, task.steps)
-    step = worker_step(task.loss, tx, config.backend)
-    state, batch = (task.params, tx.init(task.params)), task.batches(0)
-    plan = gmc_jax.layout(step, state, batch, config.workers)
-    run, state = BACKENDS[config.backend](step, state, batch, config.workers)
-    run = run.lower(state, batch).compile()  # So that `seconds` are of steps alone.
-    sent = gmc_jax.message_bits(config.channel(method), task.params) / 8
+    task = tasks[0]
+    program = Program(method, tasks, config)
+    sent = METHODS[method].bits(config.messages, task.params) / 8
     every = -(-task.steps // config.evaluations)
+    stops = [*range(0, task.steps, every), task.steps]
 
-    def judged():
-        params, opt_state = state
-        return gmc_jax.fetch(gmc_jax.evaluate(opt_state, params, plan))
+    def measure(done: int) -> list[Tree]:
+        models = program.judged()
+        most = None if done == task.steps else config.judge_on
+        states = program.of_each_seed()
+        for seed, model, state in zip(seeds, models, states, strict=True):
+            cost = gmc_jax.relative_cost(state[1]) if done else 0.0
+            record.append(
+                kind="evaluation",
+                method=method,
+                seed=seed,
+                step=done,
+                epoch=done / task.steps_per_epoch,
+                bytes=done * sent,
+                relative_cost=cost,
+                **task.judge(*model, most),
+            )
+        return models
 
     with ocp.CheckpointManager(
-        record.path.absolute() / "checkpoints" / method,
+        record.path.absolute() / "checkpoints" / f"{method}-{seeds[0]}",
         options=ocp.CheckpointManagerOptions(max_to_keep=1),
     ) as checkpoints:
         seconds = 0.0
         done = checkpoints.latest_step()
         if done is not None:
-            state, seconds = _restore(checkpoints, state)
-        record.rewind(method, -1 if done is None else done)
-        for stop in (*range(0, task.steps, every), task.steps):
+            program.state, seconds = _restore(checkpoints, program.state)
+        record.rewind(method, seeds, -1 if done is None else done)
+        models = program.judged()
+        for stop in stops:
             if done is not None and stop <= done:
                 continue
+            if stop:
+                program.compile(stop - (done or 0))
             began = time.perf_counter()
-            for index in range(done or 0, stop):
-                state, metrics = run(state, task.batches(index))
-                # Steps that queue up starve XLA's collectives between CPU devices.
-                jax.block_until_ready(metrics)
-                advance(index + 1)
+            if stop:
+                program.run(done or 0, stop, advance)
             seconds += time.perf_counter() - began
             done = stop
-            record.append(
-                kind="evaluation",
-                method=method,
-                step=stop,
-                bytes=stop * sent,
-                **task.judge(judged()),
-            )
-            _save(checkpoints, stop, state, seconds)
+            models = measure(stop)
+            _save(checkpoints, stop, program.state, seconds)
 
-    last = record.rows[-1]
-    record.append(
-        kind="summary",
-        method=method,
-        step=task.steps,
-        learning_rate=config.rate(method),
-        loss=last["loss"],
-        accuracy=last["accuracy"],
-        bytes_per_step=sent,
-        dense_bytes_per_step=gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8,
-        relative_cost=gmc_jax.relative_cost(gmc_jax.fetch(state[1])),
-        seconds=seconds,
-    )
-    return judged()
-
-
-def worker_step(
-    loss: Callable[..., jax.Array],
-    tx: optax.GradientTransformationExtraArgs,
-    backend: str,
-) -> Step:
-    """The step of one worker, the same under every backend."""
-    gradient = jax.value_and_grad(loss)
-    if backend == "simulate" and jax.default_backend() == "cpu":
-        # jit has it traced once, and not once a worker.
-        gradient = gmc_jax.unrolled(gradient)
-
-    def step(state, batch):
-        params, opt_state = state
-        value, grads = gradient(gmc_jax.query(opt_state, params), batch)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), {"loss": value}
-
-    return step
+    ended = [row for row in record.rows if row.get("step") == task.steps]
+    for row in ended:
+        if row["method"] != method or row["seed"] not in seeds:
+            continue
+        record.append(
+            kind="summary",
+            method=method,
+            seed=row["seed"],
+            step=task.steps,
+            learning_rate=config.rate(method),
+            loss=row["loss"],
+            accuracy=row["accuracy"],
+            bytes_per_step=sent,
+            dense_bytes_per_step=gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8,
+            relative_cost=row["relative_cost"],
+            seconds=seconds / len(seeds),
+        )
+    return models
 
 
 def _save(checkpoints, step, state, seconds):

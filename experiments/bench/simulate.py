@@ -42,7 +42,7 @@ class Simulate:
     """Images a worker and step."""
     image_size: int = 32
     """Height and width of the images, which have three channels."""
-    model: Literal["resnet20", "mlp"] = "resnet20"
+    model: Literal["resnet20_gn", "mlp"] = "resnet20_gn"
     """The network."""
     ratio: float = 0.001
     """The share of the entries that a message holds."""
@@ -67,11 +67,11 @@ def candidates(config: Simulate) -> dict[str, Candidate]:
     images = jnp.asarray(draw.standard_normal((*shape, *pixels), dtype=np.float32))
     labels = jnp.asarray(draw.integers(CLASSES, size=shape))
     model = MODELS[config.model](CLASSES)
-    params = model.init(jax.random.key(0), images[0, :1])
+    params = model.init(jax.random.key(0), images[0, :1], train=False)
 
     def loss_fn(params, batch):
         images, labels = batch
-        logits = jnp.asarray(model.apply(params, images))
+        logits = jnp.asarray(model.apply(params, images, train=True))
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean()
 

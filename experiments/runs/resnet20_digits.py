@@ -13,7 +13,7 @@ bytes, give or take 1 %. RCC 0.87 %.
 from experiments.config import Config
 
 config = Config(
-    model="resnet20",
+    model="resnet20_gn",
     methods=("dmsgd", "gmc"),
     ratio=0.001,
     epochs=30,

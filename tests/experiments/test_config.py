@@ -12,7 +12,7 @@ from experiments.config import Config
     ("field", "value", "message"),
     [
         ("data", "mnist", "`data` names 'mnist', which is none of digits"),
-        ("model", "vit", "`model` names 'vit', .* mlp, resnet20"),
+        ("model", "vgg", "`model` names 'vgg', .* mlp, resnet20"),
         ("compressor", "top", "`compressor` names 'top', .* top_k"),
         ("partition", "even", "`partition` names 'even', .* iid, dirichlet"),
         ("backend", "tpu", "`backend` names 'tpu', .* simulate, distribute, pmap"),
@@ -21,6 +21,8 @@ from experiments.config import Config
         ("methods", (), "at least one method"),
         ("workers", 0, "`workers` must be at least 1, but is 0"),
         ("steps", -2, "`steps` must be at least 1, but is -2"),
+        ("seeds", 0, "`seeds` must be at least 1, but is 0"),
+        ("fraction", 0.0, r"`fraction` .* \(0, 1\], but is 0.0"),
         ("ratio", 1.5, r"`ratio` .* \(0, 1\], but is 1.5"),
     ],
 )
@@ -36,7 +38,9 @@ def test_a_method_may_have_a_rate_of_its_own():
 
 
 def first_update(**settings):
-    tx = Config(methods=("dmsgd",), learning_rates=(), **settings).optimizer("dmsgd", 4)
+    tx = Config(methods=("dmsgd",), learning_rates=(), **settings).optimizer(
+        "dmsgd", 4, 2
+    )
     params, grads = jnp.array([2.0]), jnp.array([1.0])
     update = jax.vmap(
         lambda grads: tx.update(grads, tx.init(params), params)[0],
@@ -56,7 +60,7 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
         config = Config(
             methods=("dmsgd",), schedule=schedule, learning_rate=0.5, momentum=0.0
         )
-        tx = config.optimizer("dmsgd", 4)
+        tx = config.optimizer("dmsgd", 4, 2)
 
         def step(state, grads):
             update, state = tx.update(grads, state, grads)
@@ -71,3 +75,5 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
     np.testing.assert_allclose(rates("constant"), [0.5] * 5, rtol=1e-6)
     cosine = [0.25 * (1 + np.cos(np.pi * step / 4)) for step in range(5)]
     np.testing.assert_allclose(rates("cosine"), cosine, rtol=1e-5, atol=1e-7)
+    by_epoch = [cosine[step // 2 * 2] for step in range(5)]
+    np.testing.assert_allclose(rates("cosine_by_epoch"), by_epoch, rtol=1e-5, atol=1e-7)

@@ -1,5 +1,7 @@
 """The figure shows the rows."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,26 +9,28 @@ from experiments import plot
 from experiments.methods import METHODS
 
 
-def rows(*methods):
+def rows(*methods, seeds=(0,)):
     yield {"kind": "header", "config": {"methods": methods}}
     for method in methods:
-        for step in (0, 10, 20):
+        for seed, step in itertools.product(seeds, (0, 10, 20)):
             yield {
                 "kind": "evaluation",
                 "method": method,
+                "seed": seed,
                 "step": step,
+                "epoch": step / 5,
                 "bytes": 8.0 * step,
                 "loss": 1 / (1 + step),
-                "accuracy": step / 20,
+                "accuracy": (step + seed) / 20,
             }
 
 
 @pytest.mark.parametrize(
     ("panel", "along", "quantity"),
     [
-        (0, [10, 20], [1 / 11, 1 / 21]),
+        (0, [2, 4], [1 / 11, 1 / 21]),
         (1, [80, 160], [1 / 11, 1 / 21]),
-        (2, [10, 20], [0.5, 1]),
+        (2, [2, 4], [0.5, 1]),
         (3, [80, 160], [0.5, 1]),
     ],
 )
@@ -40,6 +44,17 @@ def test_a_panel_holds_each_method_after_the_start(panel, along, quantity):
         np.testing.assert_allclose(line.get_ydata(), quantity)
 
 
+def test_seeds_are_a_mean_and_a_band():
+    figure = plot.draw(list(rows("gmc", seeds=(0, 1, 3))))
+
+    accuracy = figure.axes[2]
+    (line,) = accuracy.lines
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), [34 / 60, 64 / 60])
+    (band,) = accuracy.collections
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    np.testing.assert_allclose([heights.min(), heights.max()], [0.5, 1.15])
+
+
 def test_bytes_and_losses_are_on_logarithmic_axes():
     loss, loss_by_bytes, accuracy, accuracy_by_bytes = plot.draw(list(rows("gmc"))).axes
 
@@ -50,4 +65,4 @@ def test_bytes_and_losses_are_on_logarithmic_axes():
 
 def test_every_method_has_a_look_of_its_own():
     assert plot.LOOKS.keys() == METHODS.keys()
-    assert len({colour for colour, _ in plot.LOOKS.values()}) == len(METHODS)
+    assert len(set(plot.LOOKS.values())) == len(METHODS)

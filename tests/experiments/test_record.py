@@ -1,22 +1,23 @@
 """Records: numbered, resumed, never overwritten."""
 
+import itertools
 import json
 
 import pytest
 
 from experiments import record
 
-CONFIG = {"methods": ("a", "b"), "workers": 2}
+CONFIG = {"methods": ("a", "b"), "workers": 2, "seed": 3, "seeds": 2}
 
 
 def finish(log):
-    for method in log.rows[0]["config"]["methods"]:
-        log.append(kind="summary", method=method, step=3)
+    for method, seed in itertools.product(CONFIG["methods"], (3, 4)):
+        log.append(kind="summary", method=method, seed=seed, step=3)
 
 
-def evaluate(log, method, *steps):
+def evaluate(log, method, *steps, seed=3):
     for step in steps:
-        log.append(kind="evaluation", method=method, step=step)
+        log.append(kind="evaluation", method=method, seed=seed, step=step)
 
 
 def steps(rows, method):
@@ -30,7 +31,7 @@ def test_the_first_line_says_what_and_where_from(tmp_path):
     header = json.loads((path / record.LOG).read_text().splitlines()[0])
     assert header["kind"] == "header"
     assert header["name"] == "run"
-    assert header["config"] == {"methods": ["a", "b"], "workers": 2}
+    assert header["config"] == CONFIG | {"methods": ["a", "b"]}
     assert header["environment"].keys() >= {"python", "jax", "gmc_jax", "commit"}
     assert header["extra"] == [1]
 
@@ -56,12 +57,12 @@ def test_a_finished_run_is_never_touched_again(tmp_path):
 
 def test_an_unfinished_run_of_the_same_configuration_goes_on(tmp_path):
     with record.begin(tmp_path, "run", CONFIG) as first:
-        first.append(kind="summary", method="a", step=3)
+        first.append(kind="summary", method="a", seed=3, step=3)
 
     with record.begin(tmp_path, "run", CONFIG) as second:
         assert second.path == first.path
         assert second.rows == first.rows
-        assert second.finished_methods == {"a"}
+        assert second.trained == {("a", 3)}
         assert not second.finished
 
 
@@ -103,12 +104,50 @@ def test_rewinding_takes_back_later_rows_of_one_method(tmp_path):
     with record.begin(tmp_path, "run", CONFIG) as log:
         evaluate(log, "a", 0, 1, 2)
         evaluate(log, "b", 0, 1, 2)
-        log.rewind("b", 0)
+        log.rewind("b", (3,), 0)
         evaluate(log, "b", 5)
 
         assert steps(log.rows, "a") == [0, 1, 2]
         assert steps(log.rows, "b") == [0, 5]
         assert record.read(log.path) == log.rows
+
+
+def test_rewinding_leaves_other_seeds_alone(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0, 1)
+        evaluate(log, "a", 0, 1, seed=4)
+        log.rewind("a", (4,), 0)
+
+        assert [(row["seed"], row["step"]) for row in log.rows[1:]] == [
+            (3, 0),
+            (3, 1),
+            (4, 0),
+        ]
+
+
+def test_a_run_is_finished_with_every_method_and_every_seed(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        for method, seed in [("a", 3), ("a", 4), ("b", 3)]:
+            log.append(kind="summary", method=method, seed=seed, step=3)
+        assert not log.finished
+        log.append(kind="summary", method="b", seed=4, step=3)
+        assert log.finished
+
+
+def test_a_created_record_is_never_an_old_one(tmp_path):
+    with record.create(tmp_path, "run", CONFIG) as first:
+        pass
+    with record.create(tmp_path, "run", CONFIG) as second:
+        assert second.path != first.path
+
+
+def test_a_path_in_a_configuration_is_kept_as_a_string(tmp_path):
+    config = CONFIG | {"data_file": tmp_path}
+    with record.begin(tmp_path, "run", config) as first:
+        pass
+    with record.begin(tmp_path, "run", config) as second:
+        assert second.path == first.path
+        assert second.rows[0]["config"]["data_file"] == str(tmp_path)
 
 
 def test_going_on_elsewhere_is_recorded_and_survives_rewinding(tmp_path, monkeypatch):
@@ -118,7 +157,7 @@ def test_going_on_elsewhere_is_recorded_and_survives_rewinding(tmp_path, monkeyp
     monkeypatch.setattr(record, "environment", lambda: elsewhere)
 
     with record.begin(tmp_path, "run", CONFIG) as again:
-        again.rewind("a", 0)
+        again.rewind("a", (3, 4), 0)
 
     kinds = [row["kind"] for row in record.read(log.path)]
     assert kinds == ["header", "evaluation", "resumed"]

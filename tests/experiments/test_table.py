@@ -9,7 +9,12 @@ ROWS = [
         "kind": "header",
         "name": "digits",
         "steps": 1200,
-        "config": {"model": "mlp", "data": "digits", "workers": 8},
+        "config": {
+            "model": "mlp",
+            "data": "digits",
+            "workers": 8,
+            "methods": ["dmsgd", "gmc"],
+        },
     },
     {"kind": "evaluation", "method": "gmc", "step": 1200},
     {
@@ -40,6 +45,14 @@ def test_a_method_is_one_line_of_80_columns_with_all_that_was_measured():
     cells = ["GMC", "0.05", "98.77%", "0.0123", "6,800", "50.0", "7.91%", "2.4"]
     assert line.split() == cells
     assert any("8 workers, 1,200 steps" in line for line in lines)
+
+
+def test_of_several_seeds_it_is_the_mean_and_the_spread():
+    another = ROWS[-1] | {"accuracy": 0.96765, "loss": 0.02234}
+    lines = printed(table.comparison([*ROWS, another]), width=90).splitlines()
+
+    (line,) = [line for line in lines if "GMC" in line]
+    assert line.split()[2:5] == ["97.77%", "±1.41", "0.0173"]
 
 
 def test_class_counts_are_a_line_a_worker_with_its_sum():

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-import gmc_jax
 from experiments import record, tasks, train
 from experiments.config import Config
+from experiments.methods import METHODS
 
 CONFIG = Config(methods=("gmc",), workers=2, steps=6, evaluations=3)
 
@@ -25,8 +25,8 @@ def run(results, config, task, advance=lambda done: None):
     """Trains the method of a configuration to the end, or until `advance` raises."""
     with record.begin(results, "run", dataclasses.asdict(config)) as log:
         (method,) = config.methods
-        params = train.train(method, task, config, log, advance)
-    return params, log
+        (model,) = train.train(method, [task], [0], config, log, advance)
+    return model, log
 
 
 def measured(log):
@@ -36,7 +36,7 @@ def measured(log):
 
 @pytest.fixture(scope="module")
 def task():
-    return tasks.build(CONFIG)
+    return tasks.build(CONFIG, 0)
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +88,48 @@ def test_rows_beyond_the_last_checkpoint_are_made_again(
 def test_rows_say_what_was_measured(task, uninterrupted):
     params, log = uninterrupted
     _, *evaluations, summary = log.rows
-    sent = gmc_jax.message_bits(CONFIG.channel("gmc"), task.params) / 8
+    sent = METHODS["gmc"].bits(CONFIG.messages, task.params) / 8
 
     assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
+    assert [row["epoch"] for row in evaluations] == [0, 1 / 20, 2 / 20, 3 / 20]
     assert [row["bytes"] for row in evaluations] == [0, 2 * sent, 4 * sent, 6 * sent]
+    costs = [row["relative_cost"] for row in evaluations]
+    assert costs[0] == 0
+    assert all(0.02 < cost <= (1 + CONFIG.workers) * 0.0101 for cost in costs[1:])
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
-    judged = task.judge(params)
+    judged = task.judge(*params)
     assert (summary["loss"], summary["accuracy"]) == tuple(judged.values())
     assert summary["bytes_per_step"] == sent
     assert summary["dense_bytes_per_step"] == 4 * 85_002
-    assert 0.02 < summary["relative_cost"] <= (1 + CONFIG.workers) * 0.0101
+    assert summary["relative_cost"] == costs[-1]
     assert summary["seconds"] > 0
+
+
+def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, CONFIG, task, stop_after(6))
+    (path,) = tmp_path.iterdir()
+    whole = (uninterrupted[1].path / record.LOG).read_text().splitlines()
+
+    _, log = run(tmp_path, CONFIG, task)
+
+    assert log.path == path
+    assert len(record.read(path)) == len(whole)
+
+
+def test_several_seeds_have_their_own_rows(tmp_path):
+    config = dataclasses.replace(CONFIG, seeds=2, steps=2, evaluations=1)
+    several = [tasks.build(config, seed) for seed in (0, 1)]
+    with record.begin(tmp_path, "run", dataclasses.asdict(config)) as log:
+        models = train.train("gmc", several, [0, 1], config, log)
+
+    kinds = [(row["kind"], row["seed"], row["step"]) for row in log.rows[1:]]
+    at = [("evaluation", 0, 0), ("evaluation", 1, 0)]
+    at += [("evaluation", 0, 2), ("evaluation", 1, 2)]
+    assert kinds == [*at, ("summary", 0, 2), ("summary", 1, 2)]
+    for model, task, row in zip(models, several, log.rows[-2:], strict=True):
+        assert task.judge(*model)["loss"] == row["loss"]
+    assert log.finished
 
 
 @pytest.mark.parametrize("backend", ["distribute", "pmap"])

@@ -1,0 +1,38 @@
+"""Random crops and flips of images, inside the compiled program."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+
+def pad_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
+    """Moves every image by up to `pad` pixels each way, and mirrors half of them.
+
+    An image is padded with zeros on its four sides, cut out again at an offset that is
+    uniform over the (2 pad + 1)^2 ones there are, and with probability 1/2 mirrored
+    left to right. Each image has its own draw.
+
+    Args:
+      key: another key is another draw.
+      images: [n, height, width, channels], of any dtype.
+      pad: at least 0; with 0 images are mirrored or not.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    References:
+      He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2016, section
+      4.2 (32 by 32 crops from images padded by 4, and their mirror images).
+    """
+    crop, flip = jax.random.split(key)
+    count = images.shape[0]
+    offsets = jax.random.randint(crop, (count, 2), 0, 2 * pad + 1)
+    flipped = jax.random.bernoulli(flip, 0.5, (count,))
+    return jax.vmap(partial(_one, pad=pad))(images, offsets, flipped)
+
+
+def _one(image, offset, flipped, pad):
+    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    cropped = jax.lax.dynamic_slice(padded, (offset[0], offset[1], 0), image.shape)
+    return jnp.where(flipped, cropped[:, ::-1], cropped)

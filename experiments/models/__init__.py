@@ -1,0 +1,22 @@
+"""The networks, by name; each makes logits of images in float32.
+
+All are called as `model(images, train)`: `images` are [n, height, width, channels], and
+`train` says whether the network is being trained, which batch statistics and stochastic
+depth must know. The latter draws from the random stream "dropout".
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from experiments.models.perceptron import Perceptron
+from experiments.models.resnet import resnet20_bn, resnet20_gn
+from experiments.models.vit import vit, vit_small
+
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "mlp": Perceptron,
+    "resnet20_bn": resnet20_bn,
+    "resnet20_gn": resnet20_gn,
+    "vit": vit,
+    "vit_small": vit_small,
+}

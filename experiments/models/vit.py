@@ -1,0 +1,120 @@
+"""The vision transformer for small images."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PATCH = 4  # Pixels of height and width: 64 tokens of 32 by 32 pixels, 4 of 8 by 8.
+_EPSILON = 1e-5  # Added to the variances of layer norms.
+
+
+def vit(classes: int) -> "VisionTransformer":
+    """Four blocks of width 192 with 12 heads of 16, and stochastic depth of 0.1.
+
+    1,210,186 parameters for 10 classes of colour images of 32 by 32.
+    """
+    return VisionTransformer(classes, width=192, heads=12, depth_rate=0.1)
+
+
+def vit_small(classes: int) -> "VisionTransformer":
+    """Four blocks of width 96 with 6 heads of 16, and no stochastic depth: our own.
+
+    310,186 parameters for 10 classes of colour images of 32 by 32.
+    """
+    return VisionTransformer(classes, width=96, heads=6, depth_rate=0.0)
+
+
+class VisionTransformer(nn.Module):
+    """Patches of 4 by 4, a class token, and blocks with norms ahead of their branches.
+
+    As Lee et al. set ViT up for small images, without their shifted patches and
+    locality: positions are learned, hidden layers twice as wide, linear layers start
+    Xavier-normal, class token and positions standard normal. In training a branch
+    leaves an image alone with the probability `depth_rate`, the same in all blocks, and
+    counts for more otherwise, so that the mean stays.
+
+    Attributes:
+      classes: the number of logits.
+      width: of a token.
+      heads: of the attention; divides the width.
+      depth_rate: stochastic depth, in [0, 1).
+      blocks: each of attention and of a hidden layer.
+
+    References:
+      Dosovitskiy et al.: An Image is Worth 16x16 Words, 2021. Lee, Lee, Song: Vision
+      Transformer for Small-Size Datasets, 2021. Huang et al.: Deep Networks with
+      Stochastic Depth, 2016.
+    """
+
+    classes: int
+    width: int
+    heads: int
+    depth_rate: float
+    blocks: int = 4
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Maps images [n, height, width, channels] to logits [n, classes]."""
+        patches = _patches(images)
+        count, places, _ = patches.shape
+        normal = nn.initializers.normal(1.0)
+        first = self.param("class_token", normal, (1, 1, self.width))
+        positions = self.param("positions", normal, (1, places + 1, self.width))
+        tokens = jnp.concatenate(
+            [jnp.repeat(first, count, axis=0), _dense(self.width)(patches)], axis=1
+        )
+        tokens = tokens + positions
+        for _ in range(self.blocks):
+            tokens = tokens + self._sometimes(Attention(self.heads), tokens, train)
+            tokens = tokens + self._sometimes(Hidden(), tokens, train)
+        return _dense(self.classes)(_norm()(tokens[:, 0]))
+
+    def _sometimes(self, branch, tokens, train):
+        branched = branch(_norm()(tokens))
+        # The draw of an image is for all of its tokens and channels.
+        drop = nn.Dropout(self.depth_rate, broadcast_dims=(1, 2))
+        return drop(branched, deterministic=not train)
+
+
+class Attention(nn.Module):
+    """Every token looks at every token, in several heads at once."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps tokens [n, places, width] to as many."""
+        count, places, width = tokens.shape
+        joint = _dense(3 * width, use_bias=False)(tokens)
+        joint = joint.reshape(count, places, 3, self.heads, width // self.heads)
+        mixed = jax.nn.dot_product_attention(*jnp.unstack(joint, axis=2))
+        return _dense(width)(mixed.reshape(tokens.shape))
+
+
+class Hidden(nn.Module):
+    """A hidden layer of GELUs, twice as wide, for each token alone."""
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps tokens [n, places, width] to as many."""
+        width = tokens.shape[-1]
+        hidden = nn.gelu(_dense(2 * width)(tokens), approximate=False)
+        return _dense(width)(hidden)
+
+
+def _patches(images):
+    n, height, width, channels = images.shape
+    cut = images.reshape(
+        n, height // PATCH, PATCH, width // PATCH, PATCH, channels
+    ).swapaxes(2, 3)
+    return cut.reshape(n, -1, PATCH * PATCH * channels)
+
+
+def _dense(width: int, use_bias: bool = True) -> nn.Dense:
+    return nn.Dense(
+        width, use_bias=use_bias, kernel_init=nn.initializers.xavier_normal()
+    )
+
+
+def _norm() -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=_EPSILON)

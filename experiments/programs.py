@@ -1,0 +1,178 @@
+"""The compiled training of one method: for all workers, and for one or many seeds."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gmc_jax
+from experiments.backends import BACKENDS
+from experiments.batches import Draw
+from experiments.config import Config
+from experiments.tasks import Task
+from gmc_jax.core import Tree
+from gmc_jax.layouts import Step
+
+
+class Program:
+    """Trains the tasks of some seeds together, a stretch of steps at a time.
+
+    Several seeds are the workers of one more simulation around the first, workers that
+    never communicate: what does not differ between them, such as the counters that
+    conditionals read, is kept once and stays a conditional.
+
+    On an accelerator a stretch of steps is one compiled scan: the shares of the workers
+    are on the device, and the host only draws the orders. A CPU runs convolutions in a
+    scan ten times slower than outside, so there the loop is Python's.
+
+    Attributes:
+      state: of the training, as it is kept: `(params, opt_state, stats)`.
+    """
+
+    def __init__(self, method: str, tasks: Sequence[Task], config: Config):
+        """Compiles nothing yet, but traces the step to find what differs.
+
+        Args:
+          method: a name in `METHODS`.
+          tasks: one for each seed; more than one only on the backend `simulate`.
+          config: that the tasks were built from.
+
+        Raises:
+          ValueError: if there are several tasks on another backend.
+        """
+        if len(tasks) > 1 and config.backend != "simulate":
+            raise ValueError(
+                f"`seeds_at_once` is {len(tasks)}, but the backend {config.backend!r} "
+                "trains one seed at a time. Use 1, or `--backend simulate`."
+            )
+        self._tasks = tasks
+        task = tasks[0]
+        tx = config.optimizer(method, task.steps, task.steps_per_epoch)
+        step = worker_step(task, tx, config.backend)
+        starts = [(task.params, tx.init(task.params), task.stats) for task in tasks]
+        batches = [(task.share, _at(task.draws(0, 1), 0)) for task in tasks]
+        self._plan = gmc_jax.layout(step, starts[0], batches[0], config.workers)
+        running = BACKENDS[config.backend](step, starts[0], batches[0], config.workers)
+        self.state, self._train = running.state, running.train
+        share = task.share
+        if len(tasks) > 1:
+            share, _ = batch = jax.tree.map(lambda *x: np.stack(x), *batches)
+            several = gmc_jax.layout(
+                running.train, self.state, batch, len(tasks), axis_name="seeds"
+            )
+            self._seeds = several.differs
+            self._train, _ = gmc_jax.simulate(
+                running.train, self.state, batch, len(tasks), axis_name="seeds"
+            )
+            self.state = jax.tree.map(
+                lambda differs, *leaves: jnp.stack(leaves) if differs else leaves[0],
+                self._seeds,
+                *map(self._plan.lay_out, starts),
+            )
+        self._share = running.place(share)
+        self._scans = running.nests and jax.default_backend() != "cpu"
+        self._compiled: dict[int, Callable[..., tuple[Tree, Tree]]] = {}
+
+    def compile(self, steps: int) -> None:
+        """Compiles what a stretch of so many steps needs, unless it has been already.
+
+        It is a call of its own so that training can be timed without it.
+        """
+        length = steps if self._scans else 1
+        if length not in self._compiled:
+            program = self._scan if self._scans else self._train
+            draws = self._draws(0, length)
+            batch = self._share, (draws if self._scans else _at(draws, 0))
+            lowered = program.lower(self.state, batch)
+            self._compiled[length] = lowered.compile()
+
+    def run(
+        self, first: int, last: int, advance: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Takes the steps from `first` up to `last`, that one not included.
+
+        Args:
+          first: a step, counted from 0.
+          last: a later step.
+          advance: called with the number of steps done: after every step, or after
+            all of them where they are one compiled scan.
+        """
+        self.compile(last - first)
+        draws = self._draws(first, last)
+        if self._scans:
+            run = self._compiled[last - first]
+            self.state, metrics = run(self.state, (self._share, draws))
+            jax.block_until_ready(metrics)
+            advance(last)
+            return
+        for index in range(last - first):
+            batch = self._share, _at(draws, index)
+            self.state, metrics = self._compiled[1](self.state, batch)
+            # Steps that queue up starve XLA's collectives between CPU devices.
+            jax.block_until_ready(metrics)
+            advance(first + index + 1)
+
+    def of_each_seed(self) -> list[Tree]:
+        """The state of each seed alone, as it is kept for all workers."""
+        if len(self._tasks) == 1:
+            return [self.state]
+        return [
+            jax.tree.map(
+                lambda differs, leaf, seed=seed: leaf[seed] if differs else leaf,
+                self._seeds,
+                self.state,
+            )
+            for seed in range(len(self._tasks))
+        ]
+
+    def judged(self) -> list[tuple[Tree, Tree]]:
+        """Parameters and batch statistics to judge, in NumPy, for each seed."""
+        trained = self._plan.of(lambda state: state[:2])
+        statistics = self._plan.of(lambda state: state[2])
+        models = []
+        for params, opt_state, stats in self.of_each_seed():
+            point = gmc_jax.evaluate(opt_state, params, trained)
+            stats = gmc_jax.average_workers(stats, statistics)
+            models.append(gmc_jax.fetch((point, stats)))
+        return models
+
+    @property
+    def _scan(self):
+        def stretch(state: Tree, batch: tuple[Tree, Draw]) -> tuple[Tree, Tree]:
+            share, draws = batch
+            return jax.lax.scan(
+                lambda state, draw: self._train(state, (share, draw)), state, draws
+            )
+
+        return jax.jit(stretch, donate_argnums=0)
+
+    def _draws(self, first: int, last: int) -> Draw:
+        draws = [task.draws(first, last) for task in self._tasks]
+        if len(draws) == 1:
+            return draws[0]
+        return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *draws)
+
+
+def worker_step(
+    task: Task, tx: optax.GradientTransformationExtraArgs, backend: str
+) -> Step:
+    """The step of one worker, the same under every backend."""
+    gradient = jax.value_and_grad(task.loss, has_aux=True)
+    if backend == "simulate" and jax.default_backend() == "cpu":
+        gradient = gmc_jax.unrolled(gradient)
+
+    def step(state, batch):
+        params, opt_state, stats = state
+        point = gmc_jax.query(opt_state, params)
+        (loss, stats), grads = gradient(point, stats, task.take(*batch))
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state, stats), {"loss": loss}
+
+    return step
+
+
+def _at(draws: Draw, step: int) -> Draw:
+    return Draw(*(leaf[step] for leaf in draws))

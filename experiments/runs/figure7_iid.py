@@ -1,0 +1,14 @@
+"""Figure 7 of the GMC paper: GMC and its two alternatives, workers that are alike.
+
+Momentum on the server (Algorithm 3) and the learning rate inside the residual
+(Algorithm 4), ResNet-20 on CIFAR-10. Which ratio and rate the figure was made with is
+not known; those of Tables 1 and 2 are used.
+
+Command: python -m experiments run figure7_iid
+Time: not yet run; for an accelerator
+Expect: in the paper GMC ahead of both, most of all with few labels a worker.
+"""
+
+from experiments.paper import ALTERNATIVES, setting
+
+config = setting("cifar10", "resnet20", "iid", methods=ALTERNATIVES)
