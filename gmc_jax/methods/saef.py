@@ -35,7 +35,6 @@ def saef(
       channel: what averages steps; residuals are averaged densely over its axis.
       momentum: in [0, 1).
       period: after how many steps residuals are averaged, at least 1; never if None.
-        The published command for ImageNet has 20.
 
     Returns:
       A transformation from gradients to steps. Momentum and residual (in units of

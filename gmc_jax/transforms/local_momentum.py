@@ -86,13 +86,32 @@ def local_momentum(
             added = momentum
         out, after = send_owed(channel, added, state.feedback, like)
         if factor_masking:
-            accumulated = optax.tree.add(state.feedback.residual, added)
             momentum = jax.tree.map(
-                lambda u, v, lost: jnp.where(v == lost, u, 0),
+                _masked,
                 momentum,
-                accumulated,
+                updates,
+                added,
+                state.feedback.residual,
                 after.residual,
             )
         return out, LocalMomentumState(momentum, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _masked(
+    momentum: jax.Array,
+    update: jax.Array,
+    added: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+) -> jax.Array:
+    """Clears momentum where something was sent: where before + added is not after.
+
+    XLA computes `added` again in each kernel that needs it, by a fused multiply-add in
+    some and not in others, so that what was not sent may differ from itself in its last
+    bits. What such rounding explains is not taken for a message.
+    """
+    parts = jnp.abs(update) + jnp.abs(added) + jnp.abs(before)
+    rounding = 4 * jnp.finfo(parts.dtype).eps * parts
+    return jnp.where(jnp.abs(before + added - after) <= rounding, momentum, 0)

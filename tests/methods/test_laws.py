@@ -206,7 +206,10 @@ def of_each(weights: np.ndarray, workers: int) -> np.ndarray:
 
 
 def compared() -> Compressor:
-    """The selection of `top_k` by comparing all pairs, sent densely."""
+    """The selection of `top_k` by comparing all pairs, sent densely.
+
+    It is elementwise, so that XLA fuses it with all that is around it.
+    """
 
     def encode(key, x):
         del key
