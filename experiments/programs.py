@@ -11,6 +11,7 @@ import gmc_jax
 from experiments.backends import BACKENDS
 from experiments.batches import Draw
 from experiments.config import Config
+from experiments.models import CONVOLUTIONAL
 from experiments.tasks import Task
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Step
@@ -50,7 +51,11 @@ class Program:
         self._tasks = tasks
         task = tasks[0]
         tx = config.optimizer(method, task.steps, task.steps_per_epoch)
-        step = worker_step(task, tx, config.backend)
+        on_cpu = jax.default_backend() == "cpu"
+        unroll = (
+            on_cpu and config.backend == "simulate" and config.model in CONVOLUTIONAL
+        )
+        step = worker_step(task, tx, unroll)
         starts = [(task.params, tx.init(task.params), task.stats) for task in tasks]
         batches = [(task.share, _at(task.draws(0, 1), 0)) for task in tasks]
         self._plan = gmc_jax.layout(step, starts[0], batches[0], config.workers)
@@ -72,7 +77,7 @@ class Program:
                 *map(self._plan.lay_out, starts),
             )
         self._share = running.place(share)
-        self._scans = running.nests and jax.default_backend() != "cpu"
+        self._scans = running.nests and not on_cpu
         self._compiled: dict[int, Callable[..., tuple[Tree, Tree]]] = {}
 
     def compile(self, steps: int) -> None:
@@ -156,11 +161,11 @@ class Program:
 
 
 def worker_step(
-    task: Task, tx: optax.GradientTransformationExtraArgs, backend: str
+    task: Task, tx: optax.GradientTransformationExtraArgs, unroll: bool = False
 ) -> Step:
     """The step of one worker, the same under every backend."""
     gradient = jax.value_and_grad(task.loss, has_aux=True)
-    if backend == "simulate" and jax.default_backend() == "cpu":
+    if unroll:
         gradient = gmc_jax.unrolled(gradient)
 
     def step(state, batch):

@@ -20,3 +20,6 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "vit": vit,
     "vit_small": vit_small,
 }
+
+CONVOLUTIONAL = {"resnet20_bn", "resnet20_gn"}
+"""Those whose gradients `jax.vmap` makes slow on CPUs; see `gmc_jax.unrolled`."""

@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-PATCH = 4  # Pixels of height and width: 64 tokens of 32 by 32 pixels, 4 of 8 by 8.
 _EPSILON = 1e-5  # Added to the variances of layer norms.
 
 
@@ -17,15 +16,15 @@ def vit(classes: int) -> "VisionTransformer":
 
 
 def vit_small(classes: int) -> "VisionTransformer":
-    """Four blocks of width 96 with 6 heads of 16, and no stochastic depth: our own.
+    """Four blocks of width 96 with 6 heads of 16, patches of 8: our own, for CPUs.
 
-    310,186 parameters for 10 classes of colour images of 32 by 32.
+    No stochastic depth; 319,402 parameters for 10 classes of colour images of 32 by 32.
     """
-    return VisionTransformer(classes, width=96, heads=6, depth_rate=0.0)
+    return VisionTransformer(classes, width=96, heads=6, depth_rate=0.0, patch=8)
 
 
 class VisionTransformer(nn.Module):
-    """Patches of 4 by 4, a class token, and blocks with norms ahead of their branches.
+    """Square patches, a class token, and blocks with norms ahead of their branches.
 
     As Lee et al. set ViT up for small images, without their shifted patches and
     locality: positions are learned, hidden layers twice as wide, linear layers start
@@ -39,6 +38,8 @@ class VisionTransformer(nn.Module):
       heads: of the attention; divides the width.
       depth_rate: stochastic depth, in [0, 1).
       blocks: each of attention and of a hidden layer.
+      patch: pixels of its height and width, which divides those of the image: with 4,
+        64 tokens of 32 by 32 pixels and 4 of 8 by 8.
 
     References:
       Dosovitskiy et al.: An Image is Worth 16x16 Words, 2021. Lee, Lee, Song: Vision
@@ -51,11 +52,12 @@ class VisionTransformer(nn.Module):
     heads: int
     depth_rate: float
     blocks: int = 4
+    patch: int = 4
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Maps images [n, height, width, channels] to logits [n, classes]."""
-        patches = _patches(images)
+        patches = _patches(images, self.patch)
         count, places, _ = patches.shape
         normal = nn.initializers.normal(1.0)
         first = self.param("class_token", normal, (1, 1, self.width))
@@ -102,12 +104,10 @@ class Hidden(nn.Module):
         return _dense(width)(hidden)
 
 
-def _patches(images):
+def _patches(images: jax.Array, size: int) -> jax.Array:
     n, height, width, channels = images.shape
-    cut = images.reshape(
-        n, height // PATCH, PATCH, width // PATCH, PATCH, channels
-    ).swapaxes(2, 3)
-    return cut.reshape(n, -1, PATCH * PATCH * channels)
+    cut = images.reshape(n, height // size, size, width // size, size, channels)
+    return cut.swapaxes(2, 3).reshape(n, -1, size * size * channels)
 
 
 def _dense(width: int, use_bias: bool = True) -> nn.Dense:
