@@ -20,6 +20,7 @@ config = dataclasses.replace(
     ratio=0.01,
     epochs=10,
     evaluations=20,
+    learning_rate=0.05,
     judge_on=2_000,
     schedule="cosine",
     seeds=1,
