@@ -34,15 +34,29 @@ def main(
 
 
 def class_counts(counts: Sequence[Sequence[int]]) -> Table:
-    """How many samples of each class (a column) each worker (a row) holds."""
+    """How many samples of each class (a column) each worker (a row) holds.
+
+    Of more than ten classes, how many a worker holds at all, and of which the most.
+    """
     shown = Table(
-        "worker", box=SIMPLE_HEAD, title="Samples of each class", title_justify="left"
+        "worker",
+        box=SIMPLE_HEAD,
+        padding=0,
+        title="Samples of each class",
+        title_justify="left",
     )
-    for label in range(len(counts[0])):
-        shown.add_column(str(label), justify="right")
-    shown.add_column("all", justify="right")
+    few = len(counts[0]) <= 10
+    columns = (
+        map(str, range(len(counts[0]))) if few else ("classes", "most", "of class")
+    )
+    for column in (*columns, "all"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for worker, row in enumerate(counts):
-        cells = [str(count) if count else "·" for count in row]
+        if few:
+            cells = [str(count) if count else "·" for count in row]
+        else:
+            held = sum(count > 0 for count in row)
+            cells = [str(held), str(max(row)), str(np.argmax(row))]
         shown.add_row(str(worker), *cells, str(sum(row)))
     return shown
 

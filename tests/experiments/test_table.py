@@ -61,3 +61,22 @@ def test_class_counts_are_a_line_a_worker_with_its_sum():
     lines = [line.split() for line in shown.splitlines()]
     assert ["0", "3", "·", "5", "8"] in lines
     assert ["1", "1", "1", "6", "8"] in lines
+
+
+def test_large_counts_fit_into_80_columns():
+    shown = printed(table.class_counts([[12345] * 10] * 2), width=80)
+
+    cells = shown.split()
+    assert (cells.count("12345"), cells.count("123450")) == (20, 2)
+
+
+def test_of_many_classes_it_is_how_many_a_worker_holds():
+    counts = [[0] * 100, [1] * 100]
+    counts[0][17] = 30
+    lines = [
+        line.split()
+        for line in printed(table.class_counts(counts), width=80).splitlines()
+    ]
+
+    assert ["0", "1", "30", "17", "30"] in lines
+    assert ["1", "100", "1", "0", "100"] in lines
