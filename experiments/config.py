@@ -41,9 +41,9 @@ class Config:
     """What to compare, in this order."""
     compressor: str = "top_k"
     """What the methods send that are not dense: top_k, sampled_top_k, random_k,
-    random_block or identity."""
+    random_block, scaled_sign or identity."""
     ratio: float = 0.01
-    """The share of the entries that a message holds."""
+    """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8
     """How many workers there are."""
     partition: str = "dirichlet"

@@ -14,6 +14,7 @@ COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "sampled_top_k": gmc_jax.sampled_top_k,
     "random_k": gmc_jax.random_k,
     "random_block": gmc_jax.random_block,
+    "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
     "identity": lambda ratio: gmc_jax.identity(),
 }
 
