@@ -101,8 +101,7 @@ def report(
             bar.required,
             "yes" if bar.met(medians) else "NO",
         )
-    settings = config | {"methods": list(medians)}
-    with record.begin(path / "bench", name, settings, machine=_machine()) as log:
+    with record.create(path / "bench", name, config, machine=_machine()) as log:
         for candidate, seconds in medians.items():
             log.append(kind="summary", method=candidate, milliseconds=1000 * seconds)
         for bar in bars:

@@ -176,12 +176,12 @@ def hidden(tokens, params):
     return dense(gelu, params["Dense_1"])
 
 
-def transformer(params, image, heads, weights):
+def transformer(params, image, heads, weights, size=4):
     """One image's logits; each branch counts with its weight."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     image = np.asarray(image, np.float64)
-    corners = itertools.product(*(range(0, side, 4) for side in image.shape[:2]))
-    patches = [image[top : top + 4, left : left + 4].ravel() for top, left in corners]
+    corners = itertools.product(*(range(0, side, size) for side in image.shape[:2]))
+    patches = [image[y : y + size, x : x + size].ravel() for y, x in corners]
     tokens = np.concatenate(
         [params["class_token"][0], dense(np.stack(patches), params["Dense_0"])]
     )
@@ -199,16 +199,18 @@ def transformer(params, image, heads, weights):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("shape", [DIGIT, (8, 12, 3)])
-def test_a_vision_transformer_is_the_one_in_numpy(shape):
-    network = VisionTransformer(3, width=32, heads=4, depth_rate=0.1, blocks=2)
+@pytest.mark.parametrize(
+    ("shape", "patch"), [(DIGIT, 4), ((8, 12, 3), 4), ((16, 8, 3), 8)]
+)
+def test_a_vision_transformer_is_the_one_in_numpy(shape, patch):
+    network = VisionTransformer(3, 32, 4, depth_rate=0.1, blocks=2, patch=patch)
     batch = images(2, shape)
     variables = start(network, batch)
 
     ours = jax.jit(lambda: network.apply(variables, batch, train=False))()
 
     for logits, image in zip(np.asarray(ours), batch, strict=True):
-        expected = transformer(variables["params"], image, 4, [1] * 4)
+        expected = transformer(variables["params"], image, 4, [1] * 4, patch)
         np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
 
 
