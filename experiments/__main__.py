@@ -92,6 +92,13 @@ def quadratic(options: Sequence[str]) -> None:
     quadratic.main(_call(quadratic.Quadratic, "quadratic", options))
 
 
+def theory(options: Sequence[str]) -> None:
+    """Check the lemmas and theorems of the GMC paper in numbers."""
+    from experiments import theory
+
+    theory.main(_call(theory.Theory, "theory", options))
+
+
 def bench(options: Sequence[str]) -> None:
     """Time compressors (`bench compress`) or simulated steps (`bench simulate`)."""
     from experiments import bench
@@ -112,6 +119,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "plot": plot,
     "table": table,
     "quadratic": quadratic,
+    "theory": theory,
     "bench": bench,
 }
 

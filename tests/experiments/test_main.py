@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from experiments.__main__ import COMMANDS, main
@@ -67,6 +68,7 @@ def test_all_commands_are_listed(capsys):
     ],
 )
 def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
+    assert len(jax.devices()) == 8  # Once JAX has started, a ninth cannot be had.
     with pytest.raises(SystemExit, match=message):
         main(arguments)
 
