@@ -56,7 +56,11 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """Maps images [n, height, width, channels] to logits [n, classes]."""
+        """Maps images [n, height, width, channels] to logits [n, classes].
+
+        Raises:
+          ValueError: if patches do not divide the images.
+        """
         patches = _patches(images, self.patch)
         count, places, _ = patches.shape
         normal = nn.initializers.normal(1.0)
@@ -106,6 +110,12 @@ class Hidden(nn.Module):
 
 def _patches(images: jax.Array, size: int) -> jax.Array:
     n, height, width, channels = images.shape
+    if height % size or width % size:
+        raise ValueError(
+            f"a transformer with patches of {size} pixels needs images whose height "
+            f"and width are multiples of it, but they are {height} by {width}. Use "
+            "another model, or pad the images."
+        )
     cut = images.reshape(n, height // size, size, width // size, size, channels)
     return cut.swapaxes(2, 3).reshape(n, -1, size * size * channels)
 

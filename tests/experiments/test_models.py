@@ -258,3 +258,8 @@ def test_only_the_large_vision_transformer_draws():
         return [network.apply(variables, batch, train=train) for train in (True, False)]
 
     np.testing.assert_array_equal(*both())
+
+
+def test_patches_that_do_not_divide_an_image_are_an_error():
+    with pytest.raises(ValueError, match=r"patches of 4 .* but they are 8 by 10"):
+        start(MODELS["vit"](3), images(1, (8, 10, 1)))
