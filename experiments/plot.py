@@ -90,6 +90,8 @@ def draw(rows: Sequence[record.Row]) -> Figure:
                 panel.fill_between(where, low, high, color=colour, alpha=0.15, lw=0)
     (losses, _), (accuracies, sent) = panels
     losses.set(ylabel="training loss", yscale="log")
+    losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_formatter("{x:g}")
     accuracies.set(ylabel="test accuracy", xlabel="epochs")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     sent.set(xlabel="bytes sent by a worker", xscale="log")
