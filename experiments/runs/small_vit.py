@@ -1,8 +1,8 @@
 """Non-IID CIFAR-10 for a CPU: a small transformer and the GMC paper's five methods.
 
 Scaled down from the paper's Table 2: ten epochs in place of 200, one seed, a network of
-0.3 million parameters, and 1 % of the entries, since at so few steps 0.1 % leaves all
-methods far behind (`small_vit_sparse`). Dense momentum SGD for comparison.
+0.3 million parameters, and 1 % of the entries (0.1 %: `small_vit_sparse`). Dense
+momentum SGD for comparison.
 
 Command: python -m experiments run small_vit
 Time: 90 minutes on 2 CPU cores that were busy with other work too
