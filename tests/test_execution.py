@@ -28,8 +28,9 @@ from gmc_jax import (
     worker_key,
 )
 from tests import problems
+from tests.runners import RUNNERS, WORKERS, close, pmap, simulate, start
 
-WORKERS, STEPS, D = 8, 12, 20
+STEPS, D = 12, 20
 
 METHODS = {
     "dmsgd": gmc_jax.dmsgd,
@@ -54,33 +55,18 @@ CHANNELS = {
     "identity": all_gather(identity()),
     "counted": counted(all_gather(top_k(0.2))),
 }
-# Every method and every channel at least once; the whole product is slow.
-TURNS = list(zip(METHODS, itertools.cycle(CHANNELS), strict=False))
+# Every method at least once, and every channel at least twice.
+PAIRS = [
+    *zip(METHODS, itertools.cycle(CHANNELS), strict=False),
+    *(("gmc", channel) for channel in CHANNELS if channel != "top_k per leaf"),
+]
 
+EVERYWHERE = {**RUNNERS, "pmap": pmap}
 
-def simulate(step, state, batch, **options):
-    """All workers on one device."""
-    return gmc_jax.simulate(step, state, batch, WORKERS, **options)
-
-
-def pmap(step, state, batch):
-    """`jax.pmap` with the axes of the layout, as the documentation has it."""
-    plan = gmc_jax.layout(step, state, batch, WORKERS)
-    axes = (plan.axes, 0)
-    train = jax.pmap(step, axis_name="workers", in_axes=axes, out_axes=axes)
-    return train, plan.lay_out(state)
-
-
-RUNNERS = {"simulate": simulate, "distribute": gmc_jax.distribute, "pmap": pmap}
-
-every_runner = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
-both_runners = pytest.mark.parametrize(
-    "runner", [simulate, gmc_jax.distribute], ids=["simulate", "distribute"]
+every_runner = pytest.mark.parametrize(
+    "runner", EVERYWHERE.values(), ids=EVERYWHERE.keys()
 )
-
-
-def start():
-    return problems.tree(np.linspace(-2, 2, D, dtype=np.float32))
+both_runners = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
 
 
 @functools.cache
@@ -124,11 +110,9 @@ def drive_tx(runner, tx, batches=None):
     return drive(runner, step_of(tx), (start(), tx.init(start())), batches)
 
 
-def close(one, other):
-    chex.assert_trees_all_close(one, other, rtol=1e-5, atol=1e-5)
-
-
-def assert_runs_the_same(method, channel):
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "channel"), PAIRS)
+def test_simulate_distribute_and_pmap_agree(method, channel):
     tx = METHODS[method](0.01, CHANNELS[channel])
     state, metrics = drive_tx(simulate, tx)
     for other in (gmc_jax.distribute, pmap):
@@ -140,23 +124,6 @@ def assert_runs_the_same(method, channel):
     weights = problems.flat(metrics["params"], leading=2)
     assert np.abs(weights[-1] - weights[0]).max() > 0.01
     np.testing.assert_array_equal(weights, weights[:, :1].repeat(WORKERS, axis=1))
-
-
-@pytest.mark.parametrize(("method", "channel"), TURNS)
-def test_simulate_distribute_and_pmap_agree(method, channel):
-    assert_runs_the_same(method, channel)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("method", METHODS)
-def test_simulate_distribute_and_pmap_agree_on_everything(method, channel):
-    assert_runs_the_same(method, channel)
-
-
-def test_the_turns_meet_every_method_and_every_channel():
-    assert {method for method, _ in TURNS} == set(METHODS)
-    assert {channel for _, channel in TURNS} == set(CHANNELS)
 
 
 GRADIENTS = {
@@ -607,54 +574,3 @@ def test_outside_the_axis_the_error_says_how_to_get_inside(wrapped, caller):
 def test_a_worker_has_no_key_outside_the_axis():
     with pytest.raises(NameError, match="workers"):
         worker_key(jax.random.key(0))
-
-
-# Unrolled.
-
-
-def test_unrolled_gives_the_same_values_as_batched():
-    """Of arguments that differ and that do not, in trees, and of tuples of results."""
-
-    def fn(params, batch, scale):
-        loss, grads = jax.value_and_grad(loss_fn)(params, batch["target"])
-        return {"loss": scale * loss}, grads, scale
-
-    batch = {"target": targets()[0], "unused": jnp.zeros((WORKERS, 0))}
-    arguments = start(), batch, jnp.float32(2)
-
-    def over_workers(fn):
-        return jax.jit(jax.vmap(fn, in_axes=(None, 0, None)))(*arguments)
-
-    close(over_workers(gmc_jax.unrolled(fn)), over_workers(fn))
-
-    own = jax.tree.map(lambda leaf: leaf[3], batch)
-    outside = gmc_jax.unrolled(fn)(start(), own, jnp.float32(2))
-    close(outside, fn(start(), own, jnp.float32(2)))
-
-
-def test_unrolled_runs_the_function_once_a_worker_under_simulate_alone():
-    shapes = set()
-
-    def own_gradient(params, batch):
-        shapes.add(batch.shape)
-        return jax.grad(loss_fn)(params, batch)
-
-    def step(state, batch):
-        grads = gmc_jax.unrolled(own_gradient)(state, batch)
-        mean = jax.tree.map(lambda g: jax.lax.pmean(g, "workers"), grads)
-        return jax.tree.map(lambda w, g: w - 0.01 * g, state, mean), grads
-
-    def calls(train, state):
-        program = train.lower(state, targets()[0]).as_text()
-        return program.count("call @own_gradient")
-
-    train, state = simulate(step, start(), targets()[0])
-    assert calls(train, state) == WORKERS
-    simulated, grads = train(state, targets()[0])
-
-    train, state = gmc_jax.distribute(step, start(), targets()[0])
-    assert calls(train, state) == 1
-    distributed, own = train(state, targets()[0])
-    assert shapes == {(D,)}
-    close(jax.tree.map(np.array, grads), jax.tree.map(np.array, own))
-    close(jax.tree.map(np.array, simulated), jax.tree.map(np.array, distributed))

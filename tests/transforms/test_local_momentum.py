@@ -67,7 +67,7 @@ def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, flo
 
 
 def test_sixteen_bits_remember_in_float32():
-    tx = local_momentum(all_gather(top_k(0.2)), 0.9)
+    tx = local_momentum(all_gather(top_k(0.2)), 0.7)
     params = jnp.zeros(D, jnp.bfloat16)
     _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
     assert states.momentum.dtype == np.float32
