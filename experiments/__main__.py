@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             COMMANDS[command](options)
         except KeyboardInterrupt:
-            raise SystemExit("interrupted; the same command resumes it") from None
+            kept = "the same command resumes it" if command == "run" else "nothing kept"
+            raise SystemExit(f"interrupted; {kept}") from None
         except (ValueError, FileNotFoundError) as error:
             if _is_ours(error):
                 raise SystemExit(f"{type(error).__name__}: {error}") from None

@@ -96,7 +96,10 @@ def _stack(source):
 
 def _from_file(path, name, classes):
     if not path.is_file():
-        raise ValueError(f"`data_file` is {str(path)!r}, and there is no such file.")
+        raise ValueError(
+            f"`data_file` is {str(path)!r}, and there is no such file. Name an .npz "
+            f"file with {_LAYOUT}."
+        )
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"`data_file` is {str(path)!r}, which is no .npz file. Make one with "
@@ -129,6 +132,12 @@ def _split(path, arrays, split, name, classes):
             f"`{split}_labels` of {str(path)!r} holds {wrong[0]}, but the labels of "
             f"{name} are 0 to {classes - 1}. Number them so, or name the data set that "
             "the file holds with `--data`."
+        )
+    if len(labels) >= 1000 and labels.max() < 10 < classes:
+        raise ValueError(
+            f"all {len(labels):,} of `{split}_labels` of {str(path)!r} are below 10, "
+            f"but those of {name} go up to {classes - 1}. Name the data set that the "
+            "file holds, such as `--data cifar10`."
         )
     return Split(images, labels.astype(np.int32))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 
@@ -111,7 +112,25 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {value}.")
-        checks.fraction(fraction=self.fraction)
+        checks.fraction(fraction=self.fraction, ratio=self.ratio)
+        amounts = {
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            **{f"learning_rates {name}": rate for name, rate in self.learning_rates},
+        }
+        for name, value in amounts.items():
+            if not 0 <= value < np.inf:
+                raise ValueError(
+                    f"`{name}` must be finite and at least 0, but is {value}."
+                )
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be at least 0, but is {self.seed}.")
+        if self.backend != "simulate" and (self.seeds_at_once or 1) > 1:
+            raise ValueError(
+                f"`seeds_at_once` is {self.seeds_at_once}, but the backend "
+                f"{self.backend!r} trains one seed at a time. Use 1, or "
+                "`--backend simulate`."
+            )
         for method in self.methods:
             self.optimizer(method, 1, 1)  # Which refuses what it cannot use.
 

@@ -1,18 +1,25 @@
 """Where a result comes from: versions, and the commit of this checkout."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
 
+import jax
 
-def environment() -> dict[str, str | None]:
-    """Versions of what computes, and the commit of this checkout if it is one."""
+
+def environment() -> dict[str, str | int | None]:
+    """What computes: versions, the machine, and the commit if this is a checkout."""
+    device = jax.devices()[0]
     packages = ("gmc_jax", "jax", "jaxlib", "optax", "flax", "numpy")
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
         "commit": _commit(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": f"{device.platform}: {device.device_kind}",
     }
 
 

@@ -156,6 +156,10 @@ METHODS |= {
     f"{name}_{detach}": Method(
         f"{METHODS[name].label}, {detach}", _through(partial(factory, detach=detach))
     )
-    for name, factory in (("def_a", gmc_jax.def_a), ("gmc_plus", gmc_jax.gmc_plus))
+    for name, factory in (
+        ("def_sgd", gmc_jax.def_sgd),
+        ("def_a", gmc_jax.def_a),
+        ("gmc_plus", gmc_jax.gmc_plus),
+    )
     for detach in DETACHMENTS
 }

@@ -5,7 +5,10 @@ warm-up of the sparsity, batch norm where workers are alike and group norm where
 are not, and Dirichlet(0.1) over the labels for those. Reconstructed, since no copy with
 its formulas was at hand: momentum 0.9, the rate of 0.1 that falls epoch by epoch along
 a cosine, 0.1 % of the entries by a sampled threshold, random blocks of 1/64, and how
-CSER spends its budget. The images are augmented as is usual: padded by 4, cropped,
+CSER spends its budget; also that group norm has 8 groups, that one selection is made
+for the whole network, how Dirichlet shares are filled up to equal sizes
+(`partitions.dirichlet`), and that DEF-A is judged at x - mean of e (`def_sgd` is the
+same training judged at x). The images are augmented as is usual: padded by 4, cropped,
 mirrored.
 """
 

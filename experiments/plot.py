@@ -35,7 +35,11 @@ LOOKS = {
 # The same method at several detachments: the darker, the further.
 LOOKS |= {
     f"{name}_{detach}": (to_hex(colormaps[shades](0.3 + 0.65 * detach)), dashes)
-    for name, shades, dashes in (("def_a", "Oranges", "--"), ("gmc_plus", "Blues", "-"))
+    for name, shades, dashes in (
+        ("def_sgd", "Greens", "-."),
+        ("def_a", "Oranges", "--"),
+        ("gmc_plus", "Blues", "-"),
+    )
     for detach in DETACHMENTS
 }
 
@@ -89,7 +93,10 @@ def draw(rows: Sequence[record.Row]) -> Figure:
                 low, high = ([pick(values) for values in seeds] for pick in (min, max))
                 panel.fill_between(where, low, high, color=colour, alpha=0.15, lw=0)
     (losses, _), (accuracies, sent) = panels
-    losses.set(ylabel="training loss", yscale="log")
+    losses.set(ylabel="training loss")
+    seen = [row["loss"] for row in rows if row["kind"] == "evaluation" and row["step"]]
+    if any(0 < loss < np.inf for loss in seen):  # A logarithm wants one to show.
+        losses.set_yscale("log")
     losses.yaxis.set_major_formatter("{x:g}")
     losses.yaxis.set_minor_formatter("{x:g}")
     accuracies.set(ylabel="test accuracy", xlabel="epochs")

@@ -40,14 +40,7 @@ class Program:
           tasks: one for each seed; more than one only on the backend `simulate`.
           config: that the tasks were built from.
 
-        Raises:
-          ValueError: if there are several tasks on another backend.
         """
-        if len(tasks) > 1 and config.backend != "simulate":
-            raise ValueError(
-                f"`seeds_at_once` is {len(tasks)}, but the backend {config.backend!r} "
-                "trains one seed at a time. Use 1, or `--backend simulate`."
-            )
         self._tasks = tasks
         task = tasks[0]
         tx = config.optimizer(method, task.steps, task.steps_per_epoch)

@@ -20,6 +20,7 @@ import gmc_jax
 from experiments import record
 from experiments.methods import METHODS, Messages
 from experiments.quadratic_figures import draw_distances, draw_paths, tail
+from gmc_jax import checks
 
 COMPARED = ("dmsgd", "dgc_unmasked", "dgc", "gmc_server_momentum", "gmc")
 LOGGED = 10  # Every so many steps; the figures show every step.
@@ -37,6 +38,12 @@ class Quadratic:
     """The momentum of every method."""
     results: Path = Path("results")
     """Where a new directory, `quadratic/run-001` or a later number, is made."""
+
+    def __post_init__(self):
+        """Refuses numbers that make no walk."""
+        checks.positive(steps=self.steps)
+        checks.magnitude(learning_rate=self.learning_rate)
+        checks.decay(momentum=self.momentum)
 
 
 class Problem(NamedTuple):
@@ -118,6 +125,7 @@ def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
 
 def main(config: Quadratic) -> None:
     """Runs every method on every problem; leaves a table, two figures and a log."""
+    record.prepare(config.results)
     problems = [problem(2, 1), *(problem(20, s) for s in (1, 5, 10))]
     paths = {p.name: {m: walk(p, m, config) for m in COMPARED} for p in problems}
     distances = {

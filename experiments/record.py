@@ -3,6 +3,10 @@
 import fcntl
 import itertools
 import json
+import math
+import os
+import shlex
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -17,9 +21,10 @@ LOG = "log.jsonl"
 class Record:
     """The rows of one run, in memory and in its log; holds the log's lock while open.
 
-    A row of kind `header` comes first (configuration, versions, commit). A row of kind
-    `evaluation` has a method, a seed, a step and what was measured there; a row of kind
-    `summary` closes a method's training with one seed.
+    A row of kind `header` comes first (command, configuration, versions, commit,
+    device). A row of kind `evaluation` has a method, a seed, a step and what was
+    measured there; a row of kind `summary` closes a method's training with one seed.
+    What is not finite is `null` on disk, since JSON has no word for it, and NaN here.
     """
 
     def __init__(self, path: Path):
@@ -36,7 +41,9 @@ class Record:
             self._file.close()
             raise
         self.rows = read(path)
-        self._truncate()
+        self._ends = _ends(path)
+        if os.path.getsize(path / LOG) > self._length:
+            self._file.truncate(self._length)
 
     def __enter__(self) -> Self:
         """Closes the log at the end of the block."""
@@ -48,8 +55,10 @@ class Record:
 
     def append(self, **row: Any) -> None:
         """Adds a row, on disk before this returns."""
+        line = json.dumps(_finite(row), allow_nan=False) + "\n"
         self.rows.append(row)
-        self._file.write(_line(row))
+        self._ends.append(self._length + len(line.encode()))
+        self._file.write(line)
         self._file.flush()
 
     def rewind(self, method: str, seeds: Collection[int], step: int) -> None:
@@ -61,8 +70,8 @@ class Record:
         if any(taken):
             first = taken.index(True)
             later = zip(self.rows[first:], taken[first:], strict=True)
-            del self.rows[first:]
-            self._truncate()
+            del self.rows[first:], self._ends[first:]
+            self._file.truncate(self._length)
             for row, gone in later:
                 if not gone:
                     self.append(**row)
@@ -83,14 +92,28 @@ class Record:
         seeds = range(config["seed"], config["seed"] + config["seeds"])
         return self.trained.issuperset(itertools.product(config["methods"], seeds))
 
-    def _truncate(self):
-        self._file.truncate(sum(len(_line(row)) for row in self.rows))
+    @property
+    def _length(self) -> int:
+        return self._ends[-1] if self._ends else 0
 
 
 def read(path: Path) -> list[Row]:
-    """The rows in the directory of a run; a line without an end is not one yet."""
+    """The rows in the directory of a run; a line without an end is not one yet.
+
+    Raises:
+      FileNotFoundError: if there is no run in the directory.
+    """
+    if not (path / LOG).is_file():
+        raise FileNotFoundError(
+            f"there is no run in {path}, which would have a file {LOG}. Name the "
+            "directory of a run, such as results/digits-001."
+        )
     with (path / LOG).open() as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+        rows = [json.loads(line) for line in file if line.endswith("\n")]
+    for row in rows:
+        if row["kind"] in ("evaluation", "summary"):
+            row |= {name: math.nan for name, value in row.items() if value is None}
+    return rows
 
 
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
@@ -107,11 +130,13 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
     """
     config = plain(config)
     for path in sorted(results.glob(f"{name}-[0-9]*/{LOG}")):
+        if not any(row.get("config") == config for row in read(path.parent)[:1]):
+            continue
         try:
             record = Record(path.parent)
         except BlockingIOError:
             continue
-        if record.rows and record.rows[0]["config"] == config and not record.finished:
+        if not record.finished:
             if (now := environment()) != record.rows[0]["environment"]:
                 record.append(kind="resumed", environment=now)
             return record
@@ -121,11 +146,38 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
 
 def create(results: Path, name: str, config: Row, **facts: Any) -> Record:
     """Opens the record of a new run, with a header as its first row; as `begin`."""
+    program, *options = sys.orig_argv
+    header = {
+        "kind": "header",
+        "name": name,
+        "command": shlex.join([Path(program).name, *options]),
+        "config": plain(config),
+        "environment": environment(),
+        **facts,
+    }
     record = Record(_new_directory(results, name))
-    config = plain(config)
-    header = {"config": config, "environment": environment(), **facts}
-    record.append(kind="header", name=name, **header)
+    record.append(**header)
     return record
+
+
+def prepare(results: Path) -> None:
+    """Makes the directory of all results, before any work is done for it.
+
+    Raises:
+      ValueError: if it cannot be made, or nothing can be written there.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made ({error.strerror})"
+    else:
+        if os.access(results, os.W_OK | os.X_OK):
+            return
+        problem = "cannot be written to"
+    raise ValueError(
+        f"`results` is {str(results)!r}, a directory that {problem}. Name another one: "
+        "`--results DIRECTORY`."
+    )
 
 
 def plain(row: Row) -> Row:
@@ -140,6 +192,7 @@ def latest(results: Path) -> Path:
       FileNotFoundError: if there is none.
     """
     logs = sorted(results.glob(f"*/{LOG}"), key=lambda log: log.stat().st_mtime)
+    logs = [log for log in logs if read(log.parent)]
     if not logs:
         raise FileNotFoundError(
             f"there are no results in {results}. `python -m experiments` makes some, "
@@ -148,8 +201,18 @@ def latest(results: Path) -> Path:
     return logs[-1].parent
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row) + "\n"
+def _finite(row: Row) -> Row:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def _ends(path: Path) -> list[int]:
+    """Where each line of a log ends, in bytes."""
+    lines = (path / LOG).read_bytes().splitlines(keepends=True)
+    whole = (len(line) for line in lines if line.endswith(b"\n"))
+    return list(itertools.accumulate(whole))
 
 
 def _new_directory(results: Path, name: str) -> Path:

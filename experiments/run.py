@@ -35,21 +35,21 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     Returns:
       The directory of the run.
     """
+    record.prepare(results)
     if config.backend != "simulate":
         backends.mesh(config.workers)
     console = Console()
     seeds = range(config.seed, config.seed + config.seeds)
+    at_once = _at_once(config)
+    config = dataclasses.replace(config, seeds_at_once=at_once)
     task = tasks.build(config, config.seed)
     counts = task.class_counts.tolist()
     console.print(table.class_counts(counts))
     facts = {
-        "device": jax.devices()[0].device_kind,
         "steps": task.steps,
         "steps_per_epoch": task.steps_per_epoch,
         "class_counts": counts,
     }
-    on_cpu = jax.default_backend() == "cpu" or config.backend != "simulate"
-    at_once = config.seeds_at_once or (1 if on_cpu else config.seeds)
     columns = (
         TextColumn("{task.description:20}"),
         BarColumn(),
@@ -77,7 +77,12 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
                 else:
                     train(method, trained, group, config, log, advance)
     shutil.rmtree(log.path / "checkpoints", ignore_errors=True)
-    plot.draw(log.rows).savefig(log.path / "figure.png")
     console.print(table.comparison(log.rows))
+    plot.draw(log.rows).savefig(log.path / "figure.png")
     console.print(f"Log and figure: {log.path}")
     return log.path
+
+
+def _at_once(config: Config) -> int:
+    on_cpu = jax.default_backend() == "cpu" or config.backend != "simulate"
+    return config.seeds_at_once or (1 if on_cpu else config.seeds)

@@ -28,6 +28,10 @@ def main(
     if which in TABLES:
         console.print(paper_tables.beside_ours(which, results))
         return
+    if which and which.isdigit():
+        raise ValueError(
+            f"the tables of the paper are {', '.join(TABLES)}, and there is no {which}."
+        )
     rows = record.read(Path(which) if which else record.latest(results))
     console.print(class_counts(rows[0]["class_counts"]))
     console.print(comparison(rows))

@@ -132,7 +132,13 @@ def build(config: Config, seed: int) -> Task:
 @functools.lru_cache(maxsize=1)  # All seeds and methods of a run share it.
 def _data(name: str, data_file: Path | None, fraction: float) -> Data:
     data = DATA[name](data_file)
-    return data._replace(train=_some(data.train, round(fraction * len(data.train[1]))))
+    images = len(data.train.labels)
+    if round(fraction * images) < 1:
+        raise ValueError(
+            f"`fraction` is {fraction} of {images:,} training images, which is less "
+            "than one. Use more of them."
+        )
+    return data._replace(train=_some(data.train, round(fraction * images)))
 
 
 def _some(split: Split, most: int | None) -> Split:

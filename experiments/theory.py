@@ -27,6 +27,7 @@ from experiments import record, theory_claims
 from experiments.theory_claims import Claim, Plan
 from experiments.theory_figures import draw
 from experiments.theory_walks import MOMENTUM, follow, problem
+from gmc_jax import checks
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Theory:
     results: Path = Path("results")
     """Where a new directory, `theory/run-001` or a later number, is made."""
 
+    def __post_init__(self):
+        """Refuses numbers that make no walk."""
+        checks.positive(steps=self.steps, workers=self.workers, seeds=self.seeds)
+
 
 def main(config: Theory) -> None:
     """Takes all walks; leaves a table, a figure and a log."""
+    record.prepare(config.results)
     plan = theory_claims.plan(config.steps, config.workers)
     walks = {}
     with Progress(transient=True) as progress:

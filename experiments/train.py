@@ -73,7 +73,7 @@ def train(
         if done is not None:
             program.state, seconds = _restore(checkpoints, program.state)
         record.rewind(method, seeds, -1 if done is None else done)
-        models = program.judged()
+        models = None
         for stop in stops:
             if done is not None and stop <= done:
                 continue
@@ -87,14 +87,20 @@ def train(
             models = measure(stop)
             _save(checkpoints, stop, program.state, seconds)
 
-    ended = [row for row in record.rows if row.get("step") == task.steps]
-    for row in ended:
-        if row["method"] != method or row["seed"] not in seeds:
+    ended = {
+        row["seed"]: row
+        for row in record.rows
+        if row["kind"] == "evaluation"
+        and (row["method"], row["step"]) == (method, task.steps)
+    }
+    for seed in seeds:
+        if (method, seed) in record.trained:
             continue
+        row = ended[seed]
         record.append(
             kind="summary",
             method=method,
-            seed=row["seed"],
+            seed=seed,
             step=task.steps,
             learning_rate=config.rate(method),
             loss=row["loss"],
@@ -104,7 +110,7 @@ def train(
             relative_cost=row["relative_cost"],
             seconds=seconds / len(seeds),
         )
-    return models
+    return program.judged() if models is None else models
 
 
 def _save(checkpoints, step, state, seconds):

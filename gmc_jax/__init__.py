@@ -76,3 +76,4 @@ from gmc_jax.transforms.settled import SettledState as SettledState
 from gmc_jax.transforms.settled import settled as settled
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
+from gmc_jax.transforms.widened import widened as widened

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from gmc_jax.core import Channel, Compressor
+
 Number: TypeAlias = object
 """A Python number or an array; tracers are let through, they have no value yet."""
 
@@ -60,7 +62,10 @@ def magnitude(**arguments: Number) -> None:
 
 
 def learning_rate(**arguments: Number) -> None:
-    """Raises unless every argument is a schedule, a finite rate >= 0 or None."""
+    """Raises unless every argument is a schedule or a finite rate >= 0."""
+    for name, value in arguments.items():
+        if value is None:
+            raise TypeError(f"`{name}` must be a number or a schedule, but is None.")
     rates = {name: value for name, value in arguments.items() if not callable(value)}
     for name, value in _concrete(rates).items():
         if not 0 <= value < np.inf:
@@ -68,6 +73,43 @@ def learning_rate(**arguments: Number) -> None:
                 f"`{name}` must be finite and at least 0 (updates are scaled by its "
                 f"negative), but is {value}."
             )
+
+
+def channel(**arguments: object) -> None:
+    """Raises TypeError unless every argument is a channel."""
+    for name, value in arguments.items():
+        if isinstance(value, Compressor):
+            raise TypeError(
+                f"`{name}` must be a channel, but is a compressor. Say how messages "
+                "travel: `all_gather(compressor)`, or `all_reduce(compressor)` for a "
+                "shared one."
+            )
+        if not isinstance(value, Channel):
+            raise TypeError(
+                f"`{name}` must be a channel, such as `exact()` or "
+                f"`all_gather(top_k(0.01))`, but is {value!r}."
+            )
+
+
+def compressor(**arguments: object) -> None:
+    """Raises TypeError unless every argument is a compressor."""
+    for name, value in arguments.items():
+        if not isinstance(value, Compressor):
+            raise TypeError(
+                f"`{name}` must be a compressor, such as `top_k(0.01)`, but is "
+                f"{value!r}."
+            )
+
+
+def one_axis(**arguments: Channel) -> None:
+    """Raises ValueError unless all channels average over the same workers."""
+    names = {name: channel.axis_name for name, channel in arguments.items()}
+    if len(set(names.values())) > 1:
+        raise ValueError(
+            " and ".join(f"`{name}`" for name in names) + " must average over the same "
+            f"workers, but are over the named axes {list(names.values())}. Pass the "
+            "same `axis_name` to all of them."
+        )
 
 
 def floating(tree: object, caller: str) -> None:

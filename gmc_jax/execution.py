@@ -180,7 +180,8 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
         between workers must be an argument, and `worker_key` be called outside of it.
 
     Returns:
-      A function of the same positional arguments and results.
+      A function of the same positional arguments and results, which cannot be
+      differentiated: take the gradient inside, `unrolled(jax.value_and_grad(loss_fn))`.
     """
     traced_once = jax.jit(fn)
 

@@ -65,10 +65,14 @@ class Layout(NamedTuple):
         def mean(leaf: jax.Array, differs: bool) -> jax.Array:
             if not differs:
                 return leaf
-            average = jnp.mean(
-                leaf, axis=0, dtype=jnp.promote_types(leaf.dtype, jnp.float32)
-            )
             if jnp.issubdtype(leaf.dtype, jnp.integer):
+                # Of the differences, as large integers have too many digits for floats.
+                signed = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
+                apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
+                return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
+            wide = jnp.promote_types(leaf.dtype, jnp.float32)
+            average = jnp.mean(leaf, axis=0, dtype=wide)
+            if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)
 
@@ -161,7 +165,8 @@ def layout(
     while True:
         found = _differing_after(step, plan, batch)
         differs = jax.tree.map(lambda old, new: old or new, plan.differs, found)
-        if differs == plan.differs:
+        # Not the trees: a container need not know how to compare itself.
+        if jax.tree.leaves(differs) == jax.tree.leaves(plan.differs):
             return plan
         plan = Layout(workers, axis_name, differs, shapes)
 

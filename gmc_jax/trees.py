@@ -27,13 +27,14 @@ def widen(tree: Tree) -> Tree:
 
 
 def narrow(tree: Tree, like: Tree) -> Tree:
-    """Casts to the dtypes of another tree; what is too large becomes the largest."""
+    """Casts to the dtypes of another tree; finite numbers stay finite."""
 
     def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
         dtype = jnp.result_type(other)
         if jnp.finfo(dtype).bits < jnp.finfo(leaf.dtype).bits:
             limits = jnp.finfo(dtype)
-            leaf = jnp.clip(leaf, limits.min, limits.max)
+            clipped = jnp.clip(leaf, limits.min, limits.max)
+            leaf = jnp.where(jnp.isinf(leaf), leaf, clipped)
         return leaf.astype(dtype)
 
     return jax.tree.map(cast, tree, like)

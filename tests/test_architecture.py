@@ -42,7 +42,7 @@ ROOMS = ["compressors", "channels", "transforms", "methods"]
 SHARED = {
     "compressors": {"selection", "shared"},
     "channels": {"axis", "compressed"},
-    "transforms": {"points", "rates", "widened"},
+    "transforms": {"points", "rates"},
     "methods": set(),
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}

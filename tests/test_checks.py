@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gmc_jax
 from gmc_jax import checks
 
 ACCEPTED = {
@@ -15,7 +16,7 @@ ACCEPTED = {
     checks.proportion: [0, 0.5, 1],
     checks.positive: [1, 7, 2.0, np.int32(3)],
     checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
-    checks.learning_rate: [0, 1e-3, 10.0, None, lambda step: -1.0, jnp.float32(0.1)],
+    checks.learning_rate: [0, 1e-3, 10.0, lambda step: -1.0, jnp.float32(0.1)],
 }
 REFUSED = {
     checks.fraction: [0, -0.1, 1.001, math.nan, math.inf],
@@ -66,3 +67,43 @@ def test_only_floating_leaves_can_be_averaged():
         checks.floating({"a": jnp.ones(2), "n": jnp.ones(2, int)}, "exact")
     with pytest.raises(TypeError, match=r"has dtype complex64"):
         checks.floating(jnp.ones(2, complex), "exact")
+
+
+def test_a_rate_is_needed():
+    with pytest.raises(TypeError, match=r"`learning_rate` .* but is None"):
+        gmc_jax.gmc(None, gmc_jax.exact())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda channel: gmc_jax.gmc(0.1, channel),
+        lambda channel: gmc_jax.dgc(0.1, channel),
+        lambda channel: gmc_jax.dmsgd(0.1, channel),
+        lambda channel: gmc_jax.counted(channel),
+        lambda channel: gmc_jax.cser(0.1, channel, gmc_jax.exact(), period=2),
+        lambda channel: gmc_jax.dist_ef_sgdm(0.1, gmc_jax.exact(), channel),
+        lambda channel: gmc_jax.join_channels([gmc_jax.exact(), channel], [3]),
+    ],
+)
+def test_what_is_no_channel_is_said_to_be_none(factory):
+    with pytest.raises(TypeError, match=r"channel.* is a compressor.*all_gather\("):
+        factory(gmc_jax.top_k(0.1))
+    with pytest.raises(TypeError, match=r"channel.* such as `exact\(\)`"):
+        factory(gmc_jax.exact)
+
+
+@pytest.mark.parametrize("factory", [gmc_jax.all_gather, gmc_jax.all_reduce])
+def test_what_is_no_compressor_is_said_to_be_none(factory):
+    with pytest.raises(TypeError, match="`compressor` must be a compressor"):
+        factory(gmc_jax.exact())
+
+
+def test_two_channels_of_a_method_are_over_the_same_workers():
+    here, there = gmc_jax.exact(), gmc_jax.exact(axis_name="hosts")
+    for factory in (
+        lambda: gmc_jax.cser(0.1, here, there, period=2),
+        lambda: gmc_jax.dist_ef_sgdm(0.1, here, there),
+    ):
+        with pytest.raises(ValueError, match=r"same workers.*\['workers', 'hosts'\]"):
+            factory()

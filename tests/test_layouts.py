@@ -452,3 +452,26 @@ def test_an_average_keeps_the_dtype(dtype, values, expected):
     assert average.dtype == dtype
     assert average.shape == ()
     assert float(average) == expected
+
+
+@jax.tree_util.register_pytree_node_class
+class Incomparable:
+    """A container that is equal to none but itself."""
+
+    def __init__(self, leaf):
+        self.leaf = leaf
+
+    def tree_flatten(self):
+        return (self.leaf,), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, leaves):
+        return cls(*leaves)
+
+
+def test_containers_need_not_know_how_to_compare_themselves():
+    def step(state, batch):
+        return Incomparable(state.leaf + batch), None
+
+    plan = layout(step, Incomparable(jnp.zeros(3)), jnp.ones((2, 3)), 2)
+    assert plan.differs.leaf is True

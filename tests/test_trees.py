@@ -90,3 +90,10 @@ def test_nodes_of_a_type_are_found_in_order_the_outermost_only():
     tree = [(1, 2), {"a": (3, (4, 5))}, None, [6]]
     assert trees.find(tree, tuple) == [(1, 2), (3, (4, 5))]
     assert trees.find(tree, str) == []
+
+
+def test_narrowing_keeps_finite_numbers_finite_and_others_as_they_are():
+    wide = jnp.array([1e30, -1e30, jnp.inf, -jnp.inf, jnp.nan, 1.5])
+    narrowed = trees.narrow(wide, jnp.zeros(6, jnp.float16))
+    expected = [65504, -65504, np.inf, -np.inf, np.nan, 1.5]
+    np.testing.assert_array_equal(narrowed, np.array(expected, np.float16))

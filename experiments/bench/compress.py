@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,9 @@ import numpy as np
 from jax import lax
 
 import gmc_jax
+from experiments import record
 from experiments.bench.timing import Bar, Candidate, report, take_turns
+from gmc_jax import checks
 
 PASS = "u + g"
 PLAIN = "plain lax.top_k"
@@ -49,12 +52,18 @@ class Compress:
     results: Path = Path("results")
     """Where a new directory, `bench/compress-001` or a later number, is made."""
 
+    def __post_init__(self):
+        """Refuses numbers that make no benchmark."""
+        checks.positive(d=self.d, repeats=self.repeats)
+        checks.fraction(ratio=self.ratio)
+
 
 def main_compress(config: Compress) -> None:
     """Times all candidates in turns; prints and logs medians, ratios and bars."""
+    record.prepare(config.results)
     chosen = candidates(config.d, config.ratio)
     if TORCH not in chosen:
-        print("PyTorch is not installed: its row and its bar are left out.")
+        print("PyTorch for this device is not installed: its row and bar are left out.")
     medians = take_turns(chosen, config.repeats)
     torch = importlib.metadata.version("torch") if TORCH in chosen else None
     settings = asdict(config) | {"results": str(config.results), "torch": torch}
@@ -75,7 +84,10 @@ def candidates(d: int, ratio: float) -> dict[str, Candidate]:
     }
     chosen = {name: _jax(encode, g) for name, encode in encoders.items()}
     if importlib.util.find_spec("torch"):
-        chosen[TORCH] = _torch(s, g)
+        torch = importlib.import_module("torch")
+        on_gpu = jax.default_backend() == "gpu"
+        if torch.cuda.is_available() or not on_gpu:
+            chosen[TORCH] = _torch(torch, "cuda" if on_gpu else "cpu", s, g)
     return chosen
 
 
@@ -105,9 +117,8 @@ def _plain_top_k(s: int, key: jax.Array, x: jax.Array):
     return (values, places), x.at[places].add(-values, unique_indices=True)
 
 
-def _torch(s: int, g: np.ndarray) -> Candidate:
-    torch = importlib.import_module("torch")
-    gradient = torch.from_numpy(g)
+def _torch(torch: ModuleType, device: str, s: int, g: np.ndarray) -> Candidate:
+    gradient = torch.from_numpy(g).to(device)
     u = torch.zeros_like(gradient)
 
     def once():
@@ -115,6 +126,8 @@ def _torch(s: int, g: np.ndarray) -> Candidate:
         _, places = torch.topk(u.abs(), s, sorted=False)
         values = u[places]
         u[places] = 0
+        if device == "cuda":
+            torch.cuda.synchronize()
         return values, places
 
     return once

@@ -16,8 +16,10 @@ import numpy as np
 import optax
 
 import gmc_jax
+from experiments import record
 from experiments.bench.timing import Bar, Candidate, report, take_turns
 from experiments.models import MODELS
+from gmc_jax import checks
 
 State: TypeAlias = Any
 Batch: TypeAlias = Any
@@ -28,6 +30,8 @@ RATE = 0.01
 SGD = "SGD, one batch"
 UNROLLED = "GMC, unrolled"
 BATCHED = "GMC, batched by vmap"
+GRADIENTS = "gradients alone, unrolled"
+GRADIENTS_BATCHED = "gradients alone, batched"
 
 BARS = (Bar(UNROLLED, SGD, most=2),)
 
@@ -51,16 +55,27 @@ class Simulate:
     results: Path = Path("results")
     """Where a new directory, `bench/simulate-001` or a later number, is made."""
 
+    def __post_init__(self):
+        """Refuses numbers that make no benchmark."""
+        checks.positive(
+            workers=self.workers,
+            batch_size=self.batch_size,
+            image_size=self.image_size,
+            repeats=self.repeats,
+        )
+        checks.fraction(ratio=self.ratio)
+
 
 def main_simulate(config: Simulate) -> None:
     """Times all candidates in turns; prints and logs medians, ratios and bars."""
+    record.prepare(config.results)
     medians = take_turns(candidates(config), config.repeats)
     settings = asdict(config) | {"results": str(config.results)}
     report(config.results, "simulate", settings, medians, BARS)
 
 
 def candidates(config: Simulate) -> dict[str, Candidate]:
-    """Each takes one step and returns the loss, of each worker or of the one batch."""
+    """Each takes a step, or its gradients alone, and returns the loss or losses."""
     draw = np.random.default_rng(0)
     shape = (config.workers, config.batch_size)
     pixels = (config.image_size, config.image_size, 3)
@@ -93,7 +108,19 @@ def candidates(config: Simulate) -> dict[str, Candidate]:
         SGD: _candidate(plain, state, together),
         UNROLLED: _candidate(*simulated(gmc_jax.unrolled(gradient)), batch),
         BATCHED: _candidate(*simulated(gradient), batch),
+        GRADIENTS: _candidate(_alone(gmc_jax.unrolled(gradient)), params, batch),
+        GRADIENTS_BATCHED: _candidate(_alone(gradient), params, batch),
     }
+
+
+def _alone(gradient: Callable):
+    """All workers' losses and gradients, and nothing done with them."""
+
+    @jax.jit
+    def step(params, batch):
+        return params, jax.vmap(gradient, in_axes=(None, 0))(params, batch)
+
+    return step
 
 
 def _step(tx: optax.GradientTransformation, gradient: Callable):

@@ -7,15 +7,12 @@ there. Before its turn there is a pause, in which the threads that others left s
 go to sleep.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -101,7 +98,7 @@ def report(
             bar.required,
             "yes" if bar.met(medians) else "NO",
         )
-    with record.create(path / "bench", name, config, machine=_machine()) as log:
+    with record.create(path / "bench", name, config) as log:
         for candidate, seconds in medians.items():
             log.append(kind="summary", method=candidate, milliseconds=1000 * seconds)
         for bar in bars:
@@ -116,12 +113,3 @@ def report(
     console.print(times)
     console.print(ratios)
     console.print(f"Log: {log.path}")
-
-
-def _machine() -> record.Row:
-    device = jax.devices()[0]
-    return {
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "device": f"{device.platform}: {device.device_kind}",
-    }

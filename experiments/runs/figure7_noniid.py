@@ -5,7 +5,9 @@ Momentum on the server (Algorithm 3) and the learning rate inside the residual
 not known; those of Tables 1 and 2 are used.
 
 Command: python -m experiments run figure7_noniid
+
 Time: not yet run; for an accelerator
+
 Expect: in the paper GMC ahead of both, most of all with few labels a worker.
 """
 

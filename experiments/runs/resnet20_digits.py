@@ -5,7 +5,9 @@ and ratio, on images small enough for a CPU. It is not the paper's experiment: t
 is on CIFAR-10, for 200 epochs.
 
 Command: python -m experiments run resnet20_digits
+
 Time: 2 minutes on 2 CPU cores, half of them compiling
+
 Expect: 98.5 % of test accuracy dense and 97.5 % with GMC, which sends 499 times fewer
 bytes, give or take 1 %. RCC 0.87 %.
 """

@@ -3,7 +3,9 @@
 The setting of `small_vit` for five epochs. With `--partition iid`, workers are alike.
 
 Command: python -m experiments run small_figure7
+
 Time: not yet run; by `small_vit`, half an hour on 2 CPU cores
+
 Expect: in the paper GMC is ahead of both, most of all with few labels a worker.
 """
 

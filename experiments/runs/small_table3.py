@@ -4,7 +4,9 @@ DEF-A and GMC+ with five values of lambda and blocks of 1/64, as in the paper, b
 small transformer on CIFAR-10 for three epochs, one seed. Workers are alike.
 
 Command: python -m experiments run small_table3
+
 Time: not yet run; by `small_vit`, under an hour on 2 CPU cores
+
 Expect: in the paper both nearly fail with lambda 0, and GMC+ is ahead from 0.3 on.
 """
 

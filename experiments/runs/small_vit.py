@@ -5,7 +5,9 @@ Scaled down from the paper's Table 2: ten epochs in place of 200, one seed, a ne
 momentum SGD for comparison.
 
 Command: python -m experiments run small_vit
+
 Time: 90 minutes on 2 CPU cores that were busy with other work too
+
 Expect: dense 58.6 % of test accuracy, DGC 57.2 %, GMC 56.5 %, DEF-A 49.2 %, DGC with
 masking 48.1 %, CSER 46.6 %; RCC 8.4 to 8.6 %, CSER 6.9 %.
 """

@@ -3,7 +3,9 @@
 Twelve epochs are 4,680 steps, and a message holds 320 of 319,402 entries.
 
 Command: python -m experiments run small_vit_sparse
+
 Time: not yet run; by `small_vit`, one to two hours on 2 CPU cores
+
 Expect: not known yet.
 """
 

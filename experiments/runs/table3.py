@@ -5,7 +5,9 @@ alike. Its runs with lambda 0.3 and 0.5 are a line of Table 4 too. What of the s
 is reconstructed: `experiments/paper.py`.
 
 Command: python -m experiments run table3
+
 Time: not yet run; for an accelerator
+
 Expect: in the paper both nearly fail with lambda 0; DEF-A is best at 0.3 with 66.4 %,
 GMC+ at 0.5 with 67.9 %.
 """

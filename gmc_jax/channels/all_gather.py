@@ -42,7 +42,7 @@ def all_gather(
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
-      No array of K times the size of the tree is ever made.
+      Nothing is ever made that is larger than K messages, or than the tree.
     """
 
     def exchange(messages: Tree) -> Tree:

@@ -3,6 +3,7 @@
 import jax
 from jax import lax
 
+from gmc_jax import checks
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor, Tree
 from gmc_jax.trees import widen
@@ -39,6 +40,7 @@ def all_reduce(
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
     """
+    checks.compressor(compressor=compressor)
     if not compressor.shared:
         raise ValueError(
             "`all_reduce` adds messages without decoding them, so every worker must "

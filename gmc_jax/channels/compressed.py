@@ -50,6 +50,7 @@ def compressed(
       alike: whether all workers hold the same tree and encode it alike, each of them
         for all: then no index of the worker is folded in, and one message is the mean.
     """
+    checks.compressor(compressor=compressor)
 
     def init(params):
         del params
@@ -81,12 +82,11 @@ def compressed(
         }
         lost = {leaf: rest for leaf, (_, rest) in encoded.items()}
 
+        def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
+            return leaf.astype(accumulator_dtype(jnp.result_type(like)))
+
         def as_accumulated(vectors: dict[int, jax.Array]) -> Tree:
-            return jax.tree.map(
-                lambda leaf, like: leaf.astype(accumulator_dtype(like.dtype)),
-                restore(vectors),
-                tree,
-            )
+            return jax.tree.map(cast, restore(vectors), tree)
 
         state = CompressedState(state.step + 1)
         return as_accumulated(means), as_accumulated(lost), state

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 
 
@@ -44,9 +45,13 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
     Returns:
       The channel, with `CountedState` around its state.
 
+    Raises:
+      TypeError: if `channel` is no channel.
+
     Guarantees:
       `mean` and `lost` are those of the channel. Counts are exact up to 2^64.
     """
+    checks.channel(channel=channel)
 
     def init(params):
         indexed = channel.entries(params) is None
@@ -62,15 +67,19 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         mean, lost, inner = channel.average(tree, state.inner)
         entries = channel.entries(tree)
         if entries is None:
-            sent = jax.tree.map(lambda leaf, rest: leaf != rest, tree, lost)
+            sent = jax.tree.map(_sent, tree, lost)
             up, down = _support(state.up, sent), _support(state.down, mean)
         else:
             up, down = _add(state.up, entries), _add(state.down, entries)
-        sizes = 0 if extra else sum(leaf.size for leaf in jax.tree.leaves(tree))
+        sizes = 0 if extra else sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
         counts = CountedState(up, down, _add(state.dense, sizes), state.indexed, inner)
         return mean, lost, counts
 
     return Channel(init, average, channel.bits, channel.axis_name, channel.entries)
+
+
+def _sent(leaf: jax.Array, rest: jax.Array) -> jax.Array:
+    return (leaf != rest) & ~(jnp.isnan(leaf) & jnp.isnan(rest))
 
 
 def _support(count: jax.Array, tree: Tree) -> jax.Array:

@@ -78,6 +78,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       training).
     """
     channels, boundaries = tuple(channels), tuple(boundaries)
+    checks.channel(**{f"channels[{i}]": one for i, one in enumerate(channels)})
     checks.positive(**{f"boundaries[{i}]": at for i, at in enumerate(boundaries)})
     _check_stretches(channels, boundaries)
 

@@ -25,7 +25,8 @@ SPARSE = 8
 
 def kept(ratio: float, d: int) -> int:
     """How many of d coordinates a ratio keeps: max(1, ceil(ratio * d))."""
-    return max(1, math.ceil(ratio * d))
+    # As a Python float, whose product has enough digits whatever the ratio came as.
+    return min(max(1, math.ceil(float(ratio) * d)), max(1, d))
 
 
 def magnitude_bits(x: jax.Array) -> jax.Array:

@@ -74,6 +74,8 @@ def dist_ef_sgdm(
       Zheng, Huang and Kwok, "Communication-Efficient Distributed Blockwise Momentum SGD
       with Error-Feedback", NeurIPS 2019; read from code, not from the paper.
     """
+    checks.channel(channel=channel, server_channel=server_channel)
+    checks.one_axis(channel=channel, server_channel=server_channel)
     checks.decay(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(

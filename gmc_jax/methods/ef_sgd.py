@@ -5,6 +5,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
+from gmc_jax.transforms.widened import widened
 
 
 def ef_sgd(
@@ -40,5 +41,5 @@ def ef_sgd(
     """
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        optax.scale_by_learning_rate(learning_rate), error_feedback(channel)
+        widened(optax.scale_by_learning_rate(learning_rate)), error_feedback(channel)
     )

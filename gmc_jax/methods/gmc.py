@@ -22,8 +22,13 @@ def gmc(
 
     The rate that divides the momentum is the current one, lr_t, which makes the exact
     channel heavy ball under any schedule. The published formula was not at hand; this
-    is the reading under which the paper's appendix is consistent. Weight decay belongs
-    in front, as part of g_k: `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
+    is the reading under which the paper's appendix is consistent. It suits rates that
+    fall: as they do, momentum grows in units of gradients, and where a rate jumps up
+    again (a warm restart) what is still owed of it is sent at the new rate, a large
+    step. For such schedules, `chain(global_momentum(error_feedback(channel), momentum),
+    scale_by_learning_rate(schedule))` keeps the buffer of `optax.trace`. Weight decay
+    belongs in front, as part of g_k:
+    `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
@@ -44,7 +49,8 @@ def gmc(
 
     Guarantees:
       Through `exact()` it is momentum SGD on the mean gradient: heavy ball under any
-      schedule, `optax.sgd(learning_rate, momentum)` at a constant rate.
+      schedule that is not 0 (where it is, momentum starts again), and
+      `optax.sgd(learning_rate, momentum)` at a constant rate.
       At a constant rate, for any compressor, with b the momentum, z_t =
       (w_t - b w_{t-1} - lr mean of e_{t,k}) / (1 - b) moves by -lr / (1 - b) times the
       mean gradient.
@@ -56,6 +62,7 @@ def gmc(
       Communication in Distributed Learning", arXiv:1905.12948.
     """
     checks.decay(momentum=momentum)
+    checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         global_momentum(error_feedback(channel), momentum, learning_rate),
         optax.scale_by_learning_rate(learning_rate),

@@ -67,6 +67,7 @@ def gmc_plus(
       Communication in Distributed Learning", arXiv:1905.12948.
     """
     checks.decay(momentum=momentum)
+    checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         global_momentum(
             detached(error_feedback(channel), detach, learning_rate),

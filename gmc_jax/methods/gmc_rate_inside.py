@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
+from gmc_jax.transforms.widened import widened
 
 
 def gmc_rate_inside(
@@ -50,6 +51,6 @@ def gmc_rate_inside(
     checks.decay(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        optax.scale_by_learning_rate(learning_rate),
+        widened(optax.scale_by_learning_rate(learning_rate)),
         global_momentum(error_feedback(channel), momentum),
     )

@@ -45,6 +45,7 @@ def gmc_server_momentum(
       Algorithm 3, in the appendix of Shi et al., arXiv:1905.12948.
     """
     checks.decay(momentum=momentum)
+    checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         error_feedback(channel),
         global_momentum(optax.identity(), momentum, learning_rate),

@@ -1,21 +1,29 @@
 """Averaging over workers as an optax transformation."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.transforms.error_feedback import average_as
 
 
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's updates by the channel's average of them.
 
-    What a lossy channel loses is lost for good; see `error_feedback`.
+    What a lossy channel loses is lost for good; see `error_feedback`. Values travel in
+    the dtypes of the parameters, or of the updates where the update is called without
+    parameters.
 
     Args:
       channel: what averages.
 
     Returns:
       A transformation in any units, whose state is the channel's.
+
+    Raises:
+      TypeError: if `channel` is no channel.
 
     Example:
       Momentum SGD on the mean gradient:
@@ -28,14 +36,19 @@ def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     Guarantees:
       Updates keep their dtypes.
     """
+    checks.channel(channel=channel)
 
     def init(params):
         return channel.init(params)
 
     def update(updates, state, params=None, **extra_args):
-        del params, extra_args
-        mean, _, state = channel.average(updates, state)
-        mean = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), mean, updates)
-        return mean, state
+        del extra_args
+        like = updates if params is None else params
+        mean, _, state = average_as(channel, updates, state, like)
+
+        def as_given(leaf: jax.Array, update: jax.Array) -> jax.Array:
+            return leaf.astype(jnp.result_type(update))
+
+        return jax.tree.map(as_given, mean, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)

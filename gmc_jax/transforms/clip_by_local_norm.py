@@ -66,13 +66,17 @@ def clip_by_local_norm(
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
         limit = max_norm / math.sqrt(workers_on(axis_name, "clip_by_local_norm"))
-        norm = optax.tree.norm(widen(updates))
+        wide = widen(updates)
+        # Of numbers up to 1, since the squares of large ones are infinite.
+        leaves = jax.tree.leaves(wide)
+        largest = [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]
+        most = jnp.max(jnp.array(largest), initial=0)
+        unit = jnp.where(most == 0, 1, most)
+        norm = optax.tree.norm(jax.tree.map(lambda leaf: leaf / unit, wide))
         # Not the minimum with 1: it would hide that a norm is NaN.
-        factor = jnp.where(norm <= limit, 1, limit / norm)
+        factor = jnp.where(norm * unit <= limit, 1, limit / unit / norm)
         clipped = jax.tree.map(
-            lambda leaf, like: (leaf * factor).astype(like.dtype),
-            widen(updates),
-            updates,
+            lambda leaf, like: (leaf * factor).astype(like.dtype), wide, updates
         )
         return clipped, state
 

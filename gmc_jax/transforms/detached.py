@@ -65,7 +65,8 @@ def detached(
       Sparsification", ICML 2022; Algorithm 2 of Shi et al., arXiv:1905.12948.
     """
     checks.proportion(detach=detach)
-    checks.learning_rate(learning_rate=learning_rate)
+    if learning_rate is not None:
+        checks.learning_rate(learning_rate=learning_rate)
     inner = optax.with_extra_args_support(inner)
 
     def scale_at(step: jax.Array) -> jax.Array:
@@ -107,4 +108,11 @@ def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
         point = leaf + scale.astype(residual.dtype) * residual
         return point.astype(jnp.result_type(leaf))
 
-    return jax.tree.map(move, params, feedback.residual)
+    try:
+        return jax.tree.map(move, params, feedback.residual)
+    except ValueError as error:
+        raise ValueError(
+            "the residual does not have the structure of `params`, along which it is "
+            "to move them. Leave out what changes the structure of the parameters on "
+            "their way to `error_feedback`, such as `optax.flatten`."
+        ) from error

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.trees import narrow, widen, zeros_to_accumulate
 
@@ -39,7 +40,11 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     Returns:
       A transformation in any units, with `ErrorFeedbackState`. Its updates are those of
-      all workers' average, in float32 for 16-bit trees.
+      all workers' average, in float32 for 16-bit trees (an optimizer of optax behind it
+      then wants to be `widened`).
+
+    Raises:
+      TypeError: if `channel` is no channel.
 
     Guarantees:
       The mean over workers of residual + out grows by the mean of u_k at each step: no
@@ -50,6 +55,7 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
       Jaggi, "Sparsified SGD with Memory", 2018; Karimireddy et al., "Error Feedback
       Fixes SignSGD", 2019.
     """
+    checks.channel(channel=channel)
 
     def init(params):
         return ErrorFeedbackState(zeros_to_accumulate(params), channel.init(params))
@@ -75,6 +81,7 @@ def average_as(
     channel: Channel, tree: Tree, state: Tree, like: Tree
 ) -> tuple[Tree, Tree, Tree]:
     """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
+    checks.floating(tree, "error_feedback")
     sent = narrow(tree, like)
     mean, lost, state = channel.average(sent, state)
     return mean, jax.tree.map(_with_rounding, lost, tree, sent), state

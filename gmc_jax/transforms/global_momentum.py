@@ -62,7 +62,8 @@ def global_momentum(
       Where `inner` returns the same on all workers, momentum is the same bit for bit.
     """
     checks.decay(decay=decay)
-    checks.learning_rate(learning_rate=learning_rate)
+    if learning_rate is not None:
+        checks.learning_rate(learning_rate=learning_rate)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

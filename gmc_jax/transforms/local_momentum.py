@@ -65,6 +65,7 @@ def local_momentum(
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, Algorithm 1 and section 3.2.
     """
+    checks.channel(channel=channel)
     checks.decay(decay=decay)
 
     def init(params):

@@ -82,6 +82,8 @@ def partial_sync(
       Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
       Error Reset", NeurIPS 2020.
     """
+    checks.channel(channel=channel, reset_channel=reset_channel)
+    checks.one_axis(channel=channel, reset_channel=reset_channel)
     checks.positive(period=period)
 
     def init(params):

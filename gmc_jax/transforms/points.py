@@ -1,28 +1,11 @@
 """Where the next gradient is taken, and where the model is judged."""
 
-from typing import Protocol, runtime_checkable
+import inspect
+
+import jax
 
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
-from gmc_jax.trees import find
-
-
-@runtime_checkable
-class Displaced(Protocol):
-    """A state whose method takes its gradient away from the parameters."""
-
-    def query(self, params: Tree) -> Tree:
-        """The point to take the next gradient at."""
-        ...
-
-
-@runtime_checkable
-class Judged(Protocol):
-    """A state whose method is judged away from the mean of the parameters."""
-
-    def evaluate(self, params: Tree) -> Tree:
-        """The point to judge, from parameters and a state averaged over workers."""
-        ...
 
 
 def query(opt_state: Tree, params: Tree) -> Tree:
@@ -30,8 +13,9 @@ def query(opt_state: Tree, params: Tree) -> Tree:
 
     Call it in the step of one worker, in place of the parameters:
     `jax.value_and_grad(loss_fn)(gmc_jax.query(opt_state, params), batch)`. States that
-    move the point are found by type inside any chain or wrapper of optax; without one
-    the parameters themselves come back, so the loop never knows the method.
+    move the point are those whose class has a method `query(params)`; they are found
+    inside any chain or wrapper of optax that keeps the structure of the parameters.
+    Without one the parameters themselves come back, so the loop never knows the method.
 
     Args:
       opt_state: one worker's state of any optax transformation.
@@ -40,13 +24,15 @@ def query(opt_state: Tree, params: Tree) -> Tree:
     Returns:
       The point, in the structure, shapes and dtypes of the parameters.
     """
-    for state in find(opt_state, Displaced):
+    for state in _with_method(opt_state, "query"):
         params = state.query(params)
     return params
 
 
 def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
     """Where the model is to be judged, outside the axis.
+
+    States that move the point are those whose class has a method `evaluate(params)`.
 
     Args:
       opt_state: the state as it is kept between steps, its differing leaves with a
@@ -63,8 +49,8 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
         differ in different leaves (`Layout.of` then picks the part).
     """
     params = average_workers(params, layout)
-    if find(opt_state, Judged):
-        for state in find(average_workers(opt_state, layout), Judged):
+    if _with_method(opt_state, "evaluate"):
+        for state in _with_method(average_workers(opt_state, layout), "evaluate"):
             params = state.evaluate(params)
     return params
 
@@ -84,3 +70,16 @@ def average_workers(tree: Tree, layout: Layout) -> Tree:
       ValueError: as `evaluate`.
     """
     return layout.average(tree)
+
+
+def _with_method(opt_state: Tree, name: str) -> list:
+    """The states with a method of this name, in order, outermost only.
+
+    Parameters are mirrored inside, and attention has some that are called `query`: a
+    field of that name is none.
+    """
+
+    def has(node: Tree) -> bool:
+        return inspect.isfunction(inspect.getattr_static(type(node), name, None))
+
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=has) if has(node)]

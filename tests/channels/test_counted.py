@@ -90,3 +90,10 @@ def test_counts_pass_32_bits():
     _, _, state = average(channel, trees, state)
     assert number(state.up).tolist() == [2**32 + 6] * 2
     assert number(state.dense).tolist() == [2**32 + 6] * 2
+
+
+def test_of_what_is_not_a_number_no_more_counts_than_is_sent():
+    """NaN is not equal to itself, but what is lost is not sent."""
+    trees = np.full((2, 50), np.nan, np.float32)
+    _, _, state = average(counted(all_gather(top_k(0.1))), trees)
+    assert (number(state.up) <= 5).all()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmc_jax import top_k
+from gmc_jax.compressors import selection
 
 KEY = jax.random.key(0)
 
@@ -105,3 +106,16 @@ def test_a_nan_is_sent_and_is_seen_in_what_is_lost():
     assert message.indices.tolist() == [1]
     assert np.isnan(message.values).all()
     assert np.isnan(lost).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "d", "s"),
+    [
+        (jnp.float32(0.5), 10, 5),
+        (np.float32(1), 2**24 + 3, 2**24 + 3),
+        (np.float16(0.01), 100_000, 1001),
+        (1e-9, 10, 1),
+    ],
+)
+def test_a_ratio_may_be_an_array_of_any_precision(ratio, d, s):
+    assert selection.kept(ratio, d) == s

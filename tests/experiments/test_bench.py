@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import numpy as np
 import pytest
 
@@ -83,10 +84,10 @@ def test_compress_prints_and_logs_every_row_and_every_bar(tmp_path, capsys):
     names = list(compress.candidates(10, 0.1))
     for name in names:
         assert f"│ {name} " in printed
-    absent = "PyTorch is not installed" in printed
+    absent = "PyTorch for this device is not installed" in printed
     assert absent == (compress.TORCH not in names)
     header, *rows = record.read(tmp_path / "bench" / "compress-001")
-    assert header["machine"]["processors"]
+    assert header["environment"]["processors"]
     assert [row["method"] for row in rows if row["kind"] == "summary"] == names
     bars = [row for row in rows if row["kind"] == "bar"]
     assert len(bars) == len(compress.BARS) - absent
@@ -109,9 +110,20 @@ def test_all_simulated_candidates_start_alike_and_the_runs_of_gmc_stay_alike():
 
 
 def test_the_simulated_candidates_train():
-    for candidate in simulate.candidates(SMALL).values():
-        losses = [np.mean(candidate()) for _ in range(20)]
+    chosen = simulate.candidates(SMALL)
+    for name in (simulate.SGD, simulate.UNROLLED, simulate.BATCHED):
+        losses = [np.mean(chosen[name]()) for _ in range(20)]
         assert losses[-1] < losses[0]
+
+
+def test_the_gradients_alone_are_those_of_the_first_step():
+    chosen = simulate.candidates(SMALL)
+    losses, grads = chosen[simulate.GRADIENTS]()
+    batched_losses, batched = chosen[simulate.GRADIENTS_BATCHED]()
+
+    np.testing.assert_allclose(losses, chosen[simulate.UNROLLED](), rtol=1e-5)
+    np.testing.assert_allclose(losses, batched_losses, rtol=1e-5)
+    chex.assert_trees_all_close(grads, batched, rtol=1e-4, atol=1e-5)
 
 
 def test_simulate_prints_every_row_and_its_bar(tmp_path, capsys):
@@ -121,4 +133,4 @@ def test_simulate_prints_every_row_and_its_bar(tmp_path, capsys):
     for name in simulate.candidates(SMALL):
         assert f"│ {name} " in printed
     assert "at most 2" in printed
-    assert len(record.read(tmp_path / "bench" / "simulate-001")) == 5
+    assert len(record.read(tmp_path / "bench" / "simulate-001")) == 7

@@ -220,6 +220,17 @@ def test_labels_up_to_99_are_of_cifar100(tmp_path):
         cifar10(path)
 
 
+def test_a_file_of_cifar10_is_not_taken_for_cifar100(tmp_path):
+    arrays = made_up(10)
+    for array in ("train_images", "train_labels"):
+        arrays[array] = np.repeat(arrays[array], 50, axis=0)
+    path = saved(tmp_path, **arrays)
+
+    assert len(cifar10(path).train.labels) == 1000
+    with pytest.raises(ValueError, match=r"1,000 of `train_labels` .* below 10"):
+        cifar100(path)
+
+
 def test_a_damaged_file_is_an_error(tmp_path):
     path = saved(tmp_path, **made_up(10))
     data = bytearray(path.read_bytes())

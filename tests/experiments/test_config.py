@@ -24,11 +24,20 @@ from experiments.config import Config
         ("seeds", 0, "`seeds` must be at least 1, but is 0"),
         ("fraction", 0.0, r"`fraction` .* \(0, 1\], but is 0.0"),
         ("ratio", 1.5, r"`ratio` .* \(0, 1\], but is 1.5"),
+        ("learning_rate", -1.0, "`learning_rate` must be finite .*, but is -1.0"),
+        ("learning_rates", (("gmc", np.nan),), "`learning_rates gmc` .* but is nan"),
+        ("weight_decay", np.inf, "`weight_decay` must be finite .* but is inf"),
+        ("seed", -1, "`seed` must be at least 0, but is -1"),
     ],
 )
 def test_what_makes_no_run_is_an_error(field, value, message):
     with pytest.raises(ValueError, match=message):
         Config(**{field: value})
+
+
+def test_several_seeds_at_once_need_one_device():
+    with pytest.raises(ValueError, match=r"`seeds_at_once` is 2, but .* 'pmap'"):
+        Config(backend="pmap", seeds_at_once=2)
 
 
 def test_a_method_may_have_a_rate_of_its_own():

@@ -65,6 +65,10 @@ def test_all_commands_are_listed(capsys):
         (["run", "digits", "--alpha", "-1"], "`alpha` .* but is -1"),
         (["run", "digits", "--backend", "pmap", "--workers", "9"], "`workers` is 9"),
         (["table", "--results", "/nowhere"], "no results in /nowhere"),
+        (["table", "5"], "tables of the paper are 1, 2, 3, 4, and there is no 5"),
+        (["table", "/nowhere"], "no run in /nowhere"),
+        (["plot", "/nowhere"], "no run in /nowhere"),
+        (["run", "digits", "--results", "/dev/null"], "`results` is '/dev/null'"),
     ],
 )
 def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
@@ -73,11 +77,21 @@ def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
         main(arguments)
 
 
-def test_an_unknown_method_is_an_error_with_the_known_ones(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digits", "--method", "sgd"], "`methods` names 'sgd'"),
+        (["theory", "--seeds", "0"], "`seeds` counts something"),
+        (["quadratic", "--steps", "0"], "`steps` counts something"),
+        (["bench", "compress", "--d", "-5"], "`d` counts something"),
+        (["bench", "simulate", "--repeats", "0"], "`repeats` counts something"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_an_error(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        main(["run", "digits", "--method", "sgd"])
+        main(arguments)
 
-    assert "`methods` names 'sgd'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_error_of_others_keeps_its_traceback(monkeypatch):
@@ -87,14 +101,18 @@ def test_an_error_of_others_keeps_its_traceback(monkeypatch):
         main(["plot"])
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("run", "the same command resumes"), ("theory", "nothing kept")],
+)
+def test_an_interruption_says_how_to_go_on(command, message, monkeypatch):
     def interrupt(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "run", interrupt)
+    monkeypatch.setitem(COMMANDS, command, interrupt)
 
-    with pytest.raises(SystemExit, match="the same command resumes"):
-        main([])
+    with pytest.raises(SystemExit, match=message):
+        main([command])
 
 
 def rows(path):

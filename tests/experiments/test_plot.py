@@ -63,6 +63,15 @@ def test_bytes_and_losses_are_on_logarithmic_axes():
     assert loss.get_xscale() == accuracy.get_yscale() == "linear"
 
 
+@pytest.mark.parametrize("loss", [np.nan, 0.0])
+def test_a_figure_is_drawn_of_losses_without_a_logarithm(loss, tmp_path):
+    measured = [row | {"loss": loss} for row in rows("gmc")]
+
+    plot.draw(measured).savefig(tmp_path / "figure.png")
+
+    assert (tmp_path / "figure.png").stat().st_size
+
+
 def test_every_method_has_a_look_of_its_own():
     assert plot.LOOKS.keys() == METHODS.keys()
     assert len(set(plot.LOOKS.values())) == len(METHODS)

@@ -78,12 +78,6 @@ def test_a_scan_of_several_seeds_ends_like_each_alone(seeds, alone, monkeypatch)
     chex.assert_trees_all_close(trained(program, 4), alone, **close)
 
 
-def test_several_seeds_at_once_need_one_device(seeds):
-    config = dataclasses.replace(CONFIG, backend="pmap")
-    with pytest.raises(ValueError, match=r"`seeds_at_once` is 2, but .* 'pmap'"):
-        Program("cser", seeds, config)
-
-
 def test_steps_are_counted_as_they_are_taken(seeds):
     done = []
     Program("cser", seeds[:1], CONFIG).run(2, 5, done.append)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import pytest
 
@@ -176,3 +177,69 @@ def test_the_latest_run_is_the_one_written_last(tmp_path):
 def test_no_results_are_an_error_that_says_how_to_get_some(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no results in .*`python -m"):
         record.latest(tmp_path)
+
+
+def test_a_finished_log_is_not_even_opened_for_writing(tmp_path):
+    """Nor one whose lines others would space differently."""
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        finish(first)
+    log = first.path / record.LOG
+    rows = map(json.loads, log.read_text().splitlines())
+    lines = [json.dumps(row, separators=(",", ":")) + "\n" for row in rows]
+    log.write_text("".join(lines))
+    before, written = log.read_bytes(), log.stat().st_mtime_ns
+
+    with record.begin(tmp_path, "run", CONFIG):
+        pass
+
+    assert (log.read_bytes(), log.stat().st_mtime_ns) == (before, written)
+
+
+def test_an_unfinished_log_of_another_spacing_goes_on(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        evaluate(first, "a", 0, 1)
+    log = first.path / record.LOG
+    rows = map(json.loads, log.read_text().splitlines())
+    log.write_text("".join(json.dumps(row, indent=None) + "  \n" for row in rows))
+
+    with record.begin(tmp_path, "run", CONFIG) as again:
+        again.rewind("a", (3,), 0)
+        evaluate(again, "a", 7)
+
+    assert steps(record.read(first.path), "a") == [0, 7]
+
+
+def test_what_is_not_finite_is_null_on_disk_and_nan_in_memory(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG | {"steps": None}) as log:
+        log.append(kind="evaluation", method="a", seed=3, step=1, loss=float("inf"))
+
+    written = (log.path / record.LOG).read_text()
+    assert json.loads(written.splitlines()[1])["loss"] is None
+    header, row = record.read(log.path)
+    assert header["config"]["steps"] is None
+    assert math.isnan(row["loss"])
+
+
+def test_a_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*such as results/digits"):
+        record.read(tmp_path)
+
+
+def test_the_latest_run_has_rows(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        pass
+    empty = tmp_path / "run-002"
+    empty.mkdir()
+    (empty / record.LOG).touch()
+
+    assert record.latest(tmp_path) == log.path
+
+
+def test_results_must_be_a_directory_that_can_be_made(tmp_path):
+    record.prepare(tmp_path / "new" / "results")
+    assert (tmp_path / "new" / "results").is_dir()
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "results"):
+        with pytest.raises(ValueError, match=r"`results` is .* cannot be made"):
+            record.prepare(path)

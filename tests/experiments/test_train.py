@@ -118,6 +118,16 @@ def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted)
     assert len(record.read(path)) == len(whole)
 
 
+def test_a_summary_is_written_once(tmp_path, task):
+    """Even if the checkpoint is older than it."""
+    run(tmp_path, CONFIG, task)
+    with record.Record(tmp_path / "run-001") as log:
+        before = list(log.rows)
+        train.train("gmc", [task], [0], CONFIG, log)
+
+        assert log.rows == before
+
+
 def test_several_seeds_have_their_own_rows(tmp_path):
     config = dataclasses.replace(CONFIG, seeds=2, steps=2, evaluations=1)
     several = [tasks.build(config, seed) for seed in (0, 1)]

@@ -1,9 +1,11 @@
 """Tests of error feedback without momentum."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import gmc_jax
 from gmc_jax import averaged, ef_sgd, exact
 from tests import problems
 from tests.identities import (
@@ -33,3 +35,13 @@ def test_without_loss_it_is_sgd():
     sgd = optax.chain(averaged(exact()), optax.sgd(RATE))
     theirs, _ = problems.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_no_part_of_a_small_16_bit_gradient_is_lost():
+    """The rate times the gradient is 0 in float16."""
+    tx = gmc_jax.ef_sgd(1e-3, gmc_jax.all_gather(gmc_jax.top_k(0.5)))
+    gradients = np.full((50, 2, 4), 1e-5, np.float16)
+    moved, states = problems.updates(tx, jnp.zeros(4, jnp.float16), gradients)
+    owed = problems.residual(states)[-1].mean(axis=0)
+    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + owed
+    np.testing.assert_allclose(total, -50e-3 * np.float64(gradients[0, 0]), rtol=1e-4)

@@ -1,9 +1,11 @@
 """Tests of Algorithm 4: the learning rate is inside the residual."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import gmc_jax
 from gmc_jax import exact, gmc, gmc_rate_inside
 from tests import problems, references
 from tests.identities import (
@@ -63,3 +65,15 @@ def test_algorithm_1_does_not_telescope_under_a_schedule():
     z = telescoped(weights, owed) / (1 - MOMENTUM)
     steps = -RATES / (1 - MOMENTUM) * mean_gradients(weights)
     assert np.abs(np.diff(z, axis=0) - steps).max() > 0.01
+
+
+def test_no_part_of_a_small_16_bit_gradient_is_lost():
+    """The rate times the gradient is 0 in float16."""
+    tx = gmc_jax.gmc_rate_inside(
+        1e-3, gmc_jax.all_gather(gmc_jax.top_k(0.5)), momentum=0.0
+    )
+    gradients = np.full((50, 2, 4), 1e-5, np.float16)
+    moved, states = problems.updates(tx, jnp.zeros(4, jnp.float16), gradients)
+    owed = problems.residual(states)[-1].mean(axis=0)
+    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + owed
+    np.testing.assert_allclose(total, -50e-3 * np.float64(gradients[0, 0]), rtol=1e-4)

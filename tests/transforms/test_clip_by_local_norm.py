@@ -124,3 +124,12 @@ def test_the_norm_must_be_finite_and_positive(max_norm):
     message = r"^`max_norm` is a magnitude .* greater than 0"
     with pytest.raises(ValueError, match=message):
         clip_by_local_norm(max_norm)
+
+
+def test_numbers_whose_squares_are_infinite_keep_their_direction():
+    out = clipped(jnp.array([[3e19, 4e19]]), 1.0)
+    np.testing.assert_allclose(out, [[0.6, 0.8]], rtol=1e-6)
+
+
+def test_an_infinite_entry_is_seen():
+    assert np.isnan(clipped(jnp.array([[jnp.inf, 1.0]]), 1.0)).any()

@@ -382,3 +382,46 @@ def test_a_trained_state_is_judged(runner):
     (params, stats), _ = train(state, batch)
     chex.assert_trees_all_equal(evaluate((), params, plan), params)
     close(average_workers(stats, plan)["seen"], batch.mean(axis=0))
+
+
+class Attention(NamedTuple):
+    """Parameters with fields that are called like the methods of states."""
+
+    query: jax.Array
+    evaluate: jax.Array
+
+
+def test_parameters_may_be_called_query_and_evaluate():
+    params = Attention(jnp.ones(3), jnp.zeros(2))
+    tx = gmc_jax.def_a(0.1, all_gather(top_k(0.5)))
+    state = tx.init(params)
+    chex.assert_trees_all_equal(query(state, params), params)
+    kept = params, state
+    plan = gmc_jax.Layout(
+        2,
+        "workers",
+        differs=jax.tree.map(lambda leaf: False, kept),
+        shapes=jax.eval_shape(lambda: kept),
+    )
+    chex.assert_trees_all_equal(evaluate(state, params, plan), params)
+
+
+def test_what_changes_the_structure_of_parameters_is_named():
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    tx = optax.flatten(gmc_jax.def_sgd(0.1, all_gather(top_k(0.5))))
+    with pytest.raises(ValueError, match=r"structure of `params`.*optax.flatten"):
+        query(tx.init(params), params)
+
+
+def test_whole_numbers_and_flags_are_averaged_as_what_they_are():
+    flags = jnp.array([True, False, False])
+    large = jnp.array([16777217, 16777217, 16777220], jnp.int32)
+    small = jnp.array([3, 0, 0], jnp.uint8)
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+        (flags, large, small),
+    )
+    plan = gmc_jax.Layout(3, "workers", (True, True, True), one)
+    averages = gmc_jax.average_workers((flags, large, small), plan)
+    assert [leaf.item() for leaf in averages] == [False, 16777218, 1]
+    assert [leaf.dtype for leaf in averages] == [bool, np.int32, np.uint8]
