@@ -4,9 +4,10 @@ Twelve epochs are 4,680 steps, and a message holds 320 of 319,402 entries.
 
 Command: python -m experiments run small_vit_sparse
 
-Time: not yet run; by `small_vit`, one to two hours on 2 CPU cores
+Time: about 15 minutes a method on 1 CPU core
 
-Expect: not known yet.
+Expect: dense 60.2 %, DGC with masking 44.9 %, DGC 44.8 %, GMC
+42.7 %; RCC 0.85 to 0.9 %. DEF-A and CSER: not yet run whole.
 """
 
 import dataclasses
