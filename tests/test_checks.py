@@ -69,9 +69,12 @@ def test_only_floating_leaves_can_be_averaged():
         checks.floating(jnp.ones(2, complex), "exact")
 
 
-def test_a_rate_is_needed():
+@pytest.mark.parametrize(
+    "factory", [gmc_jax.gmc, gmc_jax.gmc_plus, gmc_jax.dgc, gmc_jax.ef_sgd]
+)
+def test_a_rate_is_needed(factory):
     with pytest.raises(TypeError, match=r"`learning_rate` .* but is None"):
-        gmc_jax.gmc(None, gmc_jax.exact())
+        factory(None, gmc_jax.exact())
 
 
 @pytest.mark.parametrize(
