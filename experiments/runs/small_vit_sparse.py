@@ -6,9 +6,9 @@ Command: python -m experiments run small_vit_sparse
 
 Time: about 15 minutes a method on 1 CPU core
 
-Expect: dense 60.2 % of test accuracy, DEF-A 50.0 %, DGC with masking 44.9 %, DGC 44.8 %,
-CSER 44.1 %, GMC 42.7 %; RCC 0.88 to 0.9 %, CSER 0.66 %. Why GMC is not first here:
-`small_vit_tuned`, and results/README.md.
+Expect: dense 60.2 % of test accuracy, DEF-A 50.0 %, DGC with masking 44.9 %, DGC
+44.8 %, CSER 44.1 %, GMC 42.7 %; RCC 0.88 to 0.9 %, CSER 0.66 %. Why GMC is not first
+here: `small_vit_tuned`, and results/README.md.
 """
 
 import dataclasses
