@@ -4,7 +4,7 @@ Twelve epochs are 4,680 steps, and a message holds 320 of 319,402 entries.
 
 Command: python -m experiments run small_vit_sparse
 
-Time: about 15 minutes a method on 1 CPU core
+Time: 15 to 24 minutes a method on 1 CPU core, shared with other work
 
 Expect: dense 60.2 % of test accuracy, DEF-A 50.0 %, DGC with masking 44.9 %, DGC
 44.8 %, CSER 44.1 %, GMC 42.7 %; RCC 0.88 to 0.9 %, CSER 0.66 %. Why GMC is not first

@@ -5,7 +5,7 @@ GMC, GMC+ and DEF-A, the latter two with lambda 0.3, at the best of the rates 0.
 
 Command: python -m experiments run small_vit_tuned
 
-Time: 15 minutes a method on 1 CPU core, shared with other work
+Time: 14 to 17 minutes a method on 1 CPU core, shared with other work
 
 Expect: GMC 44.7 % of test accuracy, GMC+ 48.5 %, DEF-A 48.8 % (50.0 % at 0.05).
 """
