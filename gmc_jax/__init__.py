@@ -6,6 +6,7 @@ from gmc_jax.accounting import relative_cost as relative_cost
 from gmc_jax.accounting import wire_bytes as wire_bytes
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
+from gmc_jax.channels.alone import alone as alone
 from gmc_jax.channels.counted import CountedState as CountedState
 from gmc_jax.channels.counted import counted as counted
 from gmc_jax.channels.exact import exact as exact
@@ -29,13 +30,16 @@ from gmc_jax.execution import unrolled as unrolled
 from gmc_jax.execution import worker_key as worker_key
 from gmc_jax.layouts import Layout as Layout
 from gmc_jax.layouts import layout as layout
+from gmc_jax.methods.bmuf import bmuf as bmuf
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
+from gmc_jax.methods.diloco import diloco as diloco
 from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
+from gmc_jax.methods.double_averaging import double_averaging as double_averaging
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.gmc import gmc as gmc
@@ -44,7 +48,11 @@ from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
 from gmc_jax.methods.gmc_server_momentum import (
     gmc_server_momentum as gmc_server_momentum,
 )
+from gmc_jax.methods.local_sgd import local_sgd as local_sgd
+from gmc_jax.methods.lookahead import lookahead as lookahead
+from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.saef import saef as saef
+from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
@@ -54,6 +62,10 @@ from gmc_jax.transforms.average_residuals import (
 )
 from gmc_jax.transforms.average_residuals import average_residuals as average_residuals
 from gmc_jax.transforms.averaged import averaged as averaged
+from gmc_jax.transforms.buffers import Buffers as Buffers
+from gmc_jax.transforms.buffers import average_buffers as average_buffers
+from gmc_jax.transforms.buffers import maintain_buffers as maintain_buffers
+from gmc_jax.transforms.buffers import reset_buffers as reset_buffers
 from gmc_jax.transforms.clip_by_local_norm import (
     clip_by_local_norm as clip_by_local_norm,
 )
@@ -69,6 +81,8 @@ from gmc_jax.transforms.local_momentum import LocalMomentumState as LocalMomentu
 from gmc_jax.transforms.local_momentum import local_momentum as local_momentum
 from gmc_jax.transforms.partial_sync import PartialSyncState as PartialSyncState
 from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
+from gmc_jax.transforms.periodic import PeriodicState as PeriodicState
+from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.points import average_workers as average_workers
 from gmc_jax.transforms.points import evaluate as evaluate
 from gmc_jax.transforms.points import query as query
@@ -76,4 +90,6 @@ from gmc_jax.transforms.settled import SettledState as SettledState
 from gmc_jax.transforms.settled import settled as settled
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
+from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
+from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
 from gmc_jax.transforms.widened import widened as widened

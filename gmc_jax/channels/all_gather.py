@@ -1,10 +1,9 @@
 """The channel in which every worker plays the server of the papers."""
 
-import jax
-import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels.compressed import compressed
+from gmc_jax.channels.wire import cross
 from gmc_jax.core import Channel, Compressor, Tree
 from gmc_jax.trees import widen
 
@@ -46,7 +45,7 @@ def all_gather(
     """
 
     def exchange(messages: Tree) -> Tree:
-        return widen(_gather(messages, axis_name))
+        return widen(cross(messages, lambda flat: lax.all_gather(flat, axis_name)))
 
     return compressed(
         "all_gather",
@@ -57,32 +56,3 @@ def all_gather(
         seed=seed,
         axis_name=axis_name,
     )
-
-
-def _gather(tree: Tree, axis_name: str) -> Tree:
-    """All workers' trees, stacked on a leading axis: one all-gather for each dtype."""
-    leaves, treedef = jax.tree.flatten(tree)
-    wires = [_on_the_wire(leaf) for leaf in leaves]
-    stacked = list(leaves)
-    for dtype in dict.fromkeys(wire.dtype for wire in wires):
-        places = [place for place, wire in enumerate(wires) if wire.dtype == dtype]
-        flat = [wires[place].reshape(-1) for place in places]
-        together = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
-        arrived = lax.all_gather(together, axis_name)
-        start = 0
-        for place in places:
-            leaf = leaves[place]
-            part = arrived[:, start : start + leaf.size]
-            start += leaf.size
-            part = part.reshape(-1, *leaf.shape)
-            if part.dtype != leaf.dtype:
-                part = lax.bitcast_convert_type(part, leaf.dtype)
-            stacked[place] = part
-    return treedef.unflatten(stacked)
-
-
-def _on_the_wire(leaf: jax.Array) -> jax.Array:
-    if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
-        width = leaf.dtype.itemsize * 8
-        return lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}"))
-    return leaf

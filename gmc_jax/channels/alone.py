@@ -1,0 +1,40 @@
+"""The channel of a worker that is alone."""
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+def alone(*, axis_name: str = "workers") -> Channel:
+    """Sends nothing: every worker's mean is its own contribution, and none is lost.
+
+    What a worker would do without the others. As the channel of `slowmo` it gives each
+    worker a slow momentum of its own, the variant without averages.
+
+    Args:
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel without state and without collectives. It reaches nobody: its means
+      differ between workers.
+
+    Raises:
+      TypeError: from `average` where a leaf is not floating.
+
+    Guarantees:
+      The law of channels; `mean` is the tree, and `lost` is zero.
+    """
+
+    def init(params):
+        del params
+        return ()
+
+    def average(tree, state):
+        checks.floating(tree, "alone")
+        return widen(tree), zeros_to_accumulate(tree), state
+
+    def nothing(tree: Tree) -> int:
+        del tree
+        return 0
+
+    return Channel(init, average, nothing, axis_name, nothing)

@@ -1,0 +1,71 @@
+"""BMUF, Blockwise Model-Update Filtering: block momentum."""
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel
+from gmc_jax.transforms.averaged import averaged
+from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.transforms.periodic import periodic
+
+
+def bmuf(
+    inner: optax.GradientTransformation,
+    channel: Channel,
+    *,
+    period: int,
+    block_learning_rate: float = 1.0,
+    block_momentum: float = 0.5,
+    nesterov: bool = False,
+    buffers: Buffers | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Filters how far workers came in a block of steps through a momentum.
+
+        x_k <- x_k + inner(g_k)                    `period` times
+        v <- block_momentum * v + block_learning_rate * (z - mean over k of x_k)
+        z <- z - v;  x_k <- z                      Nesterov: x_k <- z - block_momentum v
+
+    Here z is where workers last met. With Nesterov's block momentum workers start the
+    next block further along v, and z is where they would be without.
+
+    Args:
+      inner: the base, from gradients to steps, learning rate included.
+      channel: what averages, `exact()` in the paper.
+      period: steps in a block.
+      block_learning_rate: zeta, greater than 0; 1 in the paper.
+      block_momentum: eta, in [0, 1); the paper takes 1 - 1 / workers.
+      nesterov: whether the block momentum is Nesterov's.
+      buffers: what becomes of the base's buffers at a meeting; see `periodic`.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain. Parameters differ
+      between workers; z and v do not.
+
+    Raises:
+      ValueError: if `block_momentum` does not lie in [0, 1), `block_learning_rate` is
+        not finite and greater than 0, or `period` is not a whole number of at least 1.
+
+    Example:
+      >>> import gmc_jax, optax
+      >>> tx = gmc_jax.bmuf(
+      ...     optax.sgd(0.1), gmc_jax.exact(), period=50, block_momentum=7 / 8
+      ... )
+
+    Guarantees:
+      Without Nesterov, over a base at a constant rate, it is `slowmo` with the block
+      learning rate for its slow learning rate.
+
+    References:
+      Chen and Huo, "Scalable Training of Deep Learning Machines by Incremental Block
+      Training with Intra-block Parallel Optimization and Blockwise Model-Update
+      Filtering", ICASSP 2016.
+    """
+    checks.decay(block_momentum=block_momentum)
+    checks.magnitude(block_learning_rate=block_learning_rate)
+    outer = optax.chain(
+        averaged(channel),
+        optax.scale(block_learning_rate),
+        optax.trace(block_momentum, nesterov=nesterov),
+        optax.scale(-1.0),
+    )
+    return periodic(inner, outer, period, buffers=buffers)

@@ -1,0 +1,66 @@
+"""Post-local SGD: all workers together at first, and local steps later."""
+
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel
+from gmc_jax.methods.local_sgd import local_sgd
+from gmc_jax.transforms.buffers import Buffers
+
+
+def post_local_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    start: int,
+    period: int = 16,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    buffers: Buffers | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Averages after every step until `start`, and then after every `period` steps.
+
+    The equations are those of `local_sgd`, whose period is 1 for the first `start`
+    steps. Late local steps lead to flatter minima, the paper says, and save most of
+    the traffic where the rate is small.
+
+    Args:
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      channel: what averages, `exact()` in the paper.
+      start: steps before the local phase, at least 1; the paper starts it where the
+        rate first falls.
+      period: local steps between two meetings from then on; 16 in the authors'
+        scripts.
+      momentum: in [0, 1).
+      nesterov: whether momentum is Nesterov's.
+      buffers: what becomes of the momenta at a meeting; see `periodic`.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain. Parameters and
+      momenta differ between workers.
+
+    Raises:
+      ValueError: if `momentum` does not lie in [0, 1), `start` or `period` is not a
+        whole number of at least 1, or a rate is negative or not finite.
+
+    Example:
+      >>> import gmc_jax
+      >>> tx = gmc_jax.post_local_sgd(0.1, gmc_jax.exact(), start=5_000, period=16)
+
+    Guarantees:
+      Before `start` it is `local_sgd` with `period=1`.
+
+    References:
+      Lin, Stich, Patel and Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR
+      2020.
+    """
+    checks.positive(start=start, period=period)
+    return local_sgd(
+        learning_rate,
+        channel,
+        period=lambda step: jnp.where(step < start, 1, period),
+        momentum=momentum,
+        nesterov=nesterov,
+        buffers=buffers,
+    )

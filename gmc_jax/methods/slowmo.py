@@ -1,0 +1,85 @@
+"""SlowMo: a slow momentum over any method with local steps or gossip."""
+
+import optax
+
+from gmc_jax.core import Channel
+from gmc_jax.transforms.averaged import averaged
+from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.transforms.periodic import periodic
+from gmc_jax.transforms.slow_momentum import slow_momentum as slow
+
+
+def slowmo(
+    inner: optax.GradientTransformation,
+    channel: Channel,
+    *,
+    period: int = 12,
+    slow_learning_rate: float = 1.0,
+    slow_momentum: float = 0.5,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    buffers: Buffers | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Averages after every `period` steps, and gives the way come so far a momentum.
+
+        x_k <- x_k - lr_t d_k                     `period` times, by the base
+        u <- slow_momentum * u + (z - mean over k of x_k) / lr_t
+        z <- z - slow_learning_rate * lr_t * u;  x_k <- z
+
+    Here z is where workers last met. The base may be anything: `optax.sgd` with or
+    without momentum (local SGD), `optax.adamw` (local Adam), a method that gossips
+    (`d_psgd`, `sgp`), or one that averages at every step, through which workers stay
+    alike. Nothing but what the base sends travels between meetings.
+
+    Args:
+      inner: the base, from gradients to steps, learning rate included.
+      channel: what averages at the meetings; `exact()` in the paper, `alone()` for its
+        variant without averages, where each worker has its own u.
+      period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
+        in the paper.
+      slow_learning_rate: alpha, greater than 0; 1 throughout the paper.
+      slow_momentum: beta, in [0, 1); the paper tunes it between 0.4 and 0.8.
+      learning_rate: that of the base, where it is a schedule: u then adds up directions
+        and not steps, so that it stays comparable as the rate falls. None, or a number,
+        for a constant rate, which cancels.
+      buffers: what becomes of the base's buffers at a meeting: `maintain_buffers()`,
+        the default (the paper for Adam, and the published codes), `reset_buffers()`
+        (the paper for SGD), or `average_buffers(channel)`.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain. Parameters differ
+      between workers; z and u do not.
+
+    Raises:
+      ValueError: if `slow_momentum` does not lie in [0, 1), `slow_learning_rate` is not
+        finite and greater than 0, `period` is not a whole number of at least 1, or a
+        rate is negative or not finite.
+
+    Example:
+      >>> import gmc_jax, optax
+      >>> rate = optax.cosine_decay_schedule(0.1, 10_000)
+      >>> tx = gmc_jax.slowmo(
+      ...     optax.sgd(rate, momentum=0.9, nesterov=True),
+      ...     gmc_jax.exact(),
+      ...     learning_rate=rate,
+      ...     buffers=gmc_jax.reset_buffers(),
+      ... )
+
+    Guarantees:
+      With `slow_momentum=0` and `slow_learning_rate=1` it is the base with periodic
+      averaging: over `optax.sgd`, `local_sgd`.
+      Over plain SGD, with `period=1` and `slow_learning_rate=1`, it is SGD on the mean
+      gradient with `slow_momentum` for its momentum.
+      At a constant rate it is `bmuf` and, with one worker and no slow momentum,
+      `lookahead`.
+      With `period=1`, no slow momentum and buffers maintained or averaged, local
+      momenta average to `dmsgd`.
+
+    References:
+      Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient
+      Distributed SGD with Slow Momentum", ICLR 2020: Algorithm 1.
+    """
+    outer = optax.chain(
+        averaged(channel),
+        slow(slow_learning_rate, slow_momentum, learning_rate, period=period),
+    )
+    return periodic(inner, outer, period, buffers=buffers)

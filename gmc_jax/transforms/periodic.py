@@ -1,0 +1,142 @@
+"""Local steps, and a meeting of all workers after every few of them."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Tree
+from gmc_jax.transforms.buffers import Buffers, maintain_buffers, mirrors_of
+from gmc_jax.trees import widen
+
+Period: TypeAlias = int | Callable[[jax.Array], jax.Array]
+"""Local steps between two meetings, or a schedule of them by the step."""
+
+
+class PeriodicState(NamedTuple):
+    """The state of periodic meetings; float32 for 16-bit trees.
+
+    Attributes:
+      step: int32, updates so far.
+      local: int32, updates since workers last met.
+      anchor: where they met, or started; the same on all workers if `outer` averages.
+      inner: the state of the base, as a rule each worker's own.
+      outer: the state of what moves the anchor; its updates are the meetings.
+      buffers: the state of the strategy for the base's buffers.
+    """
+
+    step: jax.Array
+    local: jax.Array
+    anchor: Tree
+    inner: Tree
+    outer: Tree
+    buffers: Tree
+
+
+def periodic(
+    inner: optax.GradientTransformation,
+    outer: optax.GradientTransformation,
+    period: Period,
+    *,
+    buffers: Buffers | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Lets each worker go its own way with `inner`, and brings all together again.
+
+        x_k <- x_k + inner(g_k)
+        after every `period` updates:
+        z <- z + outer(z - x_k);  x_k <- z
+
+    Here z, the anchor, is where workers last met, and z - x_k how far this one has
+    come, signed like a gradient: it leads back. So `outer` is a method in its own
+    right, which averages over workers and says how far the anchor follows:
+
+        local SGD, FedAvg    chain(averaged(exact()), scale(-1))
+        SlowMo, BMUF         chain(averaged(exact()), slow momentum)
+        DiLoCo               chain(averaged(exact()), sgd(0.7, momentum=0.9, nesterov))
+        Qsparse-local-SGD    chain(error_feedback(channel), scale(-1))
+        GMC, at the meetings gmc(1.0, channel, momentum=0.9)
+
+    The meeting is a branch of a conditional that all workers take at the same updates,
+    so in between nothing of it is computed or sent. The last in its chain, since the
+    update that is returned leads from the parameters to the anchor; weight decay
+    belongs into `inner`, and `init` is to be called anew after changing parameters by
+    hand.
+
+    Args:
+      inner: the base: any method from gradients to steps, learning rate included. It
+        may communicate at every step, through `gossip` or `exact`.
+      outer: from z - x_k (float32 for 16-bit parameters) to what the anchor moves by.
+      period: local steps between two meetings, at least 1: a number, or a function of
+        the step, which is asked at every step whether so many have gone by.
+      buffers: what becomes of the base's buffers at a meeting: `maintain_buffers()`,
+        the default, `reset_buffers()` or `average_buffers(channel)`.
+
+    Returns:
+      A transformation from gradients to steps, with `PeriodicState`. Parameters differ
+      between workers: judge the model at their mean, which `gmc_jax.evaluate` returns.
+
+    Raises:
+      ValueError: if `period` is a number but not a whole one of at least 1; from the
+        update if it is called without parameters.
+
+    Guarantees:
+      Where `outer` averages, the anchor is the same on all workers bit for bit, and
+      right after a meeting each worker is at the anchor, to one rounding of x_k, which
+      does not add up.
+      Between meetings it is `inner`, and nothing of `outer` is sent.
+
+    References:
+      Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020; Douillard et al., "DiLoCo",
+      2023; Basu et al., "Qsparse-local-SGD", NeurIPS 2019.
+    """
+    if not callable(period):
+        checks.positive(period=period)
+    buffers = maintain_buffers() if buffers is None else buffers
+    inner = optax.with_extra_args_support(inner)
+    outer = optax.with_extra_args_support(outer)
+
+    def init(params):
+        own = inner.init(params)
+        # A copy: the loop may donate the parameters' own memory.
+        anchor = jax.tree.map(jnp.array, widen(params))
+        return PeriodicState(
+            step=jnp.zeros((), jnp.int32),
+            local=jnp.zeros((), jnp.int32),
+            anchor=anchor,
+            inner=own,
+            outer=outer.init(anchor),
+            buffers=buffers.init(mirrors_of(inner, own), own),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "`periodic` leads each worker's parameters back to where workers meet, "
+                "so it must be given them: `tx.update(grads, opt_state, params)`."
+            )
+        out, own = inner.update(updates, state.inner, params, **extra_args)
+        start, out = widen(params), widen(out)
+        ahead = optax.tree.add(start, out)
+
+        def meet() -> tuple[Tree, Tree, Tree, Tree, Tree]:
+            back = optax.tree.sub(state.anchor, ahead)
+            move, outer_state = outer.update(back, state.outer, state.anchor)
+            anchor = optax.tree.add(state.anchor, move)
+            like = jax.tree.map(lambda z, x: z.astype(x.dtype), anchor, params)
+            mirrors = mirrors_of(inner, own)
+            met, rest = buffers.meet(mirrors, own, inner.init(like), state.buffers)
+            return optax.tree.sub(anchor, start), anchor, met, outer_state, rest
+
+        def go_on() -> tuple[Tree, Tree, Tree, Tree, Tree]:
+            return out, state.anchor, own, state.outer, state.buffers
+
+        step = jnp.asarray(optax.safe_increment(state.step))
+        due = state.local + 1 >= (period(state.step) if callable(period) else period)
+        out, anchor, own, outer_state, rest = jax.lax.cond(due, meet, go_on)
+        local = jnp.where(due, 0, state.local + 1)
+        return out, PeriodicState(step, local, anchor, own, outer_state, rest)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,96 @@
+"""Slow momentum: the momentum of the way that workers go between meetings."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Tree
+from gmc_jax.transforms.rates import rate_at
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+class SlowMomentumState(NamedTuple):
+    """The state of slow momentum.
+
+    Attributes:
+      meeting: int32, updates so far.
+      momentum: u, in units of the base's directions: steps over the learning rate.
+    """
+
+    meeting: jax.Array
+    momentum: Tree
+
+
+def slow_momentum(
+    slow_learning_rate: float,
+    decay: float,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    *,
+    period: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    """Moves the anchor by a momentum of how far workers came since the last meeting.
+
+        u <- decay * u + (z - x) / lr;  z <- z - slow_learning_rate * lr * u
+
+    The outer half of SlowMo, behind what averages z - x over workers. Division by the
+    base's learning rate makes u a sum of directions, of equal weight whatever the rate
+    was when they were taken; at a constant rate it cancels. The rate is the one of the
+    last local step before the meeting, in both places, as the published code has it.
+    Where it is 0, u is not added to.
+
+    Args:
+      slow_learning_rate: alpha in the paper, greater than 0; the paper uses 1.
+      decay: beta in the paper, the slow momentum, in [0, 1).
+      learning_rate: of the base: a number, or a schedule of its steps; None for 1.
+      period: how many of the base's steps lie between two meetings.
+
+    Returns:
+      A transformation for the outer part of `periodic`, with `SlowMomentumState`.
+
+    Raises:
+      ValueError: if `decay` does not lie in [0, 1), `slow_learning_rate` is not finite
+        and greater than 0, `period` is not a whole number of at least 1, or a rate is
+        negative or not finite.
+
+    Guarantees:
+      At a constant rate it is `optax.sgd(slow_learning_rate, decay)`.
+
+    References:
+      Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient
+      Distributed SGD with Slow Momentum", ICLR 2020: Algorithm 1, lines 7 and 8.
+    """
+    checks.decay(decay=decay)
+    checks.magnitude(slow_learning_rate=slow_learning_rate)
+    checks.learning_rate(learning_rate=learning_rate)
+    checks.positive(period=period)
+
+    def init(params):
+        return SlowMomentumState(jnp.zeros((), jnp.int32), zeros_to_accumulate(params))
+
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+        last = period * state.meeting + period - 1
+        rate = rate_at(learning_rate, last)
+        still = rate == 0
+
+        def scaled(leaf: jax.Array, factor: jax.Array) -> jax.Array:
+            return leaf * factor.astype(leaf.dtype)
+
+        way = widen(updates)
+        inverse = jnp.where(still, 0, 1 / jnp.where(still, 1, rate))
+        momentum = jax.tree.map(
+            lambda u, leaf: decay * u + scaled(leaf, inverse), state.momentum, way
+        )
+        # Not of the new momentum, which at a rate of 0 does not hold the way.
+        out = jax.tree.map(
+            lambda u, leaf: -slow_learning_rate * (scaled(decay * u, rate) + leaf),
+            state.momentum,
+            way,
+        )
+        meeting = jnp.asarray(optax.safe_increment(state.meeting))
+        return out, SlowMomentumState(meeting, momentum)
+
+    return optax.GradientTransformationExtraArgs(init, update)
