@@ -10,8 +10,11 @@ from gmc_jax.channels.alone import alone as alone
 from gmc_jax.channels.counted import CountedState as CountedState
 from gmc_jax.channels.counted import counted as counted
 from gmc_jax.channels.exact import exact as exact
+from gmc_jax.channels.gossip import GossipState as GossipState
+from gmc_jax.channels.gossip import gossip as gossip
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
+from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.served import served as served
 from gmc_jax.channels.silent import silent as silent
 from gmc_jax.compressors.identity import identity as identity
@@ -32,6 +35,8 @@ from gmc_jax.layouts import Layout as Layout
 from gmc_jax.layouts import layout as layout
 from gmc_jax.methods.bmuf import bmuf as bmuf
 from gmc_jax.methods.cser import cser as cser
+from gmc_jax.methods.d2 import d2 as d2
+from gmc_jax.methods.d_psgd import d_psgd as d_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
@@ -42,6 +47,7 @@ from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
+from gmc_jax.methods.ef_sign_sgd import ef_sign_sgd as ef_sign_sgd
 from gmc_jax.methods.gmc import gmc as gmc
 from gmc_jax.methods.gmc_plus import gmc_plus as gmc_plus
 from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
@@ -52,9 +58,13 @@ from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.saef import saef as saef
+from gmc_jax.methods.sgp import sgp as sgp
+from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
+from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
+from gmc_jax.topologies import Topology as Topology
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
 from gmc_jax.transforms.average_residuals import (
@@ -69,8 +79,12 @@ from gmc_jax.transforms.buffers import reset_buffers as reset_buffers
 from gmc_jax.transforms.clip_by_local_norm import (
     clip_by_local_norm as clip_by_local_norm,
 )
+from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combine
+from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.differences import DifferencesState as DifferencesState
+from gmc_jax.transforms.differences import differences as differences
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
 from gmc_jax.transforms.error_feedback import error_feedback as error_feedback
 from gmc_jax.transforms.global_momentum import (
@@ -86,6 +100,8 @@ from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.points import average_workers as average_workers
 from gmc_jax.transforms.points import evaluate as evaluate
 from gmc_jax.transforms.points import query as query
+from gmc_jax.transforms.push_sum import PushSumState as PushSumState
+from gmc_jax.transforms.push_sum import push_sum as push_sum
 from gmc_jax.transforms.settled import SettledState as SettledState
 from gmc_jax.transforms.settled import settled as settled
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState

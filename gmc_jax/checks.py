@@ -51,6 +51,16 @@ def positive(**arguments: Number) -> None:
             )
 
 
+def count(**arguments: Number) -> None:
+    """Raises ValueError unless every argument is a whole number of at least 0."""
+    for name, value in _concrete(arguments).items():
+        if not 0 <= value < np.inf or value != int(value):
+            raise ValueError(
+                f"`{name}` counts something and must be a whole number of at least 0, "
+                f"but is {value}."
+            )
+
+
 def magnitude(**arguments: Number) -> None:
     """Raises ValueError unless every argument is finite and greater than 0."""
     for name, value in _concrete(arguments).items():
@@ -59,6 +69,13 @@ def magnitude(**arguments: Number) -> None:
                 f"`{name}` is a magnitude and must be finite and greater than 0, but "
                 f"is {value}."
             )
+
+
+def amount(**arguments: Number) -> None:
+    """Raises ValueError unless every argument is finite and at least 0."""
+    for name, value in _concrete(arguments).items():
+        if not 0 <= value < np.inf:
+            raise ValueError(f"`{name}` must be finite and at least 0, but is {value}.")
 
 
 def learning_rate(**arguments: Number) -> None:

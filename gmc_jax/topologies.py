@@ -86,6 +86,14 @@ class Topology(NamedTuple):
         return rows and self.keeps_the_mean
 
     @property
+    def unheard(self) -> tuple[int, ...]:
+        """The workers of which somebody never hears, not even through others."""
+        heard = np.eye(self.workers) + sum(self.rounds) > 0
+        for _ in range(self.workers):
+            heard = heard @ heard
+        return tuple(np.flatnonzero(~heard.all(axis=0)).tolist())
+
+    @property
     def exchanges(self) -> tuple[tuple[Exchange, ...], ...]:
         """The messages of each round, as permutations of the workers."""
         return tuple(_exchanges(matrix) for matrix in self.rounds)
@@ -272,6 +280,26 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
     return Topology((edges / edges.sum(axis=0),))
 
 
+def check_connected(topology: Topology) -> None:
+    """Raises ValueError unless all workers hear of all, if only through others."""
+    if topology.unheard:
+        raise ValueError(
+            "`topology` must connect all workers, if only in several rounds, but some "
+            f"hear nothing of {list(topology.unheard)}. Add edges from them."
+        )
+
+
+def check_doubly_stochastic(topology: Topology) -> None:
+    """Raises ValueError unless rows and columns of all rounds sum to 1."""
+    if not topology.is_doubly_stochastic:
+        sums = [matrix.sum(axis=1).round(6).tolist() for matrix in topology.rounds]
+        raise ValueError(
+            "`topology` must be doubly stochastic, or workers that agree would not "
+            f"stay as they are: the rows of its rounds sum to {sums}. Use `sgp`, which "
+            "weighs workers, or `topologies.from_adjacency` of an undirected graph."
+        )
+
+
 def _edges(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
     """Who hears whom, [receiver, sender], nobody itself."""
     if isinstance(adjacency, Graph):
@@ -317,8 +345,9 @@ def _exchanges(matrix: Matrix) -> tuple[Exchange, ...]:
         weights = np.zeros(len(matrix))
         for sender, receiver in enumerate(receiver_of):
             left[receiver, sender] -= 1
-            if edges[receiver, sender]:
+            if edges[receiver, sender]:  # Else it fills up, or was sent before.
                 weights[receiver] = matrix[receiver, sender]
+                edges[receiver, sender] = False
         pairs = tuple(enumerate(receiver_of))
         exchanges.append(Exchange(pairs, tuple(weights.tolist())))
     return tuple(exchanges)

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gmc_jax.compressors.packing import pack, unpack
 from gmc_jax.core import Compressor
 from gmc_jax.trees import accumulator_dtype
-
-WORD = 32
 
 
 class ScaledSigns(NamedTuple):
@@ -54,7 +53,7 @@ def scaled_sign() -> Compressor:
         scale = jnp.mean(jnp.abs(wide))
         plus = wide >= 0
         lost = wide - jnp.where(plus, scale, -scale)
-        return ScaledSigns(_pack(plus), scale), lost
+        return ScaledSigns(pack(plus), scale), lost
 
     def decode(key, messages, d):
         del key
@@ -62,23 +61,10 @@ def scaled_sign() -> Compressor:
 
         def add(worker: jax.Array, total: jax.Array) -> jax.Array:
             scale = messages.scale[worker]
-            plus = _unpack(messages.signs[worker], d)
+            plus = unpack(messages.signs[worker], d)
             return total + jnp.where(plus, scale, -scale)
 
         zero = jnp.zeros(d, messages.scale.dtype)
         return lax.fori_loop(0, messages.scale.shape[0], add, zero)
 
     return Compressor(encode, decode)
-
-
-def _pack(bits: jax.Array) -> jax.Array:
-    """Booleans [d] as words, [ceil(d / 32)] uint32."""
-    rows = jnp.pad(bits, (0, -bits.size % WORD)).reshape(WORD, -1)
-    shifts = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
-    return jnp.sum(rows.astype(jnp.uint32) << shifts, axis=0, dtype=jnp.uint32)
-
-
-def _unpack(words: jax.Array, d: int) -> jax.Array:
-    """The d booleans that were packed."""
-    shifts = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
-    return ((words >> shifts) & 1).astype(bool).reshape(-1)[:d]

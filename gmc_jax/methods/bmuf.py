@@ -22,11 +22,11 @@ def bmuf(
     """Filters how far workers came in a block of steps through a momentum.
 
         x_k <- x_k + inner(g_k)                    `period` times
-        v <- block_momentum * v + block_learning_rate * (z - mean over k of x_k)
-        z <- z - v;  x_k <- z                      Nesterov: x_k <- z - block_momentum v
+        D = block_learning_rate * (z - mean over k of x_k);  v <- block_momentum * v + D
+        z <- z - v  (Nesterov: z - D - block_momentum * v);  x_k <- z
 
-    Here z is where workers last met. With Nesterov's block momentum workers start the
-    next block further along v, and z is where they would be without.
+    Here z is where the block started. With Nesterov's block momentum workers start the
+    next one further along v than the filtered model, by block_momentum * v.
 
     Args:
       inner: the base, from gradients to steps, learning rate included.

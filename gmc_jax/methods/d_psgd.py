@@ -2,11 +2,10 @@
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology
+from gmc_jax.topologies import Topology, check_connected, check_doubly_stochastic
 from gmc_jax.transforms.consensus import combine_then_adapt
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.local_steps import local_steps
 
 
 def d_psgd(
@@ -14,6 +13,7 @@ def d_psgd(
     topology: Topology,
     *,
     momentum: float = 0.0,
+    nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
     """Averages parameters with the neighbours', and takes a step of one's own.
@@ -30,6 +30,7 @@ def d_psgd(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic.
       momentum: in [0, 1), local; 0 in the paper.
+      nesterov: whether momentum is Nesterov's.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -38,7 +39,7 @@ def d_psgd(
 
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, or the topology is not doubly stochastic.
+        finite, or the topology is not doubly stochastic or not connected.
 
     Example:
       >>> import gmc_jax
@@ -51,21 +52,9 @@ def d_psgd(
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
       NeurIPS 2017, Algorithm 1.
     """
-    checks.decay(momentum=momentum)
-    checks.learning_rate(learning_rate=learning_rate)
-    _check_doubly_stochastic(topology)
+    check_doubly_stochastic(topology)
+    check_connected(topology)
     return optax.chain(
-        widened(optax.trace(momentum)),
-        optax.scale_by_learning_rate(learning_rate),
+        local_steps(learning_rate, momentum, nesterov),
         combine_then_adapt(gossip(topology, axis_name=axis_name)),
     )
-
-
-def _check_doubly_stochastic(topology: Topology) -> None:
-    if not topology.is_doubly_stochastic:
-        sums = [matrix.sum(axis=1).round(6).tolist() for matrix in topology.rounds]
-        raise ValueError(
-            "`topology` must be doubly stochastic, or workers that agree would not stay "
-            f"as they are: the rows of its rounds sum to {sums}. Use `sgp`, which "
-            "weighs workers, or `topologies.from_adjacency` of an undirected graph."
-        )

@@ -2,12 +2,11 @@
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.periodic import Period, periodic
-from gmc_jax.transforms.widened import widened
 
 
 def local_sgd(
@@ -61,10 +60,6 @@ def local_sgd(
       Communicates Little", ICLR 2019; Yu, Yang and Zhu, "Parallel Restarted SGD", AAAI
       2019.
     """
-    checks.decay(momentum=momentum)
-    checks.learning_rate(learning_rate=learning_rate)
-    inner = optax.scale_by_learning_rate(learning_rate)
-    if momentum:
-        inner = optax.chain(widened(optax.trace(momentum, nesterov=nesterov)), inner)
+    inner = local_steps(learning_rate, momentum, nesterov)
     outer = optax.chain(averaged(channel), optax.scale(-1.0))
     return periodic(inner, outer, period, buffers=buffers)

@@ -3,6 +3,7 @@
 import jax
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.error_feedback import average_as
 from gmc_jax.trees import widen
@@ -33,13 +34,14 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
       NeurIPS 2017; the name is Cattivelli and Sayed's, 2010.
     """
+    checks.channel(channel=channel)
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = _given(params, "adapt_then_combine")
+        start = given(params, "adapt_then_combine")
         ahead = optax.tree.add(widen(start), widen(updates))
         mean, _, state = average_as(channel, ahead, state, start)
-        return _lead(start, mean), state
+        return lead(start, mean), state
 
     return optax.GradientTransformationExtraArgs(channel.init, update)
 
@@ -69,17 +71,19 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
       NeurIPS 2017, Algorithm 1.
     """
+    checks.channel(channel=channel)
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = _given(params, "combine_then_adapt")
+        start = given(params, "combine_then_adapt")
         mean, _, state = average_as(channel, widen(start), state, start)
-        return optax.tree.add(_lead(start, mean), widen(updates)), state
+        return optax.tree.add(lead(start, mean), widen(updates)), state
 
     return optax.GradientTransformationExtraArgs(channel.init, update)
 
 
-def _given(params: Tree, caller: str) -> Tree:
+def given(params: Tree, caller: str) -> Tree:
+    """The parameters, or an error where there are none."""
     if params is None:
         raise ValueError(
             f"`{caller}` averages parameters, so it must be given them: "
@@ -88,5 +92,6 @@ def _given(params: Tree, caller: str) -> Tree:
     return params
 
 
-def _lead(start: Tree, end: Tree) -> Tree:
+def lead(start: Tree, end: Tree) -> Tree:
+    """The updates that lead from one point to another."""
     return jax.tree.map(lambda z, x: z - x, end, widen(start))

@@ -28,7 +28,7 @@ from gmc_jax import (
     served,
     top_k,
 )
-from tests import problems, references
+from tests import problems, references, references_local
 
 STEPS, D, RATIO, PEAK = 50, 20, 0.2, 0.02
 
@@ -80,6 +80,89 @@ METHODS = {
             gmc_jax.cser, reset_channel=SECOND[0], period=7, nesterov=True
         ),
         functools.partial(references.cser, reset=SECOND[1], period=7, nesterov=True),
+        0,
+    ),
+    "local_sgd": Method(
+        functools.partial(gmc_jax.local_sgd, period=4, momentum=0.9),
+        functools.partial(references_local.local_sgd, period=4),
+        0,
+    ),
+    "local_sgd that resets": Method(
+        functools.partial(
+            gmc_jax.local_sgd,
+            period=3,
+            momentum=0.9,
+            nesterov=True,
+            buffers=gmc_jax.reset_buffers(),
+        ),
+        functools.partial(
+            references_local.local_sgd, period=3, nesterov=True, buffers="reset"
+        ),
+        0,
+    ),
+    "post_local_sgd": Method(
+        functools.partial(gmc_jax.post_local_sgd, start=10, period=6, momentum=0.9),
+        functools.partial(references_local.post_local_sgd, start=10, period=6),
+        0,
+    ),
+    "double_averaging": Method(
+        functools.partial(
+            gmc_jax.double_averaging, buffer_channel=gmc_jax.exact(), period=4
+        ),
+        functools.partial(references_local.local_sgd, period=4, buffers="average"),
+        0,
+    ),
+    "slowmo": Method(
+        lambda rate, channel, momentum=0.5: gmc_jax.slowmo(
+            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            channel,
+            period=4,
+            slow_momentum=momentum,
+            slow_learning_rate=0.7,
+            learning_rate=rate,
+        ),
+        functools.partial(references_local.slowmo, inner=0.9, alpha=0.7, period=4),
+        0,
+    ),
+    "bmuf": Method(
+        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
+            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            channel,
+            period=4,
+            block_momentum=momentum,
+            block_learning_rate=0.7,
+        ),
+        functools.partial(references_local.bmuf, inner=0.9, zeta=0.7, period=4),
+        0,
+    ),
+    "bmuf with nesterov": Method(
+        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
+            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            channel,
+            period=4,
+            block_momentum=momentum,
+            nesterov=True,
+        ),
+        functools.partial(
+            references_local.bmuf, inner=0.9, zeta=1.0, period=4, nesterov=True
+        ),
+        0,
+    ),
+    "lookahead": Method(
+        lambda rate, channel, momentum=0.9: gmc_jax.lookahead(
+            gmc_jax.dmsgd_local(rate, gmc_jax.alone(), momentum=momentum), channel
+        ),
+        functools.partial(references_local.lookahead, alpha=0.5, period=5),
+        0,
+    ),
+    "diloco": Method(
+        lambda rate, channel, momentum=0.9: gmc_jax.diloco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            channel,
+            period=4,
+            outer_momentum=momentum,
+        ),
+        functools.partial(references_local.diloco, inner=0.9, outer_rate=0.7, period=4),
         0,
     ),
     "dist_ef_sgdm": Method(
@@ -253,7 +336,7 @@ def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(metho
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "ef_sgd"])
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
 def test_momentum_must_fade(method, momentum):
-    with pytest.raises(ValueError, match=r"`(momentum|decay)` .* lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`\w*(momentum|decay)` .* lie in \[0, 1\)"):
         METHODS[method].ours(0.1, CHANNELS["top_k"], momentum=momentum)
 
 

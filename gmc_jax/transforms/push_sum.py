@@ -1,0 +1,83 @@
+"""Push-sum: averages among workers who do not hear as many as hear them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.consensus import given, lead
+from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.trees import accumulator_dtype, widen
+
+
+class PushSumState(NamedTuple):
+    """The state of push-sum.
+
+    Attributes:
+      weight: how much of all workers' mass lies here: a scalar for every leaf of the
+        parameters, all equal, so that whatever becomes of the leaves' buffers where
+        workers meet becomes of their weights; differs between workers.
+      channel: the state of the channel.
+    """
+
+    weight: Tree
+    channel: Tree
+
+
+def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """Averages what workers push to each other, weighed by how much of it there is.
+
+        x_i = w_i z_i + u_i
+        x_i <- sum over j of P_ij x_j;  w_i <- sum over j of P_ij w_j;  z_i = x_i / w_i
+
+    The last in its chain; u are updates, signed as optax has them. The parameters are
+    z, free of the bias that x has where workers do not hear as many as hear them, so
+    that gradients, weight decay and evaluation all see the right point; x is not kept.
+
+    Args:
+      channel: what pushes parameters and weights: `gossip(topology)`, whose columns sum
+        to 1, with a delay or without.
+
+    Returns:
+      A transformation in units of steps, with `PushSumState`. Parameters and weights
+      differ between workers. A message holds the parameters and a number for each leaf.
+
+    Raises:
+      ValueError: from the update if it is called without parameters.
+
+    Guarantees:
+      The sum over workers of w, and what of it is under way, stays their number; the
+      sum of w_i z_i, and what is under way, moves by the sum of u.
+
+    References:
+      Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push for Distributed Deep
+      Learning", ICML 2019; Kempe, Dobra and Gehrke, "Gossip-Based Computation of
+      Aggregate Information", FOCS 2003.
+    """
+    checks.channel(channel=channel)
+
+    def ones(params: Tree) -> Tree:
+        return jax.tree.map(
+            lambda x: jnp.ones((), accumulator_dtype(jnp.result_type(x))), params
+        )
+
+    def init(params):
+        weight = ones(params)
+        return PushSumState(weight, channel.init((params, weight)))
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        start = given(params, "push_sum")
+        biased = jax.tree.map(
+            lambda w, z, u: w * z + u, state.weight, widen(start), widen(updates)
+        )
+        (mass, weight), _, inner = average_as(
+            channel, (biased, state.weight), state.channel, (start, state.weight)
+        )
+        end = jax.tree.map(jnp.divide, mass, weight)
+        return lead(start, end), PushSumState(weight, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,147 @@
+"""Tests of averaging with neighbours: its matrix, its delays, and what it sends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gmc_jax
+from gmc_jax import averaged, counted, gossip, message_bits, topologies, wire_bytes
+from gmc_jax.topologies import Topology
+from tests import problems, runners
+
+TOPOLOGIES = {
+    "complete": topologies.complete(8),
+    "ring": topologies.ring(8),
+    "torus": topologies.torus(2, 4),
+    "exponential": topologies.exponential(8),
+    "one-peer": topologies.one_peer_exponential(8),
+    "matchings": topologies.random_matchings(8, rounds=3),
+    "pushing": topologies.pushing(np.triu(np.ones((8, 8))) + np.eye(8, k=-1)),
+    "apart": Topology((np.eye(8),)),
+}
+SENT = {  # Messages of the busiest worker.
+    "complete": 7,
+    "ring": 2,
+    "torus": 3,
+    "exponential": 3,
+    "one-peer": 1,
+    "matchings": 1,
+    "pushing": 7,
+    "apart": 0,
+}
+every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
+
+
+def trees(calls: int, workers: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(calls, workers, 5)).astype(np.float32)
+
+
+def run(topology: Topology, values: np.ndarray, delay: int = 0):
+    """Means and losses of several calls, [calls, workers, d]."""
+    channel = gossip(topology, delay=delay)
+
+    def everything(values):
+        state = channel.init(values[0])
+        out = []
+        for value in values:
+            mean, lost, state = channel.average(value, state)
+            out.append((mean, lost))
+        return jax.tree.map(lambda *x: jnp.stack(x), *out)
+
+    workers = jax.vmap(everything, in_axes=1, out_axes=1, axis_name="workers")
+    return jax.tree.map(np.asarray, jax.jit(workers)(values))
+
+
+@every_topology
+def test_means_are_the_rows_of_the_matrix(name):
+    topology, values = TOPOLOGIES[name], trees(calls=4)
+    means, lost = run(topology, values)
+    for call, value in enumerate(values):
+        matrix = topology.rounds[call % len(topology.rounds)]
+        np.testing.assert_allclose(means[call], matrix @ value, rtol=1e-5, atol=1e-6)
+    assert not lost.any()
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5])
+@pytest.mark.parametrize("name", ["ring", "one-peer", "pushing"])
+def test_with_a_delay_what_is_given_away_arrives_later(name, delay):
+    topology, values = TOPOLOGIES[name], trees(calls=7)
+    means, lost = run(topology, values, delay)
+    rounds = topology.rounds
+    for call, value in enumerate(values):
+        own = np.diag(rounds[call % len(rounds)])
+        expected, rest = own[:, None] * value, (1 - own)[:, None] * value
+        if call >= delay:
+            matrix = rounds[(call - delay) % len(rounds)]
+            before, kept = values[call - delay], np.diag(np.diag(matrix))
+            expected = expected + (matrix - kept) @ before
+            rest = rest - (1 - np.diag(matrix))[:, None] * before
+        np.testing.assert_allclose(means[call], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(lost[call], rest, rtol=1e-5, atol=1e-6)
+    arrived = (values - lost).mean(axis=1)
+    np.testing.assert_allclose(means.mean(axis=1), arrived, rtol=1e-4, atol=1e-6)
+
+
+@every_topology
+def test_bits_are_those_of_the_busiest_worker(name):
+    """And the compiled program sends no more: 20 float32 for each exchange."""
+    topology = TOPOLOGIES[name]
+    channel = gossip(topology)
+    params = runners.start()
+    assert message_bits(channel, params) == SENT[name] * 20 * 32
+    assert message_bits(counted(channel), params) == message_bits(channel, params)
+    tx = averaged(channel)
+    state = params, tx.init(params)
+    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    sent = wire_bytes(train, state, batch)
+    assert {operation[0] for operation in sent.operations} <= {"collective-permute"}
+    assert sent == 80 * SENT[name]  # of one round; the others are other branches
+    assert sent.always == (80 * SENT[name] if len(topology.rounds) == 1 else 0)
+
+
+@pytest.mark.parametrize("runner", ["simulate", "distribute"])
+@pytest.mark.parametrize(("name", "delay"), [("one-peer", 0), ("pushing", 2)])
+def test_devices_agree_with_numpy(runner, name, delay):
+    topology, values = TOPOLOGIES[name], trees(calls=5)
+    channel = gossip(topology, delay=delay)
+
+    def step(state, value):
+        mean, _, state = channel.average(value, state)
+        return state, mean
+
+    start = channel.init(jnp.zeros(5))
+    _, means = runners.drive(runners.RUNNERS[runner], step, start, values)
+    np.testing.assert_allclose(means, run(topology, values, delay)[0], rtol=1e-5)
+
+
+def test_one_who_hears_nobody_keeps_its_bits():
+    values = np.float32([[[0.1], [0.2], [1 / 3]]])
+    apart = Topology((np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]),))
+    means, _ = run(apart, values)
+    assert means[0, 2] == values[0, 2]
+    assert means[0, 0] == means[0, 1] == np.float32(0.15)
+
+
+def test_sixteen_bits_travel_as_such_and_are_weighed_in_float32():
+    values = jnp.asarray(trees(1)[0], jnp.bfloat16)
+    mean, lost, _ = problems.average(gossip(TOPOLOGIES["ring"]), values)
+    assert mean.dtype == lost.dtype == jnp.float32
+    exact = TOPOLOGIES["ring"].rounds[0] @ np.asarray(values, np.float64)
+    np.testing.assert_allclose(mean, exact, rtol=1e-6, atol=1e-7)
+    assert message_bits(gossip(TOPOLOGIES["ring"]), values[0]) == 2 * 5 * 16
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"columns .* sum to \[\[1.1, 0.9\]\]"):
+        gossip(Topology((np.array([[0.6, 0.4], [0.5, 0.5]]),)))
+    with pytest.raises(ValueError, match="`delay`"):
+        gossip(TOPOLOGIES["ring"], delay=-1)
+    with pytest.raises(ValueError, match="of 8 workers, but the axis 'workers' has 4"):
+        run(TOPOLOGIES["ring"], trees(1, workers=4))
+    channel = gossip(TOPOLOGIES["ring"])
+    with pytest.raises(NameError, match="`gossip` averages over the named axis"):
+        channel.average(jnp.ones(2), channel.init(jnp.ones(2)))
+    with pytest.raises(TypeError, match="`gossip` averages floating-point"):
+        problems.average(gossip(TOPOLOGIES["ring"]), np.ones((8, 2), int))

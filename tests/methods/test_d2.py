@@ -1,0 +1,122 @@
+"""Tests of D2: its paper, its mean under every schedule, and the exact optimum."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import d2, d_psgd, topologies
+from tests import problems, references_gossip
+from tests.identities import RATE, SCHEDULE, problem, rate_at
+
+LAZY = topologies.lazy(topologies.ring(8))
+RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    ("topology", "momentum", "nesterov"),
+    [
+        (topologies.ring(1), 0.9, False),
+        (topologies.ring(2), 0.0, False),
+        (topologies.ring(5), 0.9, True),
+        (LAZY, 0.0, False),
+    ],
+)
+def test_it_equals_its_paper(topology, momentum, nesterov, rate):
+    ours, eta = RATES[rate]
+    everyone = problems.quadratics(topology.workers)
+    tx = d2(ours, topology, momentum=momentum, nesterov=nesterov)
+    weights, _ = problems.run(tx, everyone)
+    expected = references_gossip.d2(
+        everyone, eta, topology.rounds[0], momentum, nesterov
+    )
+    np.testing.assert_allclose(
+        weights.reshape(expected.shape), expected, rtol=0, atol=1e-10
+    )
+    assert np.abs(expected[-1] - expected[0]).max() > 0.1
+
+
+def warm_up(t):
+    """From 0, and back to it."""
+    return RATE * jnp.clip(jnp.minimum(t - 2.0, 40.0 - t) / 10, 0, 1)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_mean_moves_by_the_mean_step_under_every_schedule(momentum):
+    weights, _ = problems.run(
+        d2(warm_up, topologies.ring(5), momentum=momentum),
+        everyone := problems.quadratics(5),
+    )
+    m, steps = 0, []
+    for t in range(everyone.steps):
+        g = [everyone.gradient(k, t, weights[t, k]) for k in range(5)]
+        m = momentum * m + np.mean(g, axis=0)
+        steps.append(-RATE * min(max(min(t - 2, 40 - t) / 10, 0), 1) * m)
+    moved = np.diff(weights.mean(axis=1), axis=0)
+    np.testing.assert_allclose(moved, steps, rtol=0, atol=1e-13)
+    assert np.ptp(weights, axis=1).max() > 0.01
+
+
+def test_it_comes_to_the_optimum_where_d_psgd_stalls():
+    """Quadratics that disagree, at a constant rate, over 1,500 steps."""
+    still = problems.quadratics(8, d=6)._replace(noise=np.zeros((1500, 8, 6)))
+    optimum = np.linalg.solve(
+        still.hessians.sum(axis=0),
+        np.einsum("kij,kj->i", still.hessians, still.targets),
+    )
+
+    def furthest(tx):
+        weights, _ = problems.run(tx, still)
+        return np.linalg.norm(weights[-1] - optimum, axis=1).max()
+
+    assert furthest(d2(0.1, LAZY)) < 1e-10
+    assert furthest(d_psgd(0.1, LAZY)) > 0.1
+
+
+def test_on_the_complete_graph_it_is_sgd():
+    complete, _ = problems.run(d2(SCHEDULE, topologies.complete(4)), problem())
+    sgd = references_gossip.d_psgd(
+        problem(), rate_at, topologies.complete(4).rounds, adapt_first=True
+    )
+    np.testing.assert_allclose(complete, sgd, rtol=0, atol=1e-12)
+
+
+def modes(smallest: float) -> float:
+    """How fast the mode of an eigenvalue grows: y <- smallest (2 y - y_before)."""
+    return max(abs(np.roots([1, -2 * smallest, smallest])))
+
+
+def test_the_border_is_where_modes_grow():
+    assert modes(-0.32) < 1 < modes(-0.35)
+    assert modes(-1 / 3) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        (topologies.ring(8), r"smallest one is -0.3333. Use `topologies.lazy.* 0.3333"),
+        (topologies.ring(8, self_weight=0.1), r"-0.8000. .* one is 0.1000"),
+        (topologies.exponential(8), "must be symmetric"),
+        (topologies.random_matchings(4), "has 16 rounds"),
+        (
+            topologies.from_adjacency(np.kron(np.eye(2), np.ones((2, 2)))),
+            "must connect",
+        ),
+        (topologies.pushing([[0, 1, 1], [0, 0, 0], [0, 0, 0]]), "doubly stochastic"),
+    ],
+)
+def test_a_topology_that_would_not_do_is_an_error(topology, message):
+    with pytest.raises(ValueError, match=message):
+        d2(0.1, topology)
+
+
+def test_rates_and_momenta_are_checked():
+    with pytest.raises(ValueError, match="`momentum`"):
+        d2(0.1, LAZY, momentum=1.0)
+    with pytest.raises(ValueError, match="`learning_rate`"):
+        d2(np.nan, LAZY)
+    tx = d2(0.1, LAZY)
+    with pytest.raises(ValueError, match="must be given them"):
+        tx.update(np.ones(2), tx.init(np.ones(2)))
+    assert isinstance(tx, optax.GradientTransformation)

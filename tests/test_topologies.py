@@ -1,0 +1,179 @@
+"""Tests of graphs as data: their weights, their speeds, their messages."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from gmc_jax import topologies
+from gmc_jax.topologies import Topology
+
+TOPOLOGIES = {
+    "complete": topologies.complete(6),
+    "ring of 1": topologies.ring(1),
+    "ring of 2": topologies.ring(2),
+    "ring of 3": topologies.ring(3),
+    "ring of 8": topologies.ring(8),
+    "heavy ring": topologies.ring(8, self_weight=0.6),
+    "lazy ring": topologies.lazy(topologies.ring(8)),
+    "torus": topologies.torus(3, 4),
+    "narrow torus": topologies.torus(2, 3),
+    "exponential": topologies.exponential(8),
+    "exponential of 6": topologies.exponential(6),
+    "one-peer": topologies.one_peer_exponential(8),
+    "one-peer of 6": topologies.one_peer_exponential(6),
+    "one-peer of 1": topologies.one_peer_exponential(1),
+    "matchings": topologies.random_matchings(7, rounds=5),
+    "star": topologies.from_adjacency(
+        [[0, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    ),
+    "pushing": topologies.pushing(
+        [[0, 1, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1], [0, 1, 0, 0]]
+    ),
+}
+every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
+
+
+@every_topology
+def test_weights_keep_the_mean_and_mostly_agreement(name):
+    topology = TOPOLOGIES[name]
+    for matrix in topology.rounds:
+        assert (matrix >= 0).all()
+        np.testing.assert_allclose(matrix.sum(axis=0), 1, rtol=1e-15)
+    assert topology.keeps_the_mean
+    assert topology.is_doubly_stochastic == (name != "pushing")
+    directed = {"exponential", "exponential of 6", "one-peer", "one-peer of 6"}
+    assert topology.is_symmetric == (name not in {*directed, "pushing"})
+
+
+@every_topology
+def test_exchanges_are_the_matrix(name):
+    """Each message is sent once, and in as few permutations as there can be."""
+    topology = TOPOLOGIES[name]
+    everyone = set(range(topology.workers))
+    for matrix, exchanges in zip(topology.rounds, topology.exchanges, strict=True):
+        rebuilt = np.diag(np.diag(matrix))
+        for exchange in exchanges:
+            senders, receivers = zip(*exchange.pairs, strict=True)
+            assert set(senders) == set(receivers) == everyone
+            for sender, receiver in exchange.pairs:
+                if sender != receiver:
+                    rebuilt[receiver, sender] += exchange.weights[receiver]
+                else:
+                    assert exchange.weights[receiver] == 0
+        np.testing.assert_array_equal(rebuilt, matrix)
+        sent = (matrix > 0) & ~np.eye(len(matrix), dtype=bool)
+        assert len(exchanges) == max(sent.sum(axis=0).max(), sent.sum(axis=1).max())
+
+
+def test_weights_by_hand():
+    ring = topologies.ring(4).rounds[0]
+    np.testing.assert_allclose(ring[0], [1 / 3, 1 / 3, 0, 1 / 3])
+    np.testing.assert_allclose(topologies.ring(2).rounds[0], np.full((2, 2), 0.5))
+    heavy = topologies.ring(4, self_weight=0.6).rounds[0]
+    np.testing.assert_allclose(heavy[1], [0.2, 0.6, 0.2, 0])
+    star = TOPOLOGIES["star"].rounds[0]
+    np.testing.assert_allclose(star[0], [1 / 4] * 4)
+    np.testing.assert_allclose(star[1], [1 / 4, 3 / 4, 0, 0])
+    # In the third round of eight, worker 0 hears worker 4.
+    third = topologies.one_peer_exponential(8).rounds[2]
+    np.testing.assert_allclose(third[0], [0.5, 0, 0, 0, 0.5, 0, 0, 0])
+    push = TOPOLOGIES["pushing"].rounds[0]
+    np.testing.assert_allclose(push[:, 1], [1 / 4] * 4)  # heard by all others
+    np.testing.assert_allclose(push[:, 0], [1 / 2, 1 / 2, 0, 0])
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8, 16, 32])
+def test_one_peer_rounds_average_exactly_in_any_order(workers):
+    rounds = topologies.one_peer_exponential(workers).rounds
+    assert 2 ** len(rounds) == workers
+    for order in itertools.islice(itertools.permutations(rounds), 24):
+        product = functools.reduce(np.matmul, order)
+        np.testing.assert_array_equal(product, np.full((workers, workers), 1 / workers))
+
+
+def test_six_workers_do_not_average_exactly():
+    product = topologies.one_peer_exponential(6).matrix
+    assert np.abs(product - 1 / 6).max() == pytest.approx(1 / 12)
+
+
+def test_spectral_gaps():
+    assert topologies.complete(5).spectral_gap == pytest.approx(1)
+    assert topologies.one_peer_exponential(8).spectral_gap == pytest.approx(1)
+    ring = 1 - (1 + 2 * np.cos(2 * np.pi / 8)) / 3
+    assert topologies.ring(8).spectral_gap == pytest.approx(ring)
+    assert topologies.lazy(topologies.ring(8)).spectral_gap == pytest.approx(ring / 2)
+    apart = topologies.from_adjacency(np.kron(np.eye(2), [[0, 1], [1, 0]]))
+    assert apart.spectral_gap == pytest.approx(0)
+
+
+def test_smallest_eigenvalues():
+    """The uniform ring of an even number of workers lies exactly at D2's border."""
+    for workers in (4, 6, 8, 32):
+        ring = topologies.ring(workers)
+        assert ring.smallest_eigenvalue == pytest.approx(-1 / 3)
+        lazy = topologies.lazy(ring).smallest_eigenvalue
+        assert lazy == pytest.approx(1 / 3)
+    assert topologies.ring(5).smallest_eigenvalue > -1 / 3
+    assert topologies.complete(4).smallest_eigenvalue == pytest.approx(0)
+
+
+def test_matchings_pair_everyone_and_repeat_with_the_seed():
+    topology = topologies.random_matchings(7, rounds=5, seed=3)
+    for matrix in topology.rounds:
+        assert sorted((matrix > 0).sum(axis=1)) == [1, 2, 2, 2, 2, 2, 2]
+    again = topologies.random_matchings(7, rounds=5, seed=3)
+    other = topologies.random_matchings(7, rounds=5, seed=4)
+    np.testing.assert_array_equal(topology.rounds, again.rounds)
+    assert not np.array_equal(topology.rounds, other.rounds)
+
+
+class Triangle:
+    """What of a networkx graph is read: nodes of any names, a -> b -> c -> a."""
+
+    def __init__(self, *edges: str):
+        self.edges = edges
+
+    def adjacency(self):
+        for node in "abc":
+            yield node, {end: {} for start, end in self.edges if start == node}
+
+
+def test_graphs_are_read_as_matrices_are():
+    both = Triangle("ab", "ba", "bc", "cb")
+    path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(
+        topologies.from_adjacency(both).rounds, topologies.from_adjacency(path).rounds
+    )
+    circle = topologies.pushing(Triangle("ab", "bc", "ca"))
+    expected = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]]) / 2  # a is heard by b
+    np.testing.assert_array_equal(circle.rounds[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: topologies.ring(0), "`workers`"),
+        (lambda: topologies.torus(2, 0), "`columns`"),
+        (lambda: topologies.ring(4, self_weight=1.5), "`self_weight`"),
+        (lambda: topologies.lazy(topologies.ring(3), -0.1), "`share`"),
+        (lambda: topologies.random_matchings(4, rounds=0), "`rounds`"),
+        (lambda: topologies.from_adjacency(np.ones((2, 3))), r"shape \(2, 3\)"),
+        (lambda: topologies.from_adjacency(np.zeros((0, 0))), r"shape \(0, 0\)"),
+        (lambda: topologies.from_adjacency([[0, 1], [0, 0]]), "pushing"),
+    ],
+)
+def test_what_is_no_graph_is_an_error(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_matrix_of_ones_own_is_welcome():
+    matrix = np.array([[0.7, 0.3], [0.3, 0.7]])
+    topology = Topology((matrix,))
+    assert topology.workers == 2
+    assert topology.is_doubly_stochastic
+    topologies.check_doubly_stochastic(topology)
+    with pytest.raises(ValueError, match=r"doubly stochastic.*sgp"):
+        topologies.check_doubly_stochastic(TOPOLOGIES["pushing"])
