@@ -27,6 +27,7 @@ FLOORS = {
     "checks": 0,
     "trees": 0,
     "layouts": 1,
+    "topologies": 1,
     "compressors": 1,
     "channels": 2,
     "transforms": 3,
@@ -40,9 +41,9 @@ FLOORS = {
 ROOMS = ["compressors", "channels", "transforms", "methods"]
 # Pieces that several files of a room share; they export nothing of their own name.
 SHARED = {
-    "compressors": {"selection", "shared"},
-    "channels": {"axis", "compressed"},
-    "transforms": {"points", "rates"},
+    "compressors": {"packing", "selection", "shared"},
+    "channels": {"axis", "compressed", "wire"},
+    "transforms": {"buffers", "consensus", "local_steps", "points", "rates"},
     "methods": set(),
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}
@@ -359,13 +360,13 @@ def test_a_method_is_documented_like_a_paper(name):
         assert section(docstring, title), title
     assert re.search(r"^    \w.*(=|<-)", docstring, re.M), "equations"
     parameters = inspect.signature(getattr(gmc_jax, name)).parameters
-    assert list(parameters)[:2] == ["learning_rate", "channel"]
-    others = list(parameters.values())[2:]
-    # A second channel may follow the first; hyper-parameters are spelled out.
-    assert all(
-        other.kind is other.KEYWORD_ONLY or other.annotation is gmc_jax.Channel
-        for other in others
-    )
+    # What steps, who averages (perhaps in several ways); the rest is spelled out.
+    first, *others = parameters.values()
+    assert first.name in ("learning_rate", "inner")
+    averages = [other for other in others if other.kind is not other.KEYWORD_ONLY]
+    assert [other.name for other in averages[:1]] in (["channel"], ["topology"], [])
+    whose = (gmc_jax.Channel, gmc_jax.Topology)
+    assert all(other.annotation in whose for other in averages)
 
 
 # Size.

@@ -21,9 +21,10 @@ def post_local_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """Averages after every step until `start`, and then after every `period` steps.
 
-    The equations are those of `local_sgd`, whose period is 1 for the first `start`
-    steps. Late local steps lead to flatter minima, the paper says, and save most of
-    the traffic where the rate is small.
+        period_t = 1 where t < start, and `period` from then on
+
+    The other equations are those of `local_sgd`. Late local steps lead to flatter
+    minima, the paper says, and save most of the traffic where the rate is small.
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.

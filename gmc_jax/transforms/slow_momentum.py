@@ -64,7 +64,8 @@ def slow_momentum(
     """
     checks.decay(decay=decay)
     checks.magnitude(slow_learning_rate=slow_learning_rate)
-    checks.learning_rate(learning_rate=learning_rate)
+    if learning_rate is not None:
+        checks.learning_rate(learning_rate=learning_rate)
     checks.positive(period=period)
 
     def init(params):

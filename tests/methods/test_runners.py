@@ -9,10 +9,20 @@ import pathlib
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import all_gather, all_reduce, random_block, scaled_sign, served, top_k
+from gmc_jax import (
+    all_gather,
+    all_reduce,
+    exact,
+    random_block,
+    scaled_sign,
+    served,
+    top_k,
+    topologies,
+)
 from tests import problems
 from tests.runners import (
     RUNNERS,
@@ -28,6 +38,7 @@ from tests.runners import (
 
 RATE, STEPS = 0.1, 5
 TOP, BLOCK = all_gather(top_k(0.2)), all_reduce(random_block(0.2))
+EXACT, ONE_PEER = exact(), topologies.one_peer_exponential(8)
 RESET = all_reduce(random_block(0.4), seed=1)
 SIGNS = all_gather(scaled_sign(), per_leaf=True)
 
@@ -55,6 +66,43 @@ METHODS = {
         gmc_jax.cser(RATE, BLOCK, RESET, period=2),
         {"params", "0.trace", "2.error"},
     ),
+    "local_sgd": (
+        gmc_jax.local_sgd(RATE, BLOCK, period=2, momentum=0.9),
+        {"params", "inner.0.trace"},
+    ),
+    "post_local_sgd": (
+        gmc_jax.post_local_sgd(RATE, EXACT, start=2, period=3),
+        {"params"},
+    ),
+    "double_averaging": (
+        gmc_jax.double_averaging(RATE, EXACT, EXACT, period=2),
+        {"params", "inner.0.trace"},
+    ),
+    "slowmo": (
+        gmc_jax.slowmo(optax.sgd(RATE), EXACT, period=2, learning_rate=RATE),
+        {"params"},
+    ),
+    "bmuf": (gmc_jax.bmuf(optax.sgd(RATE), TOP, period=2), {"params"}),
+    "lookahead": (
+        gmc_jax.lookahead(optax.sgd(RATE), gmc_jax.alone(), period=2),
+        {"params", "anchor"},
+    ),
+    "diloco": (
+        gmc_jax.diloco(optax.adamw(RATE), EXACT, period=2),
+        {"params", "inner.0.mu", "inner.0.nu"},
+    ),
+    "d_psgd": (gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}),
+    "d2": (
+        gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
+        {"params", "1.ahead"},
+    ),
+    "sgp": (
+        gmc_jax.sgp(RATE, ONE_PEER, delay=1),
+        {"params", "1.weight", "1.channel.under_way.0.0", "1.channel.under_way.0.1"},
+    ),
+    "sign_sgd": (gmc_jax.sign_sgd(RATE, gmc_jax.majority_vote()), set()),
+    "signum": (gmc_jax.signum(RATE, gmc_jax.majority_vote()), {"0.ema"}),
+    "ef_sign_sgd": (gmc_jax.ef_sign_sgd(RATE), {"1.residual"}),
     "dist_ef_sgdm": (
         gmc_jax.dist_ef_sgdm(RATE, SIGNS, served(scaled_sign(), per_leaf=True)),
         {"0.trace", "2.residual"},

@@ -1,0 +1,39 @@
+"""Tests of averaged momenta; its paper is in test_laws."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import double_averaging, exact, wire_bytes
+from tests import problems, runners
+from tests.identities import SCHEDULE, problem
+
+
+def test_where_workers_meet_so_do_their_momenta():
+    tx = double_averaging(SCHEDULE, exact(), exact(), period=6)
+    _, states = problems.run(tx, problem())
+    momenta = problems.residual(states, "trace")
+    apart = np.ptp(momenta, axis=1).max(axis=1) > 1e-12
+    assert [t for t in range(1, 51) if not apart[t]] == list(range(6, 51, 6))
+
+
+def test_a_meeting_sends_parameters_and_as_much_of_momenta():
+    tx = double_averaging(0.1, exact(), exact(), period=6)
+    params = runners.start()
+    state = params, tx.init(params)
+    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    sent = wire_bytes(train, state, batch)
+    assert sent == 2 * 80
+    assert sent.always == 0
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match="`period`"):
+        double_averaging(0.1, exact(), exact(), period=0)
+    assert isinstance(
+        double_averaging(0.1, exact(), exact(), period=1),
+        optax.GradientTransformation,
+    )

@@ -1,0 +1,65 @@
+"""Tests of local SGD: the methods that it contains; its paper is in test_laws."""
+
+import functools
+
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import dmsgd, exact, local_sgd
+from tests import problems, references
+from tests.identities import RATE, SCHEDULE, problem, rate_at
+
+same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_of_single_steps_it_is_momentum_sgd_on_the_mean_gradient(momentum):
+    ours, _ = problems.run(
+        local_sgd(SCHEDULE, exact(), period=1, momentum=momentum), problem()
+    )
+    sgd, _ = problems.run(dmsgd(SCHEDULE, exact(), momentum=momentum), problem())
+    same(ours, sgd[:, None].repeat(4, axis=1))
+
+
+def test_workers_that_are_alike_are_one():
+    """Full batches of the same data."""
+    one = problems.quadratics(1)
+    three = problems.Problem(
+        one.hessians.repeat(3, axis=0),
+        one.targets.repeat(3, axis=0),
+        one.noise.repeat(3, axis=1),
+        one.start,
+    )
+    ours, _ = problems.run(local_sgd(SCHEDULE, exact(), period=7, momentum=0.9), three)
+    serial, _ = references.dmsgd(one, rate_at, references.everything)
+    same(ours, serial[:, None].repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("period", [3, 10])
+def test_of_workers_with_one_hessian_the_mean_is_sgd(period):
+    shared = problem()._replace(hessians=problem().hessians[[0] * 4])
+    ours, _ = problems.run(local_sgd(SCHEDULE, exact(), period=period), shared)
+    sgd, _ = references.dmsgd(shared, rate_at, references.everything, beta=0.0)
+    same(ours.mean(axis=1), sgd)
+    assert np.ptp(ours[period - 1], axis=0).max() > 0.01
+
+
+def test_the_period_may_be_a_schedule_of_the_step():
+    """Meetings when so many steps have gone by as the schedule says at that step."""
+    growing = optax.piecewise_constant_schedule(2, {10: 2.5})  # 2, and 5 from 11 on
+    tx = local_sgd(RATE, exact(), period=growing)
+    weights, _ = problems.run(tx, problem())
+    apart = np.ptp(weights, axis=1).max(axis=1) > 1e-12
+    met = [t for t in range(1, 51) if not apart[t]]
+    assert met == [2, 4, 6, 8, 10, *range(15, 51, 5)]
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match="`period`"):
+        local_sgd(0.1, exact(), period=0)
+    with pytest.raises(ValueError, match="`momentum`"):
+        local_sgd(0.1, exact(), period=2, momentum=-1)
+    tx = local_sgd(0.1, exact(), period=2)
+    with pytest.raises(ValueError, match="must be given them"):
+        tx.update(np.ones(2), tx.init(np.ones(2)))

@@ -1,0 +1,57 @@
+"""Tests of signs of momenta: the paper's steps, and what cannot change them."""
+
+import numpy as np
+import pytest
+
+from gmc_jax import (
+    majority_vote,
+    scaled_sign,
+    sign_sgd,
+    signum,
+)
+from tests import problems, references, references_local
+from tests.identities import RATE, SCHEDULE, problem, rate_at
+
+RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    ("workers", "momentum", "weight_decay"),
+    [(1, 0.9, 0.0), (2, 0.5, 0.1), (5, 0.9, 0.1), (8, 0.0, 0.0)],
+)
+def test_it_equals_its_paper(workers, momentum, weight_decay, rate):
+    ours, eta = RATES[rate]
+    everyone = problems.quadratics(workers)
+    tx = signum(ours, majority_vote(), momentum=momentum, weight_decay=weight_decay)
+    weights, _ = problems.run(tx, everyone)
+    expected, _ = references_local.signum(
+        everyone, eta, references.everything, momentum, weight_decay=weight_decay
+    )
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-10)
+    assert np.abs(expected[-1] - expected[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_size_of_a_workers_gradients_does_not_matter(momentum):
+    factors = np.array([1.0, 1e-3, 7.0, 1e4])
+    louder = problem()._replace(
+        hessians=problem().hessians * factors[:, None, None],
+        noise=problem().noise * factors[:, None],
+    )
+    tx = signum(RATE, majority_vote(), momentum=momentum)
+    ours, _ = problems.run(tx, problem())
+    theirs, _ = problems.run(tx, louder)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_errors_name_what_is_wrong():
+    for make in (sign_sgd, signum):
+        with pytest.raises(ValueError, match="`weight_decay` must be finite"):
+            make(0.1, majority_vote(), weight_decay=-1)
+        with pytest.raises(ValueError, match="`learning_rate`"):
+            make(-0.1, majority_vote())
+        with pytest.raises(TypeError, match="`channel` must be a channel"):
+            make(0.1, scaled_sign())
+    with pytest.raises(ValueError, match="`momentum`"):
+        signum(0.1, majority_vote(), momentum=1)

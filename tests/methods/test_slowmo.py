@@ -1,0 +1,303 @@
+"""Tests of SlowMo: what it contains, on every base, with every strategy."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import (
+    alone,
+    average_buffers,
+    averaged,
+    bmuf,
+    d_psgd,
+    dmsgd,
+    exact,
+    gmc,
+    local_sgd,
+    lookahead,
+    maintain_buffers,
+    periodic,
+    reset_buffers,
+    sgp,
+    slowmo,
+    topologies,
+    wire_bytes,
+)
+from tests import problems, references_local, runners
+from tests.identities import RATE, SCHEDULE, problem, rate_at
+
+same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+BUFFERS = {
+    "maintain": maintain_buffers,
+    "reset": reset_buffers,
+    "average": lambda: average_buffers(exact()),
+}
+BASES = {
+    "local_sgd": lambda: optax.sgd(SCHEDULE, 0.9, nesterov=True),
+    "local adam": lambda: optax.adam(SCHEDULE),
+    "sgp": lambda: sgp(SCHEDULE, topologies.one_peer_exponential(4), momentum=0.9),
+    "uneven sgp": lambda: sgp(
+        SCHEDULE, topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+    ),
+    "osgp": lambda: sgp(SCHEDULE, topologies.ring(4), momentum=0.9, delay=2),
+    "d_psgd": lambda: d_psgd(SCHEDULE, topologies.ring(4)),
+    "all-reduce": lambda: dmsgd(SCHEDULE, exact()),
+}
+
+
+def weights_of(tx) -> np.ndarray:
+    """[steps + 1, workers, d]."""
+    weights, _ = problems.run(tx, problem())
+    if weights.ndim == 2:
+        weights = weights[:, None].repeat(4, axis=1)
+    return weights
+
+
+@pytest.mark.parametrize("buffers", BUFFERS)
+def test_buffers_are_kept_reset_or_averaged_under_a_schedule(buffers):
+    """At every worker's momentum, with the rate of the last local step."""
+    ours = weights_of(
+        slowmo(
+            optax.sgd(SCHEDULE, 0.9),
+            exact(),
+            period=7,
+            slow_momentum=0.6,
+            slow_learning_rate=0.9,
+            learning_rate=SCHEDULE,
+            buffers=BUFFERS[buffers](),
+        )
+    )
+    expected, _ = references_local.slowmo(
+        problem(),
+        rate_at,
+        lambda step, vector: np.ones(vector.size, bool),
+        0.6,
+        inner=0.9,
+        alpha=0.9,
+        period=7,
+        buffers=buffers,
+    )
+    same(ours, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("base", "buffers"), list(zip(BASES, itertools.cycle(BUFFERS), strict=False))
+)
+def test_without_slow_momentum_it_is_the_base_with_meetings(base, buffers):
+    inner = BASES[base]
+    ours = weights_of(
+        slowmo(
+            inner(),
+            exact(),
+            period=6,
+            slow_momentum=0.0,
+            learning_rate=SCHEDULE,
+            buffers=BUFFERS[buffers](),
+        )
+    )
+    plain = periodic(
+        inner(),
+        optax.chain(averaged(exact()), optax.scale(-1.0)),
+        6,
+        buffers=BUFFERS[buffers](),
+    )
+    same(ours, weights_of(plain))
+    met = ours[6::6]
+    same(met, met[:, :1].repeat(4, axis=1))
+    if base != "all-reduce":
+        assert np.ptp(ours[5], axis=0).max() > 1e-3
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_base_meets_where_the_slow_momentum_says(base):
+    """The anchor moves by the rate of the last local step times the slow momentum."""
+    tx = slowmo(
+        BASES[base](), exact(), period=6, slow_momentum=0.5, learning_rate=SCHEDULE
+    )
+    weights, states = problems.run(tx, problem())
+    anchors = problems.flat(states.anchor, leading=1)
+    momenta = problems.flat(optax.tree.get(states, "momentum"), leading=1)
+    for t in range(6, 49, 6):
+        same(anchors[t - 6 : t], np.stack([anchors[t - 6]] * 6))
+        u = (anchors[t - 6] - anchors[t]) / rate_at(t - 1)
+        np.testing.assert_allclose(momenta[t], u, rtol=1e-9, atol=1e-9)
+        assert np.abs(u - 0.5 * momenta[t - 1]).max() > 1e-3
+        everyone = weights[t].reshape(-1, 20)
+        same(everyone, anchors[t] + 0 * everyone)
+
+
+def test_of_single_steps_it_is_momentum_sgd():
+    trace = optax.chain(averaged(exact()), optax.trace(0.5), optax.sgd(RATE))
+    ours = slowmo(optax.sgd(RATE), exact(), period=1, learning_rate=RATE)
+    same(weights_of(ours), weights_of(trace))
+
+
+def test_over_local_sgd_at_a_constant_rate_it_is_bmuf():
+    """With the block's rate for alpha, whether the rate is given or not."""
+    inner = optax.sgd(RATE, 0.9)
+    block = bmuf(inner, exact(), period=4, block_momentum=0.5, block_learning_rate=0.7)
+    for rate in (None, RATE):
+        slow = slowmo(
+            inner, exact(), period=4, slow_learning_rate=0.7, learning_rate=rate
+        )
+        same(weights_of(slow), weights_of(block))
+
+
+def test_without_slow_momentum_it_is_lookahead():
+    inner = optax.sgd(SCHEDULE, 0.9)
+    slow = slowmo(
+        inner,
+        exact(),
+        period=5,
+        slow_momentum=0,
+        slow_learning_rate=0.5,
+        learning_rate=SCHEDULE,
+    )
+    same(weights_of(slow), weights_of(lookahead(inner, exact())))
+
+
+def test_of_single_steps_without_slow_momentum_it_is_dmsgd():
+    """With each worker's momentum kept, or averaged, which is the same."""
+    for buffers in (maintain_buffers(), average_buffers(exact())):
+        ours = slowmo(
+            optax.sgd(SCHEDULE, 0.9),
+            exact(),
+            period=1,
+            slow_momentum=0,
+            learning_rate=SCHEDULE,
+            buffers=buffers,
+        )
+        same(weights_of(ours), weights_of(dmsgd(SCHEDULE, exact())))
+
+
+def test_without_averages_each_worker_is_alone():
+    """The paper's variant: its own anchor and slow momentum."""
+    tx = slowmo(optax.sgd(RATE, 0.9), alone(), period=4, learning_rate=RATE)
+    ours = weights_of(tx)
+    for k in range(4):
+        mine = problems.Problem(
+            problem().hessians[[k]],
+            problem().targets[[k]],
+            problem().noise[:, [k]],
+            problem().start,
+        )
+        expected, _ = references_local.slowmo(
+            mine,
+            lambda t: RATE,
+            lambda step, vector: np.ones(vector.size, bool),
+            0.5,
+            inner=0.9,
+            alpha=1.0,
+            period=4,
+        )
+        same(ours[:, k], expected[:, 0], atol=1e-10)
+
+
+def test_a_compressed_outer_channel_with_global_momentum():
+    """GMC on the outer loop: the residual is in units of ways."""
+    channel = gmc_jax.all_gather(gmc_jax.top_k(0.2))
+    tx = periodic(optax.sgd(RATE), gmc(1.0, channel, momentum=0.5), 4)
+    weights, states = problems.run(tx, problem())
+    z, d = problem().start, np.zeros(20)
+    es, xs = np.zeros((4, 20)), np.stack([problem().start] * 4)
+    for t in range(problem().steps):
+        xs = np.stack(
+            [x - RATE * problem().gradient(k, t, x) for k, x in enumerate(xs)]
+        )
+        if (t + 1) % 4 == 0:
+            mean = np.zeros(20)
+            for k in range(4):
+                u = es[k] + (z - xs[k]) + 0.5 * d
+                sent = np.zeros(20, bool)
+                sent[np.argsort(-np.abs(u), kind="stable")[:4]] = True
+                es[k] = np.where(sent, 0, u)
+                mean += np.where(sent, u, 0) / 4
+            z, d = z - mean, mean
+            xs = np.stack([z] * 4)
+        same(weights[t + 1], xs, atol=1e-10)
+    same(problems.residual(states)[-1], es, atol=1e-10)
+
+
+# What it sends.
+
+
+def compiled(tx):
+    params = runners.start()
+    state = params, tx.init(params)
+    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    return *gmc_jax.distribute(runners.step_of(tx), state, batch), batch
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        slowmo(optax.sgd(0.1, 0.9), exact(), period=12),
+        local_sgd(0.1, exact(), period=12, momentum=0.9),
+    ],
+    ids=["slowmo", "local_sgd"],
+)
+def test_the_all_reduce_is_in_the_conditional_alone(tx):
+    train, state, batch = compiled(tx)
+    sent = wire_bytes(train, state, batch)
+    assert sent.always == 0
+    assert sent == 80
+    assert {(name, inside) for name, _, inside, *_ in sent.operations} == {
+        ("all-reduce", True)
+    }
+
+
+def calls(channel):
+    """The channel, which tells a host how often it has really averaged."""
+    count = []
+
+    def average(tree, state):
+        worker = jax.lax.axis_index("workers")
+        jax.debug.callback(lambda worker: count.append(int(worker)), worker)
+        return channel.average(tree, state)
+
+    return channel._replace(average=average), count
+
+
+@pytest.mark.parametrize("runner", ["simulate", "distribute"])
+def test_over_48_steps_of_period_12_four_collectives_are_executed(runner):
+    channel, count = calls(exact())
+    tx = slowmo(optax.sgd(0.1), channel, period=12)
+    params = runners.start()
+    runners.drive(
+        runners.RUNNERS[runner],
+        runners.step_of(tx),
+        (params, tx.init(params)),
+        runners.targets(params, 48),
+    )
+    jax.effects_barrier()
+    assert sorted(count) == sorted(list(range(8)) * 4)
+
+
+def test_a_rate_of_zero_at_a_meeting_makes_no_nan():
+    tx = slowmo(
+        optax.sgd(lambda t: jnp.where(t < 20, 0.0, 0.02)),
+        exact(),
+        period=4,
+        learning_rate=lambda t: jnp.where(t < 20, 0.0, 0.02),
+    )
+    weights = weights_of(tx)
+    same(weights[20], weights[0])
+    assert np.isfinite(weights).all()
+    assert np.abs(weights[-1] - weights[0]).max() > 0.1
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match="`slow_learning_rate`"):
+        slowmo(optax.sgd(0.1), exact(), slow_learning_rate=0)
+    with pytest.raises(ValueError, match=r"`(decay|slow_momentum)`"):
+        slowmo(optax.sgd(0.1), exact(), slow_momentum=1)
+    with pytest.raises(ValueError, match="`period`"):
+        slowmo(optax.sgd(0.1), exact(), period=1.5)
+    with pytest.raises(TypeError, match="`channel` must be a channel"):
+        slowmo(optax.sgd(0.1), gmc_jax.top_k(0.1))

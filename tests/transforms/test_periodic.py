@@ -1,0 +1,132 @@
+"""Tests of meetings: the branch, the anchor, precision, and the base's buffers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import (
+    alone,
+    average_buffers,
+    averaged,
+    exact,
+    maintain_buffers,
+    periodic,
+    reset_buffers,
+)
+from tests import problems, runners
+from tests.identities import problem
+
+MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
+
+
+def test_right_after_a_meeting_workers_are_at_the_anchor():
+    weights, states = problems.run(periodic(optax.sgd(0.02), MEAN, 5), problem())
+    anchors = problems.flat(states.anchor, leading=1)
+    size = np.abs(anchors).max()
+    for t in range(5, 51, 5):
+        distance = np.abs(weights[t] - anchors[t]).max()
+        assert distance <= 2e-16 * size
+    assert anchors.shape == (51, 20)  # The same on all workers: kept once.
+    np.testing.assert_array_equal(states.local, [t % 5 for t in range(51)])
+    np.testing.assert_array_equal(states.step, range(51))
+
+
+@pytest.mark.parametrize("channel", [exact(), alone()], ids=["exact", "alone"])
+def test_sixteen_bits_keep_their_dtypes_and_remember_in_32(channel):
+    outer = optax.chain(averaged(channel), optax.sgd(0.7, 0.9, nesterov=True))
+    tx = periodic(optax.sgd(0.1, 0.9), outer, 2, buffers=reset_buffers())
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), runners.start())
+    state, _ = runners.drive(
+        runners.simulate,
+        runners.step_of(tx),
+        (params, tx.init(params)),
+        runners.targets(params, 5),
+    )
+    assert {str(x.dtype) for x in jax.tree.leaves(state[0])} == {"bfloat16"}
+    assert {str(x.dtype) for x in jax.tree.leaves(state[1].anchor)} == {"float32"}
+    assert {str(x.dtype) for x in jax.tree.leaves(state[1].outer)} == {"float32"}
+
+
+def adam_after(buffers, steps: int):
+    """The state of Adam, with a schedule, after meetings every four steps."""
+    inner = optax.adam(optax.linear_schedule(0.1, 0.0, 100))
+    tx = periodic(inner, MEAN, 4, buffers=buffers)
+    _, states = problems.run(tx, problem())
+    return jax.tree.map(lambda leaf: leaf[steps], states.inner)
+
+
+def test_buffers_are_maintained_by_default():
+    same = adam_after(None, 8), adam_after(maintain_buffers(), 8)
+    jax.tree.map(np.testing.assert_array_equal, *same)
+    moments = problems.flat(same[0][0].mu, leading=1)
+    assert np.ptp(moments, axis=0).max() > 1e-3
+
+
+def test_reset_buffers_start_again_and_counters_go_on():
+    adam, schedule = adam_after(reset_buffers(), 8)
+    assert not problems.flat(adam.mu, leading=1).any()
+    assert not problems.flat(adam.nu, leading=1).any()
+    assert adam.count == schedule.count == 8
+    adam, _ = adam_after(reset_buffers(), 9)
+    assert problems.flat(adam.mu, leading=1).any()
+
+
+def test_averaged_buffers_are_the_same_everywhere():
+    adam, schedule = adam_after(average_buffers(exact()), 8)
+    for moments in (adam.mu, adam.nu):
+        everyone = problems.flat(moments, leading=1)
+        np.testing.assert_array_equal(everyone, everyone[:1].repeat(4, axis=0))
+        assert everyone.any()
+    assert adam.count == schedule.count == 8
+
+
+def test_injected_rates_are_no_buffers():
+    """Resetting the base leaves what a user injects into it alone."""
+    inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5, momentum=0.9)
+    tx = periodic(inner, MEAN, 2, buffers=reset_buffers())
+    params = runners.start()
+    opt_state = tx.init(params)
+    hyperparams = {**opt_state.inner.hyperparams, "learning_rate": jnp.array(0.25)}
+    opt_state = opt_state._replace(
+        inner=opt_state.inner._replace(hyperparams=hyperparams)
+    )
+    state, _ = runners.drive(
+        runners.simulate,
+        runners.step_of(tx),
+        (params, opt_state),
+        runners.targets(params, 4),
+    )
+    assert state[1].inner.hyperparams["learning_rate"] == 0.25
+
+
+def test_a_dense_base_and_meetings_of_the_same_leave_nothing_that_differs():
+    tx = periodic(gmc_jax.dmsgd(0.1, exact()), MEAN, 3)
+    params = runners.start()
+    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    plan = gmc_jax.layout(
+        runners.step_of(tx), (params, tx.init(params)), batch, runners.WORKERS
+    )
+    assert not any(jax.tree.leaves(plan.differs))
+
+
+def test_the_model_is_judged_at_the_mean():
+    tx = periodic(optax.sgd(0.1), MEAN, 10)
+    params = runners.start()
+    state = params, tx.init(params)
+    batches = runners.targets(params, 3)
+    step, batch = runners.step_of(tx), jax.tree.map(lambda b: b[0], batches)
+    plan = gmc_jax.layout(step, state, batch, runners.WORKERS)
+    (weights, opt_state), _ = runners.drive(runners.simulate, step, state, batches)
+    judged = gmc_jax.evaluate(opt_state, weights, plan)
+    runners.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match="`period`"):
+        periodic(optax.sgd(0.1), MEAN, 0)
+    tx = periodic(optax.sgd(0.1), MEAN, 2)
+    with pytest.raises(ValueError, match="must be given them"):
+        tx.update(np.ones(2), tx.init(np.ones(2)))
