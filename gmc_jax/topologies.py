@@ -62,12 +62,13 @@ class Topology(NamedTuple):
         the mean, to the power of one over their number.
         """
         mean = np.full((self.workers, self.workers), 1 / self.workers)
-        return 1 - np.linalg.norm(self.matrix - mean, 2) ** (1 / len(self.rounds))
+        contraction = float(np.linalg.norm(self.matrix - mean, 2))
+        return 1 - contraction ** (1 / len(self.rounds))
 
     @property
     def smallest_eigenvalue(self) -> float:
         """The smallest eigenvalue of any round; of a symmetric topology."""
-        return min(np.linalg.eigvalsh(matrix)[0] for matrix in self.rounds)
+        return min(float(np.linalg.eigvalsh(matrix)[0]) for matrix in self.rounds)
 
     @property
     def is_symmetric(self) -> bool:
@@ -152,8 +153,7 @@ def torus(rows: int, columns: int) -> Topology:
     checks.positive(rows=rows, columns=columns)
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     moves = [np.kron(_shift(rows, i), _shift(columns, j)) for i, j in steps]
-    heard = sum(moves) > 0
-    np.fill_diagonal(heard, True)
+    heard = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
     return Topology((heard / heard.sum(axis=1, keepdims=True),))
 
 
@@ -171,7 +171,7 @@ def exponential(workers: int) -> Topology:
     checks.positive(workers=workers)
     hops = _powers(workers)
     moves = [np.eye(workers), *(_shift(workers, hop) for hop in hops)]
-    return Topology((sum(moves) / len(moves),))
+    return Topology((np.mean(moves, axis=0),))
 
 
 def one_peer_exponential(workers: int) -> Topology:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -129,24 +130,25 @@ def test_matchings_pair_everyone_and_repeat_with_the_seed():
     assert not np.array_equal(topology.rounds, other.rounds)
 
 
-class Triangle:
-    """What of a networkx graph is read: nodes of any names, a -> b -> c -> a."""
+class Nodes:
+    """What is read of a networkx graph: nodes of any names, and edges between them."""
 
     def __init__(self, *edges: str):
         self.edges = edges
 
-    def adjacency(self):
+    def adjacency(self) -> Iterator[tuple[Hashable, Mapping[Hashable, object]]]:
+        """Every node with its neighbours."""
         for node in "abc":
             yield node, {end: {} for start, end in self.edges if start == node}
 
 
 def test_graphs_are_read_as_matrices_are():
-    both = Triangle("ab", "ba", "bc", "cb")
+    both = Nodes("ab", "ba", "bc", "cb")
     path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
     np.testing.assert_array_equal(
         topologies.from_adjacency(both).rounds, topologies.from_adjacency(path).rounds
     )
-    circle = topologies.pushing(Triangle("ab", "bc", "ca"))
+    circle = topologies.pushing(Nodes("ab", "bc", "ca"))
     expected = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]]) / 2  # a is heard by b
     np.testing.assert_array_equal(circle.rounds[0], expected)
 

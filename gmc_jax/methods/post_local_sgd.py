@@ -60,7 +60,7 @@ def post_local_sgd(
     return local_sgd(
         learning_rate,
         channel,
-        period=lambda step: jnp.where(step < start, 1, period),
+        period=lambda step: jnp.where(jnp.asarray(step) < start, 1, period),
         momentum=momentum,
         nesterov=nesterov,
         buffers=buffers,

@@ -36,6 +36,9 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     """
     checks.channel(channel=channel)
 
+    def init(params):
+        return channel.init(params)
+
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = given(params, "adapt_then_combine")
@@ -43,7 +46,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
         mean, _, state = average_as(channel, ahead, state, start)
         return lead(start, mean), state
 
-    return optax.GradientTransformationExtraArgs(channel.init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArgs:
@@ -73,13 +76,16 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
     """
     checks.channel(channel=channel)
 
+    def init(params):
+        return channel.init(params)
+
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = given(params, "combine_then_adapt")
         mean, _, state = average_as(channel, widen(start), state, start)
         return optax.tree.add(lead(start, mean), widen(updates)), state
 
-    return optax.GradientTransformationExtraArgs(channel.init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def given(params: Tree, caller: str) -> Tree:

@@ -1,6 +1,5 @@
 """Local steps, and a meeting of all workers after every few of them."""
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -12,7 +11,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers, mirrors_of
 from gmc_jax.trees import widen
 
-Period: TypeAlias = int | Callable[[jax.Array], jax.Array]
+Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
 
 

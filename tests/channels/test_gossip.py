@@ -117,7 +117,7 @@ def test_devices_agree_with_numpy(runner, name, delay):
 
 
 def test_one_who_hears_nobody_keeps_its_bits():
-    values = np.float32([[[0.1], [0.2], [1 / 3]]])
+    values = np.array([[[0.1], [0.2], [1 / 3]]], np.float32)
     apart = Topology((np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]),))
     means, _ = run(apart, values)
     assert means[0, 2] == values[0, 2]

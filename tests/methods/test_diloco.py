@@ -16,8 +16,8 @@ from tests.identities import RATE, SCHEDULE, problem
 
 def test_the_losses_that_maxtext_derives_by_hand():
     """Two workers, least squares with two samples each; they meet after step three."""
-    inputs = np.float32([[[0, 1], [1, 0]], [[1, 0], [0, 1]]])
-    labels = np.float32([[1, 2], [2, 3]])
+    inputs = np.array([[[0, 1], [1, 0]], [[1, 0], [0, 1]]], np.float32)
+    labels = np.array([[1, 2], [2, 3]], np.float32)
     params = {"kernel": jnp.array([2.0, 1.0]), "bias": jnp.array(1.0)}
     tx = diloco(
         optax.sgd(0.1),
@@ -56,7 +56,9 @@ def test_the_history_that_torchft_keeps_of_two_fragments():
 
     def fragment(first: int):
         return periodic(
-            optax.sgd(1.0), outer, lambda step: jnp.where(step < first, first, 6)
+            optax.sgd(1.0),
+            outer,
+            lambda step: jnp.where(jnp.asarray(step) < first, first, 6),
         )
 
     tx = optax.partition(

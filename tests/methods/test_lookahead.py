@@ -1,5 +1,7 @@
 """Tests of Lookahead, against optax's."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def test_of_one_worker_it_is_optaxs(channel):
     ours, _ = problems.run(lookahead(inner, channel, period=5, slow_step_size=0.3), one)
     theirs = optax.lookahead(inner, sync_period=5, slow_step_size=0.3)
     with jax.enable_x64(True):
-        params = optax.LookaheadParams.init_synced(jnp.asarray(one.start))
+        params: Any = optax.LookaheadParams.init_synced(jnp.asarray(one.start))
         state = theirs.init(params)
         fast = [one.start]
         for t in range(one.steps):

@@ -22,5 +22,6 @@ def test_before_the_start_it_meets_at_every_step_and_then_rarely():
 
 @pytest.mark.parametrize("name", ["start", "period"])
 def test_steps_are_counted_whole(name):
+    counts = {"start": 3, "period": 4} | {name: 0}
     with pytest.raises(ValueError, match=f"`{name}`"):
-        post_local_sgd(0.1, exact(), **{"start": 3, "period": 4, name: 0})
+        post_local_sgd(0.1, exact(), start=counts["start"], period=counts["period"])

@@ -1,5 +1,7 @@
 """Tests of push-sum: its paper, its mass, and the graphs on which it is SGD."""
 
+from typing import Any, cast
+
 import jax
 import numpy as np
 import optax
@@ -90,10 +92,12 @@ def test_mass_is_conserved_in_flight_too(topology, momentum, nesterov, delay):
     # By the steps of the gradients alone: with a delay, and at worst, to rounding.
     if not momentum:
         moved = [
-            -RATE * sum(everyone.gradient(k, t, points[t, k]) for k in range(n))
+            -RATE * np.sum([everyone.gradient(k, t, points[t, k]) for k in range(n)], 0)
             for t in range(everyone.steps)
         ]
-        np.testing.assert_allclose(np.diff(mass, axis=0), moved, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(
+            np.diff(mass, axis=0), np.stack(moved), rtol=0, atol=1e-11
+        )
 
 
 @pytest.mark.parametrize("delay", [0, 2])
@@ -159,11 +163,11 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="columns of its rounds"):
         sgp(0.1, Topology((np.array([[0.5, 0.4], [0.4, 0.5]]),)))
     with pytest.raises(ValueError, match="`delay`"):
-        sgp(0.1, topologies.ring(4), delay=0.5)
+        sgp(0.1, topologies.ring(4), delay=cast(Any, 0.5))
     with pytest.raises(ValueError, match="`learning_rate`"):
         sgp(-1, topologies.ring(4))
     tx = push_sum(gossip(UNEVEN))
     with pytest.raises(ValueError, match="`push_sum` averages parameters"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
-        push_sum(UNEVEN)
+        push_sum(cast(Any, UNEVEN))

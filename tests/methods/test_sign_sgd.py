@@ -35,7 +35,7 @@ def steps_of(channel, gradients) -> np.ndarray:
 
 
 def test_zeros_and_ties_are_the_channels_business():
-    gradients = np.float32([[0, 1, -1, 0], [0, -1, -1, -2]])
+    gradients = np.array([[0, 1, -1, 0], [0, -1, -1, -2]], np.float32)
     np.testing.assert_array_equal(steps_of(majority_vote(), gradients), [-1, -1, 1, -1])
     np.testing.assert_array_equal(steps_of(exact(), gradients), [0, 0, 1, 1])
 

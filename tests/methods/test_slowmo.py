@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -280,12 +281,11 @@ def test_over_48_steps_of_period_12_four_collectives_are_executed(runner):
 
 
 def test_a_rate_of_zero_at_a_meeting_makes_no_nan():
-    tx = slowmo(
-        optax.sgd(lambda t: jnp.where(t < 20, 0.0, 0.02)),
-        exact(),
-        period=4,
-        learning_rate=lambda t: jnp.where(t < 20, 0.0, 0.02),
-    )
+
+    def late(t: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.where(jnp.asarray(t) < 20, 0.0, 0.02)
+
+    tx = slowmo(optax.sgd(late), exact(), period=4, learning_rate=late)
     weights = weights_of(tx)
     same(weights[20], weights[0])
     assert np.isfinite(weights).all()
@@ -298,6 +298,6 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match=r"`(decay|slow_momentum)`"):
         slowmo(optax.sgd(0.1), exact(), slow_momentum=1)
     with pytest.raises(ValueError, match="`period`"):
-        slowmo(optax.sgd(0.1), exact(), period=1.5)
+        slowmo(optax.sgd(0.1), exact(), period=cast(Any, 1.5))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
-        slowmo(optax.sgd(0.1), gmc_jax.top_k(0.1))
+        slowmo(optax.sgd(0.1), cast(Any, gmc_jax.top_k(0.1)))

@@ -1,5 +1,7 @@
 """Tests of what is given back after averaging; D2 is in methods/test_d2."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ def test_where_parameters_move_by_what_it_returns_it_changes_nothing():
     tx = differences()
     params = jnp.float32([1.0, 2.0])
     state = tx.init(params)
-    for step in np.float32([[0.5, -1.0], [0.25, 2.0], [0.0, 1.0]]):
+    for step in np.array([[0.5, -1], [0.25, 2], [0, 1]], np.float32):
         out, state = tx.update(jnp.asarray(step), state, params)
         np.testing.assert_array_equal(out, step)
         params = params + out
@@ -30,9 +32,10 @@ def test_what_averaging_took_is_given_back_once():
 
 def test_it_remembers_16_bits_in_32_and_owns_its_memory():
     params = jnp.ones(3, jnp.bfloat16)
-    assert differences().init(params).ahead.dtype == jnp.float32
+    narrow: Any = differences().init(params)
+    assert narrow.ahead.dtype == jnp.float32
     wide = jnp.ones(3)
-    state = differences().init(wide)
+    state: Any = differences().init(wide)
     wide.delete()
     np.testing.assert_array_equal(state.ahead, 1)
 

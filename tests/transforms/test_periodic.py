@@ -1,5 +1,7 @@
 """Tests of meetings: the branch, the anchor, precision, and the base's buffers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,7 @@ def test_injected_rates_are_no_buffers():
     inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5, momentum=0.9)
     tx = periodic(inner, MEAN, 2, buffers=reset_buffers())
     params = runners.start()
-    opt_state = tx.init(params)
+    opt_state: Any = tx.init(params)
     hyperparams = {**opt_state.inner.hyperparams, "learning_rate": jnp.array(0.25)}
     opt_state = opt_state._replace(
         inner=opt_state.inner._replace(hyperparams=hyperparams)

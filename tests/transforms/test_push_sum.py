@@ -1,5 +1,7 @@
 """Tests of push-sum's precision; its equations are in methods/test_sgp."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ def test_who_is_alone_keeps_its_weight():
     params = jnp.arange(3.0)
 
     def step(params):
+        state: Any
         updates, state = tx.update(jnp.ones(3), tx.init(params), params)
         return params + updates, state.weight
 

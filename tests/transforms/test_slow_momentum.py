@@ -1,5 +1,7 @@
 """Tests of the outer half of SlowMo by itself."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,7 +10,7 @@ import pytest
 from gmc_jax import slow_momentum
 
 
-def run(tx, ways):
+def run(tx, ways) -> tuple[np.ndarray, Any]:
     state, out = tx.init(jnp.zeros(3)), []
     for way in ways:
         move, state = tx.update(jnp.asarray(way), state)
@@ -49,7 +51,7 @@ def test_where_the_rate_is_0_the_way_is_gone_and_not_remembered():
 
 
 def test_it_remembers_16_bits_in_32():
-    state = slow_momentum(1.0, 0.5).init(jnp.zeros(3, jnp.bfloat16))
+    state: Any = slow_momentum(1.0, 0.5).init(jnp.zeros(3, jnp.bfloat16))
     assert state.momentum.dtype == jnp.float32
 
 
