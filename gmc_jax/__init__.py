@@ -33,6 +33,12 @@ from gmc_jax.execution import unrolled as unrolled
 from gmc_jax.execution import worker_key as worker_key
 from gmc_jax.layouts import Layout as Layout
 from gmc_jax.layouts import layout as layout
+from gmc_jax.methods.a_psgd import APSGDState as APSGDState
+from gmc_jax.methods.a_psgd import a_psgd as a_psgd
+from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
+from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
+from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
+from gmc_jax.methods.asynchronous import Event as Event
 from gmc_jax.methods.bmuf import bmuf as bmuf
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
@@ -54,6 +60,7 @@ from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
 from gmc_jax.methods.gmc_server_momentum import (
     gmc_server_momentum as gmc_server_momentum,
 )
+from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
@@ -62,6 +69,7 @@ from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
+from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
 from gmc_jax.topologies import Topology as Topology
@@ -85,6 +93,8 @@ from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
 from gmc_jax.transforms.differences import DifferencesState as DifferencesState
 from gmc_jax.transforms.differences import differences as differences
+from gmc_jax.transforms.epochs import EpochsState as EpochsState
+from gmc_jax.transforms.epochs import epochs as epochs
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
 from gmc_jax.transforms.error_feedback import error_feedback as error_feedback
 from gmc_jax.transforms.global_momentum import (
@@ -100,6 +110,7 @@ from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.points import average_workers as average_workers
 from gmc_jax.transforms.points import evaluate as evaluate
 from gmc_jax.transforms.points import query as query
+from gmc_jax.transforms.projected import projected as projected
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
 from gmc_jax.transforms.settled import SettledState as SettledState
@@ -108,4 +119,11 @@ from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfinit
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
 from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
+from gmc_jax.transforms.snapshots import full_gradient_due as full_gradient_due
+from gmc_jax.transforms.snapshots import set_full_gradient as set_full_gradient
+from gmc_jax.transforms.snapshots import snapshot as snapshot
+from gmc_jax.transforms.variance_reduced import (
+    VarianceReducedState as VarianceReducedState,
+)
+from gmc_jax.transforms.variance_reduced import variance_reduced as variance_reduced
 from gmc_jax.transforms.widened import widened as widened

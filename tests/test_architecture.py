@@ -27,6 +27,7 @@ FLOORS = {
     "checks": 0,
     "trees": 0,
     "layouts": 1,
+    "timelines": 1,
     "topologies": 1,
     "compressors": 1,
     "channels": 2,
@@ -43,8 +44,15 @@ ROOMS = ["compressors", "channels", "transforms", "methods"]
 SHARED = {
     "compressors": {"packing", "selection", "shared"},
     "channels": {"axis", "compressed", "wire"},
-    "transforms": {"buffers", "consensus", "local_steps", "points", "rates"},
-    "methods": set(),
+    "transforms": {
+        "buffers",
+        "consensus",
+        "local_steps",
+        "points",
+        "rates",
+        "snapshots",
+    },
+    "methods": {"asynchronous"},
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}
 EXTRAS = [

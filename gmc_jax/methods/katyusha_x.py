@@ -1,0 +1,94 @@
+"""Katyusha X, SVRG with momentum between epochs."""
+
+import math
+from collections.abc import Callable
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.methods.svrg import corrected_steps
+from gmc_jax.transforms.epochs import Couple, epochs
+
+
+def katyusha_x(
+    learning_rate: float,
+    channel: Channel,
+    *,
+    epoch_length: int,
+    strong_convexity: float | None = None,
+    drawn: bool = False,
+    seed: int = 0,
+    projection: Callable[[Tree], Tree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Epochs of `svrg`, each started further along than the last one ended.
+
+        y_k = where an epoch of SVRG from x_k ends;  y_0 = x_1 = where all started
+        x_{k+1} = (3/2 y_k + 1/2 x_k - (1 - tau) y_{k-1}) / (1 + tau)
+
+    with tau = sqrt(m lr sigma) / 2, at most 1/2, for losses that are sigma-strongly
+    convex in the mean, whatever each sample's is; or, where they are only convex,
+
+        x_{k+1} = ((3k + 1) y_k + (k + 1) x_k - (2k - 2) y_{k-1}) / (2k + 4)
+
+    The loop is that of `svrg`.
+
+    Args:
+      learning_rate: eta, a number; at most min(1, sqrt(b / m)) / (2 L) in the theory,
+        with mini-batches of b and L-smooth samples.
+      channel: what averages the differences, `exact()` in the paper.
+      epoch_length: m, steps in an epoch; samples over the mini-batch's size.
+      strong_convexity: sigma, greater than 0; None for the convex version.
+      drawn: whether lengths are drawn, with this mean, as the theory has it.
+      seed: of the draws.
+      projection: of parameters, from `optax.projections`, or a proximal operator.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain. Nothing differs
+      between workers. It is judged at y, where the last epoch ended.
+
+    Raises:
+      ValueError: if `epoch_length` is not a whole number of at least 1,
+        `strong_convexity` is not finite and greater than 0, or the rate is negative or
+        not finite.
+      TypeError: if the rate is a schedule; from the update if it is called without
+        `snapshot_grads`.
+
+    Example:
+      >>> import gmc_jax
+      >>> tx = gmc_jax.katyusha_x(
+      ...     0.1, gmc_jax.exact(), epoch_length=100, strong_convexity=1e-3
+      ... )
+
+    Guarantees:
+      With tau = 1/2 it is `svrg`.
+
+    References:
+      Allen-Zhu, "Katyusha X: Practical Momentum Method for Stochastic Sum-of-Nonconvex
+      Optimization", ICML 2018: Algorithms 1 and 2 (X^s and X^w).
+    """
+    if callable(learning_rate):
+        raise TypeError(
+            "`learning_rate` must be a number, since the momentum between epochs "
+            "depends on it, but is a schedule."
+        )
+    checks.magnitude(strong_convexity=strong_convexity)
+    steps = corrected_steps(learning_rate, channel, epoch_length, projection)
+    couple = _convex
+    if strong_convexity is not None:
+        tau = min(0.5, math.sqrt(epoch_length * learning_rate * strong_convexity) / 2)
+        couple = _strongly_convex(tau)
+    return epochs(steps, epoch_length, couple, drawn=drawn, seed=seed)
+
+
+def _strongly_convex(tau: float) -> Couple:
+    def couple(k, y, x, last):
+        del k
+        return (1.5 * y + 0.5 * x - (1 - tau) * last) / (1 + tau)
+
+    return couple
+
+
+def _convex(k, y, x, last):
+    k = k.astype(y.dtype)
+    return ((3 * k + 1) * y + (k + 1) * x - (2 * k - 2) * last) / (2 * k + 4)

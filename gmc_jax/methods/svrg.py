@@ -1,0 +1,88 @@
+"""SVRG, stochastic variance reduced gradient."""
+
+from collections.abc import Callable
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.epochs import epochs
+from gmc_jax.transforms.projected import projected
+from gmc_jax.transforms.variance_reduced import variance_reduced
+from gmc_jax.transforms.widened import widened
+
+
+def svrg(
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    epoch_length: int,
+    drawn: bool = False,
+    seed: int = 0,
+    projection: Callable[[Tree], Tree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Steps by gradients that are compared with those at a snapshot.
+
+        mu = full gradient at the snapshot z, at the start of every epoch
+        v = mu + mean over k of (g_k(w) - g_k(z)), of the same mini-batch
+        w <- projection(w - lr_t v);  z <- w after `epoch_length` steps
+
+    Workers share each mini-batch. The loop provides the full gradients and those at the
+    snapshot:
+
+        if gmc_jax.full_gradient_due(opt_state):
+            opt_state = gmc_jax.set_full_gradient(opt_state, params, full_gradient)
+        there = gradient(gmc_jax.snapshot(opt_state), batch)
+        here = gradient(params, batch)
+        updates, opt_state = tx.update(here, opt_state, params, snapshot_grads=there)
+
+    Args:
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      channel: what averages the differences, `exact()` in the papers.
+      epoch_length: m, steps in an epoch; samples over the mini-batch's size.
+      drawn: whether lengths are drawn, with this mean, as the theory has it.
+      seed: of the draws.
+      projection: of parameters, from `optax.projections`, or a proximal operator.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain. Nothing differs
+      between workers. It is judged where the last epoch ended.
+
+    Raises:
+      ValueError: if `epoch_length` is not a whole number of at least 1, or a rate is
+        negative or not finite.
+      TypeError: from the update if it is called without `snapshot_grads`.
+
+    Example:
+      >>> import gmc_jax
+      >>> tx = gmc_jax.svrg(0.1, gmc_jax.exact(), epoch_length=100)
+
+    Guarantees:
+      With one sample in all it is gradient descent.
+
+    References:
+      Johnson and Zhang, "Accelerating Stochastic Gradient Descent using Predictive
+      Variance Reduction", NeurIPS 2013.
+    """
+    return epochs(
+        corrected_steps(learning_rate, channel, epoch_length, projection),
+        epoch_length,
+        drawn=drawn,
+        seed=seed,
+    )
+
+
+def corrected_steps(
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    epoch_length: int,
+    projection: Callable[[Tree], Tree] | None,
+) -> optax.GradientTransformationExtraArgs:
+    """The steps inside an epoch."""
+    checks.learning_rate(learning_rate=learning_rate)
+    checks.positive(epoch_length=epoch_length)
+    steps = [
+        variance_reduced(channel),
+        widened(optax.scale_by_learning_rate(learning_rate)),
+    ]
+    return optax.chain(*steps, *([projected(projection)] if projection else []))

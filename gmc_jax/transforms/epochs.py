@@ -1,0 +1,119 @@
+"""Epochs of fixed or drawn length, and momentum between them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Tree
+from gmc_jax.trees import widen
+
+Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""From k, y_k, x_k and y_{k-1} to x_{k+1}, entry by entry."""
+
+
+class EpochsState(NamedTuple):
+    """The state of epochs; float32 for 16-bit trees.
+
+    Attributes:
+      epoch: int32, k: which epoch this is, from 1.
+      length: int32, how many updates it has.
+      done: int32, how many of them were.
+      start: x_k, where it started.
+      last: y_{k-1}, where the one before ended.
+      inner: the state of what steps.
+    """
+
+    epoch: jax.Array
+    length: jax.Array
+    done: jax.Array
+    start: Tree
+    last: Tree
+    inner: Tree
+
+    def evaluate(self, params: Tree) -> Tree:
+        """The model is judged where the last epoch ended."""
+        return jax.tree.map(lambda y, x: y.astype(x.dtype), self.last, params)
+
+
+def epochs(
+    inner: optax.GradientTransformation,
+    length: int,
+    couple: Couple | None = None,
+    *,
+    drawn: bool = False,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Counts the steps of an epoch, and says where the next one starts.
+
+    The epoch k leads from x_k to y_k; the next one starts at x_{k+1} = couple(k, y_k,
+    x_k, y_{k-1}), to which the parameters move with the last update of the epoch. Then
+    `gmc_jax.full_gradient_due(opt_state)`, and the loop takes it there.
+
+    Args:
+      inner: from gradients to steps.
+      length: updates in an epoch, at least 1; its mean where lengths are drawn.
+      couple: momentum between epochs; None for x_{k+1} = y_k.
+      drawn: whether each length is drawn, from the geometric distribution on 1, 2, ...
+        with this mean: the papers' M + 1 steps with P[M = m] = (1 - 1 / length)^m /
+        length.
+      seed: of the draws, which are the same on all workers.
+
+    Returns:
+      A transformation from gradients to steps, the last in its chain, with
+      `EpochsState`. It is judged at y_{k-1}, where the last epoch ended.
+
+    Raises:
+      ValueError: if `length` is not a whole number of at least 1; from the update if it
+        is called without parameters.
+
+    References:
+      Allen-Zhu, "Katyusha X", ICML 2018.
+    """
+    checks.positive(length=length)
+    inner = optax.with_extra_args_support(inner)
+
+    def length_of(epoch: jax.Array) -> jax.Array:
+        if not drawn:
+            return jnp.asarray(length, jnp.int32)
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        return jax.random.geometric(key, 1 / length).astype(jnp.int32)
+
+    def init(params):
+        first, none = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
+        # Copies: the loop may donate the parameters' own memory.
+        start = jax.tree.map(jnp.array, widen(params))
+        last = jax.tree.map(jnp.array, widen(params))
+        own = inner.init(params)
+        return EpochsState(first, length_of(first), none, start, last, own)
+
+    def update(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "`epochs` moves parameters where the next epoch starts, so it must be "
+                "given them: `tx.update(grads, opt_state, params)`."
+            )
+        out, own = inner.update(updates, state.inner, params, **extra_args)
+        here, out = widen(params), widen(out)
+
+        def turn() -> tuple[Tree, EpochsState]:
+            end = optax.tree.add(here, out)
+            start = end
+            if couple is not None:
+                onwards = partial(couple, state.epoch)
+                start = jax.tree.map(onwards, end, state.start, state.last)
+            epoch = state.epoch + 1
+            none = jnp.zeros_like(state.done)
+            new = EpochsState(epoch, length_of(epoch), none, start, end, own)
+            return optax.tree.sub(start, here), new
+
+        def go_on() -> tuple[Tree, EpochsState]:
+            return out, state._replace(done=state.done + 1, inner=own)
+
+        return jax.lax.cond(state.done + 1 >= state.length, turn, go_on)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,80 @@
+"""Variance reduction: gradients corrected by those at a snapshot."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+class VarianceReducedState(NamedTuple):
+    """The state of variance reduction; the same on all workers.
+
+    Attributes:
+      snapshot: the parameters at which the full gradient was taken.
+      full_gradient: mu, over all samples of all workers; float32 for 16-bit trees.
+      channel: the state of the channel.
+    """
+
+    snapshot: Tree
+    full_gradient: Tree
+    channel: Tree
+
+
+def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """Corrects each mini-batch's gradient by what it was at a snapshot.
+
+        v = mu + mean over k of (g_k - s_k)
+
+    Here g_k and s_k are one worker's gradients of the same mini-batch at the parameters
+    and at the snapshot, and mu is the full gradient there. The loop provides two of
+    them: s_k at every step, `tx.update(grads, opt_state, params, snapshot_grads=...)`,
+    taken at `gmc_jax.snapshot(opt_state)`; and mu at the start of every epoch, by
+    `gmc_jax.set_full_gradient(opt_state, params, gradient)`, which makes the parameters
+    the snapshot. Before the first of these mu is zero.
+
+    Args:
+      channel: what averages the differences over workers, who share each mini-batch.
+
+    Returns:
+      A transformation in units of gradients, with `VarianceReducedState`.
+
+    Raises:
+      TypeError: if `channel` is no channel; from the update if it is called without
+        `snapshot_grads`.
+
+    Guarantees:
+      At the snapshot v is mu, whatever the mini-batch.
+
+    References:
+      Johnson and Zhang, "Accelerating Stochastic Gradient Descent using Predictive
+      Variance Reduction", NeurIPS 2013.
+    """
+    checks.channel(channel=channel)
+
+    def init(params):
+        # A copy: the loop may donate the parameters' own memory.
+        own = jax.tree.map(lambda x: x.copy(), params)
+        return VarianceReducedState(
+            own, zeros_to_accumulate(params), channel.init(params)
+        )
+
+    def update(updates, state, params=None, *, snapshot_grads=None, **extra_args):
+        del extra_args
+        if snapshot_grads is None:
+            raise TypeError(
+                "`variance_reduced` compares gradients with those of the same batch at "
+                "the snapshot, so it must be given them: `tx.update(grads, opt_state, "
+                "params, snapshot_grads=grads_at(gmc_jax.snapshot(opt_state)))`."
+            )
+        like = updates if params is None else params
+        change = optax.tree.sub(widen(updates), widen(snapshot_grads))
+        mean, _, inner = average_as(channel, change, state.channel, like)
+        out = optax.tree.add(state.full_gradient, mean)
+        return out, state._replace(channel=inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,32 @@
+"""Tests of epochs by themselves; Katyusha X is in methods/test_katyusha_x."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import epochs, full_gradient_due
+
+
+def test_the_last_update_of_an_epoch_leads_where_the_next_one_starts():
+    tx = epochs(optax.sgd(1.0), 2, lambda k, y, x, last: y + 10 * k + 0 * (x + last))
+    params = jnp.zeros(1)
+    updates: Any
+    state: Any = tx.init(params)
+    trace, due = [], []
+    for _ in range(5):
+        due.append(bool(full_gradient_due(state)))
+        updates, state = tx.update(-jnp.ones(1), state, params)
+        params = params + updates
+        trace.append(float(params[0]))
+    assert trace == [1, 12, 13, 34, 35]
+    assert due == [True, False, True, False, True]
+    np.testing.assert_array_equal(state.last, [14])
+    np.testing.assert_array_equal(state.evaluate(params), [14])
+
+
+def test_a_length_is_a_whole_number():
+    with pytest.raises(ValueError, match="`length`"):
+        epochs(optax.sgd(1.0), 0)

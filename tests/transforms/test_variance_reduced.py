@@ -1,0 +1,35 @@
+"""Tests of corrected gradients by themselves."""
+
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gmc_jax
+from gmc_jax import alone, set_full_gradient, snapshot, variance_reduced
+
+
+def test_at_the_snapshot_it_is_the_full_gradient():
+    tx = variance_reduced(alone())
+    params, noise = jnp.ones(3), jnp.array([5.0, -7.0, 2.0])
+    state = set_full_gradient(tx.init(params), params, jnp.arange(3.0))
+    out, state = tx.update(noise, state, params, snapshot_grads=noise)
+    np.testing.assert_array_equal(out, [0, 1, 2])
+    out, _ = tx.update(noise + 1, state, params, snapshot_grads=noise)
+    np.testing.assert_array_equal(out, [1, 2, 3])
+
+
+def test_sixteen_bits_are_remembered_in_32_and_memory_is_its_own():
+    tx = variance_reduced(alone())
+    params = jnp.ones(3, jnp.bfloat16)
+    state = set_full_gradient(tx.init(params), params, jnp.ones(3, jnp.bfloat16))
+    assert snapshot(state).dtype == jnp.bfloat16
+    assert state.full_gradient.dtype == jnp.float32
+    params.delete()
+    np.testing.assert_array_equal(snapshot(state), 1)
+
+
+def test_a_compressor_is_no_channel():
+    with pytest.raises(TypeError, match="`channel` must be a channel"):
+        variance_reduced(cast(Any, gmc_jax.top_k(0.1)))
