@@ -1,5 +1,7 @@
 """Tests of SVRG with one sample; its paper is in test_katyusha_x."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +31,9 @@ def test_with_one_sample_it_is_gradient_descent():
 
     start = jnp.array([2.0, -1.0])
     w, state = start, descent.init(start)
+    updates: Any
     for _ in range(9):
         updates, state = descent.update(gradient(w), state)
-        w = jnp.add(w, updates)
+        w = w + updates
     end = jax.jit(jax.vmap(ours, axis_name="workers"))(start[None])
     np.testing.assert_allclose(end[0], w, rtol=1e-6)
