@@ -12,7 +12,8 @@ import tyro
 
 from experiments.backends import BACKENDS
 from experiments.data import DATA
-from experiments.methods import COMPRESSORS, METHODS, Messages
+from experiments.messages import COMPRESSORS, Messages
+from experiments.methods import METHODS
 from experiments.models import MODELS
 from experiments.partitions import PARTITIONS
 from gmc_jax import checks
@@ -137,7 +138,7 @@ class Config:
     @property
     def messages(self) -> Messages:
         """What the methods send that are not dense."""
-        return Messages(self.compressor, self.ratio, self.seed)
+        return Messages(self.compressor, self.ratio, self.seed, self.workers)
 
     def optimizer(
         self, method: str, steps: int, steps_per_epoch: int

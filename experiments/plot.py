@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from rich.console import Console
 
 from experiments import record
+from experiments.local_methods import BASES, SLOW_MOMENTA
 from experiments.methods import DETACHMENTS, METHODS
 
 # Okabe and Ito's colours, which stay apart in every kind of colour vision, and dashes,
@@ -41,6 +42,35 @@ LOOKS |= {
         ("gmc_plus", "Blues", "-"),
     )
     for detach in DETACHMENTS
+}
+
+
+LOOKS |= {
+    "local_sgd": ("#D55E00", "--"),
+    "post_local_sgd": ("#A04000", ":"),
+    "double_averaging": ("#D55E00", "-."),
+    "local_adam": ("#993F74", "--"),
+    "bmuf": ("#006B4E", "--"),
+    "lookahead": ("#E69F00", "-."),
+    "diloco": ("#993F74", "-"),
+    "local_gmc": ("#0072B2", "--"),
+    "d_psgd": ("#666666", "--"),
+    "d2": ("#009E73", "-"),
+    "sgp": ("#56B4E9", "--"),
+    "osgp": ("#56B4E9", ":"),
+    "adam": ("#000000", "--"),
+    "sign_sgd": ("#F0E442", "--"),
+    "signum": ("#F0E442", "-"),
+    "ef_sign_sgd": ("#999999", ":"),
+    "slowmo": ("#D55E00", "-"),
+}
+# SlowMo on one base with several slow momenta: the darker, the larger.
+LOOKS |= {
+    f"slowmo_{name}_{beta}": (to_hex(colormaps[shades](0.3 + 0.65 * beta)), "-")
+    for name, shades in zip(
+        BASES, ("Oranges", "RdPu", "PuBu", "Purples", "Greys", "YlGn"), strict=True
+    )
+    for beta in SLOW_MOMENTA
 }
 
 

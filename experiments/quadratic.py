@@ -18,7 +18,8 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
-from experiments.methods import METHODS, Messages
+from experiments.messages import Messages
+from experiments.methods import METHODS
 from experiments.quadratic_figures import draw_distances, draw_paths, tail
 from gmc_jax import checks
 

@@ -114,7 +114,7 @@ def comparison(rows: Sequence[record.Row]) -> Table:
             f"{mean('loss'):.4f}",
             f"{first['bytes_per_step']:,.0f}",
             f"{first['dense_bytes_per_step'] / first['bytes_per_step']:.1f}",
-            f"{mean('relative_cost'):.2%}",
+            f"{mean('relative_cost'):.2%}" if METHODS[method].counted else "",
             f"{mean('seconds'):.1f}",
         )
     return shown

@@ -16,7 +16,7 @@ from experiments.config import Config
         ("compressor", "top", "`compressor` names 'top', .* top_k"),
         ("partition", "even", "`partition` names 'even', .* iid, dirichlet"),
         ("backend", "tpu", "`backend` names 'tpu', .* simulate, distribute, pmap"),
-        ("methods", ("gmc", "adam"), "`methods` names 'adam', .* dmsgd"),
+        ("methods", ("gmc", "rprop"), "`methods` names 'rprop', .* dmsgd"),
         ("methods", ("gmc", "gmc"), "none of them twice"),
         ("methods", (), "at least one method"),
         ("workers", 0, "`workers` must be at least 1, but is 0"),

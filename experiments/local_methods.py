@@ -1,0 +1,208 @@
+"""Methods with local steps, of neighbours, and of signs: one line each."""
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+import gmc_jax
+from experiments.messages import Method, dense_bits
+from gmc_jax import topologies
+
+PERIOD = 12  # SlowMo's for local SGD, on every base.
+SLOW_MOMENTA = (
+    0.2,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+)  # What SlowMo's authors tune it over, and more.
+
+
+def _local_sgd(rate, messages, momentum):
+    """The base of SlowMo's experiments: Nesterov's momentum on each worker."""
+    del messages
+    return optax.sgd(rate, momentum, nesterov=True)
+
+
+def _local_adam(rate, messages, momentum):
+    del messages
+    return optax.adam(rate, b1=momentum)
+
+
+def _all_reduce(rate, messages, momentum):
+    del messages
+    return gmc_jax.dmsgd(rate, gmc_jax.exact(), momentum=momentum)
+
+
+def _sgp(rate, messages, momentum, delay=0):
+    ring = topologies.one_peer_exponential(messages.workers)
+    return gmc_jax.sgp(rate, ring, momentum=momentum, nesterov=True, delay=delay)
+
+
+def _d_psgd(rate, messages, momentum):
+    ring = topologies.ring(messages.workers)
+    return gmc_jax.d_psgd(rate, ring, momentum=momentum)
+
+
+def _d2(rate, messages, momentum):
+    ring = topologies.lazy(topologies.ring(messages.workers))
+    return gmc_jax.d2(rate, ring, momentum=momentum)
+
+
+def _nothing(messages, params):
+    del messages, params
+    return 0.0
+
+
+def _one_peer_bits(messages, params):
+    peers = topologies.one_peer_exponential(messages.workers)
+    return gmc_jax.message_bits(gmc_jax.gossip(peers), params)
+
+
+def _ring_bits(messages, params):
+    ring = topologies.ring(messages.workers)
+    return gmc_jax.message_bits(gmc_jax.gossip(ring), params)
+
+
+def _votes(messages, params):
+    """A bit each way: votes, and the results of one's own share."""
+    bits = gmc_jax.message_bits(gmc_jax.majority_vote(), params)
+    return bits * (1 + 1 / messages.workers)
+
+
+def _signs(messages, params):
+    del messages
+    signs = gmc_jax.all_gather(gmc_jax.scaled_sign(), per_leaf=True)
+    return gmc_jax.message_bits(signs, params)
+
+
+# What SlowMo stands on, and what that sends by itself.
+BASES = {
+    "local_sgd": (_local_sgd, _nothing, "local SGD"),
+    "local_adam": (_local_adam, _nothing, "local Adam"),
+    "sgp": (_sgp, _one_peer_bits, "SGP"),
+    "osgp": (partial(_sgp, delay=1), _one_peer_bits, "OSGP"),
+    "d_psgd": (_d_psgd, _ring_bits, "D-PSGD"),
+    "all_reduce": (_all_reduce, dense_bits, "all-reduce"),
+}
+
+
+def _meeting(bits: Callable) -> Callable:
+    """The base's own bits, and a dense mean at every meeting."""
+
+    def both(messages, params):
+        return bits(messages, params) + dense_bits(messages, params) / PERIOD
+
+    return both
+
+
+def _slowmo(base: Callable, slow_momentum: float) -> Callable:
+    def build(rate, messages, momentum):
+        return gmc_jax.slowmo(
+            base(rate, messages, momentum),
+            gmc_jax.exact(),
+            period=PERIOD,
+            slow_momentum=slow_momentum,
+            learning_rate=rate,
+        )
+
+    return build
+
+
+def _periodic(factory: Callable, *more, **options) -> Callable:
+    """A method with a local momentum and a period."""
+
+    def build(rate, messages, momentum):
+        del messages
+        return factory(
+            rate, gmc_jax.exact(), *more, period=PERIOD, momentum=momentum, **options
+        )
+
+    return build
+
+
+def _over_local_sgd(factory: Callable, **options) -> Callable:
+    def build(rate, messages, momentum):
+        base = _local_sgd(rate, messages, momentum)
+        return factory(base, gmc_jax.exact(), period=PERIOD, **options)
+
+    return build
+
+
+def _diloco(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
+
+
+def _local_gmc(rate, messages, momentum):
+    """Local SGD whose ways are compressed, with GMC's momentum between meetings."""
+    outer = gmc_jax.gmc(1.0, messages.channel(), momentum=0.5)
+    return gmc_jax.periodic(_local_sgd(rate, messages, momentum), outer, PERIOD)
+
+
+def _local_gmc_bits(messages, params):
+    return gmc_jax.message_bits(messages.channel(), params) / PERIOD
+
+
+def _adam(rate, messages, momentum):
+    del messages
+    mean = gmc_jax.averaged(gmc_jax.exact())
+    return optax.chain(mean, optax.adam(rate, b1=momentum))
+
+
+def _sign_sgd(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.sign_sgd(rate, gmc_jax.majority_vote())
+
+
+def _signum(rate, messages, momentum):
+    del messages
+    return gmc_jax.signum(rate, gmc_jax.majority_vote(), momentum=momentum)
+
+
+def _ef_sign_sgd(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.ef_sign_sgd(rate)
+
+
+_own = partial(Method, counted=False, gradient_at="each worker's x")
+_common = partial(Method, counted=False)
+_meets = _meeting(_nothing)
+
+LOCAL_METHODS = {
+    "local_sgd": _own(
+        "local SGD", _periodic(gmc_jax.local_sgd, nesterov=True), bits=_meets
+    ),
+    "post_local_sgd": _own(
+        "post-local SGD",
+        _periodic(gmc_jax.post_local_sgd, nesterov=True, start=100),
+        bits=_meets,
+    ),
+    "double_averaging": _own(
+        "double averaging",
+        _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),
+        bits=lambda messages, params: 2 * _meets(messages, params),
+    ),
+    "local_adam": _own("local Adam", _slowmo(_local_adam, 0.0), bits=_meets),
+    "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf), bits=_meets),
+    "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead), bits=_meets),
+    "diloco": _own("DiLoCo", _diloco, bits=_meets),
+    "local_gmc": _own("local SGD, GMC", _local_gmc, bits=_local_gmc_bits),
+    "d_psgd": _own("D-PSGD", _d_psgd, bits=_ring_bits),
+    "d2": _own("D2", _d2, bits=_ring_bits),
+    "sgp": _own("SGP", _sgp, bits=_one_peer_bits),
+    "osgp": _own("OSGP", partial(_sgp, delay=1), bits=_one_peer_bits),
+    "adam": _common("Adam, dense", _adam, dense=True, bits=dense_bits),
+    "sign_sgd": _common("signSGD, vote", _sign_sgd, bits=_votes),
+    "signum": _common("Signum, vote", _signum, bits=_votes),
+    "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd, bits=_signs),
+    "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5), bits=_meets),
+}
+LOCAL_METHODS |= {
+    f"slowmo_{name}_{beta}": _own(
+        f"SlowMo {beta}, {label}", _slowmo(base, beta), bits=_meeting(bits)
+    )
+    for name, (base, bits, label) in BASES.items()
+    for beta in SLOW_MOMENTA
+}

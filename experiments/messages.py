@@ -1,0 +1,88 @@
+"""What a method of a comparison is made of: what it sends, and how it is built."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import optax
+
+import gmc_jax
+from gmc_jax.core import Tree
+
+COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
+    "top_k": gmc_jax.top_k,
+    "sampled_top_k": gmc_jax.sampled_top_k,
+    "random_k": gmc_jax.random_k,
+    "random_block": gmc_jax.random_block,
+    "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
+    "identity": lambda ratio: gmc_jax.identity(),
+}
+
+RESET_RATIO = 1 / 16  # Of CSER; reconstructed for the GMC paper's experiments.
+
+
+class Messages(NamedTuple):
+    """What the methods of a comparison send.
+
+    Attributes:
+      compressor: a name in `COMPRESSORS`.
+      ratio: the share of the entries that a message holds.
+      seed: of the compressor's draws.
+      workers: how many send them.
+    """
+
+    compressor: str
+    ratio: float
+    seed: int = 0
+    workers: int = 8
+
+    def channel(self, ratio: float | None = None, seed: int = 0) -> gmc_jax.Channel:
+        """How a method averages; one with two channels gives them two seeds."""
+        code = COMPRESSORS[self.compressor](self.ratio if ratio is None else ratio)
+        over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
+        return over(code, seed=self.seed + seed)
+
+    def step_and_reset(self) -> tuple[gmc_jax.Channel, gmc_jax.Channel, int]:
+        """CSER's two channels and its period, which spend as much as one channel.
+
+        One half on steps and one on resets of 1/16 of the entries, as the authors'
+        scripts divide it.
+        """
+        reset = max(RESET_RATIO, self.ratio)
+        period = max(1, round(2 * reset / self.ratio))
+        return self.channel(self.ratio / 2), self.channel(reset, seed=1), period
+
+
+Build: TypeAlias = Callable[
+    [optax.ScalarOrSchedule, Messages, float], optax.GradientTransformationExtraArgs
+]
+"""Makes a method from a learning rate, what it sends, and its momentum."""
+
+
+def _bits(messages: Messages, params: Tree) -> float:
+    return gmc_jax.message_bits(messages.channel(), params)
+
+
+def dense_bits(messages: Messages, params: Tree) -> float:
+    """What an all-reduce of everything takes."""
+    del messages
+    return gmc_jax.message_bits(gmc_jax.exact(), params)
+
+
+class Method(NamedTuple):
+    """What tables call a method, and how it is made.
+
+    Attributes:
+      label: its name in tables and figures.
+      build: makes it; of what it sends, it counts the entries.
+      dense: whether it is there to be compared with, and sends everything.
+      bits: what one worker sends in a step, on average.
+      counted: whether the paper's count of what a server sends and gets fits it.
+      gradient_at: where it takes its gradients.
+    """
+
+    label: str
+    build: Build
+    dense: bool = False
+    bits: Callable[[Messages, Tree], float] = _bits
+    counted: bool = True
+    gradient_at: str = "w"
