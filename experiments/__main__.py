@@ -86,6 +86,13 @@ def table(options: Sequence[str]) -> None:
     _call(table.main, "table", options)
 
 
+def methods(options: Sequence[str]) -> None:
+    """Train every method of the library on one problem, for one table."""
+    from experiments import every_method
+
+    every_method.main(_call(every_method.EveryMethod, "methods", options))
+
+
 def quadratic(options: Sequence[str]) -> None:
     """Follow the methods on two workers' quadratics, as the GMC paper's section 3.2."""
     from experiments import quadratic
@@ -119,6 +126,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "list": list_runs,
     "plot": plot,
     "table": table,
+    "methods": methods,
     "quadratic": quadratic,
     "theory": theory,
     "bench": bench,
