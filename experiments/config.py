@@ -24,14 +24,14 @@ class Config:
     """A comparison of methods on one task; the defaults are the main job."""
 
     data: str = "digits"
-    """The data set: digits, cifar10 or cifar100."""
-    data_file: Path | None = None
+    """The data set: digits, cifar10, cifar100 or text."""
+    data_file: Annotated[Path | None, tyro.conf.arg(aliases=["--text-file"])] = None
     """A file to read the images from in place of tensorflow-datasets: an .npz with
-    train_images, train_labels, test_images and test_labels."""
+    train_images, train_labels, test_images and test_labels. Or the text."""
     fraction: float = 1.0
     """The share of the training images that is used, drawn at random."""
     model: str = "mlp"
-    """The network: mlp, resnet20_bn, resnet20_gn, vit or vit_small."""
+    """The network: mlp, resnet20_bn, resnet20_gn, vit, vit_small or characters."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",
@@ -49,7 +49,7 @@ class Config:
     workers: int = 8
     """How many workers there are."""
     partition: str = "dirichlet"
-    """How samples are shared out: dirichlet (by label) or iid."""
+    """How samples are shared out: dirichlet (by label, drawn), by_label (sorted) or iid."""
     alpha: float = 0.1
     """Concentration of the Dirichlet partition; the smaller, the fewer labels each."""
     batch_size: int = 16

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.cifar import cifar10, cifar100
 from experiments.images import Data, Split
+from experiments.text import text
 
 
 def digits(data_file: Path | None = None) -> Data:
@@ -47,6 +48,7 @@ DATA: dict[str, Callable[[Path | None], Data]] = {
     "digits": digits,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "text": text,
 }
 
 

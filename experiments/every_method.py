@@ -69,8 +69,9 @@ def everything(rows: list[record.Row], config: Config, task: Task) -> Table:
         title=f"Every method, {rows[0]['steps']:,} steps on {config.data}",
         caption=(
             "State in vectors of the size of the parameters, these included: what each "
-            "worker has of its own, and what all have alike. Where gradients are taken: "
-            "w are parameters that all have alike, x a worker's own, e its residual."
+            "worker has of its own, and what all have alike. Of the points where "
+            "gradients are taken, w are parameters that all have alike, x a worker's "
+            "own, and e its residual."
         ),
         title_justify="left",
         caption_justify="left",

@@ -11,7 +11,10 @@ Images: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Split(NamedTuple):
-    """Images [n, height, width, channels] and their labels [n] in int32."""
+    """Images [n, height, width, channels] and their labels [n] in int32.
+
+    Of text, windows [n, places], and for each character the next one.
+    """
 
     images: Images
     labels: NDArray[np.int32]

@@ -35,13 +35,15 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
       The samples of each worker, [workers, n // workers].
 
     Raises:
-      ValueError: if `alpha` is not positive, or there are fewer samples than workers.
+      ValueError: if `alpha` is not positive, there are fewer samples than workers, or
+        a sample has several labels.
 
     References:
       Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for
       Federated Visual Classification, 2019 (the prior; equal shares are how we fill
       it).
     """
+    _single(labels)
     if not alpha > 0:
         raise ValueError(
             f"`alpha` is the concentration of a Dirichlet distribution and must be "
@@ -75,10 +77,36 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
     )
 
 
+def by_label(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
+    """Sorts samples by their label and cuts: each worker holds one label or two.
+
+    More where there are fewer workers than labels. `alpha` plays no part; the seed
+    orders the samples of a label and says which worker holds which share.
+
+    Raises:
+      ValueError: if there are fewer samples than workers, or a sample has several
+        labels.
+    """
+    del alpha
+    _single(labels)
+    size = share_size(labels, workers)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    order = np.sort(order[: workers * size])
+    order = order[np.lexsort((generator.permutation(len(order)), labels[order]))]
+    return generator.permutation(order.reshape(workers, size))
+
+
 PARTITIONS: dict[str, Callable[[Labels, int, float, int], Indices]] = {
     "iid": iid,
     "dirichlet": dirichlet,
+    "by_label": by_label,
 }
+
+
+def _single(labels: Labels) -> None:
+    if labels.ndim > 1:
+        raise ValueError("text has no labels to draw shares by. Use `--partition iid`.")
 
 
 def share_size(labels: Labels, workers: int) -> int:
@@ -98,4 +126,6 @@ def share_size(labels: Labels, workers: int) -> int:
 def class_counts(labels: Labels, shares: Indices) -> NDArray[np.int64]:
     """How many samples of each class each worker holds, [workers, classes]."""
     classes = int(labels.max()) + 1
-    return np.stack([np.bincount(labels[share], minlength=classes) for share in shares])
+    return np.stack(
+        [np.bincount(labels[share].ravel(), minlength=classes) for share in shares]
+    )

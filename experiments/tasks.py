@@ -108,7 +108,7 @@ def build(config: Config, seed: int) -> Task:
         starts = range(0, len(split.labels), _CHUNK)
         parts = [Split(*(x[i : i + _CHUNK] for x in split)) for i in starts]
         totals = [total(params, stats, part) for part in parts]
-        return np.sum(totals, axis=0) / len(split.labels)
+        return np.sum(totals, axis=0) / split.labels.size
 
     def judge(params, stats, most=None):
         loss, _ = mean(params, stats, _some(data.train, most))

@@ -1,14 +1,16 @@
 """The networks, by name; each makes logits of images in float32.
 
-All are called as `model(images, train)`: `images` are [n, height, width, channels], and
-`train` says whether the network is being trained, which batch statistics and stochastic
-depth must know. The latter draws from the random stream "dropout".
+All are called as `model(images, train)`: `images` are [n, height, width, channels], or
+windows of text [n, places], for each of whose characters there are logits; and `train`
+says whether the network is being trained, which batch statistics and stochastic depth
+must know. The latter draws from the random stream "dropout".
 """
 
 from collections.abc import Callable
 
 import flax.linen as nn
 
+from experiments.models.characters import Characters
 from experiments.models.perceptron import Perceptron
 from experiments.models.resnet import resnet20_bn, resnet20_gn
 from experiments.models.vit import vit, vit_small
@@ -19,6 +21,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "resnet20_gn": resnet20_gn,
     "vit": vit,
     "vit_small": vit_small,
+    "characters": Characters,
 }
 
 CONVOLUTIONAL = {"resnet20_bn", "resnet20_gn"}

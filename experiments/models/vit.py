@@ -67,34 +67,36 @@ class VisionTransformer(nn.Module):
         first = self.param("class_token", normal, (1, 1, self.width))
         positions = self.param("positions", normal, (1, places + 1, self.width))
         tokens = jnp.concatenate(
-            [jnp.repeat(first, count, axis=0), _dense(self.width)(patches)], axis=1
+            [jnp.repeat(first, count, axis=0), dense(self.width)(patches)], axis=1
         )
         tokens = tokens + positions
         for _ in range(self.blocks):
             tokens = tokens + self._sometimes(Attention(self.heads), tokens, train)
             tokens = tokens + self._sometimes(Hidden(), tokens, train)
-        return _dense(self.classes)(_norm()(tokens[:, 0]))
+        return dense(self.classes)(norm()(tokens[:, 0]))
 
     def _sometimes(self, branch, tokens, train):
-        branched = branch(_norm()(tokens))
+        branched = branch(norm()(tokens))
         # The draw of an image is for all of its tokens and channels.
         drop = nn.Dropout(self.depth_rate, broadcast_dims=(1, 2))
         return drop(branched, deterministic=not train)
 
 
 class Attention(nn.Module):
-    """Every token looks at every token, in several heads at once."""
+    """Every token looks at every token, or at none behind it, in several heads."""
 
     heads: int
+    causal: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [n, places, width] to as many."""
         count, places, width = tokens.shape
-        joint = _dense(3 * width, use_bias=False)(tokens)
+        joint = dense(3 * width, use_bias=False)(tokens)
         joint = joint.reshape(count, places, 3, self.heads, width // self.heads)
-        mixed = jax.nn.dot_product_attention(*jnp.unstack(joint, axis=2))
-        return _dense(width)(mixed.reshape(tokens.shape))
+        query, key, value = jnp.unstack(joint, axis=2)
+        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
+        return dense(width)(mixed.reshape(tokens.shape))
 
 
 class Hidden(nn.Module):
@@ -104,8 +106,8 @@ class Hidden(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [n, places, width] to as many."""
         width = tokens.shape[-1]
-        hidden = nn.gelu(_dense(2 * width)(tokens), approximate=False)
-        return _dense(width)(hidden)
+        hidden = nn.gelu(dense(2 * width)(tokens), approximate=False)
+        return dense(width)(hidden)
 
 
 def _patches(images: jax.Array, size: int) -> jax.Array:
@@ -120,11 +122,13 @@ def _patches(images: jax.Array, size: int) -> jax.Array:
     return cut.swapaxes(2, 3).reshape(n, -1, size * size * channels)
 
 
-def _dense(width: int, use_bias: bool = True) -> nn.Dense:
+def dense(width: int, use_bias: bool = True) -> nn.Dense:
+    """A linear layer that starts Xavier-normal."""
     return nn.Dense(
         width, use_bias=use_bias, kernel_init=nn.initializers.xavier_normal()
     )
 
 
-def _norm() -> nn.LayerNorm:
+def norm() -> nn.LayerNorm:
+    """The layer norm of all transformers here."""
     return nn.LayerNorm(epsilon=_EPSILON)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.partitions import PARTITIONS, class_counts, dirichlet, iid
+from experiments.partitions import PARTITIONS, by_label, class_counts, dirichlet, iid
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), 100)
 
@@ -67,3 +67,15 @@ def test_alpha_that_is_not_positive_is_an_error(alpha):
 def test_more_workers_than_samples_are_an_error(partition, workers):
     with pytest.raises(ValueError, match=f"`workers` is {workers}, but 1000 samples"):
         partition(LABELS, workers, 0.1, 0)
+
+
+def test_by_label_sorts_and_cuts():
+    labels = np.tile(np.arange(10, dtype=np.int32), 16)
+    shares = by_label(labels, 8, 0.1, seed=0)
+    counts = class_counts(labels, shares)
+    assert counts.sum() == shares.size == 160
+    assert len(np.unique(shares)) == 160
+    assert ((counts > 0).sum(axis=1) <= 2).all()
+    assert not np.array_equal(shares, by_label(labels, 8, 0.1, seed=1))
+    with pytest.raises(ValueError, match="--partition iid"):
+        by_label(labels.reshape(16, 10), 8, 0.1, seed=0)
