@@ -49,7 +49,7 @@ class Config:
     workers: int = 8
     """How many workers there are."""
     partition: str = "dirichlet"
-    """How samples are shared out: dirichlet (by label, drawn), by_label (sorted) or iid."""
+    """How samples are shared out: dirichlet (drawn by label), by_label or iid."""
     alpha: float = 0.1
     """Concentration of the Dirichlet partition; the smaller, the fewer labels each."""
     batch_size: int = 16
