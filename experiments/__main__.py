@@ -107,6 +107,13 @@ def theory(options: Sequence[str]) -> None:
     theory.main(_call(theory.Theory, "theory", options))
 
 
+def pca(options: Sequence[str]) -> None:
+    """Compare Katyusha X with SVRG where the one is to win."""
+    from experiments import pca
+
+    pca.main(_call(pca.PCA, "pca", options))
+
+
 def bench(options: Sequence[str]) -> None:
     """Time compressors (`bench compress`) or simulated steps (`bench simulate`)."""
     from experiments import bench
@@ -129,6 +136,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "methods": methods,
     "quadratic": quadratic,
     "theory": theory,
+    "pca": pca,
     "bench": bench,
 }
 
