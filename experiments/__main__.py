@@ -107,6 +107,13 @@ def theory(options: Sequence[str]) -> None:
     theory.main(_call(theory.Theory, "theory", options))
 
 
+def clocks(options: Sequence[str]) -> None:
+    """Follow loss against simulated seconds, with stragglers and without."""
+    from experiments import clocks
+
+    clocks.main(_call(clocks.Clocks, "clocks", options))
+
+
 def pca(options: Sequence[str]) -> None:
     """Compare Katyusha X with SVRG where the one is to win."""
     from experiments import pca
@@ -136,6 +143,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "methods": methods,
     "quadratic": quadratic,
     "theory": theory,
+    "clocks": clocks,
     "pca": pca,
     "bench": bench,
 }

@@ -1,0 +1,310 @@
+"""The command `clocks`: loss against simulated seconds, with stragglers and without.
+
+A perceptron on handwritten digits. All methods share one model of the clocks: a gradient
+takes its worker's pace, a message `latency + bytes / bandwidth`. Values are computed
+exactly as the methods have them; the seconds are simulated (`gmc_jax.timelines`), and
+nothing here measures the speed of this machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import gmc_jax
+from experiments import clock_figures, record
+from experiments.data import digits
+from experiments.models import MODELS
+from experiments.partitions import iid
+from gmc_jax import checks, timelines, topologies
+from gmc_jax.core import Tree
+
+PERIOD = 12  # Of local SGD.
+BATCH = 16
+METHODS = ("all_reduce", "local_sgd", "d_psgd", "a_psgd", "ad_psgd")
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Loss against simulated seconds: AD-PSGD, its server, and who waits for all."""
+
+    workers: int = 8
+    """How many workers there are, an even number."""
+    gradients: int = 400
+    """Gradients of each worker, in the mean."""
+    learning_rate: float = 0.1
+    """The constant rate of all methods; a server's is divided by the workers."""
+    slowdowns: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
+    """How much slower one worker is than the others."""
+    pace: float = 0.1
+    """Seconds that a gradient takes."""
+    spread: float = 0.1
+    """The deviation of the logarithm of a gradient's seconds."""
+    latency: float = 1e-3
+    """Seconds before a message arrives."""
+    bandwidth: float = 125e6
+    """Bytes a second of each worker's link, and of the server's."""
+    goal: float = 0.1
+    """The training loss that is to be reached."""
+    seed: int = 0
+    """Of shares, batches, parameters, paces and neighbours."""
+    results: Path = Path("results")
+    """Where a new directory, `clocks/run-001` or a later number, is made."""
+
+    def __post_init__(self):
+        """Refuses numbers that make no run."""
+        checks.positive(workers=self.workers, gradients=self.gradients)
+        checks.magnitude(learning_rate=self.learning_rate, pace=self.pace)
+        checks.magnitude(bandwidth=self.bandwidth, goal=self.goal)
+        checks.amount(spread=self.spread, latency=self.latency)
+        if self.workers > 1 and self.workers % 2:
+            raise ValueError(
+                f"`workers` must be even, since a ring of {self.workers} has no two "
+                "sides, active and passive."
+            )
+
+
+class Curve(NamedTuple):
+    """Training losses, and the simulated seconds at which they were reached."""
+
+    seconds: np.ndarray
+    losses: np.ndarray
+
+    def reaches(self, goal: float) -> float:
+        """The seconds until the loss is first as low as this; infinite if never."""
+        there = np.flatnonzero(self.losses <= goal)
+        return float(self.seconds[there[0]]) if there.size else np.inf
+
+
+class Problem(NamedTuple):
+    """What all methods train.
+
+    Attributes:
+      params: at the start.
+      gradient: from params and a batch to the loss and its gradients.
+      loss: of params on all training images.
+      batch: the samples of one worker's gradient, by worker and count.
+    """
+
+    params: Tree
+    gradient: Callable
+    loss: Callable
+    batch: Callable
+
+
+def problem(workers: int, gradients: int, seed: int) -> Problem:
+    """A perceptron on digits that are dealt out evenly."""
+    train = digits().train
+    shares = iid(train.labels, workers, 0.0, seed)
+    draw = np.random.default_rng(seed)
+    chosen = draw.integers(shares.shape[1], size=(gradients, workers, BATCH))
+    picked = jnp.asarray(shares[np.arange(workers)[:, None], chosen])
+    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
+    model = MODELS["mlp"](10)
+    params = jax.jit(partial(model.init, train=False))(
+        jax.random.key(seed), images[:1]
+    )["params"]
+
+    def loss_fn(params, samples):
+        logits = jnp.asarray(
+            model.apply({"params": params}, images[samples], train=True)
+        )
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[samples])
+        return each.mean()
+
+    everything = jnp.arange(len(labels))
+    return Problem(
+        params=params,
+        gradient=jax.value_and_grad(loss_fn),
+        loss=jax.jit(lambda params: loss_fn(params, everything)),
+        batch=lambda worker, count: picked[count % gradients, worker],
+    )
+
+
+def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
+    """A method whose workers step together, as often as there are times."""
+
+    def step(state, batch):
+        params, opt_state = state
+        _, grads = problem.gradient(params, batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {}
+
+    everyone = jnp.arange(workers)
+    batches = jax.vmap(lambda t: problem.batch(everyone, t))(jnp.arange(len(times)))
+    state = problem.params, tx.init(problem.params)
+    plan = gmc_jax.layout(step, state, batches[0], workers)
+    train, state = gmc_jax.simulate(step, state, batches[0], workers)
+
+    @jax.jit
+    def walk(state, batches):
+        def on(state, batch):
+            state, _ = train(state, batch)
+            params = gmc_jax.evaluate(state[1], state[0], plan)
+            return state, problem.loss(params)
+
+        return jax.lax.scan(on, state, batches)[1]
+
+    return Curve(times, np.asarray(walk(state, batches)))
+
+
+def apart(
+    method: gmc_jax.Asynchronous, problem: Problem, events, workers: int
+) -> Curve:
+    """A method without common steps; judged after every `workers` gradients."""
+    counts = np.zeros(len(events.worker), int)
+    for worker in range(workers):
+        mine = events.worker == worker
+        counts[mine] = np.arange(mine.sum())
+    whole = len(counts) // workers * workers
+
+    def blocks(values):
+        return jnp.asarray(values[:whole]).reshape(-1, workers, *values.shape[1:])
+
+    rows = gmc_jax.Event(
+        blocks(events.worker), blocks(events.partner), blocks(events.reads)
+    )
+
+    @jax.jit
+    def walk(state, rows, counts):
+        def one(state, row):
+            event, count = row
+            batch = problem.batch(event.worker, count)
+            return method.step(state, event, batch)
+
+        def block(state, rows):
+            state, _ = jax.lax.scan(one, state, rows)
+            return state, problem.loss(method.evaluate(state))
+
+        return jax.lax.scan(block, state, (rows, counts))[1]
+
+    losses = walk(method.init(problem.params), rows, blocks(counts))
+    return Curve(events.time[workers - 1 : whole : workers], np.asarray(losses))
+
+
+def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
+    """A method in `METHODS` with one worker slowed down."""
+    goal = problem(workers, config.gradients, config.seed)
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(goal.params))
+    link = timelines.Link(config.latency, config.bandwidth)
+    pace = timelines.random_pace(
+        workers, config.gradients, config.spread, config.pace, config.seed
+    )
+    pace[0] *= slowdown
+    ring, rate = topologies.ring(workers), config.learning_rate
+    steps, total = config.gradients, config.gradients * workers
+    if method == "a_psgd":
+        events = timelines.server_events(pace, total, size, link)
+        tx = gmc_jax.a_psgd(
+            optax.sgd(rate / workers), gradient=goal.gradient, workers=workers
+        )
+        return apart(tx, goal, events, workers)
+    if method == "ad_psgd":
+        events = timelines.neighbour_events(
+            pace, total, size, link, ring, seed=config.seed
+        )
+        tx = gmc_jax.ad_psgd(optax.sgd(rate), gradient=goal.gradient, workers=workers)
+        return apart(tx, goal, events, workers)
+    if method == "d_psgd":
+        times = timelines.gossip_times(pace, steps, size, link, ring)
+        return together(gmc_jax.d_psgd(rate, ring), goal, times, workers)
+    period = PERIOD if method == "local_sgd" else 1
+    times = timelines.all_reduce_times(pace, steps, size, link, period=period)
+    tx = gmc_jax.local_sgd(rate, gmc_jax.exact(), period=period)
+    return together(tx, goal, times, workers)
+
+
+def main(config: Clocks) -> None:
+    """Follows all methods; leaves tables, a figure and a log."""
+    record.prepare(config.results)
+    fewer = [2**i for i in range(5)]
+    asked = [
+        (method, config.workers, slowdown)
+        for slowdown in config.slowdowns
+        for method in METHODS
+    ]
+    asked += [
+        (method, workers, 1.0)
+        for workers in fewer
+        for method in ("all_reduce", "ad_psgd")
+        if workers != config.workers
+    ]
+    curves = {}
+    with (
+        record.create(config.results / "clocks", "run", asdict(config)) as log,
+        Progress(transient=True) as progress,
+    ):
+        task = progress.add_task(f"{len(asked)} trainings", total=len(asked))
+        for method, workers, slowdown in asked:
+            curve = follow(method, config, workers, slowdown)
+            curves[method, workers, slowdown] = curve
+            log.append(
+                kind="curve",
+                method=method,
+                workers=workers,
+                slowdown=slowdown,
+                to_goal=curve.reaches(config.goal),
+                seconds=curve.seconds.tolist(),
+                losses=curve.losses.tolist(),
+            )
+            progress.advance(task)
+        clock_figures.draw(curves, config.workers, config.slowdowns).savefig(
+            log.path / "figure.png"
+        )
+    console = Console()
+    console.print(_stragglers(curves, config))
+    console.print(_speed_up(curves, config, fewer))
+    console.print(f"Figure and log: {log.path}")
+
+
+def _stragglers(curves: dict[tuple[str, int, float], Curve], config: Clocks) -> Table:
+    shown = Table(
+        box=SIMPLE_HEAD,
+        title=f"Simulated seconds to a training loss of {config.goal:g}",
+        caption="One worker is slower than the others by the factor above.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    shown.add_column("method")
+    for slowdown in config.slowdowns:
+        shown.add_column(f"{slowdown:g}", justify="right")
+    for method in METHODS:
+        reached = (
+            curves[method, config.workers, slowdown].reaches(config.goal)
+            for slowdown in config.slowdowns
+        )
+        label = clock_figures.LABELS[method]
+        shown.add_row(label, *(f"{seconds:.1f}" for seconds in reached))
+    return shown
+
+
+def _speed_up(
+    curves: dict[tuple[str, int, float], Curve], config: Clocks, fewer: list[int]
+) -> Table:
+    shown = Table(
+        box=SIMPLE_HEAD,
+        title="Workers without a straggler: seconds to the same loss, and speed-up",
+        title_justify="left",
+    )
+    for column in ("workers", "all-reduce", "speed-up", "AD-PSGD", "speed-up"):
+        shown.add_column(column, justify="right")
+    for workers in fewer:
+        cells = [str(workers)]
+        for method in ("all_reduce", "ad_psgd"):
+            alone, now = (
+                curves[method, count, 1.0].reaches(config.goal)
+                for count in (1, workers)
+            )
+            cells += [f"{now:.1f}", f"{alone / now:.2f}"]
+        shown.add_row(*cells)
+    return shown
