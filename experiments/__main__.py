@@ -114,6 +114,13 @@ def clocks(options: Sequence[str]) -> None:
     clocks.main(_call(clocks.Clocks, "clocks", options))
 
 
+def votes(options: Sequence[str]) -> None:
+    """Train with workers that lie, and count how often votes err."""
+    from experiments import votes
+
+    votes.main(_call(votes.Votes, "votes", options))
+
+
 def pca(options: Sequence[str]) -> None:
     """Compare Katyusha X with SVRG where the one is to win."""
     from experiments import pca
@@ -144,6 +151,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "quadratic": quadratic,
     "theory": theory,
     "clocks": clocks,
+    "votes": votes,
     "pca": pca,
     "bench": bench,
 }

@@ -35,10 +35,14 @@ def adapt_first(rate, topology, momentum=0.0):
     return optax.chain(optax.sgd(rate, momentum), adapt_then_combine(gossip(topology)))
 
 
-@pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize(
-    ("workers", "momentum", "nesterov"),
-    [(1, 0.9, False), (2, 0.9, True), (5, 0.0, False), (8, 0.9, False)],
+    ("workers", "momentum", "nesterov", "rate"),
+    [
+        (1, 0.9, False, "cosine"),
+        (2, 0.9, True, "constant"),
+        (5, 0.0, False, "cosine"),
+        (8, 0.9, False, "constant"),
+    ],
 )
 def test_it_equals_its_paper(workers, momentum, nesterov, rate):
     ours, eta = RATES[rate]
