@@ -22,7 +22,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
-from experiments.clocks import BATCH, problem
+from experiments.clock_walks import BATCH, problem
 from experiments.data import digits
 from experiments.models import MODELS
 from gmc_jax import checks

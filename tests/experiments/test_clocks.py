@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import clocks, record
-from experiments.clocks import METHODS, Clocks, Curve
+from experiments.clock_walks import Curve
+from experiments.clocks import METHODS, Clocks
 
 SHORT = Clocks(workers=4, gradients=24, slowdowns=(1.0, 10.0))
 

@@ -1,0 +1,136 @@
+"""Trainings of one perceptron, step by step together or event by event apart."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gmc_jax
+from experiments.data import digits
+from experiments.models import MODELS
+from experiments.partitions import iid
+from gmc_jax.core import Tree
+
+BATCH = 16
+
+
+class Curve(NamedTuple):
+    """Training losses, and the simulated seconds at which they were reached."""
+
+    seconds: np.ndarray
+    losses: np.ndarray
+
+    def reaches(self, goal: float) -> float:
+        """The seconds until the loss is first as low as this; infinite if never."""
+        there = np.flatnonzero(self.losses <= goal)
+        return float(self.seconds[there[0]]) if there.size else np.inf
+
+
+class Problem(NamedTuple):
+    """What all methods train.
+
+    Attributes:
+      params: at the start.
+      gradient: from params and a batch to the loss and its gradients.
+      loss: of params on all training images.
+      batch: the samples of one worker's gradient, by worker and count.
+    """
+
+    params: Tree
+    gradient: Callable
+    loss: Callable
+    batch: Callable
+
+
+def problem(workers: int, gradients: int, seed: int) -> Problem:
+    """A perceptron on digits that are dealt out evenly."""
+    train = digits().train
+    shares = iid(train.labels, workers, 0.0, seed)
+    draw = np.random.default_rng(seed)
+    chosen = draw.integers(shares.shape[1], size=(gradients, workers, BATCH))
+    picked = jnp.asarray(shares[np.arange(workers)[:, None], chosen])
+    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
+    model = MODELS["mlp"](10)
+    params = jax.jit(partial(model.init, train=False))(
+        jax.random.key(seed), images[:1]
+    )["params"]
+
+    def loss_fn(params, samples):
+        logits = jnp.asarray(
+            model.apply({"params": params}, images[samples], train=True)
+        )
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[samples])
+        return each.mean()
+
+    everything = jnp.arange(len(labels))
+    return Problem(
+        params=params,
+        gradient=jax.value_and_grad(loss_fn),
+        loss=jax.jit(lambda params: loss_fn(params, everything)),
+        batch=lambda worker, count: picked[count % gradients, worker],
+    )
+
+
+def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
+    """A method whose workers step together, as often as there are times."""
+
+    def step(state, batch):
+        params, opt_state = state
+        _, grads = problem.gradient(params, batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {}
+
+    everyone = jnp.arange(workers)
+    batches = jax.vmap(lambda t: problem.batch(everyone, t))(jnp.arange(len(times)))
+    state = problem.params, tx.init(problem.params)
+    plan = gmc_jax.layout(step, state, batches[0], workers)
+    train, state = gmc_jax.simulate(step, state, batches[0], workers)
+
+    @jax.jit
+    def walk(state, batches):
+        def on(state, batch):
+            state, _ = train(state, batch)
+            params = gmc_jax.evaluate(state[1], state[0], plan)
+            return state, problem.loss(params)
+
+        return jax.lax.scan(on, state, batches)[1]
+
+    return Curve(times, np.asarray(walk(state, batches)))
+
+
+def apart(
+    method: gmc_jax.Asynchronous, problem: Problem, events, workers: int
+) -> Curve:
+    """A method without common steps; judged after every `workers` gradients."""
+    counts = np.zeros(len(events.worker), int)
+    for worker in range(workers):
+        mine = events.worker == worker
+        counts[mine] = np.arange(mine.sum())
+    whole = len(counts) // workers * workers
+
+    def blocks(values):
+        return jnp.asarray(values[:whole]).reshape(-1, workers, *values.shape[1:])
+
+    rows = gmc_jax.Event(
+        blocks(events.worker), blocks(events.partner), blocks(events.reads)
+    )
+
+    @jax.jit
+    def walk(state, rows, counts):
+        def one(state, row):
+            event, count = row
+            batch = problem.batch(event.worker, count)
+            return method.step(state, event, batch)
+
+        def block(state, rows):
+            state, _ = jax.lax.scan(one, state, rows)
+            return state, problem.loss(method.evaluate(state))
+
+        return jax.lax.scan(block, state, (rows, counts))[1]
+
+    losses = walk(method.init(problem.params), rows, blocks(counts))
+    return Curve(events.time[workers - 1 : whole : workers], np.asarray(losses))
