@@ -15,7 +15,9 @@ def test_the_problem_is_convex_in_the_mean_and_not_sample_by_sample():
     assert (lengths > problem.shift).mean() > 0.5
     with jax.enable_x64(True):
         x = np.linspace(-1, 1, pca.D)
-        mean = problem.gradient(jax.numpy.asarray(x), problem.samples)
+        mean = problem.gradient(
+            jax.numpy.asarray(x), jax.numpy.asarray(problem.samples)
+        )
     np.testing.assert_allclose(mean, problem.hessian @ x - problem.b, atol=1e-12)
 
 
