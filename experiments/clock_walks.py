@@ -106,10 +106,7 @@ def apart(
     method: gmc_jax.Asynchronous, problem: Problem, events, workers: int
 ) -> Curve:
     """A method without common steps; judged after every `workers` gradients."""
-    counts = np.zeros(len(events.worker), int)
-    for worker in range(workers):
-        mine = events.worker == worker
-        counts[mine] = np.arange(mine.sum())
+    counts = events.counts
     whole = len(counts) // workers * workers
 
     def blocks(values):

@@ -22,7 +22,7 @@ from rich.table import Table
 import gmc_jax
 from experiments import clock_figures, record
 from experiments.clock_walks import Curve, apart, problem, together
-from gmc_jax import checks, timelines, topologies
+from gmc_jax import checks, paces, timelines, topologies
 
 PERIOD = 12  # Of local SGD.
 METHODS = ("all_reduce", "local_sgd", "d_psgd", "a_psgd", "ad_psgd")
@@ -77,9 +77,7 @@ def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
     goal = problem(workers, steps, config.seed)
     size = 4 * sum(leaf.size for leaf in jax.tree.leaves(goal.params))
     link = timelines.Link(config.latency, config.bandwidth)
-    pace = timelines.random_pace(
-        workers, steps, config.spread, config.pace, config.seed
-    )
+    pace = paces.random(workers, steps, config.spread, config.pace, config.seed)
     pace[0] *= slowdown
     ring = topologies.ring(workers)
     if method == "a_psgd":

@@ -1,5 +1,8 @@
 """Training over slow links: compressed communication in the grammar of optax."""
 
+from gmc_jax import paces as paces
+from gmc_jax import timelines as timelines
+from gmc_jax import topologies as topologies
 from gmc_jax.accounting import WireBytes as WireBytes
 from gmc_jax.accounting import message_bits as message_bits
 from gmc_jax.accounting import relative_cost as relative_cost
@@ -38,7 +41,6 @@ from gmc_jax.methods.a_psgd import a_psgd as a_psgd
 from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
 from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
 from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
-from gmc_jax.methods.asynchronous import Event as Event
 from gmc_jax.methods.bmuf import bmuf as bmuf
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
@@ -60,6 +62,7 @@ from gmc_jax.methods.gmc_rate_inside import gmc_rate_inside as gmc_rate_inside
 from gmc_jax.methods.gmc_server_momentum import (
     gmc_server_momentum as gmc_server_momentum,
 )
+from gmc_jax.methods.gradient_tracking import gradient_tracking as gradient_tracking
 from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
@@ -72,6 +75,7 @@ from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
+from gmc_jax.timelines import Event as Event
 from gmc_jax.topologies import Topology as Topology
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
@@ -122,6 +126,8 @@ from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
 from gmc_jax.transforms.snapshots import full_gradient_due as full_gradient_due
 from gmc_jax.transforms.snapshots import set_full_gradient as set_full_gradient
 from gmc_jax.transforms.snapshots import snapshot as snapshot
+from gmc_jax.transforms.tracked import TrackedState as TrackedState
+from gmc_jax.transforms.tracked import tracked as tracked
 from gmc_jax.transforms.variance_reduced import (
     VarianceReducedState as VarianceReducedState,
 )

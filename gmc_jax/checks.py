@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
+import optax
 from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
@@ -44,20 +45,20 @@ def proportion(**arguments: Number) -> None:
 def positive(**arguments: Number) -> None:
     """Raises ValueError unless every argument is a whole number of at least 1."""
     for name, value in _concrete(arguments).items():
-        if not 1 <= value < np.inf or value != int(value):
+        if not isinstance(value, int) or value < 1:
             raise ValueError(
                 f"`{name}` counts something and must be a whole number of at least 1, "
-                f"but is {value}."
+                f"an int, but is {value}."
             )
 
 
 def count(**arguments: Number) -> None:
     """Raises ValueError unless every argument is a whole number of at least 0."""
     for name, value in _concrete(arguments).items():
-        if not 0 <= value < np.inf or value != int(value):
+        if not isinstance(value, int) or value < 0:
             raise ValueError(
                 f"`{name}` counts something and must be a whole number of at least 0, "
-                f"but is {value}."
+                f"an int, but is {value}."
             )
 
 
@@ -118,6 +119,16 @@ def compressor(**arguments: object) -> None:
             )
 
 
+def transformation(**arguments: object) -> None:
+    """Raises TypeError unless every argument is a transformation of optax."""
+    for name, value in arguments.items():
+        if not isinstance(value, optax.GradientTransformation):
+            raise TypeError(
+                f"`{name}` must be a transformation, such as `optax.sgd(0.1)`, but is "
+                f"{value!r}."
+            )
+
+
 def one_axis(**arguments: Channel) -> None:
     """Raises ValueError unless all channels average over the same workers."""
     names = {name: channel.axis_name for name, channel in arguments.items()}
@@ -129,13 +140,13 @@ def one_axis(**arguments: Channel) -> None:
         )
 
 
-def floating(tree: object, caller: str) -> None:
+def floating(tree: object) -> None:
     """Raises TypeError unless every leaf of a tree is real and floating."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = jax.numpy.result_type(leaf)
         if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
             raise TypeError(
-                f"`{caller}` averages floating-point trees, but the leaf "
+                "Workers average floating-point trees, but the leaf "
                 f"`{jax.tree_util.keystr(path) or 'tree'}` has dtype {dtype}. Keep it "
                 "out with `optax.partition`, or convert it."
             )

@@ -1,39 +1,62 @@
 """When things happen on simulated clocks, NumPy alone.
 
 What is simulated is time, not speed of this machine: how long each gradient takes is
-given (`constant_pace` and its siblings, or a trace), and a message takes `Link.seconds`
-of its bytes. From these follow the order of all events and the second of each. Values
-play no part, so that the order can be drawn up before anything is trained.
+given (see `gmc_jax.paces`), and a message takes `Link.seconds` of its bytes. From these
+follow the order of all events and the second of each. Values play no part, so that the
+order can be drawn up before anything is trained.
 """
 
 import heapq
-import pathlib
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gmc_jax import checks
-from gmc_jax.topologies import Topology
-
-Pace: TypeAlias = NDArray[np.float64]
-"""Seconds that each gradient takes, [workers, gradients]; after the last it repeats."""
+from gmc_jax.paces import Pace, given
+from gmc_jax.topologies import Topology, check_topology
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True)
+class Link:
     """What a message costs.
 
     Attributes:
-      latency: seconds before the first byte arrives.
-      bandwidth: bytes a second of one worker's, or the server's, link.
+      latency: seconds before the first byte arrives, at least 0.
+      bandwidth: bytes a second of one worker's, or the server's, link; greater than 0.
+
+    Raises:
+      ValueError: if one of them is out of its range.
     """
 
     latency: float = 0.0
     bandwidth: float = np.inf
 
+    def __post_init__(self):
+        """Refuses what is no link."""
+        checks.amount(latency=self.latency)
+        if self.bandwidth != np.inf:
+            checks.magnitude(bandwidth=self.bandwidth)
+
     def seconds(self, size: float) -> float:
         """How long a message of so many bytes takes."""
         return self.latency + size / self.bandwidth
+
+
+class Event(NamedTuple):
+    """One gradient that is applied.
+
+    Attributes:
+      worker: int32, whose gradient it is.
+      partner: int32, with whom that worker averages first; itself for nobody.
+      reads: [workers] bool, who reads the parameters right after.
+    """
+
+    worker: Any
+    partner: Any
+    reads: Any
 
 
 class Events(NamedTuple):
@@ -51,51 +74,16 @@ class Events(NamedTuple):
     partner: NDArray[np.int32]
     reads: NDArray[np.bool_]
 
+    @property
+    def counts(self) -> NDArray[np.int32]:
+        """How many gradients each one's worker has had before, [events]."""
+        mine = self.worker[:, None] == np.arange(self.reads.shape[1])
+        before = np.cumsum(mine, axis=0) - 1
+        return before[np.arange(len(mine)), self.worker].astype(np.int32)
 
-def constant_pace(workers: int, seconds: float = 1.0) -> Pace:
-    """All gradients take as long."""
-    checks.positive(workers=workers)
-    checks.magnitude(seconds=seconds)
-    return np.full((workers, 1), float(seconds))
-
-
-def straggler_pace(
-    workers: int, factor: float, seconds: float = 1.0, straggler: int = 0
-) -> Pace:
-    """One worker takes `factor` times as long as the others."""
-    checks.magnitude(factor=factor)
-    pace = constant_pace(workers, seconds)
-    pace[straggler] *= factor
-    return pace
-
-
-def random_pace(
-    workers: int, gradients: int, spread: float, seconds: float = 1.0, seed: int = 0
-) -> Pace:
-    """Log-normal around a median; `spread` is the deviation of the logarithm."""
-    checks.positive(workers=workers, gradients=gradients)
-    checks.amount(spread=spread)
-    checks.magnitude(seconds=seconds)
-    draw = np.random.default_rng(seed)
-    return seconds * np.exp(spread * draw.normal(size=(workers, gradients)))
-
-
-def recorded_pace(trace: ArrayLike | str | pathlib.Path) -> Pace:
-    """A trace: an array [workers, gradients] of seconds, or a text file of its rows.
-
-    Raises:
-      ValueError: if it is not a table of finite seconds greater than 0.
-    """
-    if isinstance(trace, str | pathlib.Path):
-        trace = np.loadtxt(trace, ndmin=2)
-    pace = np.asarray(trace, float)
-    if pace.ndim != 2 or not pace.size or not ((pace > 0) & np.isfinite(pace)).all():
-        raise ValueError(
-            "`trace` must have a row for every worker, of finite seconds greater than "
-            f"0 for each of its gradients, but is of shape {pace.shape}"
-            + (f", from {np.nanmin(pace)} to {np.nanmax(pace)}." if pace.size else ".")
-        )
-    return pace
+    def rows(self) -> Iterator[Event]:
+        """One after another, as `ad_psgd` and `a_psgd` take them."""
+        return map(Event, self.worker, self.partner, self.reads)
 
 
 def all_reduce_times(
@@ -106,7 +94,19 @@ def all_reduce_times(
     Everybody waits for the slowest, then a ring passes 2 (n - 1) / n of `size` bytes in
     2 (n - 1) messages. With a period, as in local SGD, only every so many steps; the
     others end when the slowest worker ends them.
+
+    Args:
+      pace: of all workers.
+      steps: how many.
+      size: bytes of what is averaged.
+      link: of each worker.
+      period: steps between two averages.
+
+    Raises:
+      ValueError: if an argument is out of its range.
     """
+    pace = given("pace", pace)
+    checks.amount(size=size)
     checks.positive(steps=steps, period=period)
     workers = len(pace)
     messages = 2 * (workers - 1)
@@ -127,7 +127,21 @@ def gossip_times(
 
     A worker hears its neighbours, one message after another, while it computes; it
     waits for both, and for neighbours who are not yet as far.
+
+    Args:
+      pace: of all workers.
+      steps: how many.
+      size: bytes of a message.
+      link: of each worker, which all its messages share.
+      topology: who hears whom.
+
+    Raises:
+      TypeError: if `topology` is no topology.
+      ValueError: if an argument is out of its range, or they are of other numbers of
+        workers.
     """
+    pace = given("pace", pace)
+    checks.amount(size=size)
     checks.positive(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
@@ -148,7 +162,18 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     served (of those who come together the lower worker), so it congests as workers
     grow. A gradient is applied when it has arrived; parameters are read when they begin
     to leave.
+
+    Args:
+      pace: of all workers.
+      gradients: of all workers together.
+      size: bytes of a gradient, and of the parameters.
+      link: the server's.
+
+    Raises:
+      ValueError: if an argument is out of its range.
     """
+    pace = given("pace", pace)
+    checks.amount(size=size)
     checks.positive(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
@@ -190,15 +215,27 @@ def neighbour_events(
     computation, or when both links are free, and the gradient is applied when both have
     ended.
 
+    Args:
+      pace: of all workers.
+      gradients: of all workers together.
+      size: bytes of the parameters.
+      link: of each worker.
+      topology: who may average with whom, in any round; its weights play no part.
+      seed: of the draws of neighbours.
+
     Raises:
-      ValueError: if the topology is not symmetric, or has no two sides.
+      TypeError: if `topology` is no topology.
+      ValueError: if an argument is out of its range, the topology is not symmetric, has
+        no two sides, or is of another number of workers.
     """
+    pace = given("pace", pace)
+    checks.amount(size=size)
     checks.positive(gradients=gradients)
     _check_workers(pace, topology)
     workers = len(pace)
     active = _active(topology)
     draw = np.random.default_rng(seed)
-    neighbours = [np.flatnonzero(_edges(topology)[worker]) for worker in range(workers)]
+    neighbours = [np.flatnonzero(heard) for heard in topology.edges]
     links, done, order = np.zeros(workers), np.zeros(workers, int), []
 
     def start(worker: int, now: float) -> tuple[float, int, int]:
@@ -232,15 +269,9 @@ def _events(
     )
 
 
-def _edges(topology: Topology) -> NDArray[np.bool_]:
-    edges = np.sum(topology.rounds, axis=0) > 0
-    np.fill_diagonal(edges, False)
-    return edges
-
-
 def _active(topology: Topology) -> NDArray[np.bool_]:
     """Who is on the side of worker 0, or of the first of each part of the graph."""
-    edges = _edges(topology)
+    edges = topology.edges
     if not np.array_equal(edges, edges.T):
         raise ValueError(
             "`topology` must be symmetric, since two who average both do. Use `ring`, "
@@ -267,6 +298,7 @@ def _active(topology: Topology) -> NDArray[np.bool_]:
 
 
 def _check_workers(pace: Pace, topology: Topology) -> None:
+    check_topology(topology)
     if len(pace) != topology.workers:
         raise ValueError(
             f"`pace` is of {len(pace)} workers, but `topology` of {topology.workers}. "

@@ -1,45 +1,51 @@
 """Who hears whom: mixing matrices as data, NumPy alone."""
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gmc_jax import checks
+from gmc_jax.exchanges import Exchange, Matrix, permutations
 
 _ROUNDING = 1e-9  # Of sums of weights, in float64.
 
-Matrix: TypeAlias = NDArray[np.float64]
-"""Weights [receiver, sender]."""
 
-
-class Exchange(NamedTuple):
-    """One message of every worker to another one, or to itself, which is free.
-
-    Attributes:
-      pairs: (sender, receiver), a permutation of the workers.
-      weights: [workers], the weight with which each receiver takes what arrives.
-    """
-
-    pairs: tuple[tuple[int, int], ...]
-    weights: tuple[float, ...]
-
-    @property
-    def sends(self) -> bool:
-        """Whether anything leaves a worker."""
-        return any(sender != receiver for sender, receiver in self.pairs)
-
-
-class Topology(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Topology:
     """Which workers hear each other, with which weights, round after round.
 
     Attributes:
       rounds: the mixing matrices of the rounds, repeated for ever: entry [i, j] is the
-        weight with which worker i takes what worker j has.
+        weight, at least 0, with which worker i takes what worker j has.
+
+    Raises:
+      ValueError: if there is no round, or they are not square matrices of one size, of
+        finite weights of at least 0.
     """
 
     rounds: tuple[Matrix, ...]
+
+    def __post_init__(self):
+        """Refuses what is not a tuple of mixing matrices."""
+        rounds = tuple(np.asarray(matrix, np.float64) for matrix in self.rounds)
+        object.__setattr__(self, "rounds", rounds)
+        shapes = {matrix.shape for matrix in rounds}
+        square = all(len(shape) == 2 and 0 < shape[0] == shape[1] for shape in shapes)
+        if len(shapes) != 1 or not square:
+            raise ValueError(
+                "`rounds` must be square matrices of one size, one for each round, but "
+                f"have the shapes {[matrix.shape for matrix in rounds]}. For one round "
+                "write `Topology((matrix,))`."
+            )
+        lowest = min(matrix.min() for matrix in rounds)
+        if not (lowest >= 0 and all(np.isfinite(matrix).all() for matrix in rounds)):
+            raise ValueError(
+                "`rounds` must hold finite weights of at least 0, but the smallest is "
+                f"{lowest}."
+            )
 
     @property
     def workers(self) -> int:
@@ -95,9 +101,14 @@ class Topology(NamedTuple):
         return tuple(np.flatnonzero(~heard.all(axis=0)).tolist())
 
     @property
+    def edges(self) -> NDArray[np.bool_]:
+        """Whether a worker hears another in any round, [receiver, sender]."""
+        return _edges_of(np.sum(self.rounds, axis=0))
+
+    @property
     def exchanges(self) -> tuple[tuple[Exchange, ...], ...]:
         """The messages of each round, as permutations of the workers."""
-        return tuple(_exchanges(matrix) for matrix in self.rounds)
+        return tuple(permutations(matrix) for matrix in self.rounds)
 
 
 @runtime_checkable
@@ -110,7 +121,11 @@ class Graph(Protocol):
 
 
 def complete(workers: int) -> Topology:
-    """All workers hear all: one round is the exact mean."""
+    """All workers hear all: one round is the exact mean.
+
+    Args:
+      workers: their number, at least 1, here and below.
+    """
     checks.positive(workers=workers)
     return Topology((np.full((workers, workers), 1 / workers),))
 
@@ -127,6 +142,9 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
 
     Returns:
       One round; two messages a worker, or one with two workers.
+
+    Raises:
+      ValueError: if `self_weight` does not lie in [0, 1].
     """
     checks.positive(workers=workers)
     checks.proportion(self_weight=self_weight)
@@ -169,7 +187,7 @@ def exponential(workers: int) -> Topology:
       One round; log2(workers) messages a worker, rounded up, all of equal weight.
     """
     checks.positive(workers=workers)
-    hops = _powers(workers)
+    hops = _powers(workers, 2)
     moves = [np.eye(workers), *(_shift(workers, hop) for hop in hops)]
     return Topology((np.mean(moves, axis=0),))
 
@@ -188,10 +206,34 @@ def one_peer_exponential(workers: int) -> Topology:
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019.
     """
-    checks.positive(workers=workers)
-    alone = np.eye(workers)
-    rounds = [(alone + _shift(workers, hop)) / 2 for hop in _powers(workers)]
-    return Topology(tuple(rounds) or (alone,))
+    return rotating_exponential(workers, peers=1)
+
+
+def rotating_exponential(workers: int, peers: int) -> Topology:
+    """Workers hear some others a round, further away from round to round.
+
+    In round i = 0, 1, ... those (peers + 1)^i, ..., peers (peers + 1)^i before them in
+    the circle.
+
+    Args:
+      workers: their number.
+      peers: messages of each worker in a round, at least 1.
+
+    Returns:
+      As many rounds as (peers + 1)^i is less than `workers`. Where the number of
+      workers is a power of peers + 1, all rounds together are the exact mean, in any
+      order.
+
+    References:
+      Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019, and the
+      authors' code.
+    """
+    checks.positive(workers=workers, peers=peers)
+    rounds = [
+        np.mean([_shift(workers, hop * j) for j in range(peers + 1)], axis=0)
+        for hop in _powers(workers, peers + 1)
+    ]
+    return Topology(tuple(rounds) or (np.eye(workers),))
 
 
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
@@ -204,6 +246,9 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
 
     Returns:
       Symmetric rounds; one message a worker in each.
+
+    Raises:
+      ValueError: if `workers` or `rounds` is not a whole number of at least 1.
     """
     checks.positive(workers=workers, rounds=rounds)
     draw = np.random.default_rng(seed)
@@ -226,7 +271,12 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
 
     Returns:
       The same messages with other weights.
+
+    Raises:
+      TypeError: if `topology` is no topology.
+      ValueError: if `share` does not lie in [0, 1].
     """
+    check_topology(topology)
     checks.proportion(share=share)
     own = np.eye(topology.workers)
     return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
@@ -248,7 +298,7 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     Raises:
       ValueError: if the matrix is not square and symmetric.
     """
-    edges = _edges(adjacency)
+    edges = _edges_of(adjacency)
     if not np.array_equal(edges, edges.T):
         raise ValueError(
             "`adjacency` must be symmetric, since workers average with each other. For "
@@ -275,22 +325,41 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
     Raises:
       ValueError: if the matrix is not square.
     """
-    edges = _edges(adjacency)
+    edges = _edges_of(adjacency)
     np.fill_diagonal(edges, True)
     return Topology((edges / edges.sum(axis=0),))
 
 
-def check_connected(topology: Topology) -> None:
-    """Raises ValueError unless all workers hear of all, if only through others."""
+def check_topology(topology: Topology) -> None:
+    """Raises TypeError unless it is a topology."""
+    if not isinstance(topology, Topology):
+        raise TypeError(
+            "`topology` must be a topology, such as `topologies.ring(8)` or "
+            f"`topologies.from_adjacency(matrix)`, but is {topology!r}."
+        )
+
+
+def check_mixing(topology: Topology) -> None:
+    """Raises ValueError unless workers come to agree, if only through others."""
+    check_topology(topology)
     if topology.unheard:
         raise ValueError(
             "`topology` must connect all workers, if only in several rounds, but some "
             f"hear nothing of {list(topology.unheard)}. Add edges from them."
         )
+    mean = np.full((topology.workers, topology.workers), 1 / topology.workers)
+    left = np.abs(np.linalg.eigvals(topology.matrix - mean)).max()
+    if left >= 1 - _ROUNDING:
+        raise ValueError(
+            "`topology` must bring workers together, but a part of their disagreement "
+            f"has the eigenvalue {left:.4f} in the product of all rounds and only goes "
+            "round. Let them keep a share of their own: `topologies.lazy(topology)`."
+        )
 
 
 def check_doubly_stochastic(topology: Topology) -> None:
     """Raises ValueError unless rows and columns of all rounds sum to 1."""
+    check_topology(topology)
     if not topology.is_doubly_stochastic:
         sums = [matrix.sum(axis=1).round(6).tolist() for matrix in topology.rounds]
         raise ValueError(
@@ -300,7 +369,7 @@ def check_doubly_stochastic(topology: Topology) -> None:
         )
 
 
-def _edges(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
+def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
     """Who hears whom, [receiver, sender], nobody itself."""
     if isinstance(adjacency, Graph):
         heard = {node: set(others) for node, others in adjacency.adjacency()}
@@ -322,63 +391,9 @@ def _shift(workers: int, hop: int) -> Matrix:
     return np.roll(np.eye(workers), hop, axis=0)
 
 
-def _powers(workers: int) -> list[int]:
-    return [2**power for power in range(workers) if 2**power < workers]
+def _powers(workers: int, base: int) -> list[int]:
+    return [base**power for power in range(workers) if base**power < workers]
 
 
 def _ones(sums: NDArray[np.float64]) -> bool:
     return bool(np.allclose(sums, 1, rtol=0, atol=_ROUNDING))
-
-
-def _exchanges(matrix: Matrix) -> tuple[Exchange, ...]:
-    """As few permutations as the busiest worker has messages.
-
-    Messages are the edges of a graph between senders and receivers. Filled up with
-    messages of weight 0, to oneself where possible, until all have as many, it falls
-    apart into perfect matchings (Koenig), each of which is a permutation.
-    """
-    edges = _edges(matrix)
-    left = _fill_up(edges.astype(int))
-    exchanges = []
-    while left.any():
-        receiver_of = _perfect_matching(left)
-        weights = np.zeros(len(matrix))
-        for sender, receiver in enumerate(receiver_of):
-            left[receiver, sender] -= 1
-            if edges[receiver, sender]:  # Else it fills up, or was sent before.
-                weights[receiver] = matrix[receiver, sender]
-                edges[receiver, sender] = False
-        pairs = tuple(enumerate(receiver_of))
-        exchanges.append(Exchange(pairs, tuple(weights.tolist())))
-    return tuple(exchanges)
-
-
-def _fill_up(counts: NDArray[np.int_]) -> NDArray[np.int_]:
-    """As many messages to and from everybody as the busiest worker has."""
-    most = max(counts.sum(axis=0).max(), counts.sum(axis=1).max())
-    idle = np.minimum(most - counts.sum(axis=0), most - counts.sum(axis=1))
-    counts = counts + np.diag(idle)
-    to_send = np.repeat(range(len(counts)), most - counts.sum(axis=0))
-    to_hear = np.repeat(range(len(counts)), most - counts.sum(axis=1))
-    np.add.at(counts, (to_hear, to_send), 1)
-    return counts
-
-
-def _perfect_matching(counts: NDArray[np.int_]) -> tuple[int, ...]:
-    """A receiver for every sender, by augmenting paths; the nearest ones first."""
-    workers = len(counts)
-    sender_of: dict[int, int] = {}
-
-    def place(sender: int, tried: set[int]) -> bool:
-        for hop in range(workers):
-            receiver = (sender + hop) % workers
-            if counts[receiver, sender] and receiver not in tried:
-                tried.add(receiver)
-                if receiver not in sender_of or place(sender_of[receiver], tried):
-                    sender_of[receiver] = sender
-                    return True
-        return False
-
-    for sender in range(workers):
-        place(sender, set())
-    return tuple(sorted(sender_of, key=lambda receiver: sender_of[receiver]))

@@ -1,5 +1,6 @@
 """Trees and vectors: flattening, precision, and finding states inside states."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -95,3 +96,18 @@ def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
     """All nodes of a type in a tree of states, in order, outermost only."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
+
+
+def find_method(tree: Tree, name: str) -> list:
+    """All nodes whose class has a method of this name, in order, outermost only."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: has_method(node, name))
+    return [node for node in nodes if has_method(node, name)]
+
+
+def has_method(node: Tree, name: str) -> bool:
+    """Whether a state's class has a method of this name.
+
+    Parameters are mirrored in states, and attention has some that are called `query`: a
+    field of that name is none.
+    """
+    return inspect.isfunction(inspect.getattr_static(type(node), name, None))

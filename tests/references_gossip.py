@@ -67,6 +67,45 @@ def d2(
     return np.stack(trace)
 
 
+def d2_of_gradients(problem: Problem, eta: Rate, w: np.ndarray) -> np.ndarray:
+    """As the paper has it, for a constant rate: in differences of gradients."""
+    x, everyone = at_start(problem), range(problem.workers)
+    last = g_last = None
+    trace = [x]
+    for t in range(problem.steps):
+        g = np.stack([problem.gradient(k, t, x[k]) for k in everyone])
+        if last is None:
+            x, last = w @ (x - eta(t) * g), x
+        else:
+            x, last = w @ (2 * x - last - eta(t) * (g - g_last)), x
+        g_last = g
+        trace.append(x)
+    return np.stack(trace)
+
+
+def gradient_tracking(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights, and the trackers [steps, workers, d]."""
+    x, everyone = at_start(problem), range(problem.workers)
+    m, y, g_last = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    trace, trackers = [x], []
+    for t in range(problem.steps):
+        w = rounds[t % len(rounds)]
+        g = np.stack([problem.gradient(k, t, x[k]) for k in everyone])
+        y, g_last = (w @ y if t else y) + g - g_last, g
+        m = beta * m + y
+        x = w @ x - eta(t) * (beta * m + y if nesterov else m)
+        trace.append(x)
+        trackers.append(y)
+    return np.stack(trace), np.stack(trackers)
+
+
 def sgp(
     problem: Problem,
     eta: Rate,
@@ -75,11 +114,13 @@ def sgp(
     *,
     nesterov: bool = False,
     delay: int = 0,
+    period: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Message by message. Returns z, the weights w [steps + 1, workers], and the sums.
 
     The sums, [steps + 1, d + 1], are of all numerators and weights, those under way
-    included.
+    included. With a period, after so many steps all numerators and weights are averaged
+    (without a delay).
     """
     n, d = problem.targets.shape
     steps = Steps(problem, eta, beta, nesterov)
@@ -100,6 +141,8 @@ def sgp(
                 x[i] += numerator
                 w[i] += weight
         under_way = [message for message in under_way if message[0] > t]
+        if period and (t + 1) % period == 0:
+            x, w = x.mean(axis=0) + 0 * x, w.mean() + 0 * w
         zs.append(x / w[:, None])
         ws.append(w)
         mass = x.sum(axis=0) + sum((m[2] for m in under_way), np.zeros(d))

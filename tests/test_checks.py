@@ -14,7 +14,7 @@ ACCEPTED = {
     checks.fraction: [1e-9, 0.5, 1, np.float32(1), jnp.float32(0.1)],
     checks.decay: [0, 0.9, np.float64(0.999)],
     checks.proportion: [0, 0.5, 1],
-    checks.positive: [1, 7, 2.0, np.int32(3)],
+    checks.positive: [1, 7, np.int32(3), jnp.int32(2)],
     checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
     checks.learning_rate: [0, 1e-3, 10.0, lambda step: -1.0, jnp.float32(0.1)],
 }
@@ -22,7 +22,7 @@ REFUSED = {
     checks.fraction: [0, -0.1, 1.001, math.nan, math.inf],
     checks.decay: [-0.1, 1, 1.5, math.nan],
     checks.proportion: [-0.1, 1.1, math.nan],
-    checks.positive: [0, -1, 1.5, math.nan, math.inf],
+    checks.positive: [0, -1, 1.5, 2.0, math.nan, math.inf],
     checks.magnitude: [0, -0.1, math.nan, math.inf],
     checks.learning_rate: [-1e-3, math.nan, math.inf],
 }
@@ -62,11 +62,11 @@ def test_a_traced_value_has_nothing_to_check_yet(check):
 
 
 def test_only_floating_leaves_can_be_averaged():
-    checks.floating({"a": jnp.ones(2), "b": np.float32(1), "c": 1.0}, "exact")
-    with pytest.raises(TypeError, match=r"`exact` .* `\['n'\]` has dtype int32"):
-        checks.floating({"a": jnp.ones(2), "n": jnp.ones(2, int)}, "exact")
+    checks.floating({"a": jnp.ones(2), "b": np.float32(1), "c": 1.0})
+    with pytest.raises(TypeError, match=r"average .* `\['n'\]` has dtype int32"):
+        checks.floating({"a": jnp.ones(2), "n": jnp.ones(2, int)})
     with pytest.raises(TypeError, match=r"has dtype complex64"):
-        checks.floating(jnp.ones(2, complex), "exact")
+        checks.floating(jnp.ones(2, complex))
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,15 @@
 """Tests of the clocks: by hand, against event loops of their own, and their laws."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from gmc_jax import timelines, topologies
+from gmc_jax import paces, timelines, topologies
 from gmc_jax.timelines import Link
 
 RING = topologies.ring(4)
 FREE = Link()
-
-
-def test_paces():
-    np.testing.assert_array_equal(timelines.constant_pace(2, 3.0), [[3], [3]])
-    slow = timelines.straggler_pace(3, factor=10, seconds=0.5, straggler=1)
-    np.testing.assert_array_equal(slow, [[0.5], [5], [0.5]])
-    random = timelines.random_pace(4, 4000, spread=0.3, seconds=2.0, seed=1)
-    assert np.median(random) == pytest.approx(2.0, rel=0.02)
-    assert np.log(random).std() == pytest.approx(0.3, rel=0.02)
-    np.testing.assert_array_equal(
-        random, timelines.random_pace(4, 4000, spread=0.3, seconds=2.0, seed=1)
-    )
-
-
-def test_a_trace_comes_from_a_file(tmp_path):
-    (tmp_path / "trace.txt").write_text("1 2 3\n4 5 6\n", encoding="utf-8")
-    pace = timelines.recorded_pace(tmp_path / "trace.txt")
-    np.testing.assert_array_equal(pace, [[1, 2, 3], [4, 5, 6]])
-    np.testing.assert_array_equal(pace, timelines.recorded_pace(pace))
 
 
 def test_all_reduce_waits_for_the_slowest_and_passes_round():
@@ -63,9 +46,7 @@ def test_gossip_waits_for_neighbours_only():
 
 def test_the_server_by_hand():
     """Three workers fetch one after the other, compute 10 s, and send."""
-    events = timelines.server_events(
-        timelines.constant_pace(3, 10.0), 4, 1, Link(bandwidth=1.0)
-    )
+    events = timelines.server_events(paces.constant(3, 10.0), 4, 1, Link(bandwidth=1.0))
     # Fetched at 1, 2, 3; computed at 11, 12, 13. Worker 0 sends until 12 and fetches
     # again, before worker 1 who comes at the same time and sends until 14; then worker
     # 2, who came at 13, sends until 15, and only then do 1 and 2 fetch.
@@ -80,13 +61,13 @@ def test_the_server_congests():
     """However many workers there are, its link carries two messages a gradient."""
     link = Link(bandwidth=1.0)
     for workers in (1, 4, 16, 64):
-        pace = timelines.constant_pace(workers, 10.0)
+        pace = paces.constant(workers, 10.0)
         events = timelines.server_events(pace, 300, 1, link)
         assert events.time[-1] / 300 == pytest.approx(max(12 / workers, 2), rel=0.1)
 
 
 def test_every_gradient_is_of_what_was_read_before():
-    pace = timelines.random_pace(5, 100, spread=0.5)
+    pace = paces.random(5, 100, spread=0.5)
     events = timelines.server_events(pace, 60, 1, Link(0.01, 100.0))
     assert (np.diff(events.time) >= 0).all()
     since = np.zeros(5, int)
@@ -99,7 +80,7 @@ def test_every_gradient_is_of_what_was_read_before():
 def test_neighbours_by_hand():
     """Two workers: 0 is active. Its exchange takes 3 s, and a gradient 2 s."""
     events = timelines.neighbour_events(
-        timelines.constant_pace(2, 2.0), 5, 3, Link(bandwidth=1.0), topologies.ring(2)
+        paces.constant(2, 2.0), 5, 3, Link(bandwidth=1.0), topologies.ring(2)
     )
     np.testing.assert_allclose(events.time, [2, 3, 4, 6, 6])
     np.testing.assert_array_equal(events.worker, [1, 0, 1, 0, 1])
@@ -107,7 +88,7 @@ def test_neighbours_by_hand():
 
 
 def test_a_straggler_holds_nobody_up():
-    slow = timelines.straggler_pace(4, factor=10)
+    slow = paces.straggler(4, factor=10)
     events = timelines.neighbour_events(slow, 310, 0, FREE, RING)
     assert events.time[-1] == pytest.approx(100, rel=0.02)
     counts = np.bincount(events.worker)
@@ -119,7 +100,7 @@ def test_a_straggler_holds_nobody_up():
 
 def test_the_active_side_starts_all_averages():
     events = timelines.neighbour_events(
-        timelines.random_pace(8, 50, spread=0.3), 400, 0, FREE, topologies.ring(8)
+        paces.random(8, 50, spread=0.3), 400, 0, FREE, topologies.ring(8)
     )
     alone = events.partner == events.worker
     np.testing.assert_array_equal(alone, events.worker % 2 == 1)
@@ -127,7 +108,7 @@ def test_the_active_side_starts_all_averages():
     assert set(distance) == {1, 7}
     assert abs((distance == 1).mean() - 0.5) < 0.1
     again = timelines.neighbour_events(
-        timelines.random_pace(8, 50, spread=0.3), 400, 0, FREE, topologies.ring(8)
+        paces.random(8, 50, spread=0.3), 400, 0, FREE, topologies.ring(8)
     )
     for one, other in zip(events, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -140,7 +121,7 @@ def test_links_carry_one_exchange_at_a_time():
     star[0, 1:] = star[1:, 0] = 1
     flipped = topologies.from_adjacency(np.roll(star, (1, 1), axis=(0, 1)))
     events = timelines.neighbour_events(
-        timelines.constant_pace(5, 0.1), 200, 1, Link(bandwidth=1.0), flipped
+        paces.constant(5, 0.1), 200, 1, Link(bandwidth=1.0), flipped
     )
     averages = events.time[events.partner != events.worker]
     assert np.diff(averages).min() >= 1 - 1e-9
@@ -149,12 +130,12 @@ def test_links_carry_one_exchange_at_a_time():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: timelines.constant_pace(0), "`workers`"),
-        (lambda: timelines.straggler_pace(2, factor=0), "`factor`"),
-        (lambda: timelines.random_pace(2, 5, spread=-1), "`spread`"),
-        (lambda: timelines.recorded_pace([[1, 0]]), r"from 0.0 to 1.0"),
-        (lambda: timelines.recorded_pace([1, 2]), r"shape \(2,\)"),
         (lambda: timelines.server_events(np.ones((2, 1)), 0, 1, FREE), "`gradients`"),
+        (lambda: timelines.server_events(np.ones((2, 1)), 3, -1, FREE), "`size`"),
+        (lambda: timelines.all_reduce_times(np.ones(2), 3, 1, FREE), "`pace` must"),
+        (lambda: timelines.all_reduce_times(-np.ones((2, 1)), 3, 1, FREE), "`pace`"),
+        (lambda: Link(latency=-1.0), "`latency`"),
+        (lambda: Link(bandwidth=0.0), "`bandwidth`"),
         (
             lambda: timelines.neighbour_events(
                 np.ones((3, 1)), 5, 1, FREE, topologies.ring(3)
@@ -176,3 +157,22 @@ def test_links_carry_one_exchange_at_a_time():
 def test_errors_name_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rows_are_events_and_count_each_workers_own():
+    events = timelines.server_events(paces.random(3, 9, spread=1.0), 20, 0, FREE)
+    seen = np.zeros(3, int)
+    for row, count, reads in zip(
+        events.rows(), events.counts, events.reads, strict=True
+    ):
+        assert row.partner == row.worker
+        np.testing.assert_array_equal(row.reads, reads)
+        assert count == seen[row.worker]
+        seen[row.worker] += 1
+    assert seen.sum() == 20
+
+
+def test_a_matrix_is_no_topology():
+    matrix: Any = np.eye(4)
+    with pytest.raises(TypeError, match="`topology` must be a topology"):
+        timelines.neighbour_events(paces.constant(4), 5, 1, FREE, matrix)

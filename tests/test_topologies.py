@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -46,26 +48,6 @@ def test_weights_keep_the_mean_and_mostly_agreement(name):
     assert topology.is_doubly_stochastic == (name != "pushing")
     directed = {"exponential", "exponential of 6", "one-peer", "one-peer of 6"}
     assert topology.is_symmetric == (name not in {*directed, "pushing"})
-
-
-@every_topology
-def test_exchanges_are_the_matrix(name):
-    """Each message is sent once, and in as few permutations as there can be."""
-    topology = TOPOLOGIES[name]
-    everyone = set(range(topology.workers))
-    for matrix, exchanges in zip(topology.rounds, topology.exchanges, strict=True):
-        rebuilt = np.diag(np.diag(matrix))
-        for exchange in exchanges:
-            senders, receivers = zip(*exchange.pairs, strict=True)
-            assert set(senders) == set(receivers) == everyone
-            for sender, receiver in exchange.pairs:
-                if sender != receiver:
-                    rebuilt[receiver, sender] += exchange.weights[receiver]
-                else:
-                    assert exchange.weights[receiver] == 0
-        np.testing.assert_array_equal(rebuilt, matrix)
-        sent = (matrix > 0) & ~np.eye(len(matrix), dtype=bool)
-        assert len(exchanges) == max(sent.sum(axis=0).max(), sent.sum(axis=1).max())
 
 
 def test_weights_by_hand():
@@ -179,3 +161,38 @@ def test_a_matrix_of_ones_own_is_welcome():
     topologies.check_doubly_stochastic(topology)
     with pytest.raises(ValueError, match=r"doubly stochastic.*sgp"):
         topologies.check_doubly_stochastic(TOPOLOGIES["pushing"])
+
+
+@pytest.mark.parametrize(("workers", "peers"), [(9, 2), (8, 1), (16, 3), (27, 2)])
+def test_rotating_rounds_average_exactly_in_any_order(workers, peers):
+    rounds = topologies.rotating_exponential(workers, peers).rounds
+    assert len(rounds) == round(math.log(workers, peers + 1))
+    for order in itertools.permutations(rounds):
+        product = functools.reduce(np.matmul, order)
+        np.testing.assert_allclose(product, 1 / workers, atol=1e-15)
+    assert topologies.rotating_exponential(6, 1).spectral_gap < 1 - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rounds", "message"),
+    [
+        ((), "one for each round"),
+        (np.eye(3), "shapes"),
+        ((np.eye(3), np.eye(2)), "of one size"),
+        ((np.ones((2, 3)),), "square"),
+        ((np.array([[1.5, -0.5], [-0.5, 1.5]]),), "smallest is -0.5"),
+        ((np.array([[np.nan, 1], [1, 0]]),), "finite"),
+    ],
+)
+def test_rounds_are_mixing_matrices(rounds, message):
+    with pytest.raises(ValueError, match=message):
+        topologies.Topology(rounds)
+
+
+def test_what_only_goes_round_is_an_error():
+    with pytest.raises(ValueError, match=r"eigenvalue 1.0000 .*`topologies.lazy"):
+        topologies.check_mixing(topologies.ring(4, self_weight=0))
+    topologies.check_mixing(topologies.lazy(topologies.ring(4, self_weight=0)))
+    topologies.check_mixing(topologies.ring(5, self_weight=0))
+    with pytest.raises(TypeError, match="`topology` must be a topology"):
+        topologies.lazy(cast(Any, np.eye(3)))

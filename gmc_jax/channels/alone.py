@@ -30,7 +30,7 @@ def alone(*, axis_name: str = "workers") -> Channel:
         return ()
 
     def average(tree, state):
-        checks.floating(tree, "alone")
+        checks.floating(tree)
         return widen(tree), zeros_to_accumulate(tree), state
 
     def nothing(tree: Tree) -> int:

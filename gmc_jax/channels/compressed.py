@@ -63,7 +63,7 @@ def compressed(
 
     def average(tree, state):
         senders = 1 if alike else workers_on(axis_name, caller)
-        checks.floating(tree, caller)
+        checks.floating(tree)
         vectors, restore = to_vectors(tree, per_leaf)
         _check_sizes(vectors, caller)
         key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -37,7 +37,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         workers = workers_on(axis_name, "exact")
-        checks.floating(tree, "exact")
+        checks.floating(tree)
         total = lax.psum(widen(tree), axis_name)
         mean = jax.tree.map(lambda leaf: leaf / workers, total)
         return mean, zeros_to_accumulate(tree), state

@@ -15,7 +15,8 @@ from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.wire import cross
 from gmc_jax.core import Channel, Tree
-from gmc_jax.topologies import Exchange, Topology
+from gmc_jax.exchanges import Exchange
+from gmc_jax.topologies import Topology, check_topology
 from gmc_jax.trees import size_in_bits, widen, zeros_to_accumulate
 
 
@@ -62,7 +63,8 @@ def gossip(
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: if `topology` is no topology; from `average` where a leaf is not
+        floating.
       ValueError: if the columns of a round do not sum to 1, or `delay` is not a whole
         number of at least 0; from `average` if the axis has another number of workers
         than the topology.
@@ -76,11 +78,13 @@ def gossip(
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
       NeurIPS 2017.
     """
+    check_topology(topology)
     if not topology.keeps_the_mean:
         sums = [matrix.sum(axis=0).round(6).tolist() for matrix in topology.rounds]
         raise ValueError(
             "`topology` must keep the mean, so that nothing is lost or made on the "
-            f"way: the columns of its rounds must sum to 1, but sum to {sums}."
+            f"way: the columns of its rounds must sum to 1, but sum to {sums}. Use "
+            "`topologies.pushing(adjacency)` of the same graph."
         )
     checks.count(delay=delay)
     rounds = len(topology.rounds)
@@ -98,7 +102,7 @@ def gossip(
                 f"`topology` is of {topology.workers} workers, but the axis "
                 f"{axis_name!r} has {workers}. Make it for as many."
             )
-        checks.floating(tree, "gossip")
+        checks.floating(tree)
         sent = (*state.under_way, tree)
 
         def mix(now: int) -> tuple[Tree, Tree]:
@@ -146,6 +150,13 @@ def _heard(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
 
 
 def _weighted(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
-    """A tree times this worker's weight out of those of all, [workers]."""
+    """A tree times this worker's weight out of those of all, [workers].
+
+    Without a weight it is zero, even of what is no number.
+    """
     own = jnp.asarray(weights, jnp.result_type(float))[lax.axis_index(axis_name)]
-    return jax.tree.map(lambda leaf: own.astype(leaf.dtype) * leaf, widen(tree))
+
+    def weigh(leaf: jax.Array) -> jax.Array:
+        return jnp.where(own == 0, 0, own.astype(leaf.dtype) * leaf)
+
+    return jax.tree.map(weigh, widen(tree))

@@ -56,7 +56,7 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         workers = workers_on(axis_name, "majority_vote")
-        checks.floating(tree, "majority_vote")
+        checks.floating(tree)
         votes, restore = to_vectors(jax.tree.map(lambda leaf: leaf >= 0, tree), False)
         won = {at: _count(votes[at], workers, axis_name) for at in votes}
 

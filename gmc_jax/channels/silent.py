@@ -29,7 +29,7 @@ def silent(*, axis_name: str = "workers") -> Channel:
         return ()
 
     def average(tree, state):
-        checks.floating(tree, "silent")
+        checks.floating(tree)
         return zeros_to_accumulate(tree), widen(tree), state
 
     def nothing(tree: Tree) -> int:

@@ -6,7 +6,15 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.methods.asynchronous import Asynchronous, Gradient, read, stack, take
+from gmc_jax.methods.asynchronous import (
+    Asynchronous,
+    Gradient,
+    check_event,
+    read,
+    stack,
+    take,
+)
+from gmc_jax.transforms.widened import widened
 
 
 class APSGDState(NamedTuple):
@@ -39,7 +47,7 @@ def a_psgd(
     Args:
       inner: the server's optimizer, from gradients to steps. A gradient is one worker's
         alone: `workers` of them at a rate over `workers` go as far as one step of them
-        together.
+        together. A schedule counts the gradients of all.
       gradient: of the loss, as `jax.value_and_grad` makes it.
       workers: their number.
 
@@ -48,11 +56,13 @@ def a_psgd(
       parameters.
 
     Raises:
-      ValueError: if `workers` is not a whole number of at least 1.
+      TypeError: if `inner` is no transformation.
+      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
+        event is of another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
-      >>> from gmc_jax import timelines
+      >>> from gmc_jax import paces, timelines
       >>> def loss(params, batch):
       ...     return jnp.sum((params - batch) ** 2)
       >>> method = gmc_jax.a_psgd(
@@ -60,11 +70,10 @@ def a_psgd(
       ... )
       >>> link = timelines.Link(latency=1e-3, bandwidth=1e6)
       >>> events = timelines.server_events(
-      ...     timelines.constant_pace(4), 100, 12, link
+      ...     paces.constant(4), 100, 12, link
       ... )
       >>> state, step = method.init(jnp.zeros(3)), jax.jit(method.step)
-      >>> for _, worker, partner, reads in zip(*events):
-      ...     event = gmc_jax.Event(worker, partner, reads)
+      >>> for event in events.rows():
       ...     state, loss = step(state, event, jnp.ones(3))
 
     Guarantees:
@@ -76,12 +85,14 @@ def a_psgd(
       2015; what AD-PSGD is compared with.
     """
     checks.positive(workers=workers)
-    inner = optax.with_extra_args_support(inner)
+    checks.transformation(inner=inner)
+    inner = widened(inner)
 
     def init(params):
         return APSGDState(params, inner.init(params), stack(params, workers))
 
     def step(state, event, batch):
+        check_event(event, workers)
         loss, grads = gradient(take(state.known, event.worker), batch)
         updates, own = inner.update(grads, state.inner, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -8,7 +8,16 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.methods.asynchronous import Asynchronous, Gradient, put, read, stack, take
+from gmc_jax.methods.asynchronous import (
+    Asynchronous,
+    Gradient,
+    check_event,
+    put,
+    read,
+    stack,
+    take,
+)
+from gmc_jax.transforms.widened import widened
 from gmc_jax.trees import widen
 
 
@@ -42,7 +51,7 @@ def ad_psgd(
 
     Args:
       inner: each worker's own optimizer, from gradients to steps: `optax.sgd` in the
-        paper.
+        paper. A schedule counts the worker's own gradients.
       gradient: of the loss, as `jax.value_and_grad` makes it.
       workers: their number.
 
@@ -50,23 +59,24 @@ def ad_psgd(
       An `Asynchronous`, whose state is `ADPSGDState`; it is judged at the mean of x.
 
     Raises:
-      ValueError: if `workers` is not a whole number of at least 1.
+      TypeError: if `inner` is no transformation.
+      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
+        event is of another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
-      >>> from gmc_jax import timelines, topologies
+      >>> from gmc_jax import paces, timelines, topologies
       >>> def loss(params, batch):
       ...     return jnp.sum((params - batch) ** 2)
       >>> method = gmc_jax.ad_psgd(
       ...     optax.sgd(0.1), gradient=jax.value_and_grad(loss), workers=4
       ... )
       >>> events = timelines.neighbour_events(
-      ...     timelines.straggler_pace(4, factor=10), 100, 12, timelines.Link(),
+      ...     paces.straggler(4, factor=10), 100, 12, timelines.Link(),
       ...     topologies.ring(4)
       ... )
       >>> state, step = method.init(jnp.zeros(3)), jax.jit(method.step)
-      >>> for _, worker, partner, reads in zip(*events):
-      ...     event = gmc_jax.Event(worker, partner, reads)
+      >>> for event in events.rows():
       ...     state, loss = step(state, event, jnp.ones(3))
 
     Guarantees:
@@ -78,13 +88,15 @@ def ad_psgd(
       Gradient Descent", ICML 2018: Algorithm 1.
     """
     checks.positive(workers=workers)
-    inner = optax.with_extra_args_support(inner)
+    checks.transformation(inner=inner)
+    inner = widened(inner)
 
     def init(params):
         own = stack(inner.init(params), workers)
         return ADPSGDState(stack(params, workers), own, stack(params, workers))
 
     def step(state, event, batch):
+        check_event(event, workers)
         loss, grads = gradient(take(state.known, event.worker), batch)
         here = take(state.params, event.worker)
         there = take(state.params, event.partner)

@@ -5,25 +5,14 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gmc_jax.core import Tree
+from gmc_jax.timelines import Event
 
 Gradient: TypeAlias = Callable[[Tree, Tree], tuple[jax.Array, Tree]]
 """From parameters and a batch to the loss and its gradients: `jax.value_and_grad`."""
-
-
-class Event(NamedTuple):
-    """One gradient that is applied: a row of `gmc_jax.timelines.Events`.
-
-    Attributes:
-      worker: int, whose gradient it is.
-      partner: int, with whom that worker averages first; itself for nobody.
-      reads: [workers] bool, who reads the parameters right after.
-    """
-
-    worker: jax.typing.ArrayLike
-    partner: jax.typing.ArrayLike
-    reads: jax.typing.ArrayLike
 
 
 class Asynchronous(NamedTuple):
@@ -39,6 +28,21 @@ class Asynchronous(NamedTuple):
     init: Callable[[Tree], Tree]
     step: Callable[[Tree, Event, Tree], tuple[Tree, jax.Array]]
     evaluate: Callable[[Tree], Tree]
+
+
+def check_event(event: Event, workers: int) -> None:
+    """Raises ValueError unless an event is one of so many workers."""
+    if np.shape(event.reads) != (workers,):
+        raise ValueError(
+            f"`event` must say of each of {workers} workers whether it reads, but "
+            f"its `reads` has shape {np.shape(event.reads)}. Make `gmc_jax.timelines` "
+            "of as many workers as the method has."
+        )
+    for name, worker in (("worker", event.worker), ("partner", event.partner)):
+        if not isinstance(worker, Tracer) and not 0 <= worker < workers:
+            raise ValueError(
+                f"`event` must have a {name} from 0 to {workers - 1}, but has {worker}."
+            )
 
 
 def stack(tree: Tree, workers: int) -> Tree:

@@ -3,13 +3,12 @@
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology, check_connected, check_doubly_stochastic, lazy
+from gmc_jax.topologies import Topology, check_doubly_stochastic, check_mixing, lazy
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.differences import differences
 from gmc_jax.transforms.local_steps import local_steps
 
-SMALLEST = -1 / 3  # What all eigenvalues must be larger than.
-_ROUNDING = 1e-9
+_SMALLEST = -1 / 3 + 1e-9  # What all eigenvalues must be larger than.
 
 
 def d2(
@@ -48,6 +47,7 @@ def d2(
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
         finite, or the topology is not as described.
+      TypeError: if `topology` is no topology.
 
     Example:
       >>> import gmc_jax
@@ -83,9 +83,9 @@ def _check(topology: Topology) -> None:
             "`topology` must be symmetric: workers must take of each other what they "
             "give. Use `ring`, `torus`, `complete` or `from_adjacency`."
         )
-    check_connected(topology)
+    check_mixing(topology)
     smallest = topology.smallest_eigenvalue
-    if smallest <= SMALLEST + _ROUNDING:
+    if smallest <= _SMALLEST:
         instead = lazy(topology).smallest_eigenvalue
         raise ValueError(
             "`topology` must have no eigenvalue at or below -1/3, or differences grow "

@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology, check_connected, check_doubly_stochastic
+from gmc_jax.topologies import Topology, check_doubly_stochastic, check_mixing
 from gmc_jax.transforms.consensus import combine_then_adapt
 from gmc_jax.transforms.local_steps import local_steps
 
@@ -39,7 +39,9 @@ def d_psgd(
 
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, or the topology is not doubly stochastic or not connected.
+        finite, or the topology is not doubly stochastic, or does not bring all workers
+        together.
+      TypeError: if `topology` is no topology.
 
     Example:
       >>> import gmc_jax
@@ -53,7 +55,7 @@ def d_psgd(
       NeurIPS 2017, Algorithm 1.
     """
     check_doubly_stochastic(topology)
-    check_connected(topology)
+    check_mixing(topology)
     return optax.chain(
         local_steps(learning_rate, momentum, nesterov),
         combine_then_adapt(gossip(topology, axis_name=axis_name)),

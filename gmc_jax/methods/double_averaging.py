@@ -2,6 +2,7 @@
 
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import average_buffers
@@ -37,6 +38,7 @@ def double_averaging(
       momenta differ between workers.
 
     Raises:
+      TypeError: if a channel is none.
       ValueError: if `momentum` does not lie in [0, 1), `period` is not a whole number
         of at least 1, or a rate is negative or not finite.
 
@@ -53,6 +55,7 @@ def double_averaging(
       Momentum SGD for Distributed Non-Convex Optimization", ICML 2019 (PR-SGD with
       momentum).
     """
+    checks.channel(buffer_channel=buffer_channel)
     return local_sgd(
         learning_rate,
         channel,

@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology, check_connected
+from gmc_jax.topologies import Topology, check_mixing
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.push_sum import push_sum
@@ -38,15 +38,17 @@ def sgp(
 
     Returns:
       A transformation from gradients to steps, the last in its chain. Parameters,
-      weights and momenta differ between workers; `gmc_jax.evaluate` returns the mean.
+      weights and momenta differ between workers; `gmc_jax.evaluate` returns the mean of
+      z, in which all workers count as much (not w_i, as in what is conserved).
       Where the topology is doubly stochastic and there is no delay all weights stay 1,
       and are neither kept nor sent.
 
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
         finite, `delay` is not a whole number of at least 0, the columns of a round do
-        not sum to 1, the topology is not connected, or a worker keeps nothing
-        where weights are needed.
+        not sum to 1, the topology does not bring all workers together, or a worker
+        keeps nothing where weights are needed.
+      TypeError: if `topology` is no topology.
 
     Example:
       >>> import gmc_jax
@@ -63,12 +65,12 @@ def sgp(
       Learning", ICML 2019: Algorithms 1 and 2.
     """
     channel = gossip(topology, delay=delay, axis_name=axis_name)
-    check_connected(topology)
-    weighs = delay or not topology.is_doubly_stochastic
+    weighs = delay > 0 or not topology.is_doubly_stochastic
     if weighs and not all(matrix.diagonal().all() for matrix in topology.rounds):
         raise ValueError(
             "`topology` must leave every worker a share of its own, or its weight may "
             "become 0, but has zeros on a diagonal. Use `topologies.lazy(topology)`."
         )
+    check_mixing(topology)
     consensus = push_sum(channel) if weighs else adapt_then_combine(channel)
     return optax.chain(local_steps(learning_rate, momentum, nesterov), consensus)

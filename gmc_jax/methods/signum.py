@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
@@ -53,9 +54,15 @@ def signum(
     checks.learning_rate(learning_rate=learning_rate)
     checks.amount(weight_decay=weight_decay)
     signs = optax.stateless(lambda updates, _: jax.tree.map(jnp.sign, updates))
-    vote = [signs, averaged(channel), signs]
-    if momentum:
-        vote = [widened(optax.ema(momentum, debias=False)), *vote]
-    if weight_decay:
-        vote = [*vote, optax.add_decayed_weights(weight_decay)]
-    return optax.chain(*vote, optax.scale_by_learning_rate(learning_rate))
+    remembered = widened(optax.ema(momentum, debias=False))
+    descent = optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return optax.chain(
+        *([remembered] if isinstance(momentum, Tracer) or momentum else []),
+        signs,
+        averaged(channel),
+        signs,
+        widened(descent),
+    )

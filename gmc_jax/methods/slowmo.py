@@ -2,6 +2,7 @@
 
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
@@ -28,7 +29,8 @@ def slowmo(
     Here z is where workers last met. The base may be anything: `optax.sgd` with or
     without momentum (local SGD), `optax.adamw` (local Adam), a method that gossips
     (`d_psgd`, `sgp`), or one that averages at every step, through which workers stay
-    alike. Nothing but what the base sends travels between meetings.
+    alike. Nothing but what the base sends travels between meetings. Where push-sum
+    weighs workers unequally, the mean is that of their numerators.
 
     Args:
       inner: the base, from gradients to steps, learning rate included.
@@ -47,9 +49,11 @@ def slowmo(
 
     Returns:
       A transformation from gradients to steps, the last in its chain. Parameters differ
-      between workers; z and u do not.
+      between workers; z and u only through `alone()`.
 
     Raises:
+      TypeError: if `inner` is no transformation, `channel` no channel, or `buffers` no
+        strategy.
       ValueError: if `slow_momentum` does not lie in [0, 1), `slow_learning_rate` is not
         finite and greater than 0, `period` is not a whole number of at least 1, or a
         rate is negative or not finite.
@@ -78,6 +82,7 @@ def slowmo(
       Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient
       Distributed SGD with Slow Momentum", ICLR 2020: Algorithm 1.
     """
+    checks.decay(slow_momentum=slow_momentum)
     outer = optax.chain(
         averaged(channel),
         slow(slow_learning_rate, slow_momentum, learning_rate, period=period),

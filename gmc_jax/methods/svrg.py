@@ -6,10 +6,8 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.corrected_steps import corrected_steps
 from gmc_jax.transforms.epochs import epochs
-from gmc_jax.transforms.projected import projected
-from gmc_jax.transforms.variance_reduced import variance_reduced
-from gmc_jax.transforms.widened import widened
 
 
 def svrg(
@@ -27,14 +25,25 @@ def svrg(
         v = mu + mean over k of (g_k(w) - g_k(z)), of the same mini-batch
         w <- projection(w - lr_t v);  z <- w after `epoch_length` steps
 
-    Workers share each mini-batch. The loop provides the full gradients and those at the
-    snapshot:
+    Workers share each mini-batch. The loop provides the full gradients, outside the
+    step, and the step those at the snapshot:
 
-        if gmc_jax.full_gradient_due(opt_state):
-            opt_state = gmc_jax.set_full_gradient(opt_state, params, full_gradient)
-        there = gradient(gmc_jax.snapshot(opt_state), batch)
-        here = gradient(params, batch)
-        updates, opt_state = tx.update(here, opt_state, params, snapshot_grads=there)
+        def step(state, batch):
+            params, opt_state = state
+            there = gradient(gmc_jax.snapshot(opt_state), batch)
+            here = gradient(params, batch)
+            updates, opt_state = tx.update(
+                here, opt_state, params, snapshot_grads=there
+            )
+            return (optax.apply_updates(params, updates), opt_state), {}
+
+        train, state = gmc_jax.simulate(step, (params, tx.init(params)), batch, 8)
+        for batch in batches:
+            params, opt_state = state
+            if gmc_jax.full_gradient_due(opt_state):
+                mean = gradient(params, everything)  # All samples of all workers.
+                opt_state = gmc_jax.set_full_gradient(opt_state, params, mean)
+            state, _ = train((params, opt_state), batch)
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
@@ -64,25 +73,10 @@ def svrg(
       Johnson and Zhang, "Accelerating Stochastic Gradient Descent using Predictive
       Variance Reduction", NeurIPS 2013.
     """
+    checks.positive(epoch_length=epoch_length)
     return epochs(
-        corrected_steps(learning_rate, channel, epoch_length, projection),
+        corrected_steps(learning_rate, channel, projection),
         epoch_length,
         drawn=drawn,
         seed=seed,
     )
-
-
-def corrected_steps(
-    learning_rate: optax.ScalarOrSchedule,
-    channel: Channel,
-    epoch_length: int,
-    projection: Callable[[Tree], Tree] | None,
-) -> optax.GradientTransformationExtraArgs:
-    """The steps inside an epoch."""
-    checks.learning_rate(learning_rate=learning_rate)
-    checks.positive(epoch_length=epoch_length)
-    steps = [
-        variance_reduced(channel),
-        widened(optax.scale_by_learning_rate(learning_rate)),
-    ]
-    return optax.chain(*steps, *([projected(projection)] if projection else []))

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.transforms.sending import average_as
 
 
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:

@@ -1,11 +1,11 @@
 """Parameters that workers average with each other, before or after their own step."""
 
-import jax
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.core import Channel
+from gmc_jax.transforms.parameters import given, lead
+from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen
 
 
@@ -17,7 +17,8 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     The last in its chain; u are updates, signed as optax has them.
 
     Args:
-      channel: what averages parameters, such as `gossip(topology)`.
+      channel: what averages parameters, such as `gossip(topology)`; without a delay,
+        which needs `push_sum`.
 
     Returns:
       A transformation in units of steps, whose state is the channel's. Parameters, and
@@ -27,7 +28,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u.
+      The mean over workers of x moves by the mean of u, if nothing is under way.
       Through `exact()` workers that start alike stay alike, to rounding.
 
     References:
@@ -41,7 +42,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given(params, "adapt_then_combine")
+        start = given("adapt_then_combine", params)
         ahead = optax.tree.add(widen(start), widen(updates))
         mean, _, state = average_as(channel, ahead, state, start)
         return lead(start, mean), state
@@ -58,7 +59,8 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
     were taken at x_i: averaging and the gradient can overlap.
 
     Args:
-      channel: what averages parameters, such as `gossip(topology)`.
+      channel: what averages parameters, such as `gossip(topology)`; without a delay,
+        which needs `push_sum`.
 
     Returns:
       A transformation in units of steps, whose state is the channel's. Parameters, and
@@ -68,7 +70,7 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u.
+      The mean over workers of x moves by the mean of u, if nothing is under way.
 
     References:
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
@@ -81,23 +83,8 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given(params, "combine_then_adapt")
+        start = given("combine_then_adapt", params)
         mean, _, state = average_as(channel, widen(start), state, start)
         return optax.tree.add(lead(start, mean), widen(updates)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def given(params: Tree, caller: str) -> Tree:
-    """The parameters, or an error where there are none."""
-    if params is None:
-        raise ValueError(
-            f"`{caller}` averages parameters, so it must be given them: "
-            "`tx.update(grads, opt_state, params)`."
-        )
-    return params
-
-
-def lead(start: Tree, end: Tree) -> Tree:
-    """The updates that lead from one point to another."""
-    return jax.tree.map(lambda z, x: z - x, end, widen(start))

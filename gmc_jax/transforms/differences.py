@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree
+from gmc_jax.transforms.parameters import given
 from gmc_jax.trees import widen
 
 
@@ -18,6 +20,10 @@ class DifferencesState(NamedTuple):
     """
 
     ahead: Tree
+
+    def moved(self, jump: Tree) -> "DifferencesState":
+        """What a meeting changes is not for the next step to give back."""
+        return DifferencesState(optax.tree.add(self.ahead, jump))
 
 
 def differences() -> optax.GradientTransformationExtraArgs:
@@ -32,7 +38,8 @@ def differences() -> optax.GradientTransformationExtraArgs:
 
     Returns:
       A transformation in units of steps, with `DifferencesState`. It reads the
-      parameters, so that what else moves them counts as averaging.
+      parameters, so that what else moves them counts as averaging; not so the meetings
+      of `periodic`.
 
     Raises:
       ValueError: from the update if it is called without parameters.
@@ -48,16 +55,11 @@ def differences() -> optax.GradientTransformationExtraArgs:
 
     def init(params):
         # A copy: the loop may donate the parameters' own memory.
-        return DifferencesState(jax.tree.map(lambda x: x.copy(), widen(params)))
+        return DifferencesState(jax.tree.map(jnp.array, widen(params)))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(
-                "`differences` compares where parameters came with where steps led, so "
-                "it must be given them: `tx.update(grads, opt_state, params)`."
-            )
-        steps, here = widen(updates), widen(params)
+        steps, here = widen(updates), widen(given("differences", params))
         out = jax.tree.map(lambda u, x, z: u + (x - z), steps, here, state.ahead)
         return out, DifferencesState(optax.tree.add(here, steps))
 

@@ -10,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
 
 Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -68,12 +69,14 @@ def epochs(
       `EpochsState`. It is judged at y_{k-1}, where the last epoch ended.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: if `length` is not a whole number of at least 1; from the update if it
         is called without parameters.
 
     References:
       Allen-Zhu, "Katyusha X", ICML 2018.
     """
+    checks.transformation(inner=inner)
     checks.positive(length=length)
     inner = optax.with_extra_args_support(inner)
 
@@ -92,11 +95,7 @@ def epochs(
         return EpochsState(first, length_of(first), none, start, last, own)
 
     def update(updates, state, params=None, **extra_args):
-        if params is None:
-            raise ValueError(
-                "`epochs` moves parameters where the next epoch starts, so it must be "
-                "given them: `tx.update(grads, opt_state, params)`."
-            )
+        given("epochs", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
         here, out = widen(params), widen(out)
 
@@ -109,7 +108,7 @@ def epochs(
             epoch = state.epoch + 1
             none = jnp.zeros_like(state.done)
             new = EpochsState(epoch, length_of(epoch), none, start, end, own)
-            return optax.tree.sub(start, here), new
+            return lead(here, start), new
 
         def go_on() -> tuple[Tree, EpochsState]:
             return out, state._replace(done=state.done + 1, inner=own)

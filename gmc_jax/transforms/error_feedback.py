@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
-from gmc_jax.trees import narrow, widen, zeros_to_accumulate
+from gmc_jax.transforms.sending import average_as
+from gmc_jax.trees import widen, zeros_to_accumulate
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -75,19 +75,3 @@ def send_owed(
     owed = optax.tree.add(updates, state.residual)
     mean, residual, inner = average_as(channel, owed, state.channel, like)
     return mean, ErrorFeedbackState(residual, inner)
-
-
-def average_as(
-    channel: Channel, tree: Tree, state: Tree, like: Tree
-) -> tuple[Tree, Tree, Tree]:
-    """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
-    checks.floating(tree, "error_feedback")
-    sent = narrow(tree, like)
-    mean, lost, state = channel.average(sent, state)
-    return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
-
-
-def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
-    if sent.dtype == owed.dtype:
-        return lost
-    return lost + (owed - sent.astype(owed.dtype))

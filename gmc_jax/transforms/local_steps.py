@@ -1,6 +1,7 @@
 """The steps of SGD that a worker takes by itself."""
 
 import optax
+from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.transforms.widened import widened
@@ -21,6 +22,6 @@ def local_steps(
     checks.decay(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     descent = optax.scale_by_learning_rate(learning_rate)
-    if momentum:
+    if isinstance(momentum, Tracer) or momentum:
         descent = optax.chain(optax.trace(momentum, nesterov=nesterov), descent)
     return widened(descent)

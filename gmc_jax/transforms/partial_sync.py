@@ -8,7 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 

@@ -8,8 +8,10 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.transforms.buffers import Buffers, maintain_buffers, mirrors_of
-from gmc_jax.trees import widen
+from gmc_jax.transforms.buffers import Buffers, maintain_buffers
+from gmc_jax.transforms.meetings import moved, weighed
+from gmc_jax.transforms.parameters import given, lead
+from gmc_jax.trees import narrow, widen
 
 Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
@@ -78,6 +80,7 @@ def periodic(
       between workers: judge the model at their mean, which `gmc_jax.evaluate` returns.
 
     Raises:
+      TypeError: if `inner` or `outer` is no transformation, or `buffers` no strategy.
       ValueError: if `period` is a number but not a whole one of at least 1; from the
         update if it is called without parameters.
 
@@ -93,7 +96,13 @@ def periodic(
     """
     if not callable(period):
         checks.positive(period=period)
+    checks.transformation(inner=inner, outer=outer)
     buffers = maintain_buffers() if buffers is None else buffers
+    if not isinstance(buffers, Buffers):
+        raise TypeError(
+            "`buffers` must be a strategy, such as `reset_buffers()` or "
+            f"`average_buffers(exact())`, but is {buffers!r}."
+        )
     inner = optax.with_extra_args_support(inner)
     outer = optax.with_extra_args_support(outer)
 
@@ -107,27 +116,24 @@ def periodic(
             anchor=anchor,
             inner=own,
             outer=outer.init(anchor),
-            buffers=buffers.init(mirrors_of(inner, own), own),
+            buffers=buffers.init(inner, own),
         )
 
     def update(updates, state, params=None, **extra_args):
-        if params is None:
-            raise ValueError(
-                "`periodic` leads each worker's parameters back to where workers meet, "
-                "so it must be given them: `tx.update(grads, opt_state, params)`."
-            )
+        given("periodic", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
         start, out = widen(params), widen(out)
         ahead = optax.tree.add(start, out)
 
         def meet() -> tuple[Tree, Tree, Tree, Tree, Tree]:
-            back = optax.tree.sub(state.anchor, ahead)
-            move, outer_state = outer.update(back, state.outer, state.anchor)
+            back = weighed(lead(ahead, state.anchor), own)
+            there = narrow(state.anchor, params)  # In the dtypes to be sent in.
+            move, outer_state = outer.update(back, state.outer, there)
             anchor = optax.tree.add(state.anchor, move)
-            like = jax.tree.map(lambda z, x: z.astype(x.dtype), anchor, params)
-            mirrors = mirrors_of(inner, own)
-            met, rest = buffers.meet(mirrors, own, inner.init(like), state.buffers)
-            return optax.tree.sub(anchor, start), anchor, met, outer_state, rest
+            fresh = inner.init(narrow(anchor, params))
+            carried = moved(own, lead(ahead, anchor))
+            met, rest = buffers.meet(inner, carried, fresh, state.buffers)
+            return lead(start, anchor), anchor, met, outer_state, rest
 
         def go_on() -> tuple[Tree, Tree, Tree, Tree, Tree]:
             return out, state.anchor, own, state.outer, state.buffers

@@ -1,11 +1,8 @@
 """Where the next gradient is taken, and where the model is judged."""
 
-import inspect
-
-import jax
-
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
+from gmc_jax.trees import find_method
 
 
 def query(opt_state: Tree, params: Tree) -> Tree:
@@ -24,7 +21,7 @@ def query(opt_state: Tree, params: Tree) -> Tree:
     Returns:
       The point, in the structure, shapes and dtypes of the parameters.
     """
-    for state in _with_method(opt_state, "query"):
+    for state in find_method(opt_state, "query"):
         params = state.query(params)
     return params
 
@@ -49,8 +46,8 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
         differ in different leaves (`Layout.of` then picks the part).
     """
     params = average_workers(params, layout)
-    if _with_method(opt_state, "evaluate"):
-        for state in _with_method(average_workers(opt_state, layout), "evaluate"):
+    if find_method(opt_state, "evaluate"):
+        for state in find_method(average_workers(opt_state, layout), "evaluate"):
             params = state.evaluate(params)
     return params
 
@@ -70,16 +67,3 @@ def average_workers(tree: Tree, layout: Layout) -> Tree:
       ValueError: as `evaluate`.
     """
     return layout.average(tree)
-
-
-def _with_method(opt_state: Tree, name: str) -> list:
-    """The states with a method of this name, in order, outermost only.
-
-    Parameters are mirrored inside, and attention has some that are called `query`: a
-    field of that name is none.
-    """
-
-    def has(node: Tree) -> bool:
-        return inspect.isfunction(inspect.getattr_static(type(node), name, None))
-
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=has) if has(node)]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import jax
 import optax
 
 from gmc_jax.core import Tree
+from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
 
 
@@ -36,13 +36,7 @@ def projected(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(
-                "`projected` projects parameters, so it must be given them: "
-                "`tx.update(grads, opt_state, params)`."
-            )
-        start = widen(params)
-        end = projection(optax.tree.add(start, widen(updates)))
-        return jax.tree.map(lambda z, x: z - x, end, start), state
+        start = widen(given("projected", params))
+        return lead(start, projection(optax.tree.add(start, widen(updates)))), state
 
     return optax.GradientTransformationExtraArgs(init, update)

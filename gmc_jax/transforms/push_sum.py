@@ -8,8 +8,8 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.consensus import given, lead
-from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.transforms.parameters import given, lead
+from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import accumulator_dtype, widen
 
 
@@ -25,6 +25,27 @@ class PushSumState(NamedTuple):
 
     weight: Tree
     channel: Tree
+
+    def weighed(self, way: Tree) -> Tree:
+        """At a meeting, the mean is that of numerators w_i z_i.
+
+        With a delay weights do not add up to the number of workers, and all count
+        alike, which is right where the topology treats all alike.
+        """
+        if self._waits:
+            return way
+        return jax.tree.map(lambda w, leaf: w * leaf, self.weight, way)
+
+    def moved(self, jump: Tree) -> "PushSumState":
+        """Who meets in one point has as much of it as the others."""
+        del jump
+        if self._waits:
+            return self
+        return self._replace(weight=jax.tree.map(jnp.ones_like, self.weight))
+
+    @property
+    def _waits(self) -> bool:
+        return bool(getattr(self.channel, "under_way", ()))
 
 
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
@@ -70,7 +91,7 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given(params, "push_sum")
+        start = given("push_sum", params)
         biased = jax.tree.map(
             lambda w, z, u: w * z + u, state.weight, widen(start), widen(updates)
         )

@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from gmc_jax.core import Tree
 from gmc_jax.transforms.epochs import EpochsState
@@ -65,7 +66,7 @@ def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
     def replace(node: Tree) -> Tree:
         if not isinstance(node, VarianceReducedState):
             return node
-        own = jax.tree.map(lambda x: x.copy(), params)
+        own = jax.tree.map(jnp.array, params)
         return node._replace(snapshot=own, full_gradient=widen(gradient))
 
     return jax.tree.map(

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.error_feedback import average_as
+from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
@@ -35,7 +36,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     them: s_k at every step, `tx.update(grads, opt_state, params, snapshot_grads=...)`,
     taken at `gmc_jax.snapshot(opt_state)`; and mu at the start of every epoch, by
     `gmc_jax.set_full_gradient(opt_state, params, gradient)`, which makes the parameters
-    the snapshot. Before the first of these mu is zero.
+    the snapshot. Before the first of these mu is NaN, so that nobody forgets it.
 
     Args:
       channel: what averages the differences over workers, who share each mini-batch.
@@ -58,10 +59,8 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     def init(params):
         # A copy: the loop may donate the parameters' own memory.
-        own = jax.tree.map(lambda x: x.copy(), params)
-        return VarianceReducedState(
-            own, zeros_to_accumulate(params), channel.init(params)
-        )
+        own = jax.tree.map(jnp.array, params)
+        return VarianceReducedState(own, _nobody_knows(params), channel.init(params))
 
     def update(updates, state, params=None, *, snapshot_grads=None, **extra_args):
         del extra_args
@@ -78,3 +77,8 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
         return out, state._replace(channel=inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _nobody_knows(params: Tree) -> Tree:
+    zeros = zeros_to_accumulate(params)
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), zeros)

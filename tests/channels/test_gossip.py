@@ -143,5 +143,16 @@ def test_errors_name_what_is_wrong():
     channel = gossip(TOPOLOGIES["ring"])
     with pytest.raises(NameError, match="`gossip` averages over the named axis"):
         channel.average(jnp.ones(2), channel.init(jnp.ones(2)))
-    with pytest.raises(TypeError, match="`gossip` averages floating-point"):
+    with pytest.raises(TypeError, match="average floating-point"):
         problems.average(gossip(TOPOLOGIES["ring"]), np.ones((8, 2), int))
+
+
+def test_what_is_no_number_stays_among_neighbours():
+    """Messages without a weight fill up rounds; what they carry does not count."""
+    topology, values = TOPOLOGIES["pushing"], trees(calls=1)
+    values[0, 0] = np.nan
+    means, _ = run(topology, values)
+    reached = np.isnan(means[0]).all(axis=1)
+    np.testing.assert_array_equal(reached, topology.rounds[0][:, 0] > 0)
+    assert np.isfinite(means[0][~reached]).all()
+    assert not reached.all()

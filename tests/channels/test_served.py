@@ -109,7 +109,7 @@ def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
 
 def test_a_leaf_that_is_not_floating_is_an_error():
     channel = served(top_k(0.1))
-    with pytest.raises(TypeError, match="`served` averages floating"):
+    with pytest.raises(TypeError, match="average floating"):
         channel.average({"step": jnp.ones(3, int)}, channel.init(None))
 
 

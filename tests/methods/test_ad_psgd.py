@@ -7,13 +7,13 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import Event, a_psgd, ad_psgd, timelines, topologies
+from gmc_jax import Event, a_psgd, ad_psgd, paces, timelines, topologies
 from tests import problems
 from tests.identities import MOMENTUM, RATE
 
 EVENTS, WORKERS = 120, 4
 LINK = timelines.Link(latency=0.05, bandwidth=1e3)
-PACE = timelines.random_pace(WORKERS, 40, spread=0.5, seed=1)
+PACE = paces.random(WORKERS, 40, spread=0.5, seed=1)
 PROBLEM = problems.quadratics(WORKERS, steps=EVENTS)
 TIMELINES = {
     ad_psgd: timelines.neighbour_events(
@@ -162,3 +162,20 @@ def test_sixteen_bits_stay_and_workers_are_counted(factory):
     assert isinstance(method, gmc_jax.Asynchronous)
     with pytest.raises(ValueError, match="`workers`"):
         factory(optax.sgd(0.1), gradient=simple, workers=0)
+
+
+@pytest.mark.parametrize("factory", [ad_psgd, a_psgd])
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (Event(0, 0, np.ones(3, bool)), r"each of 4 workers .* shape \(3,\)"),
+        (Event(9, 0, np.ones(4, bool)), "a worker from 0 to 3, but has 9"),
+        (Event(0, -1, np.ones(4, bool)), "a partner from 0 to 3, but has -1"),
+    ],
+)
+def test_an_event_is_of_as_many_workers(factory, event, message):
+    method = factory(optax.sgd(0.1), gradient=jax.value_and_grad(jnp.sum), workers=4)
+    with pytest.raises(ValueError, match=message):
+        method.step(method.init(jnp.ones(2)), event, None)
+    with pytest.raises(TypeError, match="`inner` must be a transformation"):
+        factory(0.1, gradient=jax.value_and_grad(jnp.sum), workers=4)

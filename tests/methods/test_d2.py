@@ -5,7 +5,14 @@ import numpy as np
 import optax
 import pytest
 
-from gmc_jax import d2, d_psgd, topologies
+from gmc_jax import (
+    adapt_then_combine,
+    d2,
+    d_psgd,
+    differences,
+    gossip,
+    topologies,
+)
 from tests import problems, references_gossip
 from tests.identities import RATE, SCHEDULE, problem, rate_at
 
@@ -119,3 +126,30 @@ def test_rates_and_momenta_are_checked():
     with pytest.raises(ValueError, match="must be given them"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
     assert isinstance(tx, optax.GradientTransformation)
+
+
+def test_at_a_constant_rate_it_is_the_form_of_the_paper():
+    """Under a warm-up that one moves the mean by something else than the mean step."""
+    lazy = topologies.lazy(topologies.ring(4))
+    ours, _ = problems.run(d2(RATE, lazy), problem())
+    printed = references_gossip.d2_of_gradients(
+        problem(), lambda t: RATE, lazy.rounds[0]
+    )
+    np.testing.assert_allclose(ours, printed, rtol=0, atol=1e-10)
+
+    def warm(t):
+        return RATE * min(t / 10, 1)
+
+    steps = references_gossip.d2(problem(), warm, lazy.rounds[0])
+    gradients = references_gossip.d2_of_gradients(problem(), warm, lazy.rounds[0])
+    assert np.abs(steps - gradients).max() > 0.1
+
+
+@pytest.mark.parametrize(("weight", "grows"), [(0.35, False), (0.0, True)])
+def test_below_the_border_it_diverges(weight, grows):
+    """Which is why `d2` refuses: (shift + shift^-1) / 2 has the eigenvalue -1."""
+    channel = gossip(topologies.ring(4, self_weight=weight))
+    still = problems.quadratics(4)._replace(noise=np.zeros((300, 4, 20)))
+    tx = optax.chain(optax.sgd(1e-3), differences(), adapt_then_combine(channel))
+    weights, _ = problems.run(tx, still)
+    assert (np.ptp(weights[-1], axis=0).max() > 1e6) == grows

@@ -1,7 +1,7 @@
 """Tests of variance reduction: its paper, its other form, and what it contains."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -280,10 +280,14 @@ def test_errors_name_what_is_wrong():
         svrg(0.1, exact(), epoch_length=0)
     with pytest.raises(ValueError, match="`learning_rate`"):
         katyusha_x(-0.1, exact(), epoch_length=2)
+    with pytest.raises(TypeError, match="is a schedule, or injected"):
+        jax.jit(lambda rate: katyusha_x(rate, exact(), epoch_length=2).init(1.0))(0.1)
+    with pytest.raises(TypeError, match="`projection` must be a function"):
+        svrg(0.1, exact(), epoch_length=2, projection=cast(Any, 3))
     with pytest.raises(ValueError, match="`strong_convexity`"):
         katyusha_x(0.1, exact(), epoch_length=2, strong_convexity=0)
     tx = svrg(0.1, exact(), epoch_length=2)
     with pytest.raises(TypeError, match=r"snapshot_grads=grads_at"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
-    with pytest.raises(ValueError, match="`epochs` moves parameters"):
+    with pytest.raises(ValueError, match="`epochs` leads parameters"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), snapshot_grads=jnp.ones(2))

@@ -2,12 +2,23 @@
 
 import functools
 
+import jax
 import numpy as np
 import optax
 import pytest
 
-from gmc_jax import dmsgd, exact, local_sgd
-from tests import problems, references
+import gmc_jax
+from gmc_jax import (
+    all_gather,
+    averaged,
+    dmsgd,
+    exact,
+    local_sgd,
+    message_bits,
+    top_k,
+    wire_bytes,
+)
+from tests import problems, references, runners
 from tests.identities import RATE, SCHEDULE, problem, rate_at
 
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
@@ -63,3 +74,26 @@ def test_errors_name_what_is_wrong():
     tx = local_sgd(0.1, exact(), period=2)
     with pytest.raises(ValueError, match="must be given them"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_of_single_steps_it_is_momentum_sgd_on_the_mean(nesterov):
+    ours, _ = problems.run(
+        local_sgd(SCHEDULE, exact(), period=1, momentum=0.9, nesterov=nesterov),
+        problem(),
+    )
+    mean, _ = problems.run(
+        optax.chain(averaged(exact()), optax.sgd(SCHEDULE, 0.9, nesterov=nesterov)),
+        problem(),
+    )
+    np.testing.assert_allclose(ours, mean[:, None] + 0 * ours, rtol=0, atol=1e-12)
+
+
+def test_meetings_send_in_the_dtypes_of_the_parameters():
+    channel = all_gather(top_k(0.1))
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), runners.start())
+    tx = local_sgd(0.1, channel, period=1)
+    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    state = params, tx.init(params)
+    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    assert 8 * wire_bytes(train, state, batch) == message_bits(channel, params)

@@ -155,7 +155,10 @@ def test_errors_name_what_is_wrong():
         ValueError, match=r"leave every worker a share.*`topologies.lazy"
     ):
         sgp(0.1, topologies.ring(4, self_weight=0), delay=1)
-    assert sgp(0.1, topologies.ring(4, self_weight=0))
+    with pytest.raises(ValueError, match=r"bring workers together.*`topologies.lazy"):
+        sgp(0.1, topologies.ring(4, self_weight=0))
+    with pytest.raises(TypeError, match="`topology` must be a topology"):
+        sgp(0.1, cast(Any, np.eye(4)))
     oneway = topologies.pushing([[0, 1], [0, 0]])
     with pytest.raises(ValueError, match=r"must connect .* hear nothing of \[0\]"):
         sgp(0.1, oneway)
@@ -166,7 +169,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`learning_rate`"):
         sgp(-1, topologies.ring(4))
     tx = push_sum(gossip(UNEVEN))
-    with pytest.raises(ValueError, match="`push_sum` averages parameters"):
+    with pytest.raises(ValueError, match="`push_sum` leads parameters"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         push_sum(cast(Any, UNEVEN))

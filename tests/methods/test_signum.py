@@ -1,11 +1,15 @@
 """Tests of signs of momenta: the paper's steps, and what cannot change them."""
 
+import functools
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gmc_jax import (
+    exact,
     majority_vote,
     scaled_sign,
     sign_sgd,
@@ -61,3 +65,13 @@ def test_errors_name_what_is_wrong():
             make(0.1, cast(Any, scaled_sign()))
     with pytest.raises(ValueError, match="`momentum`"):
         signum(0.1, majority_vote(), momentum=1)
+
+
+@pytest.mark.parametrize("factory", [sign_sgd, functools.partial(signum, momentum=0.5)])
+def test_weight_decay_is_added_in_float32(factory):
+    """Of 16 bits, where 1 + 0.002 would be 1."""
+    params = jnp.full(3, 0.02, jnp.bfloat16)
+    tx = factory(1e-3, exact(), weight_decay=0.1)
+    update = jax.vmap(tx.update, axis_name="workers", in_axes=(0, None, None))
+    moved, _ = update(jnp.ones((1, 3), jnp.bfloat16), tx.init(params), params)
+    np.testing.assert_allclose(moved, -1e-3 * (1 + 0.1 * 0.02), rtol=1e-4)

@@ -16,6 +16,7 @@ from gmc_jax import (
     average_buffers,
     averaged,
     bmuf,
+    d2,
     d_psgd,
     dmsgd,
     exact,
@@ -30,7 +31,7 @@ from gmc_jax import (
     topologies,
     wire_bytes,
 )
-from tests import problems, references_local, runners
+from tests import problems, references_gossip, references_local, runners
 from tests.identities import RATE, SCHEDULE, problem, rate_at
 
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
@@ -301,3 +302,68 @@ def test_errors_name_what_is_wrong():
         slowmo(optax.sgd(0.1), exact(), period=cast(Any, 1.5))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         slowmo(optax.sgd(0.1), cast(Any, gmc_jax.top_k(0.1)))
+
+
+@pytest.mark.parametrize("buffers", BUFFERS)
+def test_with_no_slow_momentum_over_sgd_it_is_local_sgd(buffers):
+    """As transcribed, with each of the strategies."""
+    ours = weights_of(
+        slowmo(
+            optax.sgd(SCHEDULE, 0.9),
+            exact(),
+            period=6,
+            slow_momentum=0.0,
+            learning_rate=SCHEDULE,
+            buffers=BUFFERS[buffers](),
+        )
+    )
+    expected, _ = references_local.local_sgd(
+        problem(),
+        rate_at,
+        lambda step, vector: np.ones(vector.size, bool),
+        period=6,
+        buffers=buffers,
+    )
+    same(ours, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("period", [1, 6])
+@pytest.mark.parametrize("buffers", BUFFERS)
+def test_over_push_sum_the_numerators_are_averaged(buffers, period):
+    """Where workers are heard unequally often, so that their weights differ."""
+    uneven = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+    tx = slowmo(
+        sgp(RATE, uneven),
+        exact(),
+        period=period,
+        slow_momentum=0.0,
+        buffers=BUFFERS[buffers](),
+    )
+    weights, states = problems.run(tx, problem())
+    expected, masses, _ = references_gossip.sgp(
+        problem(), lambda t: RATE, uneven.rounds, period=period
+    )
+    same(weights, expected, atol=1e-10)
+    for leaf in jax.tree.leaves(optax.tree.get(states, "weight")):
+        leaf = leaf.reshape(51, -1) + np.zeros(4)
+        np.testing.assert_allclose(leaf, masses, rtol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_over_d2_what_a_meeting_changes_is_not_given_back(momentum):
+    """Or slow momentum would be applied twice; at rest there is still no bias."""
+    still = problems.quadratics(5, d=6)._replace(noise=np.zeros((1500, 5, 6)))
+    optimum = np.linalg.solve(
+        still.hessians.sum(axis=0),
+        np.einsum("kij,kj->i", still.hessians, still.targets),
+    )
+    tx = slowmo(d2(0.05, topologies.ring(5)), exact(), period=6, slow_momentum=momentum)
+    weights, _ = problems.run(tx, still)
+    assert np.abs(weights[-1] - optimum).max() < 1e-9
+
+
+def test_the_base_may_be_flattened():
+    """So that its state does not mirror the parameters, as long as it is kept."""
+    inner = optax.sgd(RATE, 0.9)
+    flat = slowmo(optax.flatten(inner), exact(), period=6)
+    same(weights_of(flat), weights_of(slowmo(inner, exact(), period=6)))

@@ -1,6 +1,6 @@
 """Tests of meetings: the branch, the anchor, precision, and the base's buffers."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,3 +132,20 @@ def test_errors_name_what_is_wrong():
     tx = periodic(optax.sgd(0.1), MEAN, 2)
     with pytest.raises(ValueError, match="must be given them"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: periodic(cast(Any, 0.1), MEAN, 2), "`inner` must be a transfo"),
+        (lambda: periodic(optax.sgd(0.1), cast(Any, None), 2), "`outer` must be"),
+        (
+            lambda: periodic(optax.sgd(0.1), MEAN, 2, buffers=cast(Any, reset_buffers)),
+            "`buffers` must be a strategy",
+        ),
+        (lambda: average_buffers(cast(Any, gmc_jax.top_k(0.1))), "`channel` must"),
+    ],
+)
+def test_what_is_no_part_of_it_is_an_error(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()

@@ -33,3 +33,10 @@ def test_sixteen_bits_are_remembered_in_32_and_memory_is_its_own():
 def test_a_compressor_is_no_channel():
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         variance_reduced(cast(Any, gmc_jax.top_k(0.1)))
+
+
+def test_a_loop_that_forgets_the_full_gradient_is_found_out():
+    tx = variance_reduced(alone())
+    params = jnp.ones(3)
+    out, _ = tx.update(params, tx.init(params), params, snapshot_grads=params)
+    assert np.isnan(np.asarray(out)).all()

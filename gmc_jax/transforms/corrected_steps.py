@@ -1,0 +1,36 @@
+"""Steps of variance-reduced gradients, perhaps into a set."""
+
+from collections.abc import Callable
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.projected import projected
+from gmc_jax.transforms.variance_reduced import variance_reduced
+from gmc_jax.transforms.widened import widened
+
+
+def corrected_steps(
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    projection: Callable[[Tree], Tree] | None,
+) -> optax.GradientTransformationExtraArgs:
+    """The steps inside an epoch.
+
+    Raises:
+      TypeError: if `learning_rate` is None, `channel` no channel, or `projection` no
+        function.
+      ValueError: if a rate is negative or not finite.
+    """
+    checks.learning_rate(learning_rate=learning_rate)
+    if projection is not None and not callable(projection):
+        raise TypeError(
+            "`projection` must be a function of parameters, such as "
+            f"`optax.projections.projection_non_negative`, but is {projection!r}."
+        )
+    steps = [
+        variance_reduced(channel),
+        widened(optax.scale_by_learning_rate(learning_rate)),
+    ]
+    return optax.chain(*steps, *([projected(projection)] if projection else []))

@@ -1,0 +1,23 @@
+"""Averaging in the dtypes that values are to travel in."""
+
+import jax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.trees import narrow
+
+
+def average_as(
+    channel: Channel, tree: Tree, state: Tree, like: Tree
+) -> tuple[Tree, Tree, Tree]:
+    """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
+    checks.floating(tree)
+    sent = narrow(tree, like)
+    mean, lost, state = channel.average(sent, state)
+    return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
+
+
+def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
+    if sent.dtype == owed.dtype:
+        return lost
+    return lost + (owed - sent.astype(owed.dtype))

@@ -1,0 +1,41 @@
+"""Tests of tracking by itself; gradient tracking is in methods."""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gmc_jax
+from gmc_jax import exact, gossip, topologies, tracked
+
+
+def test_the_mean_of_trackers_is_the_mean_of_gradients():
+    """Of arbitrary gradients, whatever they were before."""
+    tx = tracked(gossip(topologies.ring(5)))
+    gradients = np.random.default_rng(0).normal(size=(8, 5, 3)).astype(np.float32)
+
+    def follow(gradients):
+        state, out = tx.init(gradients[0]), []
+        for gradient in gradients:
+            tracker, state = tx.update(gradient, state, gradient)
+            out.append(tracker)
+        return jnp.stack(out)
+
+    everyone = jax.vmap(follow, in_axes=1, out_axes=1, axis_name="workers")
+    trackers = np.asarray(jax.jit(everyone)(gradients))
+    np.testing.assert_allclose(trackers.mean(1), gradients.mean(1), atol=2e-7)
+    np.testing.assert_array_equal(trackers[0], gradients[0])
+    assert np.ptp(trackers[-1], axis=0).min() > 1e-3
+
+
+def test_sixteen_bits_are_remembered_in_32():
+    params = jnp.ones(3, jnp.bfloat16)
+    state: Any = tracked(exact()).init(params)
+    assert state.tracker.dtype == state.last.dtype == jnp.float32
+
+
+def test_a_compressor_is_no_channel():
+    with pytest.raises(TypeError, match="`channel` must be a channel"):
+        tracked(cast(Any, gmc_jax.top_k(0.1)))
