@@ -10,7 +10,7 @@ from experiments.messages import Method, dense_bits
 from gmc_jax import topologies
 
 PERIOD = 12  # SlowMo's for local SGD, on every base.
-SLOW_MOMENTA = (0.0, 0.2, 0.4, 0.6, 0.8)  # The authors tune it from 0.4 to 0.8.
+SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # The authors tune it from 0.4 to 0.8.
 
 
 def _local_sgd(rate, messages, momentum):

@@ -25,7 +25,7 @@ config = dataclasses.replace(
         for base in ("local_adam", "local_sgd")
         for beta in SLOW_MOMENTA
     ),
-    epochs=5,
+    epochs=3,
     judge_on=500,
     learning_rate=0.1,
 )
