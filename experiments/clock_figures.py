@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.plot import tidy
+
 LABELS = {
     "all_reduce": "all-reduce SGD",
     "local_sgd": "local SGD",
@@ -37,8 +39,7 @@ def draw(curves: Any, workers: int, slowdowns: Sequence[float]) -> Figure:
             )
         panel.set(yscale="log", xscale="log", xlabel="simulated seconds")
         panel.set_title(f"one worker {slowdown:g} times slower", fontsize="small")
-        panel.grid(color="0.9", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     panels[0].set(ylabel="training loss")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=5, frameon=False)

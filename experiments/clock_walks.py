@@ -1,7 +1,5 @@
 """Trainings of one perceptron, step by step together or event by event apart."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,12 +8,7 @@ import numpy as np
 import optax
 
 import gmc_jax
-from experiments.data import digits
-from experiments.models import MODELS
-from experiments.partitions import iid
-from gmc_jax.core import Tree
-
-BATCH = 16
+from experiments.digits_problem import Problem
 
 
 class Curve(NamedTuple):
@@ -28,51 +21,6 @@ class Curve(NamedTuple):
         """The seconds until the loss is first as low as this; infinite if never."""
         there = np.flatnonzero(self.losses <= goal)
         return float(self.seconds[there[0]]) if there.size else np.inf
-
-
-class Problem(NamedTuple):
-    """What all methods train.
-
-    Attributes:
-      params: at the start.
-      gradient: from params and a batch to the loss and its gradients.
-      loss: of params on all training images.
-      batch: the samples of one worker's gradient, by worker and count.
-    """
-
-    params: Tree
-    gradient: Callable
-    loss: Callable
-    batch: Callable
-
-
-def problem(workers: int, gradients: int, seed: int) -> Problem:
-    """A perceptron on digits that are dealt out evenly."""
-    train = digits().train
-    shares = iid(train.labels, workers, 0.0, seed)
-    draw = np.random.default_rng(seed)
-    chosen = draw.integers(shares.shape[1], size=(gradients, workers, BATCH))
-    picked = jnp.asarray(shares[np.arange(workers)[:, None], chosen])
-    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
-    model = MODELS["mlp"](10)
-    params = jax.jit(partial(model.init, train=False))(
-        jax.random.key(seed), images[:1]
-    )["params"]
-
-    def loss_fn(params, samples):
-        logits = jnp.asarray(
-            model.apply({"params": params}, images[samples], train=True)
-        )
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[samples])
-        return each.mean()
-
-    everything = jnp.arange(len(labels))
-    return Problem(
-        params=params,
-        gradient=jax.value_and_grad(loss_fn),
-        loss=jax.jit(lambda params: loss_fn(params, everything)),
-        batch=lambda worker, count: picked[count % gradients, worker],
-    )
 
 
 def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:

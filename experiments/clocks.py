@@ -21,7 +21,8 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import clock_figures, record
-from experiments.clock_walks import Curve, apart, problem, together
+from experiments.clock_walks import Curve, apart, together
+from experiments.digits_problem import problem
 from gmc_jax import checks, paces, timelines, topologies
 
 PERIOD = 12  # Of local SGD.
@@ -62,6 +63,10 @@ class Clocks:
         checks.magnitude(learning_rate=self.learning_rate, pace=self.pace)
         checks.magnitude(bandwidth=self.bandwidth, goal=self.goal)
         checks.amount(spread=self.spread, latency=self.latency)
+        if not self.slowdowns:
+            raise ValueError("`slowdowns` must name one, such as 1, but is empty.")
+        for slowdown in self.slowdowns:
+            checks.magnitude(slowdowns=slowdown)
         if self.workers > 1 and self.workers % 2:
             raise ValueError(
                 f"`workers` must be even, since a ring of {self.workers} has no two "
@@ -114,8 +119,8 @@ def main(config: Clocks) -> None:
         (method, workers, 1.0)
         for workers in fewer
         for method in ("all_reduce", "ad_psgd")
-        if workers != config.workers
     ]
+    asked = list(dict.fromkeys(asked))
     curves = {}
     with (
         record.create(config.results / "clocks", "run", asdict(config)) as log,

@@ -135,10 +135,9 @@ class Config:
         for method in self.methods:
             self.optimizer(method, 1, 1)  # Which refuses what it cannot use.
 
-    @property
-    def messages(self) -> Messages:
-        """What the methods send that are not dense."""
-        return Messages(self.compressor, self.ratio, self.seed, self.workers)
+    def messages(self, steps: int) -> Messages:
+        """What the methods send that are not dense, in so many steps."""
+        return Messages(self.compressor, self.ratio, self.seed, self.workers, steps)
 
     def optimizer(
         self, method: str, steps: int, steps_per_epoch: int
@@ -154,7 +153,7 @@ class Config:
             ),
         }
         tx = METHODS[method].build(
-            schedules[self.schedule], self.messages, self.momentum
+            schedules[self.schedule], self.messages(steps), self.momentum
         )
         if self.weight_decay:
             tx = optax.chain(optax.add_decayed_weights(self.weight_decay), tx)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import optax
 
 import gmc_jax
@@ -30,8 +31,8 @@ def _all_reduce(rate, messages, momentum):
 
 
 def _sgp(rate, messages, momentum, delay=0):
-    ring = topologies.one_peer_exponential(messages.workers)
-    return gmc_jax.sgp(rate, ring, momentum=momentum, nesterov=True, delay=delay)
+    peers = topologies.one_peer_exponential(messages.workers)
+    return gmc_jax.sgp(rate, peers, momentum=momentum, nesterov=True, delay=delay)
 
 
 def _d_psgd(rate, messages, momentum):
@@ -44,6 +45,11 @@ def _d2(rate, messages, momentum):
     return gmc_jax.d2(rate, ring, momentum=momentum)
 
 
+def _gradient_tracking(rate, messages, momentum):
+    ring = topologies.ring(messages.workers)
+    return gmc_jax.gradient_tracking(rate, ring, momentum=momentum)
+
+
 def _nothing(messages, params):
     del messages, params
     return 0.0
@@ -52,6 +58,12 @@ def _nothing(messages, params):
 def _one_peer_bits(messages, params):
     peers = topologies.one_peer_exponential(messages.workers)
     return gmc_jax.message_bits(gmc_jax.gossip(peers), params)
+
+
+def _overlapped_bits(messages, params):
+    """With a delay the weights travel as well, one for each leaf."""
+    weights = jax.tree.map(lambda leaf: leaf.ravel()[0], params)
+    return _one_peer_bits(messages, (params, weights))
 
 
 def _ring_bits(messages, params):
@@ -76,7 +88,7 @@ BASES = {
     "local_sgd": (_local_sgd, _nothing, "local SGD"),
     "local_adam": (_local_adam, _nothing, "local Adam"),
     "sgp": (_sgp, _one_peer_bits, "SGP"),
-    "osgp": (partial(_sgp, delay=1), _one_peer_bits, "OSGP"),
+    "osgp": (partial(_sgp, delay=1), _overlapped_bits, "OSGP"),
     "d_psgd": (_d_psgd, _ring_bits, "D-PSGD"),
     "all_reduce": (_all_reduce, dense_bits, "all-reduce"),
 }
@@ -114,6 +126,19 @@ def _periodic(factory: Callable, *more, **options) -> Callable:
         )
 
     return build
+
+
+def _post_local_sgd(rate, messages, momentum):
+    """The second half of the training is local."""
+    return _periodic(
+        gmc_jax.post_local_sgd, nesterov=True, start=max(1, messages.steps // 2)
+    )(rate, messages, momentum)
+
+
+def _post_local_bits(messages, params):
+    start = max(1, messages.steps // 2)
+    meetings = start + (messages.steps - start) // PERIOD
+    return dense_bits(messages, params) * meetings / messages.steps
 
 
 def _over_local_sgd(factory: Callable, **options) -> Callable:
@@ -168,11 +193,7 @@ LOCAL_METHODS = {
     "local_sgd": _own(
         "local SGD", _periodic(gmc_jax.local_sgd, nesterov=True), bits=_meets
     ),
-    "post_local_sgd": _own(
-        "post-local SGD",
-        _periodic(gmc_jax.post_local_sgd, nesterov=True, start=100),
-        bits=_meets,
-    ),
+    "post_local_sgd": _own("post-local SGD", _post_local_sgd, bits=_post_local_bits),
     "double_averaging": _own(
         "double averaging",
         _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),
@@ -185,8 +206,13 @@ LOCAL_METHODS = {
     "local_gmc": _own("local SGD, GMC", _local_gmc, bits=_local_gmc_bits),
     "d_psgd": _own("D-PSGD", _d_psgd, bits=_ring_bits),
     "d2": _own("D2", _d2, bits=_ring_bits),
+    "gradient_tracking": _own(
+        "gradient tracking",
+        _gradient_tracking,
+        bits=lambda messages, params: 2 * _ring_bits(messages, params),
+    ),
     "sgp": _own("SGP", _sgp, bits=_one_peer_bits),
-    "osgp": _own("OSGP", partial(_sgp, delay=1), bits=_one_peer_bits),
+    "osgp": _own("OSGP", partial(_sgp, delay=1), bits=_overlapped_bits),
     "adam": _common("Adam, dense", _adam, dense=True, bits=dense_bits),
     "sign_sgd": _common("signSGD, vote", _sign_sgd, bits=_votes),
     "signum": _common("Signum, vote", _signum, bits=_votes),

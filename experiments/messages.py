@@ -28,12 +28,14 @@ class Messages(NamedTuple):
       ratio: the share of the entries that a message holds.
       seed: of the compressor's draws.
       workers: how many send them.
+      steps: of the whole training.
     """
 
     compressor: str
     ratio: float
     seed: int = 0
     workers: int = 8
+    steps: int = 1
 
     def channel(self, ratio: float | None = None, seed: int = 0) -> gmc_jax.Channel:
         """How a method averages; one with two channels gives them two seeds."""

@@ -26,6 +26,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
+from experiments.plot import tidy
 from gmc_jax import checks
 
 SAMPLES, D, GOAL = 1024, 16, 1e-8
@@ -53,6 +54,11 @@ class PCA:
         """Refuses numbers that make no run."""
         checks.positive(workers=self.workers, seeds=self.seeds, epochs=self.epochs)
         checks.magnitude(gap=self.gap)
+        if self.workers & (self.workers - 1) or self.workers > SAMPLES:
+            raise ValueError(
+                f"`workers` must be a power of two, at most {SAMPLES}, but is "
+                f"{self.workers}."
+            )
 
 
 class Problem(NamedTuple):
@@ -274,7 +280,6 @@ def _draw(best: dict[str, float], workers: int, walks: Walks) -> Figure:
             label = f"{LABELS[method]}, rate {rate:g}" if not number else None
             panel.plot(needed, gaps, color=LOOKS[method], lw=0.9, label=label)
     panel.set(yscale="log", xlabel="component gradients", ylabel="loss above least")
-    panel.grid(color="0.9", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel)
     panel.legend(frameon=False)
     return figure

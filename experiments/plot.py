@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -133,8 +134,7 @@ def draw(rows: Sequence[record.Row]) -> Figure:
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     sent.set(xlabel="bytes sent by a worker", xscale="log")
     for panel in panels.flat:
-        panel.grid(color="0.9", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     figure.legend(
         *losses.get_legend_handles_labels(),
         loc="outside upper center",
@@ -142,3 +142,9 @@ def draw(rows: Sequence[record.Row]) -> Figure:
         frameon=False,
     )
     return figure
+
+
+def tidy(panel: Axes) -> None:
+    """A pale grid, and no frame on the right and above."""
+    panel.grid(color="0.9", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -42,7 +42,7 @@ def train(
     """
     task = tasks[0]
     program = Program(method, tasks, config)
-    sent = METHODS[method].bits(config.messages, task.params) / 8
+    sent = METHODS[method].bits(config.messages(task.steps), task.params) / 8
     every = -(-task.steps // config.evaluations)
     stops = [*range(0, task.steps, every), task.steps]
 

@@ -22,9 +22,10 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
-from experiments.clock_walks import BATCH, problem
 from experiments.data import digits
+from experiments.digits_problem import BATCH, problem
 from experiments.models import MODELS
+from experiments.plot import tidy
 from gmc_jax import checks
 
 SHOUT = 10.0  # How much louder a liar is.
@@ -63,6 +64,10 @@ class Votes:
             sign_rate=self.sign_rate,
             noise=self.noise,
         )
+        if self.workers % 2 == 0:
+            raise ValueError(
+                f"`workers` must be odd, or votes are tied, but is {self.workers}."
+            )
         if self.liars >= self.workers:
             raise ValueError(
                 f"`liars` is {self.liars} of {self.workers} workers, but somebody must "
@@ -189,7 +194,6 @@ def _draw(missed: dict[tuple[str, int], float]) -> Figure:
         panel.plot(COUNTS, shares, marker="o", ms=3, color=colour, label=label)
     panel.set(xscale="log", xlabel="workers", ylabel="signs missed")
     panel.set(yscale="log")
-    panel.grid(color="0.9", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel)
     panel.legend(frameon=False)
     return figure

@@ -53,7 +53,13 @@ def positive(**arguments: Number) -> None:
 
 
 def count(**arguments: Number) -> None:
-    """Raises ValueError unless every argument is a whole number of at least 0."""
+    """Raises unless every argument is a whole number of at least 0 known in advance."""
+    for name, value in arguments.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"`{name}` shapes the program, but is traced. Name it in `static_args` "
+                "of `optax.inject_hyperparams`."
+            )
     for name, value in _concrete(arguments).items():
         if not isinstance(value, int) or value < 0:
             raise ValueError(

@@ -160,7 +160,7 @@ def average(
     """
     if state is None:
         state = channel.init(jax.tree.map(lambda leaf: leaf[0], trees))
-    workers = next((leaf.shape[0] for leaf in jax.tree.leaves(trees)), 1)
+    workers = next((leaf.shape[0] for leaf in jax.tree.leaves(trees)), 8)
     return _average(channel, workers, calls)(trees, state)
 
 

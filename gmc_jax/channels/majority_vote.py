@@ -78,6 +78,8 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 def _count(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     """What most workers vote for, [d] booleans."""
     share = WORD * math.ceil(votes.size / (WORD * workers))
+    # Always false: what is the same on all workers, an all-to-all under vmap refuses.
+    votes = votes | (lax.axis_index(axis_name) < 0)
     ballots = jnp.pad(votes, (0, workers * share - votes.size))
     sent = jax.vmap(pack)(ballots.reshape(workers, share))
     heard = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)

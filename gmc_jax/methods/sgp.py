@@ -33,7 +33,8 @@ def sgp(
         paper's is `one_peer_exponential`.
       momentum: in [0, 1), local; 0.9 with `nesterov` in the authors' code.
       nesterov: whether momentum is Nesterov's.
-      delay: steps until a message arrives, at least 0; so many trees are kept.
+      delay: steps until a message arrives, at least 0; so many trees are kept. It
+        shapes the program: one of `static_args` where rates are injected.
       axis_name: the named axis whose indices are the workers.
 
     Returns:

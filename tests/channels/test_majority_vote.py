@@ -62,6 +62,17 @@ def test_a_flipped_minority_changes_nothing_where_the_honest_agree(case):
     np.testing.assert_array_equal(mean[0, :20], agree[0])
 
 
+def test_what_all_workers_have_alike_is_voted_for_too():
+    channel = majority_vote()
+    vote = jax.vmap(
+        lambda tree: channel.average(tree, ())[0],
+        in_axes=None,
+        axis_size=3,
+        axis_name="workers",
+    )
+    np.testing.assert_array_equal(vote(jnp.float32([1, -2, 3])), [[1, -1, 1]] * 3)
+
+
 def test_a_tree_of_several_dtypes_keeps_them():
     trees = {
         "half": jnp.asarray([[1.0, -2], [3, -4], [-5, -6]], jnp.bfloat16),

@@ -47,9 +47,10 @@ def test_when_a_goal_is_reached():
     assert curve.reaches(0.01) == np.inf
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_log_and_a_figure(tmp_path, capsys):
     options = dataclasses.replace(
-        SHORT, gradients=4, slowdowns=(1.0,), goal=2.0, results=tmp_path
+        SHORT, gradients=2, slowdowns=(5.0,), goal=3.0, results=tmp_path
     )
     clocks.main(options)
     path = tmp_path / "clocks" / "run-001"
@@ -63,5 +64,9 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, capsys):
 def test_numbers_that_make_no_run_are_errors():
     with pytest.raises(ValueError, match="`workers` must be even"):
         Clocks(workers=3)
+    with pytest.raises(ValueError, match="`slowdowns` is a magnitude"):
+        Clocks(slowdowns=(1.0, 0.0))
+    with pytest.raises(ValueError, match="`slowdowns` must name one"):
+        Clocks(slowdowns=())
     with pytest.raises(ValueError, match="`bandwidth`"):
         Clocks(bandwidth=0)

@@ -61,7 +61,7 @@ def test_all_commands_are_listed(capsys):
     ("arguments", "message"),
     [
         (["rum"], "no command 'rum'; the commands are run, list"),
-        (["run", "digit"], "no run 'digit'. The named runs are digits"),
+        (["run", "digit"], "no run 'digit'. The named runs are d2_digits"),
         (["run", "digits", "--alpha", "-1"], "`alpha` .* but is -1"),
         (["run", "digits", "--backend", "pmap", "--workers", "9"], "`workers` is 9"),
         (["table", "--results", "/nowhere"], "no results in /nowhere"),

@@ -90,7 +90,7 @@ def test_rows_beyond_the_last_checkpoint_are_made_again(
 def test_rows_say_what_was_measured(task, uninterrupted):
     params, log = uninterrupted
     _, *evaluations, summary = log.rows
-    sent = METHODS["gmc"].bits(CONFIG.messages, task.params) / 8
+    sent = METHODS["gmc"].bits(CONFIG.messages(1), task.params) / 8
 
     assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
     assert [row["epoch"] for row in evaluations] == [0, 1 / 20, 2 / 20, 3 / 20]

@@ -96,6 +96,10 @@ METHODS = {
         gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
         {"params", "1.ahead"},
     ),
+    "gradient_tracking": (
+        gmc_jax.gradient_tracking(RATE, topologies.ring(8)),
+        {"params", "0.tracker", "0.last"},
+    ),
     "sgp": (
         gmc_jax.sgp(RATE, ONE_PEER, delay=1),
         {"params", "1.weight", "1.channel.under_way.0.0", "1.channel.under_way.0.1"},
