@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
@@ -14,6 +15,7 @@ from experiments import record, run, table, tasks
 from experiments.config import Config
 from experiments.local_methods import SLOW_MOMENTA
 from experiments.methods import DETACHMENTS, METHODS
+from experiments.own_loops import OWN_LOOPS, Line
 from experiments.programs import worker_step
 from experiments.tasks import Task
 from gmc_jax.core import Tree
@@ -58,10 +60,19 @@ def main(options: EveryMethod) -> None:
     """Trains all methods, and prints what each reaches, sends and keeps."""
     rows = record.read(run.main("methods", options.config, options.results))
     task = tasks.build(options.config, options.config.seed)
-    Console().print(everything(rows, options.config, task))
+    lines = {
+        label: [
+            train(tasks.build(options.config, options.config.seed + i), options.config)
+            for i in range(options.seeds)
+        ]
+        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True)
+    }
+    Console().print(everything(rows, options.config, task, lines))
 
 
-def everything(rows: list[record.Row], config: Config, task: Task) -> Table:
+def everything(
+    rows: list[record.Row], config: Config, task: Task, lines: dict[str, list[Line]]
+) -> Table:
     """One line a method that has finished."""
     shown = Table(
         box=SIMPLE_HEAD,
@@ -94,6 +105,16 @@ def everything(rows: list[record.Row], config: Config, task: Task) -> Table:
                 f"{shared:.0f}",
                 METHODS[method].gradient_at,
             )
+    for label, seeds in lines.items():
+        first = seeds[0]
+        shown.add_row(
+            label,
+            table.percent([line.accuracy for line in seeds]),
+            f"{first.bytes_per_step:,.0f}",
+            f"{first.own:.0f}",
+            f"{first.shared:.0f}",
+            first.gradient_at,
+        )
     return shown
 
 

@@ -172,7 +172,7 @@ def test_devices_agree_with_the_simulation(name):
     mean, lost, state = average(CHANNELS[name], trees, calls=2)
     on_devices = average_on_devices(CHANNELS[name], trees, calls=2)
 
-    assert_law(trees, *on_devices[:2], 1e-6, name in OWN)
+    assert_law(trees, *on_devices[:2], rtol=1e-6, own=name in OWN)
     if name.startswith("scaled_sign"):  # its mean may be summed in another order
         chex.assert_trees_all_close(lost, on_devices[1], rtol=1e-6, atol=1e-6)
     else:

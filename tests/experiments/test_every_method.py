@@ -2,23 +2,41 @@
 
 import pkgutil
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import every_method, tasks
 from experiments.every_method import EveryMethod
+from experiments.own_loops import OWN_LOOPS
 from gmc_jax import methods as published
 
 CONFIG = EveryMethod(epochs=1).config
 
 
 def test_every_method_of_the_library_has_a_line():
-    simulations = {"a_psgd", "ad_psgd", "asynchronous"}
-    of_two_gradients = {"svrg", "katyusha_x"}
     ours = {module.name for module in pkgutil.iter_modules(published.__path__)}
-    left_out = {"dmsgd_local", *simulations, *of_two_gradients}
-    assert ours - left_out <= set(CONFIG.methods)
+    left_out = {"dmsgd_local", "asynchronous"}
+    assert ours - left_out <= {*CONFIG.methods, *OWN_LOOPS}
     assert not any("0." in name for name in CONFIG.methods)
+
+
+@pytest.mark.parametrize(
+    ("name", "messages", "own", "shared"),
+    [
+        ("svrg", 1.1, 0, 5),  # w, snapshot, full gradient, x, y
+        ("katyusha_x", 1.1, 0, 5),
+        ("ad_psgd", 1, 3, 0),
+        ("a_psgd", 1, 1, 1),
+    ],
+)
+def test_methods_with_loops_of_their_own_learn(name, messages, own, shared):
+    task = tasks.build(CONFIG, 0)._replace(steps=40)
+    line = OWN_LOOPS[name][1](task, CONFIG)
+    assert line.accuracy > 0.5
+    size = sum(leaf.size for leaf in jax.tree.leaves(task.params))
+    assert line.bytes_per_step == pytest.approx(4 * messages * size)
+    assert (line.own, line.shared) == pytest.approx((own, shared), abs=0.01)
 
 
 @pytest.mark.parametrize(
