@@ -130,6 +130,16 @@ def test_it_equals_its_paper(name):
     assert np.abs(trace[-1] - START).max() > 0.5
 
 
+def test_it_equals_its_paper_with_drawn_lengths():
+    """And the paper's transcription with the lengths that were drawn."""
+    tx = katyusha_x(RATE, exact(), epoch_length=M, drawn=True, seed=1)
+    trace, judged, lengths = ours(tx)
+    assert len(set(lengths)) > 2
+    expected, ends = papers(weakly, lengths)
+    np.testing.assert_allclose(trace, expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(judged, ends, rtol=0, atol=1e-10)
+
+
 def test_one_worker_with_all_of_the_mini_batch_is_the_same():
     """As is any other division of it."""
     pair = BATCHES[:, :1]
