@@ -1,18 +1,7 @@
-"""The command `pca`: Katyusha X and SVRG on a leading eigenvector's inner problem.
-
-Shift and invert: with M = mean of a_i a_i^T and a shift just above its largest
-eigenvalue, one step of inverse iteration minimises the mean of
-
-    f_i(x) = x^T (shift I - a_i a_i^T) x / 2 - <b, x>,
-
-which is strongly convex though hardly any f_i is convex. The paper's regime is a
-condition number L / sigma above sqrt(n); here samples are of mean length 1, n = 1,024
-and, with the default gap, shift / sigma is about 630. All in double precision.
-"""
+"""The command `pca`: Katyusha X and SVRG on a leading eigenvector's inner problem."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +15,11 @@ from rich.table import Table
 
 import gmc_jax
 from experiments import record
+from experiments.pca_problem import SAMPLES, D, Problem, problem
 from experiments.plot import tidy
 from gmc_jax import checks
 
-SAMPLES, D, GOAL = 1024, 16, 1e-8
+GOAL = 1e-8
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # The same grid for all.
 LABELS = {"svrg": "SVRG", "katyusha_xs": "Katyusha X^s", "katyusha_xw": "Katyusha X^w"}
 LOOKS = {"svrg": "#999999", "katyusha_xs": "#0072B2", "katyusha_xw": "#56B4E9"}
@@ -59,47 +49,6 @@ class PCA:
                 f"`workers` must be a power of two, at most {SAMPLES}, but is "
                 f"{self.workers}."
             )
-
-
-class Problem(NamedTuple):
-    """A mean of quadratics.
-
-    Attributes:
-      samples: a_i, [n, d].
-      shift: above the largest eigenvalue of the mean of a_i a_i^T.
-      b: [d], of length 1.
-      sigma: by how much the mean is strongly convex.
-    """
-
-    samples: np.ndarray
-    shift: float
-    b: np.ndarray
-    sigma: float
-
-    def gradient(self, x: jax.Array, samples: jax.Array) -> jax.Array:
-        """Of the mean over some samples, [m, d]."""
-        along = (samples * (samples @ x)[:, None]).mean(axis=0)
-        return self.shift * x - along - self.b
-
-    @property
-    def hessian(self) -> np.ndarray:
-        """Of the mean over all samples."""
-        return self.shift * np.eye(D) - self.samples.T @ self.samples / SAMPLES
-
-
-def problem(seed: int, gap: float) -> Problem:
-    """Samples whose covariance has a leading eigenvalue 1.1 times the second."""
-    draw = np.random.default_rng(seed)
-    spread = np.concatenate([[1.0, 0.9], 0.8 * draw.uniform(size=D - 2)])
-    basis = np.linalg.qr(draw.normal(size=(D, D)))[0]
-    samples = draw.normal(size=(SAMPLES, D)) * np.sqrt(spread) @ basis.T
-    samples /= np.linalg.norm(samples, axis=1).mean()
-    eigenvalues = np.linalg.eigvalsh(samples.T @ samples / SAMPLES)
-    sigma = gap * (eigenvalues[-1] - eigenvalues[-2])
-    b = draw.normal(size=D)
-    return Problem(
-        samples, eigenvalues[-1] + sigma, b / np.linalg.norm(b), float(sigma)
-    )
 
 
 def optimizer(

@@ -357,6 +357,18 @@ def check_mixing(topology: Topology) -> None:
         )
 
 
+def check_keeps_the_mean(topology: Topology) -> None:
+    """Raises ValueError unless columns of all rounds sum to 1."""
+    check_topology(topology)
+    if not topology.keeps_the_mean:
+        sums = [matrix.sum(axis=0).round(6).tolist() for matrix in topology.rounds]
+        raise ValueError(
+            "`topology` must keep the mean, so that nothing is lost or made on the "
+            f"way: the columns of its rounds must sum to 1, but sum to {sums}. Use "
+            "`topologies.pushing(adjacency)` of the same graph."
+        )
+
+
 def check_doubly_stochastic(topology: Topology) -> None:
     """Raises ValueError unless rows and columns of all rounds sum to 1."""
     check_topology(topology)

@@ -16,7 +16,7 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.wire import cross
 from gmc_jax.core import Channel, Tree
 from gmc_jax.exchanges import Exchange
-from gmc_jax.topologies import Topology, check_topology
+from gmc_jax.topologies import Topology, check_keeps_the_mean
 from gmc_jax.trees import size_in_bits, widen, zeros_to_accumulate
 
 
@@ -78,14 +78,7 @@ def gossip(
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
       NeurIPS 2017.
     """
-    check_topology(topology)
-    if not topology.keeps_the_mean:
-        sums = [matrix.sum(axis=0).round(6).tolist() for matrix in topology.rounds]
-        raise ValueError(
-            "`topology` must keep the mean, so that nothing is lost or made on the "
-            f"way: the columns of its rounds must sum to 1, but sum to {sums}. Use "
-            "`topologies.pushing(adjacency)` of the same graph."
-        )
+    check_keeps_the_mean(topology)
     checks.count(delay=delay)
     rounds = len(topology.rounds)
     own_share = np.stack([np.diag(matrix) for matrix in topology.rounds])
