@@ -18,7 +18,7 @@ config = dataclasses.replace(
     small_vit,
     methods=tuple(f"slowmo_local_sgd_{beta}" for beta in SLOW_MOMENTA),
     partition="iid",
-    epochs=3,
-    evaluations=3,
+    epochs=2,
+    evaluations=4,
     seeds=3,
 )
