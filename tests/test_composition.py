@@ -506,8 +506,14 @@ def test_train_may_be_jitted_scanned_and_compiled_ahead(runner):
 
 @pytest.mark.parametrize(
     "tx",
-    [GMC, skip_nonfinite(accumulate(GMC, every=2))],
-    ids=["gmc", "conditionals"],
+    [
+        pytest.param(GMC, id="gmc"),
+        pytest.param(
+            skip_nonfinite(accumulate(GMC, every=2)),
+            id="conditionals",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_seeds_by_vmap_around_simulate(tx):
     seeds = [targets(start(), 4, seed) for seed in range(3)]

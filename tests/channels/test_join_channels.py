@@ -95,6 +95,7 @@ def test_the_step_does_not_return_to_the_first_channel_when_it_is_full():
     assert after.step.tolist() == [2**31 - 1] * 3
 
 
+@pytest.mark.slow
 def test_sixteen_bits_pass_through_channels_of_all_kinds():
     """The branches of a conditional return the same types."""
     half = trees().astype(jnp.bfloat16)

@@ -78,6 +78,7 @@ def test_a_walk_is_the_method_in_numpy(method, d, s):
     )
 
 
+@pytest.mark.slow
 def test_in_the_plane_dgc_stalls_without_masking_where_gmc_arrives(tails):
     ends = tails["d = 2, s = 1"]
 
@@ -86,6 +87,7 @@ def test_in_the_plane_dgc_stalls_without_masking_where_gmc_arrives(tails):
     assert 1e-3 < ends["gmc_server_momentum"] < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [1, 5, 10])
 def test_in_twenty_dimensions_gmc_ends_nearest_of_all_that_compress(tails, s):
     ends = tails[f"d = 20, s = {s}"]
@@ -96,11 +98,13 @@ def test_in_twenty_dimensions_gmc_ends_nearest_of_all_that_compress(tails, s):
     )
 
 
+@pytest.mark.slow
 def test_the_figures_are_pictures(finished):
     for name in ("paths.png", "distances.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_log_holds_the_configuration_and_every_distance(finished):
     header, *rows = record.read(finished)
 

@@ -27,6 +27,7 @@ def test_votes_err_as_the_normal_distribution_says():
     assert three["mean"] == pytest.approx(mean, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_log_and_a_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(votes, "COUNTS", (1, 3))
     votes.main(Votes(steps=2, workers=3, liars=1, seeds=1, results=tmp_path))

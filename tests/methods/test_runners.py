@@ -154,7 +154,30 @@ def test_what_differs_between_workers(method):
     assert {name(path) for path, differs in leaves if differs} == METHODS[method][1]
 
 
-@every_method
+# Of pieces that others below are made of too.
+RELATED = {
+    "dmsgd_local",
+    "ef_sgd",
+    "gmc_server_momentum",
+    "gmc_rate_inside",
+    "def_sgd",
+    "saef",
+    "post_local_sgd",
+    "double_averaging",
+    "bmuf",
+    "lookahead",
+    "diloco",
+    "sign_sgd",
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=pytest.mark.slow if method in RELATED else ())
+        for method in METHODS
+    ],
+)
 def test_simulate_distribute_and_pmap_agree(method):
     step, state = step_and_state(method)
     batches = targets(start(), STEPS)
