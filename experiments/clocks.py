@@ -136,8 +136,8 @@ def main(config: Clocks) -> None:
                 workers=workers,
                 slowdown=slowdown,
                 to_goal=curve.reaches(config.goal),
-                seconds=curve.seconds.tolist(),
-                losses=curve.losses.tolist(),
+                seconds=[float(f"{x:.5g}") for x in curve.seconds],
+                losses=[float(f"{x:.5g}") for x in curve.losses],
             )
             progress.advance(task)
         clock_figures.draw(curves, config.workers, config.slowdowns).savefig(

@@ -127,10 +127,12 @@ def draw(rows: Sequence[record.Row]) -> Figure:
     (losses, _), (accuracies, sent) = panels
     losses.set(ylabel="training loss")
     seen = [row["loss"] for row in rows if row["kind"] == "evaluation" and row["step"]]
-    if any(0 < loss < np.inf for loss in seen):  # A logarithm wants one to show.
+    shown = [loss for loss in seen if 0 < loss < np.inf]
+    if shown:  # A logarithm wants one to show.
         losses.set_yscale("log")
     losses.yaxis.set_major_formatter("{x:g}")
-    losses.yaxis.set_minor_formatter("{x:g}")
+    wide = shown and max(shown) > 10 * min(shown)  # All labels would overlap.
+    losses.yaxis.set_minor_formatter("" if wide else "{x:g}")
     accuracies.set(ylabel="test accuracy", xlabel="epochs")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     sent.set(xlabel="bytes sent by a worker", xscale="log")
