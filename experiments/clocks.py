@@ -27,6 +27,7 @@ from gmc_jax import checks, paces, timelines, topologies
 
 PERIOD = 12  # Of local SGD.
 METHODS = ("all_reduce", "local_sgd", "d_psgd", "a_psgd", "ad_psgd")
+SCALED = ("all_reduce", "a_psgd", "ad_psgd")  # From one worker to sixteen.
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def main(config: Clocks) -> None:
     asked += [
         (method, workers, 1.0)
         for workers in fewer
-        for method in ("all_reduce", "ad_psgd")
+        for method in SCALED
     ]
     asked = list(dict.fromkeys(asked))
     curves = {}
@@ -178,11 +179,13 @@ def _speed_up(
         title="Without a straggler: seconds to the same loss, and speed-up",
         title_justify="left",
     )
-    for column in ("workers", "all-reduce", "speed-up", "AD-PSGD", "speed-up"):
-        shown.add_column(column, justify="right")
+    shown.add_column("workers", justify="right")
+    for method in SCALED:
+        shown.add_column(clock_figures.LABELS[method], justify="right")
+        shown.add_column("speed-up", justify="right")
     for workers in fewer:
         cells = [str(workers)]
-        for method in ("all_reduce", "ad_psgd"):
+        for method in SCALED:
             alone, now = (
                 curves[method, count, 1.0].reaches(config.goal)
                 for count in (1, workers)
