@@ -6,9 +6,11 @@ at which local SGD does well. Workers are alike.
 
 Command: python -m experiments run slowmo_digits
 
-Time: not yet run
+Time: 12 minutes on 1 CPU core, shared with other work
 
-Expect: in the paper SlowMo is ahead of each of its bases.
+Expect: over each of the six bases a training loss two to forty times lower, the lower
+the larger the slow momentum, for every seed. Not so test accuracy, 97.7 % to 98.5 %
+throughout: the bases are as good as 517 images tell.
 """
 
 from experiments.config import Config
