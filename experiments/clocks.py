@@ -116,11 +116,7 @@ def main(config: Clocks) -> None:
         for slowdown in config.slowdowns
         for method in METHODS
     ]
-    asked += [
-        (method, workers, 1.0)
-        for workers in fewer
-        for method in SCALED
-    ]
+    asked += [(method, workers, 1.0) for workers in fewer for method in SCALED]
     asked = list(dict.fromkeys(asked))
     curves = {}
     with (

@@ -249,6 +249,7 @@ def test_seeds_by_vmap_keep_the_conditional():
     chex.assert_trees_all_close(one, state, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_step_of_each_seed_would_be_no_conditional():
     """What the test before would see if the step were batched."""
     run, state, batch = train("simulate", method(), steps=1)

@@ -65,6 +65,7 @@ def test_slots_without_an_entry_are_padding():
         assert not values[~used].any()
 
 
+@pytest.mark.slow
 def test_the_number_sent_is_about_the_number_asked_for():
     _, _, masks = kept(0.1, 0.2, 1000)
     assert 0.8 * 100 < masks.sum(axis=1).mean() < 1.1 * 100

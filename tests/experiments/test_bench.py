@@ -97,6 +97,7 @@ def test_compress_prints_and_logs_every_row_and_every_bar(tmp_path, capsys):
     assert len(record.read(tmp_path / "bench" / "compress-002")) == len(rows) + 1
 
 
+@pytest.mark.slow
 def test_all_simulated_candidates_start_alike_and_the_runs_of_gmc_stay_alike():
     chosen = simulate.candidates(SMALL)
 
@@ -109,6 +110,7 @@ def test_all_simulated_candidates_start_alike_and_the_runs_of_gmc_stay_alike():
             np.testing.assert_allclose(unrolled.mean(), together, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_simulated_candidates_train():
     chosen = simulate.candidates(SMALL)
     for name in (simulate.SGD, simulate.UNROLLED, simulate.BATCHED):
@@ -116,6 +118,7 @@ def test_the_simulated_candidates_train():
         assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_the_gradients_alone_are_those_of_the_first_step():
     chosen = simulate.candidates(SMALL)
     losses, grads = chosen[simulate.GRADIENTS]()
@@ -126,6 +129,7 @@ def test_the_gradients_alone_are_those_of_the_first_step():
     chex.assert_trees_all_close(grads, batched, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_simulate_prints_every_row_and_its_bar(tmp_path, capsys):
     bench.main_simulate(dataclasses.replace(SMALL, results=tmp_path))
 

@@ -20,6 +20,7 @@ def test_every_method_learns_and_its_clock_goes_on(method):
     assert curve.losses[-1] < 0.8 * curve.losses[0]
 
 
+@pytest.mark.slow
 def test_a_straggler_holds_up_those_who_wait_for_all():
     ends = {
         method: [clocks.follow(method, SHORT, 4, slow).seconds[-1] for slow in (1, 10)]

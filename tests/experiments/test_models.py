@@ -225,6 +225,7 @@ def test_a_vision_transformer_starts_xavier_normal():
     assert np.std(params["class_token"]) == pytest.approx(1, rel=0.3)
 
 
+@pytest.mark.slow
 def test_stochastic_depth_leaves_out_branches_of_single_images():
     rate, count = 0.1, 4000
     network = VisionTransformer(3, width=8, heads=2, depth_rate=rate, blocks=1)

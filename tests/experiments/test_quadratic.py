@@ -114,6 +114,7 @@ def test_the_log_holds_the_configuration_and_every_distance(finished):
     assert all(len(row["distances"]) == 401 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_a_method_and_nothing_is_overwritten(
     tmp_path, monkeypatch, capsys
 ):

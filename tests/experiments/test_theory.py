@@ -276,6 +276,7 @@ def finished(tmp_path_factory):
     return config.results / "theory", first
 
 
+@pytest.mark.slow
 def test_the_claims_hold_in_a_small_run_too(finished):
     path, _ = finished
     rows = [row for row in record.read(path / "run-001") if row["kind"] == "claim"]
@@ -284,6 +285,7 @@ def test_the_claims_hold_in_a_small_run_too(finished):
     assert [row["claim"] for row in rows if not row["met"]] == []
 
 
+@pytest.mark.slow
 def test_the_log_holds_the_configuration_and_every_walk(finished):
     path, _ = finished
     header, *rows = record.read(path / "run-001")
@@ -296,6 +298,7 @@ def test_the_log_holds_the_configuration_and_every_walk(finished):
     assert all(len(row["owed"]) == row["workers"] for row in walks)
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_picture_and_nothing_is_overwritten(finished):
     path, first = finished
 

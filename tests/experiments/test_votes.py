@@ -9,6 +9,7 @@ from experiments import record, votes
 from experiments.votes import Votes
 
 
+@pytest.mark.slow
 def test_three_liars_of_seven_do_not_stop_a_vote_and_do_a_mean():
     short = Votes(steps=120)
     honest = votes.train("mean", 0, 0, short)

@@ -282,6 +282,9 @@ def test_the_turns_meet_everything():
     assert len({(compressor, rate) for _, compressor, _, rate, _ in TURNS}) == 6
 
 
+CENTRAL = {"ef_momentum", "gmc", "gmc_plus", "dgc", "cser", "def_a", "saef", "slowmo"}
+
+
 def of_each(weights: np.ndarray, workers: int) -> np.ndarray:
     """The weights of every worker, [steps + 1, workers, d], from those of a run."""
     if weights.ndim == 2:
@@ -310,7 +313,13 @@ def compared() -> Compressor:
     return Compressor(encode, decode)
 
 
-@every_method
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in CENTRAL else pytest.mark.slow)
+        for method in METHODS
+    ],
+)
 def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(method):
     """Under a rate that starts and ends at zero, which makes no NaN."""
     order = [1, 0, 0, 1]

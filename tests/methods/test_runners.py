@@ -156,7 +156,10 @@ def test_what_differs_between_workers(method):
 
 # Of pieces that others below are made of too.
 RELATED = {
+    "dmsgd",
     "dmsgd_local",
+    "ef_momentum",
+    "def_a",
     "ef_sgd",
     "gmc_server_momentum",
     "gmc_rate_inside",

@@ -1,5 +1,6 @@
 """Tests of push-sum: its paper, its mass, and the graphs on which it is SGD."""
 
+import functools
 from typing import Any, cast
 
 import jax
@@ -40,16 +41,24 @@ def weights_of(states, workers: int):
     return np.broadcast_to(first.reshape(len(first), -1), (len(first), workers))
 
 
-@every_setting
-def test_it_equals_its_paper(topology, momentum, nesterov, delay):
+@functools.cache
+def trained(topology, momentum, nesterov, delay):
+    """The problem, its rate, points and states of ours, and all of the paper."""
     ours, eta = RATES["cosine" if nesterov or delay else "constant"]
     everyone = problems.quadratics(topology.workers)
     tx = sgp(ours, topology, momentum=momentum, nesterov=nesterov, delay=delay)
     points, states = problems.run(tx, everyone)
-    expected, weights, _ = references_gossip.sgp(
+    paper = references_gossip.sgp(
         everyone, eta, topology.rounds, momentum, nesterov=nesterov, delay=delay
     )
-    points = points.reshape(expected.shape)
+    return everyone, eta, points.reshape(paper[0].shape), states, paper
+
+
+@every_setting
+def test_it_equals_its_paper(topology, momentum, nesterov, delay):
+    _, _, points, states, (expected, weights, _) = trained(
+        topology, momentum, nesterov, delay
+    )
     np.testing.assert_allclose(points, expected, rtol=0, atol=1e-10)
     if delay or not topology.is_doubly_stochastic:
         ours = weights_of(states, topology.workers)
@@ -62,10 +71,9 @@ def test_mass_is_conserved_in_flight_too(topology, momentum, nesterov, delay):
     if topology.is_doubly_stochastic and not delay:
         pytest.skip("all weights are 1 and not kept")
     n = topology.workers
-    everyone = problems.quadratics(n)
-    tx = sgp(RATE, topology, momentum=momentum, nesterov=nesterov, delay=delay)
-    points, states = problems.run(tx, everyone)
-    points = points.reshape(everyone.steps + 1, n, -1)
+    everyone, eta, points, states, (_, _, sums) = trained(
+        topology, momentum, nesterov, delay
+    )
     weights = weights_of(states, n)
     mass, weight = np.einsum("tk,tkd->td", weights, points), weights.sum(axis=1)
     for place, (numerators, ones) in enumerate(optax.tree.get(states, "under_way")):
@@ -78,20 +86,13 @@ def test_mass_is_conserved_in_flight_too(topology, momentum, nesterov, delay):
             mass[t] += away @ sent[t]
             weight[t] += away @ one[t]
     np.testing.assert_allclose(weight, n, rtol=1e-12)
-    _, _, sums = references_gossip.sgp(
-        everyone,
-        lambda t: RATE,
-        topology.rounds,
-        momentum,
-        nesterov=nesterov,
-        delay=delay,
-    )
     np.testing.assert_allclose(mass, sums[:, :-1], rtol=0, atol=1e-10)
     np.testing.assert_allclose(sums[:, -1], n, rtol=1e-12)
     # By the steps of the gradients alone: with a delay, and at worst, to rounding.
     if not momentum:
         moved = [
-            -RATE * np.sum([everyone.gradient(k, t, points[t, k]) for k in range(n)], 0)
+            -eta(t)
+            * np.sum([everyone.gradient(k, t, points[t, k]) for k in range(n)], 0)
             for t in range(everyone.steps)
         ]
         np.testing.assert_allclose(

@@ -88,6 +88,7 @@ def test_buffers_are_kept_reset_or_averaged_under_a_schedule(buffers):
     same(ours, expected, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "buffers"), list(zip(BASES, itertools.cycle(BUFFERS), strict=False))
 )
