@@ -12,6 +12,7 @@ from gmc_jax.channels.all_reduce import all_reduce as all_reduce
 from gmc_jax.channels.alone import alone as alone
 from gmc_jax.channels.counted import CountedState as CountedState
 from gmc_jax.channels.counted import counted as counted
+from gmc_jax.channels.disagreement import disagreement as disagreement
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
@@ -95,12 +96,14 @@ from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combin
 from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
-from gmc_jax.transforms.differences import DifferencesState as DifferencesState
-from gmc_jax.transforms.differences import differences as differences
 from gmc_jax.transforms.epochs import EpochsState as EpochsState
 from gmc_jax.transforms.epochs import epochs as epochs
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
 from gmc_jax.transforms.error_feedback import error_feedback as error_feedback
+from gmc_jax.transforms.exact_diffusion import (
+    ExactDiffusionState as ExactDiffusionState,
+)
+from gmc_jax.transforms.exact_diffusion import exact_diffusion as exact_diffusion
 from gmc_jax.transforms.global_momentum import (
     GlobalMomentumState as GlobalMomentumState,
 )

@@ -54,7 +54,7 @@ class Event(NamedTuple):
       reads: [workers] bool, who reads the parameters right after.
     """
 
-    worker: Any
+    worker: Any  # An integer, of NumPy or JAX, or a tracer.
     partner: Any
     reads: Any
 

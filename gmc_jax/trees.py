@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gmc_jax.core import Tree
 
@@ -59,6 +60,11 @@ def size_in_bits(tree: Tree) -> int:
     )
 
 
+def entries_in(tree: Tree) -> int:
+    """How many numbers all leaves of a tree hold."""
+    return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+
+
 def to_vectors(
     tree: Tree, per_leaf: bool
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
@@ -96,6 +102,21 @@ def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
     """All nodes of a type in a tree of states, in order, outermost only."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
+
+
+def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
+    """Maps the leaves of a tree that `optax.masked` or `partition` left in it.
+
+    The others are whole trees; what is masked stays as it is.
+    """
+
+    def masked(node: Tree) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    def on(leaf: Tree, *rest: Tree) -> Tree:
+        return leaf if masked(leaf) else function(leaf, *rest)
+
+    return jax.tree.map(on, tree, *others, is_leaf=masked)
 
 
 def find_method(tree: Tree, name: str) -> list:

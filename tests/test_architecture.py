@@ -45,7 +45,7 @@ ROOMS = ["compressors", "channels", "transforms", "methods"]
 # Pieces that several files of a room share; they export nothing of their own name.
 SHARED = {
     "compressors": {"packing", "selection", "shared"},
-    "channels": {"axis", "compressed", "wire"},
+    "channels": {"axis", "compressed", "neighbours", "wire"},
     "transforms": {
         "buffers",
         "consensus",

@@ -1,15 +1,12 @@
 """The channel that averages exactly."""
 
-import math
-
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.core import Channel
-from gmc_jax.trees import size_in_bits, widen, zeros_to_accumulate
+from gmc_jax.trees import entries_in, size_in_bits, widen, zeros_to_accumulate
 
 
 def exact(*, axis_name: str = "workers") -> Channel:
@@ -45,7 +42,4 @@ def exact(*, axis_name: str = "workers") -> Channel:
     def bits(tree):
         return size_in_bits(jax.eval_shape(zeros_to_accumulate, tree))
 
-    def entries(tree):
-        return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
-
-    return Channel(init, average, bits, axis_name, entries)
+    return Channel(init, average, bits, axis_name, entries_in)

@@ -1,23 +1,17 @@
 """The channel in which workers hear their neighbours alone."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from numpy.typing import ArrayLike
 
 from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
-from gmc_jax.channels.wire import cross
+from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
 from gmc_jax.core import Channel, Tree
-from gmc_jax.exchanges import Exchange
 from gmc_jax.topologies import Topology, check_keeps_the_mean
-from gmc_jax.trees import size_in_bits, widen, zeros_to_accumulate
+from gmc_jax.trees import widen, zeros_to_accumulate
 
 
 class GossipState(NamedTuple):
@@ -72,7 +66,7 @@ def gossip(
     Guarantees:
       The law of channels; `lost` is zero, or with a delay what this worker has more
       under way than before the call.
-      A worker that hears nobody keeps its tree as it is, bit for bit.
+      A worker that hears nobody, and is heard by nobody, keeps its tree bit for bit.
 
     References:
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
@@ -89,67 +83,27 @@ def gossip(
         return GossipState(jnp.zeros((), jnp.int32), nothing)
 
     def average(tree, state):
-        workers = workers_on(axis_name, "gossip")
-        if workers != topology.workers:
-            raise ValueError(
-                f"`topology` is of {topology.workers} workers, but the axis "
-                f"{axis_name!r} has {workers}. Make it for as many."
-            )
+        check_workers(topology, axis_name, "gossip")
         checks.floating(tree)
         sent = (*state.under_way, tree)
 
         def mix(now: int) -> tuple[Tree, Tree]:
             then = (now - delay) % rounds
-            kept = _weighted(tree, own_share[now], axis_name)
+            kept = weigh(widen(tree), own_share[now], axis_name)
             mean = kept
             for exchange in exchanges[then]:
-                heard = _heard(sent[0], exchange, axis_name)
+                heard = receive(sent[0], exchange, axis_name)
+                heard = weigh(heard, exchange.weights, axis_name)
                 mean = optax.tree.add(mean, heard)
             if not delay:
                 return mean, zeros_to_accumulate(tree)
-            arrived = _weighted(sent[0], 1 - own_share[then], axis_name)
+            arrived = weigh(widen(sent[0]), 1 - own_share[then], axis_name)
             left = optax.tree.sub(widen(tree), kept)
             return mean, optax.tree.sub(left, arrived)
 
-        branches = [partial(mix, now) for now in range(rounds)]
-        now = state.step % rounds
-        mean, lost = lax.switch(now, branches) if rounds > 1 else mix(0)
+        mean, lost = in_turn(rounds, mix, state.step)
         step = jnp.asarray(optax.safe_increment(state.step))
         return mean, lost, GossipState(step, sent[1:])
 
-    def messages() -> int:
-        return max(
-            max(
-                sum((worker, worker) not in exchange.pairs for exchange in one_round)
-                for one_round in exchanges
-            )
-            for worker in range(topology.workers)
-        )
-
-    def bits(tree):
-        shapes = jax.eval_shape(partial(jax.tree.map, jnp.asarray), tree)
-        return messages() * size_in_bits(shapes)
-
-    def entries(tree):
-        return messages() * sum(leaf.size for leaf in jax.tree.leaves(tree))
-
+    bits, entries = costs(topology)
     return Channel(init, average, bits, axis_name, entries)
-
-
-def _heard(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
-    """What arrives of the trees of others, as this worker weighs it."""
-    send: Callable = partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
-    return _weighted(cross(tree, send), exchange.weights, axis_name)
-
-
-def _weighted(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
-    """A tree times this worker's weight out of those of all, [workers].
-
-    Without a weight it is zero, even of what is no number.
-    """
-    own = jnp.asarray(weights, jnp.result_type(float))[lax.axis_index(axis_name)]
-
-    def weigh(leaf: jax.Array) -> jax.Array:
-        return jnp.where(own == 0, 0, own.astype(leaf.dtype) * leaf)
-
-    return jax.tree.map(weigh, widen(tree))

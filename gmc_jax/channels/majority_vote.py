@@ -10,7 +10,7 @@ from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.compressors.packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
-from gmc_jax.trees import accumulator_dtype, to_vectors
+from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors
 
 
 def majority_vote(*, axis_name: str = "workers") -> Channel:
@@ -69,8 +69,7 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
         return mean, lost, state
 
     def words(tree: Tree) -> int:
-        size = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
-        return math.ceil(size / WORD)
+        return math.ceil(entries_in(tree) / WORD)
 
     return Channel(init, average, lambda tree: WORD * words(tree), axis_name, words)
 

@@ -2,10 +2,9 @@
 
 import optax
 
-from gmc_jax.channels.gossip import gossip
+from gmc_jax.channels.disagreement import disagreement
 from gmc_jax.topologies import Topology, check_doubly_stochastic, check_mixing, lazy
-from gmc_jax.transforms.consensus import adapt_then_combine
-from gmc_jax.transforms.differences import differences
+from gmc_jax.transforms.exact_diffusion import exact_diffusion
 from gmc_jax.transforms.local_steps import local_steps
 
 _SMALLEST = -1 / 3 + 1e-9  # What all eigenvalues must be larger than.
@@ -26,9 +25,11 @@ def d2(
         x_i,t+1 = sum over j of W_ij (2 x_j,t - x_j,t-1 + u_j,t - u_j,t-1)
 
     Unlike `d_psgd` it comes to rest at the optimum of the mean loss, whatever data
-    workers hold and at any constant rate. This is the form in units of steps; at a
-    constant rate it is the paper's, of differences of gradients, and under a schedule
-    it stays right where that one does not.
+    workers hold and at any constant rate that is small enough. This is the form in
+    units of steps; at a constant rate it is the paper's, of differences of gradients,
+    and under a schedule it stays right where that one does not. What is remembered is
+    not the last x and u but the sum of what neighbours changed (see `exact_diffusion`),
+    which rounding does not lead astray.
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
@@ -65,8 +66,7 @@ def d2(
     _check(topology)
     return optax.chain(
         local_steps(learning_rate, momentum, nesterov),
-        differences(),
-        adapt_then_combine(gossip(topology, axis_name=axis_name)),
+        exact_diffusion(disagreement(topology, axis_name=axis_name)),
     )
 
 
@@ -88,7 +88,7 @@ def _check(topology: Topology) -> None:
     if smallest <= _SMALLEST:
         instead = lazy(topology).smallest_eigenvalue
         raise ValueError(
-            "`topology` must have no eigenvalue at or below -1/3, or differences grow "
+            "`topology` must have no eigenvalue at or below -1/3, or corrections grow "
             f"for ever, but its smallest one is {smallest:.4f}. Use "
             f"`topologies.lazy(topology)`, whose smallest one is {instead:.4f}."
         )

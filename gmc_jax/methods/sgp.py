@@ -59,7 +59,7 @@ def sgp(
     Guarantees:
       The sum over workers of w_i z_i, and what is under way, moves by -lr_t times the
       sum of m; the sum of w, and what is under way, is the number of workers.
-      On `topologies.complete` it is SGD on the mean gradient.
+      On `topologies.complete`, without a delay, it is SGD on the mean gradient.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push for Distributed Deep

@@ -35,7 +35,8 @@ def slowmo(
     Args:
       inner: the base, from gradients to steps, learning rate included.
       channel: what averages at the meetings; `exact()` in the paper, `alone()` for its
-        variant without averages, where each worker has its own u.
+        variant without averages, where each worker has its own u (over push-sum only of
+        a topology that is doubly stochastic: elsewhere a meeting sets weights to 1).
       period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
         in the paper.
       slow_learning_rate: alpha, greater than 0; 1 throughout the paper.
@@ -75,8 +76,8 @@ def slowmo(
       gradient with `slow_momentum` for its momentum.
       At a constant rate it is `bmuf` and, with one worker and no slow momentum,
       `lookahead`.
-      With `period=1`, no slow momentum and buffers maintained or averaged, local
-      momenta average to `dmsgd`.
+      With `period=1`, `slow_learning_rate=1`, no slow momentum and buffers maintained
+      or averaged, local momenta average to `dmsgd`.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient

@@ -16,13 +16,13 @@ def weighed(way: Tree, base: Tree) -> Tree:
     return way
 
 
-def moved(base: Tree, jump: Tree) -> Tree:
-    """The base's state where a meeting moves this worker's parameters by `jump`.
+def moved(base: Tree, start: Tree, end: Tree) -> Tree:
+    """The base's state where a meeting moves this worker's parameters.
 
-    States that want to know are those whose class has a method `moved(jump)`.
+    States that want to know are those whose class has a method `moved(start, end)`.
     """
 
     def move(node: Tree) -> Tree:
-        return node.moved(jump) if has_method(node, "moved") else node
+        return node.moved(start, end) if has_method(node, "moved") else node
 
     return jax.tree.map(move, base, is_leaf=lambda node: has_method(node, "moved"))

@@ -8,8 +8,9 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import map_unmasked, widen, zeros_to_accumulate
 
 
 class PartialSyncState(NamedTuple):
@@ -28,6 +29,11 @@ class PartialSyncState(NamedTuple):
     error: Tree
     channel: Tree
     reset_channel: Tree
+
+    def moved(self, start: Tree, end: Tree) -> "PartialSyncState":
+        """A meeting moves this worker, and not the anchor of all."""
+        error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
+        return self._replace(error=error)
 
 
 def partial_sync(
@@ -98,12 +104,7 @@ def partial_sync(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(
-                "`partial_sync` leads from each worker's parameters to where they "
-                "belong, so it must be given them: "
-                "`tx.update(grads, opt_state, params)`."
-            )
+        given("partial_sync", params)
         mean, lost, channel_state = average_as(
             channel, widen(updates), state.channel, params
         )

@@ -11,7 +11,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import narrow, widen
+from gmc_jax.trees import map_unmasked, narrow, widen
 
 Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
@@ -35,6 +35,14 @@ class PeriodicState(NamedTuple):
     inner: Tree
     outer: Tree
     buffers: Tree
+
+    def moved(self, start: Tree, end: Tree) -> "PeriodicState":
+        """Inside another one, its own next meeting starts from where that one led."""
+        return self._replace(
+            local=jnp.zeros_like(self.local),
+            anchor=map_unmasked(lambda _, new: new, self.anchor, end),
+            inner=moved(self.inner, start, end),
+        )
 
 
 def periodic(
@@ -64,11 +72,14 @@ def periodic(
     so in between nothing of it is computed or sent. The last in its chain, since the
     update that is returned leads from the parameters to the anchor; weight decay
     belongs into `inner`, and `init` is to be called anew after changing parameters by
-    hand.
+    hand. To skip what is not finite, put it into `skip_nonfinite`, which all workers
+    decide together, and not into `optax.apply_if_finite`, which each decides alone.
 
     Args:
       inner: the base: any method from gradients to steps, learning rate included. It
-        may communicate at every step, through `gossip` or `exact`.
+        may communicate at every step, through `gossip` or `exact`, or be `periodic`
+        itself. States of others that remember where parameters were (schedule-free
+        optimizers) do not learn of meetings: use `reset_buffers()` over them.
       outer: from z - x_k (float32 for 16-bit parameters) to what the anchor moves by.
       period: local steps between two meetings, at least 1: a number, or a function of
         the step, which is asked at every step whether so many have gone by.
@@ -131,7 +142,7 @@ def periodic(
             move, outer_state = outer.update(back, state.outer, there)
             anchor = optax.tree.add(state.anchor, move)
             fresh = inner.init(narrow(anchor, params))
-            carried = moved(own, lead(ahead, anchor))
+            carried = moved(own, ahead, anchor)
             met, rest = buffers.meet(inner, carried, fresh, state.buffers)
             return lead(start, anchor), anchor, met, outer_state, rest
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
+from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import accumulator_dtype, widen
+from gmc_jax.trees import accumulator_dtype, find, map_unmasked, widen
 
 
 class PushSumState(NamedTuple):
@@ -34,18 +35,39 @@ class PushSumState(NamedTuple):
         """
         if self._waits:
             return way
-        return jax.tree.map(lambda w, leaf: w * leaf, self.weight, way)
+        weights = jax.tree.map(
+            lambda leaf, w: 1 if isinstance(w, optax.MaskedNode) else w,
+            way,
+            self.weight,
+        )
+        return jax.tree.map(jnp.multiply, weights, way)
 
-    def moved(self, jump: Tree) -> "PushSumState":
-        """Who meets in one point has as much of it as the others."""
-        del jump
-        if self._waits:
-            return self
-        return self._replace(weight=jax.tree.map(jnp.ones_like, self.weight))
+    def moved(self, start: Tree, end: Tree) -> "PushSumState":
+        """Who meets in one point has as much of it as others; messages come along."""
+        if not self._waits:
+            return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))
+
+        def follow(message: Tree) -> Tree:
+            def shift(w: jax.Array, x: jax.Array, z: jax.Array, new: jax.Array):
+                return (x + w * (new - z)).astype(x.dtype)
+
+            numerators, weights = message
+            return map_unmasked(shift, weights, numerators, start, end), weights
+
+        channel = jax.tree.map(
+            lambda node: (
+                node._replace(under_way=tuple(map(follow, node.under_way)))
+                if isinstance(node, GossipState)
+                else node
+            ),
+            self.channel,
+            is_leaf=lambda node: isinstance(node, GossipState),
+        )
+        return self._replace(channel=channel)
 
     @property
     def _waits(self) -> bool:
-        return bool(getattr(self.channel, "under_way", ()))
+        return any(state.under_way for state in find(self.channel, GossipState))
 
 
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:

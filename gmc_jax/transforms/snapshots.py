@@ -66,8 +66,10 @@ def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
     def replace(node: Tree) -> Tree:
         if not isinstance(node, VarianceReducedState):
             return node
+        # Copies: the loop may donate the memory of both.
         own = jax.tree.map(jnp.array, params)
-        return node._replace(snapshot=own, full_gradient=widen(gradient))
+        mean = jax.tree.map(jnp.array, widen(gradient))
+        return node._replace(snapshot=own, full_gradient=mean)
 
     return jax.tree.map(
         replace, opt_state, is_leaf=lambda node: isinstance(node, VarianceReducedState)

@@ -58,10 +58,10 @@ def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        mean, _, inner = average_as(channel, state.tracker, state.channel, like)
+        mean, lost, inner = average_as(channel, state.tracker, state.channel, like)
         grads = widen(updates)
         change = optax.tree.sub(grads, state.last)
-        tracker = optax.tree.add(mean, change)
+        tracker = optax.tree.add(mean, lost, change)
         return tracker, TrackedState(tracker, grads, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -16,6 +16,7 @@ from gmc_jax import (
     all_reduce,
     alone,
     counted,
+    disagreement,
     exact,
     gossip,
     identity,
@@ -67,13 +68,14 @@ CHANNELS = {
     "silent": silent(),
     "alone": alone(),
     "gossip": gossip(topologies.ring(WORKERS)),
+    "disagreement": disagreement(topologies.ring(WORKERS)),
     "majority_vote": majority_vote(),
     "counted": counted(all_gather(top_k(0.1))),
     "joined": join_channels(
         [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
     ),
 }
-OWN = {"alone", "gossip"}  # Means that differ between workers.
+OWN = {"alone", "gossip", "disagreement"}  # Means that differ between workers.
 SHAPES = {
     "float32": {"float32": [(4, 5), (30,)]},
     "float64": {"float64": [(4, 5), (30,)]},
@@ -186,7 +188,7 @@ def test_only_a_lossless_channel_loses_nothing(name):
     trees = draw_trees("float32")
     _, lost, _ = average(CHANNELS[name], trees)
     everything_arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
-    assert everything_arrives == (name in {"exact", "identity", *OWN})
+    assert everything_arrives == (name in {"exact", "identity", "alone", "gossip"})
 
 
 @pytest.mark.parametrize("name", ["thinned per leaf", "random_k", "random_block"])

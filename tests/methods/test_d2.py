@@ -1,16 +1,16 @@
 """Tests of D2: its paper, its mean under every schedule, and the exact optimum."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from gmc_jax import (
-    adapt_then_combine,
     d2,
     d_psgd,
-    differences,
-    gossip,
+    disagreement,
+    exact_diffusion,
     topologies,
 )
 from tests import problems, references_gossip
@@ -144,8 +144,31 @@ def test_at_a_constant_rate_it_is_the_form_of_the_paper():
 @pytest.mark.parametrize(("weight", "grows"), [(0.35, False), (0.0, True)])
 def test_below_the_border_it_diverges(weight, grows):
     """Which is why `d2` refuses: (shift + shift^-1) / 2 has the eigenvalue -1."""
-    channel = gossip(topologies.ring(4, self_weight=weight))
+    channel = disagreement(topologies.ring(4, self_weight=weight))
     still = problems.quadratics(4)._replace(noise=np.zeros((300, 4, 20)))
-    tx = optax.chain(optax.sgd(1e-3), differences(), adapt_then_combine(channel))
+    tx = optax.chain(optax.sgd(1e-3), exact_diffusion(channel))
     weights, _ = problems.run(tx, still)
     assert (np.ptp(weights[-1], axis=0).max() > 1e6) == grows
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_does_not_lead_it_astray(dtype):
+    """Whose mean is held by nothing but gradients, over many small steps."""
+    targets = np.random.default_rng(0).normal(5, 2, size=(8, 3)).astype(np.float32)
+    tx = d2(1e-3 if dtype == "float32" else 0.1, LAZY)
+    steps = 20_000 if dtype == "float32" else 500
+
+    def worker(target):
+        params = jnp.full(3, 4.0, dtype)
+
+        def step(state, _):
+            params, opt_state = state
+            updates, opt_state = tx.update(params - target, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        state = params, tx.init(params)
+        return jax.lax.scan(step, state, length=steps)[0][0]
+
+    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(targets.astype(dtype))
+    off = np.abs(np.asarray(ends, np.float32).mean(axis=0) - targets.mean(axis=0))
+    assert off.max() < (1e-3 if dtype == "float32" else 0.1)

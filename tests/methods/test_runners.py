@@ -94,7 +94,7 @@ METHODS = {
     "d_psgd": (gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}),
     "d2": (
         gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
-        {"params", "1.ahead"},
+        {"params", "1.correction"},
     ),
     "gradient_tracking": (
         gmc_jax.gradient_tracking(RATE, topologies.ring(8)),

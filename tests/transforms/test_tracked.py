@@ -39,3 +39,19 @@ def test_sixteen_bits_are_remembered_in_32():
 def test_a_compressor_is_no_channel():
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         tracked(cast(Any, gmc_jax.top_k(0.1)))
+
+
+def test_rounding_on_the_way_is_not_lost():
+    """Trackers of 16 bits travel in 16, and their mean is held in 32."""
+    tx = tracked(gossip(topologies.ring(5)))
+    gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(jnp.bfloat16)
+
+    def follow(gradient):
+        def on(state, _):
+            return tx.update(gradient, state, gradient)[::-1]
+
+        return jax.lax.scan(on, tx.init(gradient), length=300)[1][-1]
+
+    trackers = jax.jit(jax.vmap(follow, axis_name="workers"))(gradients)
+    mean = np.asarray(trackers).mean(axis=0)
+    np.testing.assert_allclose(mean, np.float32(gradients).mean(axis=0), atol=1e-5)

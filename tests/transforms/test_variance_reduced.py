@@ -23,11 +23,14 @@ def test_at_the_snapshot_it_is_the_full_gradient():
 def test_sixteen_bits_are_remembered_in_32_and_memory_is_its_own():
     tx = variance_reduced(alone())
     params = jnp.ones(3, jnp.bfloat16)
-    state = set_full_gradient(tx.init(params), params, jnp.ones(3, jnp.bfloat16))
+    gradient = jnp.ones(3)
+    state = set_full_gradient(tx.init(params), params, gradient)
     assert snapshot(state).dtype == jnp.bfloat16
     assert state.full_gradient.dtype == jnp.float32
     params.delete()
+    gradient.delete()
     np.testing.assert_array_equal(snapshot(state), 1)
+    np.testing.assert_array_equal(state.full_gradient, 1)
 
 
 def test_a_compressor_is_no_channel():

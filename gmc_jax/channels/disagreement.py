@@ -1,0 +1,67 @@
+"""The channel that tells how far neighbours are."""
+
+import jax.numpy as jnp
+import optax
+
+from gmc_jax import checks
+from gmc_jax.channels.gossip import GossipState
+from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
+from gmc_jax.core import Channel
+from gmc_jax.topologies import Topology, check_doubly_stochastic
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
+    """How far from here the neighbours' mean is: sum over j of W_ij (tree_j - tree_i).
+
+    What `gossip` would change, and as much is sent. It is summed from differences, so
+    that it vanishes to the last bit where workers agree, and of a symmetric topology
+    what one worker gains another loses, to rounding of the differences alone.
+
+    Args:
+      topology: who hears whom; doubly stochastic. See `gmc_jax.topologies`.
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel with `GossipState`. Its means differ between workers.
+
+    Raises:
+      NameError: from `average` where no such axis is in scope.
+      TypeError: if `topology` is no topology; from `average` where a leaf is not
+        floating.
+      ValueError: if the rows or columns of a round do not sum to 1; from `average` if
+        the axis has another number of workers than the topology.
+
+    Guarantees:
+      The law of channels: `mean` is zero on average, and `lost` is the tree.
+
+    References:
+      Yuan, Ying, Zhao and Sayed, "Exact Diffusion for Distributed Optimization and
+      Learning", 2019.
+    """
+    check_doubly_stochastic(topology)
+    exchanges = topology.exchanges
+
+    def init(params):
+        del params
+        return GossipState(jnp.zeros((), jnp.int32), ())
+
+    def average(tree, state):
+        check_workers(topology, axis_name, "disagreement")
+        checks.floating(tree)
+        own = widen(tree)
+
+        def mix(now: int):
+            total = zeros_to_accumulate(tree)
+            for exchange in exchanges[now]:
+                apart = optax.tree.sub(receive(tree, exchange, axis_name), own)
+                apart = weigh(apart, exchange.weights, axis_name)
+                total = optax.tree.add(total, apart)
+            return total
+
+        mean = in_turn(len(exchanges), mix, state.step)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return mean, own, GossipState(step, ())
+
+    bits, entries = costs(topology)
+    return Channel(init, average, bits, axis_name, entries)

@@ -1,0 +1,67 @@
+"""What channels between neighbours have in common."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from numpy.typing import ArrayLike
+
+from gmc_jax.channels.axis import workers_on
+from gmc_jax.channels.wire import cross
+from gmc_jax.core import Tree
+from gmc_jax.exchanges import Exchange
+from gmc_jax.topologies import Topology
+from gmc_jax.trees import entries_in, size_in_bits, widen
+
+
+def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
+    """Raises ValueError unless the axis has as many workers as the topology."""
+    workers = workers_on(axis_name, caller)
+    if workers != topology.workers:
+        raise ValueError(
+            f"`topology` is of {topology.workers} workers, but the axis {axis_name!r} "
+            f"has {workers}. Make it for as many."
+        )
+
+
+def receive(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
+    """What arrives of the tree of another, in float32 for 16-bit trees."""
+    send: Callable = partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
+    return widen(cross(tree, send))
+
+
+def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
+    """A tree times this worker's weight out of those of all, [workers].
+
+    Without a weight it is zero, even of what is no number.
+    """
+    own = jnp.asarray(weights, jnp.result_type(float))[lax.axis_index(axis_name)]
+
+    def times(leaf: jax.Array) -> jax.Array:
+        return jnp.where(own == 0, 0, own.astype(leaf.dtype) * leaf)
+
+    return jax.tree.map(times, tree)
+
+
+def in_turn(rounds: int, mix: Callable[[int], Tree], step: jax.Array) -> Tree:
+    """What a round gives, the rounds being branches of a conditional on the step."""
+    if rounds == 1:
+        return mix(0)
+    return lax.switch(step % rounds, [partial(mix, now) for now in range(rounds)])
+
+
+def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
+    """The bits, and the entries, that the busiest worker sends in the busiest round."""
+    messages = max(
+        sum((worker, worker) not in exchange.pairs for exchange in one_round)
+        for worker in range(topology.workers)
+        for one_round in topology.exchanges
+    )
+
+    def bits(tree: Tree) -> int:
+        shapes = jax.eval_shape(partial(jax.tree.map, jnp.asarray), tree)
+        return messages * size_in_bits(shapes)
+
+    return bits, lambda tree: messages * entries_in(tree)

@@ -1,0 +1,75 @@
+"""Steps, a correction, and averages: exact diffusion, which is D2."""
+
+from typing import NamedTuple
+
+import optax
+
+from gmc_jax import checks
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.parameters import given
+from gmc_jax.transforms.sending import average_as
+from gmc_jax.trees import widen, zeros_to_accumulate
+
+
+class ExactDiffusionState(NamedTuple):
+    """The state of exact diffusion; float32 for 16-bit trees.
+
+    Attributes:
+      correction: c, the sum of all that neighbours have changed so far; differs between
+        workers, and is zero in the mean.
+      channel: the state of the channel.
+    """
+
+    correction: Tree
+    channel: Tree
+
+
+def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """Each worker steps, all average, and what that changed is given back ever after.
+
+        y_i = x_i + u_i + c_i
+        delta_i = sum over j of W_ij (y_j - y_i)
+        x_i <- y_i + delta_i;  c_i <- c_i + delta_i
+
+    The last in its chain; u are updates, signed as optax has them. It is D2 in units of
+    steps, x_{t+1} = W(2 x_t - x_{t-1} + u_t - u_{t-1}), right under every schedule: a
+    worker whose own steps do not vanish can still rest where the mean of all steps
+    does, since c takes them up.
+
+    c is summed from differences between workers, and not read off the parameters: these
+    round at every step, and their rounding would be taken for what neighbours changed
+    and be given back for ever.
+
+    Args:
+      channel: what compares with the neighbours: `disagreement(topology)`.
+
+    Returns:
+      A transformation in units of steps, with `ExactDiffusionState`. Parameters differ
+      between workers.
+
+    Raises:
+      TypeError: if `channel` is no channel.
+      ValueError: from the update if it is called without parameters.
+
+    Guarantees:
+      The mean over workers of c stays zero, and that of x moves by the mean of u.
+
+    References:
+      Tang, Lian, Yan, Zhang and Liu, "D2: Decentralized Training over Decentralized
+      Data", ICML 2018; Yuan, Ying, Zhao and Sayed, "Exact Diffusion", 2019.
+    """
+    checks.channel(channel=channel)
+
+    def init(params):
+        return ExactDiffusionState(zeros_to_accumulate(params), channel.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        params = given("exact_diffusion", params)
+        owed = optax.tree.add(widen(updates), state.correction)
+        ahead = optax.tree.add(widen(params), owed)
+        delta, _, inner = average_as(channel, ahead, state.channel, params)
+        correction = optax.tree.add(state.correction, delta)
+        return optax.tree.add(owed, delta), ExactDiffusionState(correction, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
