@@ -6,9 +6,12 @@ Adam too. It reads any text, `--text-file X.txt`.
 
 Command: python -m experiments run slowmo_text
 
-Time: not yet run
+Time: 43 minutes on 1 CPU core, shared with other work
 
-Expect: in the paper SlowMo is ahead of each of its bases.
+Expect: on a tenth of a million characters of Shakespeare, held out, 31.3 % without slow
+momentum, 32.9 % with 0.4, 32.6 % with 0.6 and 28.0 % with 0.8, give or take 0.5;
+training losses 2.351, 2.274, 2.288 and 2.466. SlowMo with 0.4 is ahead for each of
+three seeds; 0.8 is too much for 50 meetings.
 """
 
 import dataclasses
