@@ -20,7 +20,7 @@ from experiments.plot import tidy
 from gmc_jax import checks
 
 GOAL = 1e-8
-RATES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # The same grid for all.
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # The same grid for all.
 LABELS = {"svrg": "SVRG", "katyusha_xs": "Katyusha X^s", "katyusha_xw": "Katyusha X^w"}
 LOOKS = {"svrg": "#999999", "katyusha_xs": "#0072B2", "katyusha_xw": "#56B4E9"}
 
@@ -136,7 +136,10 @@ def main(config: PCA) -> None:
                 method=method,
                 rate=rate,
                 workers=workers,
-                gaps=walks[method, rate, workers],
+                gaps=[
+                    [float(f"{gap:.3g}") for gap in gaps]
+                    for gaps in walks[method, rate, workers]
+                ],
             )
 
         every = [
