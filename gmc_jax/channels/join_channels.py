@@ -38,7 +38,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       channels: one for each stretch, over the same axis.
       boundaries: the calls at which the next channel takes over, whole numbers of at
         least 1, ascending; one fewer than channels. Behind `accumulate` a call is a
-        step of the method, not of the loop.
+        step of the method, not of the loop. What `gossip` with a delay has under way at
+        a boundary does not arrive.
 
     Returns:
       A channel whose state is `JoinedState`. Its bits are those of the channel that

@@ -43,7 +43,8 @@ def slowmo(
       slow_momentum: beta, in [0, 1); the paper tunes it between 0.4 and 0.8.
       learning_rate: that of the base, where it is a schedule: u then adds up directions
         and not steps, so that it stays comparable as the rate falls. None, or a number,
-        for a constant rate, which cancels.
+        for a constant rate, which cancels. It is asked for the local step, counted in
+        calls: `accumulate` belongs around `slowmo`, not inside.
       buffers: what becomes of the base's buffers at a meeting: `maintain_buffers()`,
         the default (the paper for Adam, and the published codes), `reset_buffers()`
         (the paper for SGD), or `average_buffers(channel)`.
