@@ -6,9 +6,11 @@ does as well with it.
 
 Command: python -m experiments run slowmo_cifar10
 
-Time: 20 minutes on 1 CPU core
+Time: 22 minutes on 1 CPU core, shared with other work
 
-Expect: in the paper SlowMo is ahead of each of its bases.
+Expect: 41.2 % of test accuracy without slow momentum, 42.7 % with 0.4; training losses
+1.627 and 1.593; ahead for each of three seeds. At a rate of 0.05 it is the other way
+round, by half a point.
 """
 
 import dataclasses
