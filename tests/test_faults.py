@@ -28,13 +28,19 @@ CHANNELS = {
     "exact": exact(),
 }
 
-every_channel = pytest.mark.parametrize("channel", CHANNELS)
+every_channel = pytest.mark.parametrize(
+    "channel",
+    [
+        pytest.param(channel, marks=() if channel == "top_k" else pytest.mark.slow)
+        for channel in CHANNELS
+    ],
+)
 every_fault = pytest.mark.parametrize(
     ("channel", "fault"),
     [
         ("top_k", np.nan),
         ("top_k", np.inf),
-        ("random_block", np.nan),
+        pytest.param("random_block", np.nan, marks=pytest.mark.slow),
         ("exact", -np.inf),
     ],
 )

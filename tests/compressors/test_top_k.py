@@ -53,6 +53,7 @@ def test_it_selects_like_lax_top_k(size, dtype, specials, seed):
     assert_selects_like_lax(x.astype(jnp.dtype(dtype)), ratio)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", ["normal", "ties", "clustered", "sparse", "nan"])
 def test_it_selects_like_lax_top_k_in_large_vectors(kind, dtype):

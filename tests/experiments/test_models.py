@@ -63,7 +63,14 @@ def test_the_norms_of_resnet20_keep_a_mean_and_a_variance_a_channel():
     assert size(resnet20_bn(10), COLOUR, "batch_stats") == 2 * channels
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "characters"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("vit") else ())
+        for name in MODELS
+        if name != "characters"
+    ],
+)
 def test_judging_looks_at_one_image_at_a_time_and_changes_nothing(model):
     (network, variables), batch = started(model), images(3)
     kept = {name: variables[name] for name in variables if name != "params"}
