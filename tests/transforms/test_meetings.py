@@ -44,11 +44,12 @@ def walk(tx, pulls: int, rests: int) -> np.ndarray:
             params, inner = state
             grads = {"a": jnp.where(pulled, params["a"] - like, 0)}
             updates, inner = tx.update(grads, inner, params)
-            new = optax.apply_updates(params, updates)
+            new: Any = optax.apply_updates(params, updates)
             return (new, inner), new["a"]
 
         params = {"a": jnp.zeros(3)}
-        points = jax.lax.scan(on, (params, tx.init(params)), pulling)[1]
+        points: Any
+        _, points = jax.lax.scan(on, (params, tx.init(params)), pulling)
         return jnp.concatenate([jnp.zeros((1, 3)), points])
 
     workers = jax.vmap(worker, out_axes=1, axis_name="workers")

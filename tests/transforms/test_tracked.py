@@ -48,9 +48,12 @@ def test_rounding_on_the_way_is_not_lost():
 
     def follow(gradient):
         def on(state, _):
-            return tx.update(gradient, state, gradient)[::-1]
+            tracker, state = tx.update(gradient, state, gradient)
+            return state, tracker
 
-        return jax.lax.scan(on, tx.init(gradient), length=300)[1][-1]
+        trackers: Any
+        _, trackers = jax.lax.scan(on, tx.init(gradient), length=300)
+        return trackers[-1]
 
     trackers = jax.jit(jax.vmap(follow, axis_name="workers"))(gradients)
     mean = np.asarray(trackers).mean(axis=0)
