@@ -12,7 +12,6 @@ of workers is compared, it does, from an eighth of the rate of eight.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jax
 import optax
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -81,7 +80,7 @@ def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
     steps = round(config.gradients * max(1, config.workers / workers))
     total = steps * workers
     goal = problem(workers, steps, config.seed)
-    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(goal.params))
+    size = gmc_jax.message_bits(gmc_jax.exact(), goal.params) / 8
     link = timelines.Link(config.latency, config.bandwidth)
     pace = paces.random(workers, steps, config.spread, config.pace, config.seed)
     pace[0] *= slowdown

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import jax
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
@@ -17,8 +16,8 @@ from experiments.local_methods import SLOW_MOMENTA
 from experiments.methods import DETACHMENTS, METHODS
 from experiments.own_loops import OWN_LOOPS, Line
 from experiments.programs import worker_step
+from experiments.state_sizes import own_and_shared
 from experiments.tasks import Task
-from gmc_jax.core import Tree
 
 VARIANTS = tuple(f"_{value}" for value in (*DETACHMENTS, *SLOW_MOMENTA))
 EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
@@ -124,10 +123,4 @@ def state_of(method: str, config: Config, task: Task) -> tuple[float, float]:
     state = task.params, tx.init(task.params), task.stats
     batch = task.share, jax.tree.map(lambda leaf: leaf[0], task.draws(0, 1))
     plan = gmc_jax.layout(worker_step(task, tx), state, batch, config.workers)
-
-    def size(tree: Tree) -> int:
-        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
-
-    leaves = zip(jax.tree.leaves(state), jax.tree.leaves(plan.differs), strict=True)
-    own = sum(size(leaf) for leaf, differs in leaves if differs)
-    return own / size(task.params), (size(state) - own) / size(task.params)
+    return own_and_shared(state, plan, task.params)

@@ -14,9 +14,11 @@ import optax
 
 import gmc_jax
 from experiments.config import Config
+from experiments.state_sizes import own_and_shared
 from experiments.tasks import Batch, Task
 from gmc_jax import paces, timelines, topologies
 from gmc_jax.core import Tree
+from gmc_jax.trees import entries_in
 
 
 class Line(NamedTuple):
@@ -68,9 +70,9 @@ def ad_psgd(task: Task, config: Config) -> Line:
         timelines.Link(),
         topologies.ring(config.workers),
     )
-    # Its x, momentum, and what it last read of x; half of all gradients go with an
-    # exchange, in which two send.
-    return _apart(method, events, task, config, own=3, shared=0, at="x it last read")
+    # In an exchange two send.
+    messages = 2 * float(np.mean(events.partner != events.worker))
+    return _apart(method, events, task, messages, lambda state: state, "x it last read")
 
 
 def a_psgd(task: Task, config: Config) -> Line:
@@ -87,7 +89,7 @@ def a_psgd(task: Task, config: Config) -> Line:
         0,
         timelines.Link(),
     )
-    return _apart(method, events, task, config, own=1, shared=1, at="w it last read")
+    return _apart(method, events, task, 1, lambda state: state.known, "w it last read")
 
 
 OWN_LOOPS: dict[str, tuple[str, Callable[[Task, Config], Line]]] = {
@@ -113,13 +115,12 @@ def _batches(task: Task) -> Batch:
     return Batch(images, labels, jax.random.split(jax.random.key(0), chosen.shape[:2]))
 
 
-def _size(tree: Tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _line(task: Task, params: Tree, messages: float, **more) -> Line:
+def _line(
+    task: Task, params: Tree, messages: float, own: float, shared: float, at: str
+) -> Line:
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8
-    return Line(task.judge(params, task.stats)["accuracy"], messages * dense, **more)
+    accuracy = task.judge(params, task.stats)["accuracy"]
+    return Line(accuracy, messages * dense, own, shared, at)
 
 
 def _with_snapshots(
@@ -154,22 +155,20 @@ def _with_snapshots(
         part = jax.tree.map(lambda x, i=start: x[i : i + length], batches)
         state = epoch(state, part)
     params = gmc_jax.evaluate(state[1], state[0], plan)
-    whole = _size(begin) / _size(task.params)
-    return _line(
-        task, params, 1 + 1 / length, own=0, shared=whole, gradient_at="w, snapshot"
-    )
+    own, shared = own_and_shared(begin, plan, task.params)
+    # A mean at each step, and a full gradient an epoch.
+    return _line(task, params, 1 + 1 / length, own, shared, "w, snapshot")
 
 
 def _apart(
     method: gmc_jax.Asynchronous,
     events: timelines.Events,
     task: Task,
-    config: Config,
-    *,
-    own: float,
-    shared: float,
+    messages: float,
+    own: Callable[[Tree], Tree],
     at: str,
 ) -> Line:
+    """`own` picks of the state what has a leading axis of workers."""
     batches = _batches(task)
     rows = gmc_jax.Event(events.worker, events.partner, events.reads)
 
@@ -185,6 +184,7 @@ def _apart(
         return jax.lax.scan(one, state, (rows, counts))[0]
 
     state = walk(method.init(task.params), rows, jnp.asarray(events.counts))
-    return _line(
-        task, method.evaluate(state), 1, own=own, shared=shared, gradient_at=at
-    )
+    everyones, size = entries_in(own(state)), entries_in(task.params)
+    each = everyones / events.reads.shape[1] / size
+    shared = (entries_in(state) - everyones) / size
+    return _line(task, method.evaluate(state), messages, each, shared, at)

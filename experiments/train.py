@@ -51,9 +51,10 @@ def train(
         most = None if done == task.steps else config.judge_on
         states = program.of_each_seed()
         for seed, model, state in zip(seeds, models, states, strict=True):
-            counted = METHODS[method].counted
-            cost = gmc_jax.relative_cost(state[1]) if done and counted else np.nan
-            cost = cost if done else 0.0
+            cost = 0.0
+            if done:
+                counted = METHODS[method].counted
+                cost = gmc_jax.relative_cost(state[1]) if counted else np.nan
             record.append(
                 kind="evaluation",
                 method=method,

@@ -74,10 +74,10 @@ from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.svrg import svrg as svrg
+from gmc_jax.mixing import Topology as Topology
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
 from gmc_jax.timelines import Event as Event
-from gmc_jax.topologies import Topology as Topology
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
 from gmc_jax.transforms.average_residuals import (

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmc_jax import checks
+from gmc_jax.mixing import Topology, check_topology
 from gmc_jax.paces import Pace, given
-from gmc_jax.topologies import Topology, check_topology
 
 
 @dataclass(frozen=True)

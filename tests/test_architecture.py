@@ -28,6 +28,7 @@ FLOORS = {
     "exchanges": 0,
     "trees": 0,
     "layouts": 1,
+    "mixing": 1,
     "paces": 1,
     "timelines": 1,
     "topologies": 1,

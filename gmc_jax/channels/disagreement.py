@@ -7,7 +7,7 @@ from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
 from gmc_jax.core import Channel
-from gmc_jax.topologies import Topology, check_doubly_stochastic
+from gmc_jax.mixing import Topology, check_doubly_stochastic
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 

@@ -12,7 +12,7 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.wire import cross
 from gmc_jax.core import Tree
 from gmc_jax.exchanges import Exchange
-from gmc_jax.topologies import Topology
+from gmc_jax.mixing import Topology
 from gmc_jax.trees import entries_in, size_in_bits, widen
 
 

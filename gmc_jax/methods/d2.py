@@ -3,7 +3,8 @@
 import optax
 
 from gmc_jax.channels.disagreement import disagreement
-from gmc_jax.topologies import Topology, check_doubly_stochastic, check_mixing, lazy
+from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
+from gmc_jax.topologies import lazy
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
 from gmc_jax.transforms.local_steps import local_steps
 

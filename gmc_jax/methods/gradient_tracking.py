@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology, check_doubly_stochastic, check_mixing
+from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
 from gmc_jax.transforms.consensus import combine_then_adapt
 from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.tracked import tracked

@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.topologies import Topology, check_mixing
+from gmc_jax.mixing import Topology, check_mixing
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.push_sum import push_sum

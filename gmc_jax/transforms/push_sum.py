@@ -35,12 +35,11 @@ class PushSumState(NamedTuple):
         """
         if self._waits:
             return way
-        weights = jax.tree.map(
-            lambda leaf, w: 1 if isinstance(w, optax.MaskedNode) else w,
-            way,
-            self.weight,
-        )
-        return jax.tree.map(jnp.multiply, weights, way)
+
+        def weigh(leaf: jax.Array, w: Tree) -> jax.Array:
+            return leaf if isinstance(w, optax.MaskedNode) else w * leaf
+
+        return jax.tree.map(weigh, way, self.weight)
 
     def moved(self, start: Tree, end: Tree) -> "PushSumState":
         """Who meets in one point has as much of it as others; messages come along."""

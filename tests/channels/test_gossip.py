@@ -7,7 +7,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import averaged, counted, gossip, message_bits, topologies, wire_bytes
-from gmc_jax.topologies import Topology
+from gmc_jax.mixing import Topology
 from tests import problems, runners
 
 TOPOLOGIES = {

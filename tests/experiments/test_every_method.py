@@ -35,7 +35,7 @@ def test_methods_with_loops_of_their_own_learn(name, messages, own, shared):
     line = OWN_LOOPS[name][1](task, CONFIG)
     assert line.accuracy > 0.5
     size = sum(leaf.size for leaf in jax.tree.leaves(task.params))
-    assert line.bytes_per_step == pytest.approx(4 * messages * size)
+    assert line.bytes_per_step == pytest.approx(4 * messages * size, rel=0.01)
     assert (line.own, line.shared) == pytest.approx((own, shared), abs=0.01)
 
 

@@ -172,3 +172,18 @@ def test_rounding_does_not_lead_it_astray(dtype):
     ends = jax.jit(jax.vmap(worker, axis_name="workers"))(targets.astype(dtype))
     off = np.abs(np.asarray(ends, np.float32).mean(axis=0) - targets.mean(axis=0))
     assert off.max() < (1e-3 if dtype == "float32" else 0.1)
+
+
+def test_as_printed_rounding_leads_it_astray():
+    """W (2 x - x_prev + u - u_prev): each rounding of x is a velocity for ever."""
+    targets = np.random.default_rng(0).normal(5, 2, size=(8, 3)).astype(np.float32)
+    mixing = LAZY.rounds[0].astype(np.float32)
+    rate = np.float32(1e-3)
+    x = np.full((8, 3), 4.0, np.float32)
+    u = -rate * (x - targets)
+    x, x_prev, u_prev = mixing @ (x + u), x, u
+    for _ in range(20_000):
+        u = -rate * (x - targets)
+        x, x_prev, u_prev = mixing @ (2 * x - x_prev + u - u_prev), x, u
+    off = np.abs(x.mean(axis=0, dtype=np.float64) - targets.mean(axis=0))
+    assert off.max() > 0.1

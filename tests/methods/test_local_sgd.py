@@ -24,12 +24,18 @@ from tests.identities import RATE, SCHEDULE, problem, rate_at
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_of_single_steps_it_is_momentum_sgd_on_the_mean_gradient(momentum):
-    ours, _ = problems.run(
-        local_sgd(SCHEDULE, exact(), period=1, momentum=momentum), problem()
-    )
-    sgd, _ = problems.run(dmsgd(SCHEDULE, exact(), momentum=momentum), problem())
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "on_the_mean"),
+    [
+        (0.0, False, dmsgd(SCHEDULE, exact(), momentum=0.0)),
+        (0.9, False, dmsgd(SCHEDULE, exact())),
+        (0.9, True, optax.chain(averaged(exact()), optax.sgd(SCHEDULE, 0.9, True))),
+    ],
+)
+def test_of_single_steps_it_is_momentum_sgd(momentum, nesterov, on_the_mean):
+    tx = local_sgd(SCHEDULE, exact(), period=1, momentum=momentum, nesterov=nesterov)
+    ours, _ = problems.run(tx, problem())
+    sgd, _ = problems.run(on_the_mean, problem())
     same(ours, sgd[:, None].repeat(4, axis=1))
 
 
@@ -74,19 +80,6 @@ def test_errors_name_what_is_wrong():
     tx = local_sgd(0.1, exact(), period=2)
     with pytest.raises(ValueError, match="must be given them"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_of_single_steps_it_is_momentum_sgd_on_the_mean(nesterov):
-    ours, _ = problems.run(
-        local_sgd(SCHEDULE, exact(), period=1, momentum=0.9, nesterov=nesterov),
-        problem(),
-    )
-    mean, _ = problems.run(
-        optax.chain(averaged(exact()), optax.sgd(SCHEDULE, 0.9, nesterov=nesterov)),
-        problem(),
-    )
-    np.testing.assert_allclose(ours, mean[:, None] + 0 * ours, rtol=0, atol=1e-12)
 
 
 def test_meetings_send_in_the_dtypes_of_the_parameters():

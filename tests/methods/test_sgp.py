@@ -10,7 +10,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import gossip, message_bits, push_sum, sgp, topologies, wire_bytes
-from gmc_jax.topologies import Topology
+from gmc_jax.mixing import Topology
 from tests import problems, references_gossip, runners
 from tests.identities import RATE, SCHEDULE, problem, rate_at
 
