@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(options: Sequence[str]) -> None:
     """Train and compare methods: `run NAME`, with options to change what NAME says."""
+    import jax
+
     from experiments import list as runs
     from experiments import run
     from experiments.config import Config
@@ -48,6 +50,11 @@ def run(options: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         name, options = "digits", [name]
     named = runs.find(name)
+    config = named.config
+    if jax.process_count() > 1:
+        config = dataclasses.replace(
+            config, backend="distribute", workers=jax.device_count()
+        )
 
     @dataclasses.dataclass(frozen=True)
     class Run:
@@ -59,7 +66,7 @@ def run(options: Sequence[str]) -> None:
         Run,
         prog=f"{PROGRAM} run {name}",
         description=named.__doc__,
-        default=Run(named.config),
+        default=Run(config),
         args=options,
     )
     run.main(name, asked.config, asked.results)
@@ -142,6 +149,22 @@ def bench(options: Sequence[str]) -> None:
         bench.main_simulate(config)
 
 
+def launch(options: Sequence[str]) -> None:
+    """Start several processes here that run a command together: `launch run NAME`."""
+    from experiments.hosts import launch
+
+    own, command = _split(options)
+    launch.main(_call(launch.Launch, "launch", own), command)
+
+
+def join(options: Sequence[str]) -> None:
+    """Run a command as one process of several, each on a host: `join run NAME`."""
+    from experiments.hosts import join
+
+    own, command = _split(options)
+    join.main(_call(join.Join, "join", own), command, main)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "run": run,
     "list": list_runs,
@@ -154,7 +177,16 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "votes": votes,
     "pca": pca,
     "bench": bench,
+    "launch": launch,
+    "join": join,
 }
+
+
+def _split(options: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The options of a command that runs another one, and that one with its own."""
+    other = [place for place, word in enumerate(options) if word in COMMANDS]
+    place = other[0] if other else len(options)
+    return options[:place], options[place:]
 
 
 def _call(

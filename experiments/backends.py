@@ -18,7 +18,8 @@ class Running(NamedTuple):
     Attributes:
       train: `(state, batch) -> (state, metrics)` of all workers.
       state: as it is kept.
-      place: puts what all batches have in common where the workers are.
+      place: puts what all batches have in common where the workers are; each process
+        gives what is its own workers'.
       nests: whether `train` can be part of a larger compiled program.
     """
 
@@ -44,9 +45,13 @@ def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
     sharding = jax.sharding.NamedSharding(
         devices, jax.sharding.PartitionSpec(*devices.axis_names)
     )
-    return Running(
-        train, state, lambda tree: jax.device_put(tree, sharding), nests=True
-    )
+
+    def place(tree: Tree) -> Tree:
+        return jax.tree.map(
+            lambda own: jax.make_array_from_process_local_data(sharding, own), tree
+        )
+
+    return Running(train, state, place, nests=True)
 
 
 def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
@@ -78,6 +83,12 @@ def mesh(workers: int) -> jax.sharding.Mesh:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", workers)
     present = jax.devices()
+    if jax.process_count() > 1 and len(present) != workers:
+        raise ValueError(
+            f"`workers` is {workers}, but {jax.process_count()} processes hold "
+            f"{len(present)} devices, each of which is a worker. Use `--workers "
+            f"{len(present)}`."
+        )
     if len(present) < workers:
         raise ValueError(
             f"`workers` is {workers}, one a device, but there are {len(present)} "
@@ -85,3 +96,15 @@ def mesh(workers: int) -> jax.sharding.Mesh:
             "`--backend simulate`, which holds any number of workers on one device."
         )
     return jax.sharding.Mesh(present[:workers], ("workers",))
+
+
+def own_workers(workers: int) -> list[int]:
+    """Whose data this process holds: those of its devices, alone everybody's."""
+    if jax.process_count() == 1:
+        return list(range(workers))
+    devices = mesh(workers).devices
+    return [
+        worker
+        for worker, device in enumerate(devices)
+        if device.process_index == jax.process_index()
+    ]

@@ -20,6 +20,7 @@ def environment() -> dict[str, str | int | None]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "device": f"{device.platform}: {device.device_kind}",
+        "processes": jax.process_count(),
     }
 
 

@@ -50,13 +50,17 @@ class Program:
         )
         step = worker_step(task, tx, unroll)
         starts = [(task.params, tx.init(task.params), task.stats) for task in tasks]
-        batches = [(task.share, _at(task.draws(0, 1), 0)) for task in tasks]
-        self._plan = gmc_jax.layout(step, starts[0], batches[0], config.workers)
-        running = BACKENDS[config.backend](step, starts[0], batches[0], config.workers)
+        draws = [_at(task.draws(0, 1), 0) for task in tasks]
+        example = _of_all_workers(task.share, config.workers), draws[0]
+        self._plan = gmc_jax.layout(step, starts[0], example, config.workers)
+        running = BACKENDS[config.backend](step, starts[0], example, config.workers)
         self.state, self._train = running.state, running.train
         share = task.share
         if len(tasks) > 1:
-            share, _ = batch = jax.tree.map(lambda *x: np.stack(x), *batches)
+            shares = [task.share for task in tasks]
+            share, _ = batch = jax.tree.map(
+                lambda *x: np.stack(x), *zip(shares, draws, strict=True)
+            )
             several = gmc_jax.layout(
                 running.train, self.state, batch, len(tasks), axis_name="seeds"
             )
@@ -174,3 +178,10 @@ def worker_step(
 
 def _at(draws: Draw, step: int) -> Draw:
     return Draw(*(leaf[step] for leaf in draws))
+
+
+def _of_all_workers(share: Tree, workers: int) -> Tree:
+    """The shapes of everybody's samples, of which this process may hold some."""
+    return jax.tree.map(
+        lambda own: jax.ShapeDtypeStruct((workers, *own.shape[1:]), own.dtype), share
+    )

@@ -41,7 +41,7 @@ class Record:
             self._file.close()
             raise
         self.rows = read(path)
-        self._ends = _ends(path)
+        self._ends = ends(path)
         if os.path.getsize(path / LOG) > self._length:
             self._file.truncate(self._length)
 
@@ -208,7 +208,7 @@ def _finite(row: Row) -> Row:
     }
 
 
-def _ends(path: Path) -> list[int]:
+def ends(path: Path) -> list[int]:
     """Where each line of a log ends, in bytes."""
     lines = (path / LOG).read_bytes().splitlines(keepends=True)
     whole = (len(line) for line in lines if line.endswith(b"\n"))

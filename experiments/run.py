@@ -19,6 +19,7 @@ from rich.progress import (
 
 from experiments import backends, plot, record, table, tasks
 from experiments.config import Config
+from experiments.hosts import records
 from experiments.methods import METHODS
 from experiments.train import train
 
@@ -58,7 +59,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
         TimeRemainingColumn(),
     )
     with (
-        record.begin(results, name, dataclasses.asdict(config), **facts) as log,
+        records.begin(results, name, dataclasses.asdict(config), **facts) as log,
         Progress(*columns, console=console) as progress,
     ):
         for group in (seeds[i : i + at_once] for i in range(0, len(seeds), at_once)):
@@ -76,6 +77,8 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
                     advance(task.steps)
                 else:
                     train(method, trained, group, config, log, advance)
+    if jax.process_index():
+        return log.path
     shutil.rmtree(log.path / "checkpoints", ignore_errors=True)
     console.print(table.comparison(log.rows))
     plot.draw(log.rows).savefig(log.path / "figure.png")

@@ -12,6 +12,7 @@ import optax
 from numpy.typing import NDArray
 
 import gmc_jax
+from experiments.backends import own_workers
 from experiments.batches import Draw, draws, steps_per_epoch
 from experiments.config import Config
 from experiments.data import DATA
@@ -43,7 +44,7 @@ class Task(NamedTuple):
     Attributes:
       params: the network's parameters at the start.
       stats: its batch statistics; an empty dict where it keeps none.
-      share: the samples of every worker, with leading axes [workers, size].
+      share: the samples of every worker of this process, [its workers, size, ...].
       draws: maps a first and a last step to what decides the batches between them.
       take: one worker's batch, from its share and its draw at one step.
       loss: maps params, stats and a batch to the mean loss and new stats.
@@ -73,6 +74,7 @@ def build(config: Config, seed: int) -> Task:
         data.train.labels, config.workers, config.alpha, seed
     )
     size = shares.shape[1]
+    own = shares[own_workers(config.workers)]
     per_epoch = steps_per_epoch(size, config.batch_size)
     model = MODELS[config.model](data.classes)
     image = jnp.asarray(data.prepare(jnp.asarray(data.train.images[:1])))
@@ -118,7 +120,7 @@ def build(config: Config, seed: int) -> Task:
     return Task(
         params=params,
         stats=variables,
-        share=Split(data.train.images[shares], data.train.labels[shares]),
+        share=Split(data.train.images[own], data.train.labels[own]),
         draws=functools.partial(draws, config.workers, size, config.batch_size, seed),
         take=take,
         loss=loss,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -96,7 +97,9 @@ def train(
         if row["kind"] == "evaluation"
         and (row["method"], row["step"]) == (method, task.steps)
     }
-    for seed in seeds:
+    models = program.judged() if models is None else models
+    for seed, model in zip(seeds, models, strict=True):
+        _keep(model, record.path / "models" / f"{method}-{seed}.npz")
         if (method, seed) in record.trained:
             continue
         row = ended[seed]
@@ -113,7 +116,22 @@ def train(
             relative_cost=row["relative_cost"],
             seconds=seconds / len(seeds),
         )
-    return program.judged() if models is None else models
+    return models
+
+
+def _keep(model: Tree, path: Path) -> None:
+    """Writes parameters and batch statistics under their names in the model."""
+    if jax.process_index():
+        return
+    path.parent.mkdir(exist_ok=True)
+    named = {
+        jax.tree_util.keystr(place, simple=True, separator="/"): leaf
+        for place, leaf in jax.tree_util.tree_leaves_with_path(model)
+    }
+    half = path.with_suffix(".part")
+    with half.open("wb") as file:
+        np.savez(file, **named)
+    half.replace(path)
 
 
 def _save(checkpoints, step, state, seconds):

@@ -1,0 +1,93 @@
+"""The command `launch`: starts the processes of several hosts on this machine."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.hosts.join import PARENT
+from experiments.hosts.processes import Command, ProcessFailed, python, started
+from gmc_jax import checks
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Start several processes here that run a command together, for development.
+
+    `launch --hosts 4 --devices-per-host 2 run NAME ...`. Each is what `join` starts on
+    a host of its own.
+    """
+
+    hosts: int = 2
+    """How many processes."""
+    devices_per_host: int = 1
+    """How many workers each of them holds: CPU devices, or as many of the
+    accelerators."""
+    heartbeat: int = 20
+    """Seconds of silence after which a process counts as dead."""
+
+    def __post_init__(self):
+        """Refuses numbers that make no group."""
+        checks.count(
+            hosts=self.hosts,
+            devices_per_host=self.devices_per_host,
+            heartbeat=self.heartbeat,
+        )
+
+
+def main(config: Launch, command: Sequence[str]) -> None:
+    """Runs a command in all processes; shows what process 0 says.
+
+    Raises:
+      SystemExit: if one fails, with its words; the others are stopped.
+    """
+    exit_on_termination()
+    coordinator = f"localhost:{free_port()}"
+    commands = [
+        Command(
+            join(
+                command,
+                coordinator=coordinator,
+                hosts=config.hosts,
+                host=host,
+                devices_per_host=config.devices_per_host,
+                heartbeat=config.heartbeat,
+            ),
+            environment(host, config.devices_per_host),
+        )
+        for host in range(config.hosts)
+    ]
+    try:
+        with started(commands) as group:
+            group.wait()
+    except ProcessFailed as error:
+        raise SystemExit(str(error)) from None
+
+
+def join(command: Sequence[str], **options: str | int) -> list[str]:
+    """The arguments of a process that joins the others to run a command."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return python("-m", "experiments", "join", *flags, *command)
+
+
+def environment(host: int, devices: int) -> dict[str, str]:
+    """Of a process that ends with this one and has its own part of accelerators."""
+    places = range(host * devices, (host + 1) * devices)
+    return {
+        PARENT: str(os.getpid()),
+        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, places)),
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def exit_on_termination() -> None:
+    """Makes SIGTERM clean up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
