@@ -51,7 +51,7 @@ def run(options: Sequence[str]) -> None:
         name, options = "digits", [name]
     named = runs.find(name)
     config = named.config
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():
         config = dataclasses.replace(
             config, backend="distribute", workers=jax.device_count()
         )
@@ -165,6 +165,13 @@ def join(options: Sequence[str]) -> None:
     join.main(_call(join.Join, "join", own), command, main)
 
 
+def network(options: Sequence[str]) -> None:
+    """Train on links of given rates, and count bytes and seconds on them."""
+    from experiments.network import laboratory
+
+    laboratory.main(_call(laboratory.Network, "network", options))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "run": run,
     "list": list_runs,
@@ -179,6 +186,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "bench": bench,
     "launch": launch,
     "join": join,
+    "network": network,
 }
 
 

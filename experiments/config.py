@@ -31,7 +31,8 @@ class Config:
     fraction: float = 1.0
     """The share of the training images that is used, drawn at random."""
     model: str = "mlp"
-    """The network: mlp, resnet20_bn, resnet20_gn, vit, vit_small or characters."""
+    """The network: mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small or
+    characters."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",

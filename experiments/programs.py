@@ -30,6 +30,8 @@ class Program:
 
     Attributes:
       state: of the training, as it is kept: `(params, opt_state, stats)`.
+      metrics: of the last step, or of each step of the last stretch where that is one
+        compiled scan; with an axis of workers.
     """
 
     def __init__(self, method: str, tasks: Sequence[Task], config: Config):
@@ -74,6 +76,7 @@ class Program:
                 *map(self._plan.lay_out, starts),
             )
         self._share = running.place(share)
+        self.metrics: Tree = {}
         self._scans = running.nests and not on_cpu
         self._compiled: dict[int, Callable[..., tuple[Tree, Tree]]] = {}
 
@@ -105,16 +108,21 @@ class Program:
         draws = self._draws(first, last)
         if self._scans:
             run = self._compiled[last - first]
-            self.state, metrics = run(self.state, (self._share, draws))
-            jax.block_until_ready(metrics)
+            self.state, self.metrics = run(self.state, (self._share, draws))
+            jax.block_until_ready(self.metrics)
             advance(last)
             return
         for index in range(last - first):
             batch = self._share, _at(draws, index)
-            self.state, metrics = self._compiled[1](self.state, batch)
+            self.state, self.metrics = self._compiled[1](self.state, batch)
             # Steps that queue up starve XLA's collectives between CPU devices.
-            jax.block_until_ready(metrics)
+            jax.block_until_ready(self.metrics)
             advance(first + index + 1)
+
+    @property
+    def text(self) -> str:
+        """Of the compiled program that runs a single step, or the latest stretch."""
+        return list(self._compiled.values())[-1].as_text() or ""
 
     def of_each_seed(self) -> list[Tree]:
         """The state of each seed alone, as it is kept for all workers."""

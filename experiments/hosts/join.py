@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import traceback
@@ -41,7 +42,7 @@ class Join:
 
     def __post_init__(self):
         """Refuses numbers that make no group, and half an address."""
-        checks.count(
+        checks.positive(
             devices_per_host=self.devices_per_host,
             heartbeat=self.heartbeat,
             patience=self.patience,
@@ -58,7 +59,7 @@ class Join:
                 "or none of them where a cluster's scheduler tells."
             )
         if self.hosts is not None and self.host is not None:
-            checks.count(hosts=self.hosts)
+            checks.positive(hosts=self.hosts)
             if not 0 <= self.host < self.hosts:
                 raise ValueError(
                     f"`host` must be one of 0 to {self.hosts - 1}, since there are "
@@ -115,10 +116,8 @@ def _fail(words: str) -> None:
 
 
 def _words(error: BaseException) -> str:
-    lost = ("closed by peer", "reset by peer", "heartbeat", "Broken pipe")
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(
-        sign in str(error) for sign in lost
-    ):
+    lost = r"Gloo \w+ failed|heartbeat|coordination service"
+    if re.search(lost, str(error)):
         return (
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
             "one, which must have failed or been killed: its own output says why. Of a "

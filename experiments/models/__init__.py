@@ -7,6 +7,7 @@ must know. The latter draws from the random stream "dropout".
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 
@@ -17,6 +18,8 @@ from experiments.models.vit import vit, vit_small
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "mlp": Perceptron,
+    "mlp_1m": partial(Perceptron, width=963),
+    "mlp_10m": partial(Perceptron, width=3_124),
     "resnet20_bn": resnet20_bn,
     "resnet20_gn": resnet20_gn,
     "vit": vit,

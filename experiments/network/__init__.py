@@ -1,0 +1,1 @@
+"""A laboratory: hosts on one machine, joined by links of any rate."""

@@ -1,0 +1,150 @@
+"""Starts the hosts of the laboratory, on links of one rate after another."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from experiments.hosts import launch
+from experiments.hosts.processes import Command, ProcessFailed, python, started
+from experiments.network import namespaces, rows
+from experiments.network.contenders import CONTENDERS, OURS
+from experiments.network.counters import LOOPBACK
+from experiments.record import Row
+from experiments.units import bytes_per_second
+
+_PORT = 4711  # Of the coordinator; the namespace is its own.
+
+
+def conduct(config: Any, console: Console) -> list[Row]:
+    """Measures at every rate, on hosts of our own where this machine allows them.
+
+    Args:
+      config: of the laboratory, a `Network`.
+      console: where it says what it does.
+
+    Returns:
+      A row for each rate and method.
+    """
+    seen = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            hosts = stack.enter_context(namespaces.hosts(config.hosts))
+        except OSError as reason:
+            console.print(
+                f"The links are not shaped: {reason}. Everything goes over the "
+                "loopback, and an equal part of its bytes is counted for each host."
+            )
+            hosts = None
+            config = dataclasses.replace(config, rates=(LOOPBACK,), interface=LOOPBACK)
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        progress = stack.enter_context(Progress(*columns, console=console))
+        for rate in config.rates:
+            if hosts:
+                hosts.shape(bytes_per_second(rate))
+            for methods in _turns(config.methods, console):
+                bar = progress.add_task(f"{rate}: {', '.join(methods)}", total=1)
+                asked = dataclasses.replace(
+                    config,
+                    rates=(rate,),
+                    methods=methods,
+                    report=folder / f"{rate}-{methods[0]}.json",
+                )
+                seen += _run(asked, hosts)
+                progress.update(bar, completed=1)
+    return seen
+
+
+def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]]:
+    """Ours train in the same processes one after another, each of PyTorch's apart."""
+    ours = tuple(name for name in methods if name in OURS)
+    if ours:
+        yield ours
+    others = [name for name in methods if name not in OURS]
+    if others and not importlib.util.find_spec("torch"):
+        console.print(
+            f"Left out, since PyTorch is missing: {', '.join(others)}. Install it with "
+            '`pip install -e ".[bench]"`.'
+        )
+        return
+    for name in others:
+        yield (name,)
+
+
+def _run(config: Any, hosts: namespaces.Hosts | None) -> list[Row]:
+    """What process 0 reports of methods that train in the same processes."""
+    coordinator = f"localhost:{launch.free_port()}"
+    if hosts:
+        coordinator = f"{hosts.address(0)}:{_PORT}"
+    program = _ours if config.methods[0] in OURS else _of_pytorch
+    commands = []
+    for host in range(config.hosts):
+        arguments, environment = program(config, coordinator, host)
+        inside = hosts.inside(host) if hosts else []
+        commands.append(Command([*inside, *arguments], environment))
+    try:
+        with started(commands) as group:
+            group.wait()
+    except ProcessFailed as error:
+        raise SystemExit(str(error)) from None
+    reported = json.loads(config.report.read_text())
+    if program is _ours:
+        return reported
+    together = rows.of_all(reported, config.interface == LOOPBACK)
+    return [{"method": config.methods[0], "rate": config.rates[0], **together}]
+
+
+def _ours(config: Any, coordinator: str, host: int) -> tuple[list[str], dict[str, str]]:
+    """The same command on one host."""
+    fields = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
+    arguments = launch.join(
+        ["network", *_flags(fields)],
+        coordinator=coordinator,
+        hosts=config.hosts,
+        host=host,
+    )
+    return arguments, launch.environment(host, devices=1)
+
+
+def _of_pytorch(
+    config: Any, coordinator: str, host: int
+) -> tuple[list[str], dict[str, str]]:
+    """The one method that is left, in PyTorch."""
+    (method,) = config.methods
+    fields = {
+        "coordinator": coordinator,
+        "hosts": config.hosts,
+        "host": host,
+        "method": method,
+        "model": config.model,
+        "batch_size": config.batch_size,
+        "learning_rate": CONTENDERS[method].learning_rate,
+        "seconds": config.seconds,
+        "report": config.report,
+        "interface": config.interface,
+    }
+    interface = config.interface or namespaces.INTERFACE
+    return (
+        python("-m", "experiments.network.ddp", *_flags(fields)),
+        launch.environment(host, devices=1) | {"GLOO_SOCKET_IFNAME": interface},
+    )
+
+
+def _flags(fields: dict[str, Any]) -> list[str]:
+    """The command line that means these values."""
+    words = []
+    for name, value in fields.items():
+        if value is not None:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, several)]
+    return words

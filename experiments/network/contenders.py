@@ -1,0 +1,37 @@
+"""What trains in the laboratory: a method, and through what it sends."""
+
+from typing import NamedTuple
+
+from experiments.local_methods import PERIOD
+
+
+class Contender(NamedTuple):
+    """A method as the laboratory runs it.
+
+    Attributes:
+      label: in tables and figures.
+      method: a name in `METHODS`; None for one of PyTorch.
+      compressor: a name in `COMPRESSORS`, of the methods that have one.
+      learning_rate: at which this method learns the digits.
+      period: steps between two meetings.
+    """
+
+    label: str
+    method: str | None
+    compressor: str = "top_k"
+    learning_rate: float = 0.02
+    period: int = 1
+
+
+CONTENDERS = {
+    "dense": Contender("momentum SGD, dense", "dmsgd"),
+    "top_k": Contender("GMC, top_k", "gmc"),
+    "sampled_top_k": Contender("GMC, sampled_top_k", "gmc", "sampled_top_k"),
+    "random_block": Contender("GMC, random_block", "gmc", "random_block"),
+    "vote": Contender("signSGD, vote", "sign_sgd", learning_rate=1e-4),
+    "slowmo": Contender("SlowMo", "slowmo", period=PERIOD),
+    "ddp": Contender("PyTorch DDP, dense", None),
+    "ddp_fp16": Contender("PyTorch DDP, fp16", None),
+}
+
+OURS = tuple(name for name, contender in CONTENDERS.items() if contender.method)

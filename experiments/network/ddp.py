@@ -1,0 +1,138 @@
+"""PyTorch's DistributedDataParallel on the same links, model and batches.
+
+The laboratory runs it once a host: `python -m experiments.network.ddp OPTIONS`. It
+needs PyTorch: `pip install -e ".[bench]"`.
+"""
+
+import importlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments import tasks
+from experiments.config import Config
+from experiments.network import counters, rows
+
+torch: Any = importlib.import_module("torch")  # Types would need it to be installed.
+distributed: Any = importlib.import_module("torch.distributed")
+hooks: Any = importlib.import_module(
+    "torch.distributed.algorithms.ddp_comm_hooks.default_hooks"
+)
+parallel: Any = importlib.import_module("torch.nn.parallel")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the processes, each on a host."""
+
+    coordinator: str
+    """Address and port of process 0."""
+    hosts: int
+    """How many processes there are."""
+    host: int
+    """Which one this is."""
+    method: str
+    """ddp, or ddp_fp16."""
+    model: str
+    """mlp, mlp_1m or mlp_10m: the layers are those of the network of that name."""
+    batch_size: int
+    """Samples a worker and step."""
+    learning_rate: float
+    """Of momentum SGD."""
+    seconds: float
+    """How long the training takes, about."""
+    report: Path
+    """Where process 0 writes what all have seen."""
+    interface: str | None = None
+    """Whose bytes are counted."""
+
+
+def main(member: Member) -> None:
+    """Trains, counts, and lets process 0 report."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.hosts))
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"tcp://{member.coordinator}",
+        rank=member.host,
+        world_size=member.hosts,
+    )
+    row = train(member)
+    everyones = [None] * member.hosts
+    distributed.all_gather_object(everyones, row)
+    if member.host == 0:
+        member.report.write_text(json.dumps(everyones))
+    distributed.destroy_process_group()
+
+
+def train(member: Member) -> dict[str, Any]:
+    """What `experiments.network.measure.measure` does, in PyTorch."""
+    config = Config(
+        model=member.model,
+        workers=member.hosts,
+        partition="iid",
+        batch_size=member.batch_size,
+    )
+    task = tasks.build(config, config.seed)
+    images, labels = (torch.from_numpy(np.array(x[member.host])) for x in task.share)
+    images = images.reshape(len(images), -1).float() / images.max()
+    network = layers(task.params)
+    size = sum(weights.numel() for weights in network.parameters())
+    model = parallel.DistributedDataParallel(network)
+    sent = 4 * size
+    if member.method == "ddp_fp16":
+        model.register_comm_hook(None, hooks.fp16_compress_hook)
+        sent = 2 * size
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=member.learning_rate, momentum=0.9
+    )
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def step(number: int) -> float:
+        draw = task.draws(number, number + 1)
+        chosen = torch.from_numpy(draw.chosen[0, member.host].astype(np.int64))
+        optimizer.zero_grad()
+        loss = loss_of(model(images[chosen]), labels[chosen].long())
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    step(0)
+    began = time.perf_counter()
+    step(1)
+    agreed = torch.tensor([time.perf_counter() - began])
+    distributed.broadcast(agreed, 0)
+    steps = rows.steps_for(float(agreed), member.seconds)
+    distributed.barrier()
+    before = counters.read(member.interface)
+    began = time.perf_counter()
+    ends, losses = [], []
+    for number in range(2, 2 + steps):
+        losses.append(step(number))
+        ends.append(time.perf_counter() - began)
+    return rows.of_one(
+        counters.since(before, member.interface),
+        ends,
+        losses,
+        message_bytes=sent,
+        wire_bytes=sent,
+        dense_bytes=4 * size,
+    )
+
+
+def layers(params: dict[str, Any]) -> Any:
+    """A perceptron of the layers of the flax network with these parameters."""
+    made = []
+    for layer in params.values():
+        inputs, outputs = layer["kernel"].shape
+        made += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    return torch.nn.Sequential(*made[:-1])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Member))

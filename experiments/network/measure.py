@@ -1,0 +1,79 @@
+"""Trains with one method on the link of this host, and counts."""
+
+import time
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+import gmc_jax
+from experiments import tasks
+from experiments.config import Config
+from experiments.methods import METHODS
+from experiments.network import counters, rows
+from experiments.network.contenders import Contender
+from experiments.programs import Program
+from experiments.record import Row
+from gmc_jax.hlo import collectives
+
+Seconds: TypeAlias = float
+
+
+def measure(
+    contender: Contender, config: Config, budget: Seconds, interface: str | None
+) -> Row:
+    """Trains for about `budget` seconds, in step with the other processes.
+
+    Args:
+      contender: what to train with.
+      config: the task, on one worker for each process; the method's part is replaced.
+      budget: what the steps are to take; at least three are taken, or three periods.
+      interface: whose bytes are counted; see `counters.read`.
+
+    Returns:
+      What this process saw: a row, equal in the keys but for `out`, `into`, `losses`.
+    """
+    task = tasks.build(config, config.seed)
+    program = Program(contender.method, [task], config)
+    program.compile(1)
+    # The first steps connect the processes; the next ones tell how long they take.
+    program.run(0, contender.period)
+    began = time.perf_counter()
+    program.run(contender.period, done := 2 * contender.period)
+    agreed = np.float32(time.perf_counter() - began)
+    if jax.process_count() > 1:
+        agreed = multihost_utils.broadcast_one_to_all(agreed)
+    steps = rows.steps_for(float(agreed), budget, contender.period)
+    multihost_utils.sync_global_devices("measure")
+
+    before = counters.read(interface)
+    began = time.perf_counter()
+    ends, losses = [], []
+    for step in range(done, done + steps):
+        program.run(step, step + 1)
+        ends.append(time.perf_counter() - began)
+        losses.append(program.metrics["loss"])
+    traffic = counters.since(before, interface)
+
+    dense = gmc_jax.message_bits(gmc_jax.exact(), task.params)
+    sent = METHODS[contender.method].bits(config.messages(steps), task.params)
+    return rows.of_one(
+        traffic,
+        ends,
+        [_own(loss) for loss in losses],
+        message_bytes=sent / 8,
+        wire_bytes=_wire_bytes(program, contender.period),
+        dense_bytes=dense / 8,
+    )
+
+
+def _wire_bytes(program: Program, period: int) -> float:
+    """Of the compiled step: what it sends always, and at meetings, on average."""
+    cost = collectives(program.text)
+    return cost.always + (cost.most - cost.always) / period
+
+
+def _own(loss: jax.Array) -> float:
+    """The mean over the workers of this process."""
+    return float(np.mean([shard.data for shard in loss.addressable_shards]))

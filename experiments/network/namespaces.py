@@ -1,0 +1,139 @@
+"""Hosts of one's own: network namespaces of Linux on a bridge, with shaped links."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from gmc_jax import checks
+
+INTERFACE = "eth0"
+"""What a host's interface is called inside its namespace."""
+_NAMES = Path("/etc/netns")
+_SECONDS_TO_WAIT = 0.4  # In the queue of a link, before a packet is dropped.
+
+
+class Hosts:
+    """Namespaces with an address each, whose links have the same rate both ways."""
+
+    def __init__(self, count: int):
+        """Names them after this process; nothing is made yet."""
+        self.count = count
+        self._bridge = f"gmc{os.getpid()}"
+        self._names = [f"{self._bridge}h{host}" for host in range(count)]
+
+    def address(self, host: int) -> str:
+        """Its IPv4 address, which its host name stands for inside."""
+        return f"10.77.{(host + 1) // 256}.{(host + 1) % 256}"
+
+    def inside(self, host: int) -> list[str]:
+        """What to put in front of a command to run it on a host."""
+        return ["ip", "netns", "exec", self._names[host]]
+
+    def shape(self, bytes_per_second: float) -> None:
+        """Gives every link this rate in each direction; infinity leaves it alone."""
+        checks.magnitude(bytes_per_second=min(bytes_per_second, 1e300))
+        for host, name in enumerate(self._names):
+            for where, interface in ((self.inside(host), INTERFACE), ([], name)):
+                with contextlib.suppress(OSError):  # There may be none yet.
+                    _ip(*where, "tc", "qdisc", "del", "dev", interface, "root")
+                if bytes_per_second < float("inf"):
+                    # What may leave at once: a millisecond's worth, or two packets.
+                    burst = max(3_028, round(bytes_per_second / 1000))
+                    limit = burst + round(bytes_per_second * _SECONDS_TO_WAIT)
+                    _ip(
+                        *(*where, "tc", "qdisc", "add", "dev", interface, "root"),
+                        *("tbf", "rate", f"{round(8 * bytes_per_second)}bit"),
+                        *("burst", str(burst), "limit", str(limit)),
+                    )
+
+    def make(self) -> None:
+        """Makes the bridge and the hosts.
+
+        Raises:
+          OSError: if the kernel refuses, with its words.
+        """
+        _ip("ip", "link", "add", self._bridge, "type", "bridge")
+        _ip("ip", "link", "set", self._bridge, "up")
+        for host, name in enumerate(self._names):
+            folder = _NAMES / name
+            folder.mkdir(parents=True)
+            # Gloo listens where the name of the machine leads to.
+            folder.joinpath("hosts").write_text(
+                f"127.0.0.1 localhost\n{self.address(host)} {socket.gethostname()}\n"
+            )
+            _ip("ip", "netns", "add", name)
+            peer = ("peer", "name", INTERFACE, "netns", name)
+            _ip("ip", "link", "add", name, "type", "veth", *peer)
+            _ip("ip", "link", "set", name, "master", self._bridge, "up")
+            inside = self.inside(host)
+            address = f"{self.address(host)}/16"
+            _ip(*inside, "ip", "address", "add", address, "dev", INTERFACE)
+            _ip(*inside, "ip", "link", "set", INTERFACE, "up")
+            _ip(*inside, "ip", "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        """Takes away whatever there is of them."""
+        for name in self._names:
+            _forget(name)
+        with contextlib.suppress(OSError):
+            _ip("ip", "link", "delete", self._bridge)
+
+
+@contextlib.contextmanager
+def hosts(count: int) -> Iterator[Hosts]:
+    """Makes hosts for the length of a block, and takes them away however it ends.
+
+    What an earlier process left behind when it was killed is taken away as well.
+
+    Raises:
+      OSError: if this machine lets nobody make them, with the reason.
+    """
+    if not shutil.which("ip") or not shutil.which("tc"):
+        raise OSError("there are no `ip` and `tc` here (iproute2, on Linux)")
+    if os.geteuid():
+        raise OSError("only root can make network namespaces")
+    _remove_leftovers()
+    made = Hosts(count)
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
+def _remove_leftovers() -> None:
+    """Of laboratories whose process has gone."""
+    names = {*_words("ip", "netns", "list"), *_words("ip", "-brief", "link", "show")}
+    names |= {path.name for path in _NAMES.glob("gmc*")}
+    for name in sorted(names):
+        match = re.fullmatch(r"gmc(\d+)(h\d+)?", name)
+        if match and not Path("/proc", match[1]).exists():
+            if match[2]:
+                _forget(name)
+            else:
+                _ip("ip", "link", "delete", name)
+
+
+def _forget(name: str) -> None:
+    """Deletes a namespace; its end of the link, and so the other, goes with it."""
+    with contextlib.suppress(OSError):
+        _ip("ip", "netns", "delete", name)
+    shutil.rmtree(_NAMES / name, ignore_errors=True)
+
+
+def _words(*command: str) -> set[str]:
+    """The first word of each line, up to an `@`."""
+    lines = _ip(*command).splitlines()
+    return {line.split()[0].partition("@")[0] for line in lines if line}
+
+
+def _ip(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout

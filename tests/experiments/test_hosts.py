@@ -1,0 +1,207 @@
+"""Processes that run together: what they train, and how they end."""
+
+import contextlib
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from experiments.__main__ import main
+from experiments.hosts import launch
+from experiments.hosts.join import Join
+from experiments.hosts.processes import Command, ProcessFailed, python, started
+from experiments.record import read
+
+SIX = ("gmc", "gmc_plus", "cser", "slowmo", "signum", "sgp")
+"""GMC and GMC+, error reset, a slow momentum, majority vote, a push-sum."""
+
+
+def run(*lines: str) -> Command:
+    """A process that runs some Python."""
+    return Command(python("-c", "\n".join(("import os, sys, time", *lines))))
+
+
+def test_processes_that_end_well_say_nothing():
+    with started([run("pass"), run("print('x', file=sys.stderr)")]) as group:
+        group.wait()
+        assert group.output(1) == "x"
+
+
+def test_a_failing_process_ends_all_and_is_quoted_once():
+    began = time.monotonic()
+    with (
+        started([run("time.sleep(60)"), run("raise ValueError('too large')")]) as group,
+        pytest.raises(ProcessFailed, match=r"process 1 of 2 ended .* 1,") as caught,
+    ):
+        group.wait()
+    assert time.monotonic() - began < 30
+    assert str(caught.value).count("Traceback") == 1
+    assert str(caught.value).endswith("ValueError: too large")
+    assert [process.poll() for process in group.running] == [-signal.SIGKILL, 1]
+
+
+def test_the_first_to_fail_is_to_blame(tmp_path):
+    """Not who fails because it did, though its number be lower and both have ended."""
+    sign = str(tmp_path / "sign")
+    second = run(
+        f"while not os.path.exists({sign!r}): time.sleep(0.01)",
+        "time.sleep(0.2)",
+        "sys.exit('lost the other')",
+    )
+    first = run(
+        "print('my own fault', file=sys.stderr, flush=True)",
+        f"open({sign!r}, 'w')",
+        "sys.exit(3)",
+    )
+    with started([second, first]) as group:
+        for process in group.running:
+            process.wait()
+        with pytest.raises(ProcessFailed, match=r"process 1 .* 3, .*\nmy own"):
+            group.wait()
+
+
+def test_who_is_killed_is_to_blame():
+    complaint = run("print('lost', file=sys.stderr)", "sys.exit(1)")
+    with started([complaint, run("time.sleep(60)")]) as group:
+        os.kill(group.running[1].pid, signal.SIGKILL)
+        for process in group.running:
+            process.wait()
+        with pytest.raises(ProcessFailed, match="process 1 of 2 was killed by SIGKILL"):
+            group.wait()
+
+
+def test_the_end_of_the_block_ends_processes_and_what_they_started(tmp_path):
+    pids = tmp_path / "pids"
+    nested = run(
+        "import subprocess",
+        "child = subprocess.Popen(['sleep', '60'])",
+        f"open({str(pids)!r}, 'w').write(f'{{child.pid}} ')",
+        "time.sleep(60)",
+    )
+    with contextlib.suppress(KeyboardInterrupt), started([nested]) as group:
+        while not pids.exists() or not pids.read_text().endswith(" "):
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert group.running[0].poll() == -signal.SIGKILL
+    assert _ends(int(pids.read_text()))
+
+
+def test_waiting_has_an_end():
+    with (
+        started([run("time.sleep(60)")]) as group,
+        pytest.raises(TimeoutError, match=r"still ran after 0\.1 s"),
+    ):
+        group.wait(seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hosts": 2, "host": 0}, "`coordinator` is missing"),
+        ({"coordinator": "a:1", "hosts": 2, "host": 2}, "`host` must be one of 0 to 1"),
+        ({"heartbeat": 0}, "`heartbeat` .* at least 1"),
+    ],
+)
+def test_half_an_address_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        Join(**options)
+
+
+def test_whose_parent_has_gone_does_not_start():
+    lines = [
+        "from experiments.hosts.join import _end_with_parent",
+        "_end_with_parent()",
+        "print('still here', file=sys.stderr)",
+    ]
+    orphan = run(*lines)._replace(environment={"GMC_JAX_PARENT": "1"})
+    with started([orphan]) as group, pytest.raises(ProcessFailed, match="status 1"):
+        group.wait()
+    child = run(*lines)._replace(environment=launch.environment(0, 1))
+    with started([child]) as group:
+        group.wait()
+        assert group.output(0) == "still here"
+
+
+def trained(results, *options: str) -> dict[str, np.ndarray]:
+    """What the models in the newest run hold."""
+    path = max(results.iterdir(), key=lambda run: run.name)
+    models = sorted((path / "models").iterdir())
+    return {
+        f"{model.stem}/{name}": leaf
+        for model in models
+        for name, leaf in np.load(model).items()
+    }
+
+
+def hosts_train_as_simulated_workers_do(results, capfd, hosts, devices, *options):
+    options = (*options, "--evaluations", "2", "--results", str(results))
+    workers = str(hosts * devices)
+    main(["run", "digits_quick", *options, "--workers", workers])
+    simulated = trained(results)
+    capfd.readouterr()
+    started_by = ["--hosts", str(hosts), "--devices-per-host", str(devices)]
+    main(["launch", *started_by, "run", "digits_quick", *options])
+    shown = capfd.readouterr().out
+    assert shown.count("Log and figure") == 1
+    assert "Gloo" not in shown
+    assert len(list(results.iterdir())) == 2
+    spread = trained(results)
+    assert spread.keys() == simulated.keys()
+    for name, leaf in simulated.items():
+        # Rounding decides between entries of the same size, and signs of nothing.
+        apart = np.abs(spread[name] - leaf) > 1e-4 * np.abs(leaf) + 1e-6
+        assert np.mean(apart) <= 2e-3, name
+        np.testing.assert_allclose(spread[name], leaf, rtol=1e-3, atol=5e-4)
+    simulated_rows, rows = (read(path) for path in sorted(results.iterdir()))
+    assert [row["kind"] for row in rows] == [row["kind"] for row in simulated_rows]
+    assert rows[0]["environment"]["processes"] == hosts
+    accuracies = [log[-1]["accuracy"] for log in (rows, simulated_rows)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=2e-3)
+
+
+def test_two_hosts_train_as_simulated_workers_do(tmp_path, capfd):
+    hosts_train_as_simulated_workers_do(
+        tmp_path, capfd, 2, 1, "--steps", "4", "--method", "gmc"
+    )
+
+
+@pytest.mark.slow
+def test_four_hosts_of_two_workers_train_as_simulated_ones_do(tmp_path, capfd):
+    hosts_train_as_simulated_workers_do(
+        tmp_path,
+        capfd,
+        4,
+        2,
+        "--steps",
+        "24",
+        "--methods",
+        *SIX,
+        "--learning-rates",
+        "signum",
+        "1e-4",
+    )
+
+
+def test_another_number_of_workers_than_devices_is_an_error(tmp_path):
+    options = ["--workers", "3", "--results", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        main(["launch", "--hosts", "2", "run", "digits_quick", *options])
+    message = str(caught.value)
+    assert "`workers` is 3, but 2 processes hold 2 devices" in message
+    assert "Traceback" not in message
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process is gone, at once or soon."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{pid}/stat") as stat:
+            if stat.read().rpartition(")")[2].split()[0] == "Z":
+                return True
+        time.sleep(0.05)
+    return False
