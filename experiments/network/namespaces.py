@@ -120,9 +120,10 @@ def _remove_leftovers() -> None:
 
 
 def _forget(name: str) -> None:
-    """Deletes a namespace; its end of the link, and so the other, goes with it."""
-    with contextlib.suppress(OSError):
-        _ip("ip", "netns", "delete", name)
+    """Deletes a namespace and its link (by itself that would go some time later)."""
+    for kind in ("link", "netns"):
+        with contextlib.suppress(OSError):
+            _ip("ip", kind, "delete", name)
     shutil.rmtree(_NAMES / name, ignore_errors=True)
 
 
