@@ -77,6 +77,7 @@ from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.mixing import Topology as Topology
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
+from gmc_jax.resizing import resize as resize
 from gmc_jax.timelines import Event as Event
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate

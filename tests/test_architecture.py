@@ -40,6 +40,7 @@ FLOORS = {
     "hlo": 5,
     "replicas": 5,
     "execution": 5,
+    "resizing": 5,
     "__init__": 6,
 }
 ROOMS = ["compressors", "channels", "transforms", "methods"]
