@@ -21,6 +21,7 @@ from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.served import served as served
 from gmc_jax.channels.silent import silent as silent
+from gmc_jax.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.compressors.identity import identity as identity
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k

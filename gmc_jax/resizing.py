@@ -24,7 +24,8 @@ Rule: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 """From what all workers have of a leaf, and a number, to what so many others have."""
 
 
-def _first(state: Tree) -> Tree:
+def first(state: Tree) -> Tree:
+    """The first part of a state, where parameters are by custom."""
     return state[0]
 
 
@@ -33,7 +34,7 @@ def resize(
     layout: Layout,
     workers: int,
     *,
-    params: Callable[[Tree], Tree] = _first,
+    params: Callable[[Tree], Tree] = first,
 ) -> Tree:
     """Makes the state of K workers one of K' workers, who all start from their mean.
 

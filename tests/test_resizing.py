@@ -27,7 +27,7 @@ from gmc_jax.channels.counted import CountedState
 from gmc_jax.core import Tree
 from gmc_jax.trees import find
 from tests import problems
-from tests.methods.test_laws import METHODS
+from tests.methods.test_laws import METHODS, PEAK
 from tests.runners import close, start, step_of
 
 NUMBERS = (8, 4, 2, 6)
@@ -53,7 +53,7 @@ def lazy(workers: int) -> gmc_jax.Topology:
 # From the number of workers to the method for as many.
 MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
     **{
-        name: lambda _, method=method: method.ours(0.1, BLOCK)
+        name: lambda _, method=method: method.ours(PEAK, BLOCK)
         for name, method in METHODS.items()
     },
     "counted": lambda _: gmc_jax.gmc(0.1, TOP),
@@ -494,9 +494,10 @@ def test_counts_go_on():
 
 def test_counts_beyond_32_bits():
     halves = np.array([[1, 2**32 - 2], [2, 0], [1, 2**32 - 2], [2, 0]], np.uint32)
-    nothing: Any = np.zeros(2, np.uint32)
-    counts = CountedState(halves, nothing, nothing, np.array(True), ())
-    differs = CountedState(True, False, False, False, ())
+    nothing = np.zeros(2, np.uint32)
+    fields: list[Any] = [halves, nothing, nothing, np.array(True), ()]
+    own: list[Any] = [True, False, False, False, ()]
+    counts, differs = CountedState(*fields), CountedState(*own)
     new = resize(counts, by_hand(differs, counts, 4), 3)
     whole = [int(high) << 32 | int(low) for high, low in np.asarray(new.up)]
     assert whole == [2**33 - 1] * 3
