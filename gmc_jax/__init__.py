@@ -21,6 +21,7 @@ from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.served import served as served
 from gmc_jax.channels.silent import silent as silent
+from gmc_jax.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.compressors.identity import identity as identity
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
@@ -77,6 +78,7 @@ from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.mixing import Topology as Topology
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
+from gmc_jax.resizing import resize as resize
 from gmc_jax.timelines import Event as Event
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate

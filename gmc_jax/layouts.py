@@ -43,6 +43,16 @@ class Layout(NamedTuple):
         own, same = PartitionSpec(self.axis_name), PartitionSpec()
         return jax.tree.map(lambda differs: own if differs else same, self.differs)
 
+    @property
+    def kept(self) -> Tree:
+        """The state as it is kept for all workers, as `jax.ShapeDtypeStruct`."""
+
+        def keep(one: jax.ShapeDtypeStruct, differs: bool) -> jax.ShapeDtypeStruct:
+            lead = (self.workers,) if differs else ()
+            return jax.ShapeDtypeStruct(lead + one.shape, one.dtype)
+
+        return jax.tree.map(keep, self.shapes, self.differs)
+
     def of(self, select: Callable[[Tree], Tree]) -> "Layout":
         """The layout of a part of the state, such as `lambda state: state[0]`."""
         return Layout(
@@ -77,6 +87,26 @@ class Layout(NamedTuple):
             return average.astype(leaf.dtype)
 
         return jax.tree.map(mean, tree, self._differs_in(tree))
+
+    def check_kept(self, state: Tree) -> None:
+        """Raises ValueError unless a state is one as this layout keeps it."""
+        ours, theirs = jax.tree.structure(self.shapes), jax.tree.structure(state)
+        if ours != theirs:
+            raise ValueError(
+                f"`state` must have the structure of its layout, {ours}, but has "
+                f"{theirs}. Pass the layout of the step that made it, and the whole of "
+                "it, or a part with its layout: `layout.of(lambda state: ...)`."
+            )
+        leaves = jax.tree.leaves(state)
+        kept = jax.tree_util.tree_leaves_with_path(self.kept)
+        for (path, one), leaf in zip(kept, leaves, strict=True):
+            if (one.shape, one.dtype) != (jnp.shape(leaf), jnp.result_type(leaf)):
+                raise ValueError(
+                    f"`layout` keeps `state{jax.tree_util.keystr(path)}` of "
+                    f"{self.workers} workers as {one.dtype}{list(one.shape)}, but it "
+                    f"is {jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Pass the "
+                    "layout of the step that made the state, for as many workers."
+                )
 
     def _differs_in(self, tree: Tree) -> Tree:
         """The part of `differs` that belongs to a kept tree, found by its shapes."""
@@ -207,10 +237,6 @@ def _differing_after(step: Step, plan: Layout, batch: Tree) -> Tree:
         _check_same_types(plan.shapes, new)
         return [probe(place, leaf) for place, leaf in enumerate(jax.tree.leaves(new))]
 
-    def kept(shape: jax.ShapeDtypeStruct, differs: bool) -> jax.ShapeDtypeStruct:
-        lead = (plan.workers,) if differs else ()
-        return jax.ShapeDtypeStruct(lead + shape.shape, shape.dtype)
-
     jax.eval_shape(
         jax.vmap(
             one_worker,
@@ -218,7 +244,7 @@ def _differing_after(step: Step, plan: Layout, batch: Tree) -> Tree:
             axis_size=plan.workers,
             axis_name=plan.axis_name,
         ),
-        jax.tree.map(kept, plan.shapes, plan.differs),
+        plan.kept,
         jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
             batch,

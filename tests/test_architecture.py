@@ -40,6 +40,12 @@ FLOORS = {
     "hlo": 5,
     "replicas": 5,
     "execution": 5,
+    "resizing": 5,
+    "processes": 5,
+    "descriptions": 5,
+    "manifests": 5,
+    "storing": 5,
+    "checkpoints": 5,
     "__init__": 6,
 }
 ROOMS = ["compressors", "channels", "transforms", "methods"]
@@ -62,6 +68,8 @@ SHARED = {
     "methods": {"asynchronous"},
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}
+# What some files import where it is needed, and not before.
+LAZY = {"storing": {"orbax"}}
 EXTRAS = [
     "chex",
     "flax",
@@ -158,7 +166,8 @@ def test_no_imports_go_in_circles():
 @every_file
 def test_a_file_imports_nothing_but_the_dependencies(file):
     packages = {name.split(".")[0] for name in imported(file)}
-    assert packages <= DEPENDENCIES | set(sys.stdlib_module_names) | {"gmc_jax"}
+    known = DEPENDENCIES | set(sys.stdlib_module_names) | {"gmc_jax"}
+    assert packages <= known | LAZY.get(file.stem, set())
     assert not [name for name in imported(file) if "._src" in name]
 
 

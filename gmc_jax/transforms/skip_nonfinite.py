@@ -1,13 +1,20 @@
-"""Skipping a step that one worker's NaN or Inf would poison for all."""
+"""Going on where one worker's NaN or Inf would poison all others."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.exact import exact
 from gmc_jax.core import Tree
+from gmc_jax.transforms.periodic import PeriodicState
+from gmc_jax.transforms.variance_reduced import VarianceReducedState
+from gmc_jax.trees import find, narrow, widen
+
+Policy: TypeAlias = Literal["skip_step", "leave_out"]
+"""What becomes of a step in which some worker's updates are not finite."""
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -15,25 +22,60 @@ class SkipNonfiniteState(NamedTuple):
 
     Attributes:
       skipped: int32, steps skipped so far; the same on all workers.
+      left_out: int32, how many of this worker's contributions were left out of a step
+        that was taken; with the policy "leave_out" it differs between workers.
       inner: the state of the inner transformation.
     """
 
     skipped: jax.Array
+    left_out: jax.Array
     inner: Tree
 
 
 def skip_nonfinite(
-    inner: optax.GradientTransformation, *, axis_name: str = "workers"
+    inner: optax.GradientTransformation,
+    *,
+    policy: Policy = "skip_step",
+    axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets all workers skip a step together when any worker's updates are not finite.
+    """Keeps what is not finite on some workers from the others, who decide together.
 
-    The updates of a skipped step are zero and the state of `inner` stays as it was,
-    residuals and schedules included. `optax.apply_if_finite` decides on each worker's
-    own gradients, so that workers take different branches: parameters drift apart, and
-    on several devices the program hangs in a collective that some never enter.
+    With the policy "skip_step" all skip the step: its updates are zero and the state of
+    `inner` stays as it was, residuals and schedules included. With "leave_out" the step
+    is taken without those workers: of K, where F have finite gradients,
+
+        g_k <- (K / F) g_k  where it is finite, and 0 where it is not
+
+    goes into `inner`, so that the mean over all is the mean over the F. Where F = 0 all
+    skip the step.
+
+    `optax.apply_if_finite` decides on each worker's own gradients, so that workers take
+    different branches: parameters drift apart, and on several devices the program hangs
+    in a collective that some never enter.
+
+    What leaving out means behind it, all in the mean:
+
+    * residuals: what is owed is still sent and still owed, by all workers; the mean of
+      residual + out grows by the mean over the F. A worker's own residual holds (K / F)
+      times what it lost of its own gradient.
+    * each worker's own momentum (`dmsgd_local`, `dgc`, `cser`, `d_psgd`): that of a
+      worker that is left out fades by one step, those of the others take (K / F) g_k,
+      and their mean takes the mean over the F.
+    * neighbours (`d_psgd`, `sgp`, `d2`): the mean of all parameters moves by the mean
+      over the F; until neighbours have averaged it, a worker's own are (K / F) of its
+      step ahead.
+    * votes: a sign knows no factor, and nobody abstains. A worker that is left out
+      votes with what it remembers (`signum`), and plus where that is nothing
+      (`sign_sgd`); with many workers that is one vote.
+    * local steps: a step of one's own must not be scaled, as nobody averages it. Around
+      `periodic` and the methods made of it (`local_sgd`, `slowmo`, `diloco`, ...) it is
+      refused, and inside, around a base that averages with nobody, it is wrong: use
+      "skip_step". So it is around `variance_reduced`, which compares gradients with
+      others that are not scaled.
 
     Args:
       inner: the whole method.
+      policy: "skip_step" or "leave_out".
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -42,22 +84,43 @@ def skip_nonfinite(
 
     Raises:
       NameError: from the update where no such axis is in scope.
+      ValueError: if `policy` is another; from `init` if it is "leave_out" and `inner`
+        takes local steps, or reduces variance.
 
     Guarantees:
-      All workers skip the same steps.
-      With finite updates it is `inner`.
+      All workers skip the same steps, and what is the same on all stays so.
+      With finite updates it is `inner`, bit for bit.
+      Leaving out, the mean through a channel is that over the workers whose updates are
+      finite, and nothing of the others' reaches anybody.
     """
+    if policy not in get_args(Policy):
+        raise ValueError(
+            "`policy` says what becomes of a step in which some worker's updates are "
+            f"not finite, and must be one of {get_args(Policy)}, but is {policy!r}."
+        )
     inner = optax.with_extra_args_support(inner)
     vote = exact(axis_name=axis_name)
+    leaves_out = policy == "leave_out"
 
     def init(params):
-        return SkipNonfiniteState(jnp.zeros((), jnp.int32), inner.init(params))
+        inner_state = inner.init(params)
+        if leaves_out:
+            _check_averages_steps(inner_state)
+        none = jnp.zeros((), jnp.int32)
+        return SkipNonfiniteState(none, none, inner_state)
 
     def update(updates, state, params=None, **extra_args):
+        workers = workers_on(axis_name, "skip_nonfinite")
         leaves = jax.tree.leaves(updates)
         broken = [jnp.any(~jnp.isfinite(leaf)) for leaf in leaves]
-        mine = jnp.any(jnp.array(broken, bool)).astype(jnp.float32)
-        share, _, _ = vote.average(mine, vote.init(mine))
+        mine = jnp.any(jnp.array(broken, bool))
+        share, _, _ = vote.average(mine.astype(jnp.result_type(float)), ())
+        skips = share == 1 if leaves_out else share > 0
+        left_out = state.left_out
+        if leaves_out:
+            finite = workers - jnp.round(workers * share)
+            updates = _without(updates, mine, workers / jnp.where(skips, 1, finite))
+            left_out += mine & ~skips
 
         def go() -> tuple[Tree, Tree]:
             return inner.update(updates, state.inner, params, **extra_args)
@@ -66,8 +129,31 @@ def skip_nonfinite(
             out, _ = jax.eval_shape(go)
             return optax.tree.zeros_like(out), state.inner
 
-        out, inner_state = jax.lax.cond(share > 0, skip, go)
-        skipped = state.skipped + (share > 0)
-        return out, SkipNonfiniteState(skipped, inner_state)
+        out, inner_state = jax.lax.cond(skips, skip, go)
+        return out, SkipNonfiniteState(state.skipped + skips, left_out, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _without(updates: Tree, broken: jax.Array, factor: jax.Array) -> Tree:
+    """Nothing where this worker is broken; else its updates times a factor."""
+
+    def scale(leaf: jax.Array) -> jax.Array:
+        most = jnp.finfo(leaf.dtype).max
+        scaled = jnp.clip(leaf * factor.astype(leaf.dtype), -most, most)
+        return jnp.where(broken, 0, scaled)
+
+    return narrow(jax.tree.map(scale, widen(updates)), updates)
+
+
+def _check_averages_steps(state: Tree) -> None:
+    for kind, does in (
+        (PeriodicState, "takes local steps, which nobody averages"),
+        (VarianceReducedState, "compares gradients with others, at a snapshot"),
+    ):
+        if find(state, kind):
+            raise ValueError(
+                "`policy` is 'leave_out', which scales the gradients of the workers "
+                f"that are finite, but `inner` {does}, so that they must not be "
+                "scaled. Use `policy='skip_step'`."
+            )
