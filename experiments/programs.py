@@ -30,6 +30,7 @@ class Program:
 
     Attributes:
       state: of the training, as it is kept: `(params, opt_state, stats)`.
+      layout: of the state: what differs between workers, or between several seeds.
       metrics: of the last step, or of each step of the last stretch where that is one
         compiled scan; with an axis of workers.
     """
@@ -55,6 +56,7 @@ class Program:
         draws = [_at(task.draws(0, 1), 0) for task in tasks]
         example = _of_all_workers(task.share, config.workers), draws[0]
         self._plan = gmc_jax.layout(step, starts[0], example, config.workers)
+        self.layout = self._plan
         running = BACKENDS[config.backend](step, starts[0], example, config.workers)
         self.state, self._train = running.state, running.train
         share = task.share
@@ -66,13 +68,13 @@ class Program:
             several = gmc_jax.layout(
                 running.train, self.state, batch, len(tasks), axis_name="seeds"
             )
-            self._seeds = several.differs
+            self.layout = several
             self._train, _ = gmc_jax.simulate(
                 running.train, self.state, batch, len(tasks), axis_name="seeds"
             )
             self.state = jax.tree.map(
                 lambda differs, *leaves: jnp.stack(leaves) if differs else leaves[0],
-                self._seeds,
+                several.differs,
                 *map(self._plan.lay_out, starts),
             )
         self._share = running.place(share)
@@ -131,7 +133,7 @@ class Program:
         return [
             jax.tree.map(
                 lambda differs, leaf, seed=seed: leaf[seed] if differs else leaf,
-                self._seeds,
+                self.layout.differs,
                 self.state,
             )
             for seed in range(len(self._tasks))

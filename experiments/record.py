@@ -16,6 +16,8 @@ from experiments.environment import environment
 Row: TypeAlias = dict[str, Any]
 
 LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+"""The directory that a run removes last."""
 
 
 class Record:
@@ -136,7 +138,7 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
             record = Record(path.parent)
         except BlockingIOError:
             continue
-        if not record.finished:
+        if not record.finished or (path.parent / CHECKPOINTS).exists():
             if (now := environment()) != record.rows[0]["environment"]:
                 record.append(kind="resumed", environment=now)
             return record

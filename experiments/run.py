@@ -79,10 +79,10 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
                     train(method, trained, group, config, log, advance)
     if jax.process_index():
         return log.path
-    shutil.rmtree(log.path / "checkpoints", ignore_errors=True)
     console.print(table.comparison(log.rows))
     plot.draw(log.rows).savefig(log.path / "figure.png")
-    console.print(f"Log and figure: {log.path}")
+    console.print(f"Log, figure and models: {log.path}")
+    shutil.rmtree(log.path / record.CHECKPOINTS, ignore_errors=True)
     return log.path
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 import gmc_jax
 from experiments.config import Config
 from experiments.methods import METHODS
 from experiments.programs import Program
-from experiments.record import Record
+from experiments.record import CHECKPOINTS, Record
 from experiments.tasks import Task
 from gmc_jax.core import Tree
 
@@ -68,14 +67,16 @@ def train(
             )
         return models
 
-    with ocp.CheckpointManager(
-        record.path.absolute() / "checkpoints" / f"{method}-{seeds[0]}",
-        options=ocp.CheckpointManagerOptions(max_to_keep=1),
+    with gmc_jax.Checkpoints(
+        record.path / CHECKPOINTS / f"{method}-{seeds[0]}",
+        program.layout,
+        about={"method": method, "seeds": list(seeds), "steps": task.steps},
     ) as checkpoints:
         seconds = 0.0
-        done = checkpoints.latest_step()
+        done = checkpoints.latest
         if done is not None:
-            program.state, seconds = _restore(checkpoints, program.state)
+            done, program.state, extras = checkpoints.restore(program.state)
+            seconds = extras["seconds"]
         record.rewind(method, seeds, -1 if done is None else done)
         models = None
         for stop in stops:
@@ -89,7 +90,7 @@ def train(
             seconds += time.perf_counter() - began
             done = stop
             models = measure(stop)
-            _save(checkpoints, stop, program.state, seconds)
+            checkpoints.save(stop, program.state, seconds=seconds)
 
     ended = {
         row["seed"]: row
@@ -132,26 +133,3 @@ def _keep(model: Tree, path: Path) -> None:
     with half.open("wb") as file:
         np.savez(file, **named)
     half.replace(path)
-
-
-def _save(checkpoints, step, state, seconds):
-    leaves = jax.tree.leaves(gmc_jax.fetch(state))
-    item = {"leaves": leaves, "seconds": np.array(seconds)}
-    checkpoints.save(step, args=ocp.args.StandardSave(item))
-
-
-def _restore(checkpoints, state):
-    leaves, treedef = jax.tree.flatten(state)
-    item = {
-        "leaves": [np.empty(x.shape, x.dtype) for x in leaves],
-        "seconds": np.empty(()),
-    }
-    item = checkpoints.restore(
-        checkpoints.latest_step(), args=ocp.args.StandardRestore(item)
-    )
-    # A device for what is not committed to one would keep `pmap` from moving it.
-    put = [
-        jax.device_put(new, old.sharding if old.committed else None)
-        for new, old in zip(item["leaves"], leaves, strict=True)
-    ]
-    return treedef.unflatten(put), float(item["seconds"])

@@ -144,7 +144,7 @@ def hosts_train_as_simulated_workers_do(results, capfd, hosts, devices, *options
     started_by = ["--hosts", str(hosts), "--devices-per-host", str(devices)]
     main(["launch", *started_by, "run", "digits_quick", *options])
     shown = capfd.readouterr().out
-    assert shown.count("Log and figure") == 1
+    assert shown.count("Log, figure and models") == 1
     assert "Gloo" not in shown
     assert len(list(results.iterdir())) == 2
     spread = trained(results)

@@ -26,7 +26,7 @@ def test_a_run_leaves_a_log_and_a_figure_and_no_checkpoints(results):
     (path,) = results.iterdir()
 
     assert path.name == "digits_quick-001"
-    assert {file.name for file in path.iterdir()} == {LOG, "figure.png"}
+    assert {file.name for file in path.iterdir()} == {LOG, "figure.png", "models"}
     assert (path / "figure.png").read_bytes().startswith(b"\x89PNG")
     header = json.loads((path / LOG).read_text().splitlines()[0])
     assert header["config"]["ratio"] == 0.02

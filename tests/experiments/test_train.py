@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import gmc_jax
 from experiments import record, tasks, train
 from experiments.config import Config
 from experiments.methods import METHODS
@@ -70,14 +71,14 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 def test_rows_beyond_the_last_checkpoint_are_made_again(
     tmp_path, task, uninterrupted, monkeypatch
 ):
-    save = train._save
+    save = gmc_jax.Checkpoints.save
 
-    def crash(checkpoints, step, state, seconds):
+    def crash(checkpoints, step, state, **extras):
         if step == 4:
             raise OSError("the disk is full")
-        save(checkpoints, step, state, seconds)
+        save(checkpoints, step, state, **extras)
 
-    monkeypatch.setattr(train, "_save", crash)
+    monkeypatch.setattr(gmc_jax.Checkpoints, "save", crash)
     with pytest.raises(OSError, match="full"):
         run(tmp_path, CONFIG, task)
     monkeypatch.undo()
@@ -104,6 +105,15 @@ def test_rows_say_what_was_measured(task, uninterrupted):
     assert summary["dense_bytes_per_step"] == 4 * 85_002
     assert summary["relative_cost"] == costs[-1]
     assert summary["seconds"] > 0
+
+
+def test_the_model_is_kept_under_the_names_of_its_parameters(uninterrupted):
+    (params, _), log = uninterrupted
+    kept = np.load(log.path / "models" / "gmc-0.npz")
+    assert len(kept.files) == len(jax.tree.leaves(params))
+    for layer, weights in params.items():
+        for name, leaf in weights.items():
+            np.testing.assert_array_equal(kept[f"0/{layer}/{name}"], leaf)
 
 
 def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted):
