@@ -37,8 +37,12 @@ FLOORS = {
     "transforms": 3,
     "methods": 4,
     "accounting": 5,
+    "encodings": 5,
     "hlo": 5,
+    "planning": 5,
     "replicas": 5,
+    "schemes": 5,
+    "traffic": 5,
     "execution": 5,
     "__init__": 6,
 }
