@@ -1,6 +1,7 @@
 """Training over slow links: compressed communication in the grammar of optax."""
 
 from gmc_jax import paces as paces
+from gmc_jax import planning as planning
 from gmc_jax import timelines as timelines
 from gmc_jax import topologies as topologies
 from gmc_jax.accounting import WireBytes as WireBytes
@@ -32,6 +33,8 @@ from gmc_jax.compressors.top_k import top_k as top_k
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
 from gmc_jax.core import Sparse as Sparse
+from gmc_jax.encodings import measure_encoding as measure_encoding
+from gmc_jax.encodings import measure_encodings as measure_encodings
 from gmc_jax.execution import distribute as distribute
 from gmc_jax.execution import simulate as simulate
 from gmc_jax.execution import unrolled as unrolled
@@ -76,10 +79,13 @@ from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.mixing import Topology as Topology
+from gmc_jax.planning import plan as plan
 from gmc_jax.replicas import assert_replicated as assert_replicated
 from gmc_jax.replicas import fetch as fetch
 from gmc_jax.resizing import resize as resize
 from gmc_jax.timelines import Event as Event
+from gmc_jax.traffic import Traffic as Traffic
+from gmc_jax.traffic import link_traffic as link_traffic
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
 from gmc_jax.transforms.average_residuals import (
