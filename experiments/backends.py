@@ -98,9 +98,9 @@ def mesh(workers: int) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(present[:workers], ("workers",))
 
 
-def own_workers(workers: int) -> list[int]:
-    """Whose data this process holds: those of its devices, alone everybody's."""
-    if jax.process_count() == 1:
+def own_workers(backend: str, workers: int) -> list[int]:
+    """Whose data this process holds: those of its devices, or everybody's."""
+    if backend != "distribute":
         return list(range(workers))
     devices = mesh(workers).devices
     return [

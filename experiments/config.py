@@ -76,6 +76,9 @@ class Config:
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
     """Added to the gradients before anything else, times the parameters."""
+    count: bool = True
+    """Whether to count entries for the relative communication cost, in a pass over the
+    parameters at each step."""
     backend: str = "simulate"
     """Where the workers live: simulate (all on one device), distribute or pmap."""
     seed: int = 0
@@ -138,7 +141,9 @@ class Config:
 
     def messages(self, steps: int) -> Messages:
         """What the methods send that are not dense, in so many steps."""
-        return Messages(self.compressor, self.ratio, self.seed, self.workers, steps)
+        return Messages(
+            self.compressor, self.ratio, self.seed, self.workers, steps, self.count
+        )
 
     def optimizer(
         self, method: str, steps: int, steps_per_epoch: int

@@ -29,6 +29,7 @@ class Messages(NamedTuple):
       seed: of the compressor's draws.
       workers: how many send them.
       steps: of the whole training.
+      counts: whether channels count the entries that go up and come down.
     """
 
     compressor: str
@@ -36,12 +37,17 @@ class Messages(NamedTuple):
     seed: int = 0
     workers: int = 8
     steps: int = 1
+    counts: bool = True
 
     def channel(self, ratio: float | None = None, seed: int = 0) -> gmc_jax.Channel:
         """How a method averages; one with two channels gives them two seeds."""
         code = COMPRESSORS[self.compressor](self.ratio if ratio is None else ratio)
         over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
         return over(code, seed=self.seed + seed)
+
+    def counted(self, channel: gmc_jax.Channel, extra: bool = False) -> gmc_jax.Channel:
+        """The channel as methods that are to be counted average through it."""
+        return gmc_jax.counted(channel, extra=extra) if self.counts else channel
 
     def step_and_reset(self) -> tuple[gmc_jax.Channel, gmc_jax.Channel, int]:
         """CSER's two channels and its period, which spend as much as one channel.

@@ -18,28 +18,27 @@ def _through(
     """A method with one channel and a momentum."""
 
     def build(rate, messages, momentum):
-        channel = gmc_jax.counted(messages.channel())
+        channel = messages.counted(messages.channel())
         return factory(rate, channel, momentum=momentum)
 
     return build
 
 
 def _dense(rate, messages, momentum):
-    del messages
-    return gmc_jax.dmsgd(rate, gmc_jax.counted(gmc_jax.exact()), momentum=momentum)
+    return gmc_jax.dmsgd(rate, messages.counted(gmc_jax.exact()), momentum=momentum)
 
 
 def _ef_sgd(rate, messages, momentum):
     del momentum
-    return gmc_jax.ef_sgd(rate, gmc_jax.counted(messages.channel()))
+    return gmc_jax.ef_sgd(rate, messages.counted(messages.channel()))
 
 
 def _cser(rate, messages, momentum):
     channel, reset, period = messages.step_and_reset()
     return gmc_jax.cser(
         rate,
-        gmc_jax.counted(channel),
-        gmc_jax.counted(reset, extra=True),
+        messages.counted(channel),
+        messages.counted(reset, extra=True),
         period=period,
         momentum=momentum,
     )
@@ -57,7 +56,7 @@ def _dist_ef_sgdm(rate, messages, momentum):
     code = COMPRESSORS[messages.compressor](messages.ratio)
     return gmc_jax.dist_ef_sgdm(
         rate,
-        gmc_jax.counted(messages.channel()),
+        messages.counted(messages.channel()),
         gmc_jax.served(code, seed=messages.seed + 1),
         momentum=momentum,
     )

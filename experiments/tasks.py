@@ -74,7 +74,7 @@ def build(config: Config, seed: int) -> Task:
         data.train.labels, config.workers, config.alpha, seed
     )
     size = shares.shape[1]
-    own = shares[own_workers(config.workers)]
+    own = shares[own_workers(config.backend, config.workers)]
     per_epoch = steps_per_epoch(size, config.batch_size)
     model = MODELS[config.model](data.classes)
     image = jnp.asarray(data.prepare(jnp.asarray(data.train.images[:1])))

@@ -53,7 +53,7 @@ def train(
         for seed, model, state in zip(seeds, models, states, strict=True):
             cost = 0.0
             if done:
-                counted = METHODS[method].counted
+                counted = METHODS[method].counted and config.count
                 cost = gmc_jax.relative_cost(state[1]) if counted else np.nan
             record.append(
                 kind="evaluation",

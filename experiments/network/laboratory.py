@@ -8,11 +8,11 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from experiments import record
+from experiments import record, tasks
 from experiments.config import Config
 from experiments.hosts.gather import gather
 from experiments.hosts.launch import exit_on_termination
-from experiments.network import report, rows
+from experiments.network import calibrate, report, rows
 from experiments.network.conduct import conduct
 from experiments.network.contenders import CONTENDERS, OURS, Contender
 from experiments.network.counters import LOOPBACK
@@ -77,6 +77,7 @@ class Network:
             batch_size=self.batch_size,
             learning_rate=contender.learning_rate,
             schedule="constant",
+            count=False,
             backend="distribute",
         )
 
@@ -112,12 +113,16 @@ def take_part(config: Network) -> Sequence[Row]:
       A row for each method, of all hosts together, the same in all processes.
     """
     seen = []
+    (rate,) = config.rates
+    capacity = float("inf") if rate == LOOPBACK else bytes_per_second(rate)
+    first = config.config(CONTENDERS[config.methods[0]])
+    task = tasks.build(first, first.seed)
+    link = calibrate.link(config.hosts, capacity)
     for name in config.methods:
         contender = CONTENDERS[name]
-        own = measure(
-            contender, config.config(contender), config.seconds, config.interface
-        )
-        everyones = gather(own)
-        together = rows.of_all(everyones, config.interface == LOOPBACK)
-        seen.append({"method": name, "rate": config.rates[0], **together})
+        training = config.config(contender)
+        own = measure(contender, task, training, config.seconds, config.interface)
+        row = rows.of_all(gather(own), config.interface == LOOPBACK)
+        planned = calibrate.predict(contender, training, task.params, link)
+        seen.append({"method": name, "rate": rate, **row, **planned})
     return seen

@@ -8,33 +8,37 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import gmc_jax
-from experiments import tasks
 from experiments.config import Config
 from experiments.methods import METHODS
 from experiments.network import counters, rows
 from experiments.network.contenders import Contender
 from experiments.programs import Program
 from experiments.record import Row
+from experiments.tasks import Task
 from gmc_jax.hlo import collectives
 
 Seconds: TypeAlias = float
 
 
 def measure(
-    contender: Contender, config: Config, budget: Seconds, interface: str | None
+    contender: Contender,
+    task: Task,
+    config: Config,
+    budget: Seconds,
+    interface: str | None,
 ) -> Row:
     """Trains for about `budget` seconds, in step with the other processes.
 
     Args:
       contender: what to train with.
-      config: the task, on one worker for each process; the method's part is replaced.
+      task: what to train, with one worker for each process.
+      config: that the task was built from, with the contender's part.
       budget: what the steps are to take; at least three are taken, or three periods.
       interface: whose bytes are counted; see `counters.read`.
 
     Returns:
       What this process saw: a row, equal in the keys but for `out`, `into`, `losses`.
     """
-    task = tasks.build(config, config.seed)
     program = Program(contender.method, [task], config)
     program.compile(1)
     # The first steps connect the processes; the next ones tell how long they take.

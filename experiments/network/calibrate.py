@@ -1,0 +1,106 @@
+"""What a step takes on this host without a network, and a message on it without a step.
+
+From these parts the planner predicts what steps take. All processes measure at the same
+time, since they share the processors as they do in training.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+import gmc_jax
+from experiments import backends, tasks
+from experiments.config import Config
+from experiments.messages import Messages
+from experiments.network.contenders import Contender
+from experiments.programs import Program
+from experiments.record import Row
+from gmc_jax import planning, timelines
+from gmc_jax.core import Tree
+
+_REPEATS = 15
+_LARGE = 2**20  # Entries of the all-reduce that shows the bandwidth: 4 MiB.
+
+
+def link(workers: int, rate: float) -> timelines.Link:
+    """What a ring of all hosts makes of links of `rate` bytes a second.
+
+    Where it is infinite, an all-reduce of four megabytes shows the bandwidth.
+    """
+    hops = 2 * (workers - 1)
+    latency = _all_reduce(workers, 1) / max(1, hops)
+    if rate == float("inf"):
+        sent = 2 * (1 - 1 / workers) * 4 * _LARGE
+        rate = sent / (_all_reduce(workers, _LARGE) - hops * latency)
+    return timelines.Link(latency, rate)
+
+
+def predict(
+    contender: Contender, config: Config, params: Tree, link: timelines.Link
+) -> Row:
+    """What the planner says of a contender's step, from its time without a network."""
+    channels = {
+        "gmc": Messages(contender.compressor, config.ratio).channel(),
+        "sign_sgd": gmc_jax.majority_vote(),
+    }
+    channel = channels.get(contender.method or "", gmc_jax.exact())
+    scheme = planning.Scheme(
+        contender.label, (planning.Meeting(channel, period=contender.period),)
+    )
+    planned = planning.predict(
+        scheme, params, config.workers, link, _computing(contender, config)
+    )
+    return {
+        "predicted": planned.seconds,
+        "computing": planned.compute,
+        **dataclasses.asdict(link),
+    }
+
+
+def _computing(contender: Contender, config: Config) -> float:
+    """Seconds of a step of one worker alone, what encodes and decodes included."""
+    alone = dataclasses.replace(config, workers=1, backend="simulate")
+    (method,) = config.methods
+    program = Program(method, [tasks.build(alone, alone.seed)], alone)
+    steps = contender.period * max(1, _REPEATS // contender.period)
+    program.run(0, steps)
+    taken = _seconds(lambda step: program.run(steps + step, steps + step + 1), steps)
+    return float(np.mean(taken))
+
+
+def _all_reduce(workers: int, entries: int) -> float:
+    """Seconds that one takes."""
+    own = NamedSharding(backends.mesh(workers), PartitionSpec("workers"))
+    numbers = jax.make_array_from_callback(
+        (workers, entries), own, lambda index: jnp.zeros((1, entries))
+    )
+    add = jax.jit(
+        jax.shard_map(
+            lambda own: jax.lax.psum(own, "workers"),
+            mesh=own.mesh,
+            in_specs=own.spec,
+            out_specs=PartitionSpec(),
+        )
+    )
+    jax.block_until_ready(add(numbers))
+    taken = _seconds(lambda step: jax.block_until_ready(add(numbers)), _REPEATS)
+    return float(np.median(taken))
+
+
+def _seconds(step: Callable[[int], object], repeats: int) -> NDArray[np.float64]:
+    """Of each repeat, what the slowest process took: in training all wait for it."""
+    multihost_utils.sync_global_devices("seconds")
+    taken = np.empty(repeats)
+    for index in range(repeats):
+        began = time.perf_counter()
+        step(index)
+        taken[index] = time.perf_counter() - began
+    everyones = multihost_utils.process_allgather(taken)
+    return everyones.reshape(-1, repeats).max(axis=0)
