@@ -1,5 +1,7 @@
 """Tests of what encoding costs: measured it is something, and more for more work."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -92,8 +94,9 @@ def test_more_is_sent_for_more_in_the_table():
 
 
 def test_errors_name_what_is_wrong():
+    wrong: Any = gmc_jax.exact()
     with pytest.raises(TypeError, match="`compressor` must be a compressor"):
-        measure_encoding(*[gmc_jax.exact()])
+        measure_encoding(wrong)
     with pytest.raises(ValueError, match="`entries` counts something"):
         measure_encoding(top_k(0.1), 0)
     with pytest.raises(ValueError, match="`repeats` counts something"):

@@ -1,8 +1,8 @@
 """Tests of predicted steps: identities, where they break even, what never falls."""
 
 import dataclasses
-import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,13 +167,12 @@ def test_a_better_link_never_takes_more(size, workers, pair):
     better = Link(
         min(link.latency for link in pair), max(link.bandwidth for link in pair)
     )
-    for link, scheme in itertools.product(pair, (DENSE, FAMILIES["random_block"](0.1))):
-        assert of(scheme, workers, better, size).seconds <= (
-            of(scheme, workers, link, size).seconds
-        )
-        row = of(scheme, workers, link, size)
-        assert 0 <= row.utilisation <= row.busy * (1 + 1e-9) <= 1 + 1e-9
-        assert row.longest >= row.seconds
+    for link in pair:
+        for scheme in (DENSE, FAMILIES["random_block"](0.1)):
+            row = of(scheme, workers, link, size)
+            assert of(scheme, workers, better, size).seconds <= row.seconds
+            assert 0 <= row.utilisation <= row.busy * (1 + 1e-9) <= 1 + 1e-9
+            assert row.longest >= row.seconds
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +234,12 @@ def test_your_own_compressor_can_be_planned():
 
 
 def test_errors_name_what_is_wrong():
+    no_scheme: Any = exact()
     with pytest.raises(TypeError, match="`scheme` must say who meets how often"):
-        predict(*[exact()], SIZE, 8, LINK, 0.5)
+        predict(no_scheme, SIZE, 8, LINK, 0.5)
+    no_link: Any = 125_000_000
     with pytest.raises(TypeError, match=r"`link` must be a link.* but is 125000000"):
-        gmc_jax.plan(SIZE, 8, *[125_000_000], 0.5)
+        gmc_jax.plan(SIZE, 8, no_link, 0.5)
     for what, call in {
         "`parameters` counts": lambda: predict(DENSE, 0, 8, LINK, 0.5),
         "`workers` counts": lambda: predict(DENSE, SIZE, 0, LINK, 0.5),

@@ -1,5 +1,7 @@
 """Tests of who meets how often: periods, two channels, and what there is to plan."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -95,8 +97,9 @@ def test_large_trees_are_compressed_leaf_by_leaf():
 
 
 def test_errors_name_what_is_wrong():
+    wrong: Any = top_k(0.1)
     with pytest.raises(TypeError, match="`channel` must be a channel"):
-        Scheme("mine", (Meeting(*[top_k(0.1)]),))
+        Scheme("mine", (Meeting(wrong),))
     with pytest.raises(ValueError, match="`period` counts something"):
         Scheme("mine", (Meeting(exact(), period=0),))
     with pytest.raises(ValueError, match="`workers` counts something"):
