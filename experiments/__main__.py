@@ -121,6 +121,13 @@ def clocks(options: Sequence[str]) -> None:
     clocks.main(_call(clocks.Clocks, "clocks", options))
 
 
+def plan(options: Sequence[str]) -> None:
+    """Plan what a step would take over a link: which methods and ratios pay."""
+    from experiments import plan
+
+    plan.main(_call(plan.Plan, "plan", options))
+
+
 def votes(options: Sequence[str]) -> None:
     """Train with workers that lie, and count how often votes err."""
     from experiments import votes
@@ -181,6 +188,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "quadratic": quadratic,
     "theory": theory,
     "clocks": clocks,
+    "plan": plan,
     "votes": votes,
     "pca": pca,
     "bench": bench,

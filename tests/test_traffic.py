@@ -48,6 +48,7 @@ PARAMS = {
     "kernel": jax.ShapeDtypeStruct((40, 50), jnp.float32),
 }
 FLAT = jax.ShapeDtypeStruct((1000,), jnp.float32)
+SLOW = {"top_k per leaf", "sampled_top_k", "gathered random_k", "threshold"}
 CHANNELS = {
     "exact": exact(),
     "identity": all_gather(identity()),
@@ -80,7 +81,13 @@ def on_the_links(operation: str, size: int, workers: int) -> tuple[float, int]:
     }[operation]
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in CHANNELS
+    ],
+)
 def test_what_is_counted_is_what_xla_sends(name):
     """In the program compiled for eight devices."""
     channel = CHANNELS[name]
