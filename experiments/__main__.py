@@ -179,6 +179,13 @@ def network(options: Sequence[str]) -> None:
     laboratory.main(_call(laboratory.Network, "network", options))
 
 
+def elastic(options: Sequence[str]) -> None:
+    """Stop with 8 workers, and go on with 4, 2 and 6 from the checkpoint."""
+    from experiments import elastic
+
+    elastic.main(_call(elastic.Elastic, "elastic", options))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "run": run,
     "list": list_runs,
@@ -195,6 +202,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "launch": launch,
     "join": join,
     "network": network,
+    "elastic": elastic,
 }
 
 
