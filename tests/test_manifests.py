@@ -86,6 +86,15 @@ def test_what_is_wrong_is_named(three):
     assert manifests.whole(three) == [20, 1]
 
 
+def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
+    manifest = manifests.read(three, 3)
+    assert manifests.checksum(three / "nothing") == -1
+    assert manifests.checksum(three) == -1
+    sums = [sum for _, sum in manifest.files.values()]
+    assert manifests.changed(manifest, sums) == ""
+    assert "cannot be read" in manifests.changed(manifest, [-1, *sums[1:]])
+
+
 def test_a_manifest_of_a_step_takes_the_place_of_another(three):
     new = checkpoint(three, 3, folder="3-ffffffff")
     manifests.write(three, new)

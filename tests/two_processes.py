@@ -122,7 +122,9 @@ def agreements() -> dict[str, np.ndarray]:
     own = jax.process_index() + 1
     return {
         "agreed": np.array(agree(lambda: [own, "é", {"a": None}]), object).astype(str),
-        "shared": np.array(shared(lambda item: int(item) * own, ["1", "2", "3"])),
+        "shared": np.array(
+            shared(lambda item: int(item) * own, ["1", "-2", str(2**40 - 1)])
+        ),
         "failed": np.array(failed),
     }
 
