@@ -152,7 +152,9 @@ class Checkpoints:
                 for (file, size), checksum in zip(sizes.items(), sums, strict=True)
             }
             workers, leaves = self._layout.workers, leaves_of(self._layout)
-            manifest = Manifest(step, name, workers, leaves, self._about, said, files)
+            manifest = Manifest(
+                int(step), name, workers, leaves, self._about, said, files
+            )
 
             def end() -> None:
                 manifests.write(self._directory, manifest)

@@ -98,10 +98,12 @@ def fault(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
         return str(error)
     for name, (size, _) in manifest.files.items():
         path = directory / manifest.folder / name
-        if not path.is_file():
+        try:
+            now = path.stat().st_size
+        except OSError:
             return f"its file `{path}` is missing"
-        if path.stat().st_size != size:
-            return f"its file `{path}` has {path.stat().st_size} bytes, and had {size}"
+        if now != size:
+            return f"its file `{path}` has {now} bytes, and had {size}"
     if not thorough:
         return ""
     folder = directory / manifest.folder
@@ -112,16 +114,20 @@ def changed(manifest: Manifest, sums: Sequence[int]) -> str:
     """Which file has other bytes, by the checksums of all; nothing if none has."""
     for (name, (_, was)), now in zip(manifest.files.items(), sums, strict=True):
         if now != was:
-            return f"the bytes of its file `{manifest.folder}/{name}` have changed"
+            file = f"{manifest.folder}/{name}"
+            return f"the bytes of its file `{file}` have changed, or cannot be read"
     return ""
 
 
 def checksum(path: pathlib.Path) -> int:
-    """CRC-32 of a file."""
+    """CRC-32 of a file; -1 cannot be one, and is that of a file that is unreadable."""
     total = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total = zlib.crc32(chunk, total)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total = zlib.crc32(chunk, total)
+    except OSError:
+        return -1
     return total
 
 

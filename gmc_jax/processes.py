@@ -57,16 +57,19 @@ def shared(work: Callable[[str], int], items: Sequence[str]) -> list[int]:
     All processes must call it together, with the same items.
 
     Args:
-      work: from an item to a number of 32 bits, at least 0.
+      work: from an item to a number, of less than 62 bits.
       items: shared out among the processes.
 
     Returns:
       The numbers, in the order of the items.
     """
     first, processes = jax.process_index(), jax.process_count()
-    numbers = np.zeros(len(items), np.uint32)
+    numbers = [0] * len(items)
     for place in range(first, len(items), processes):
         numbers[place] = work(items[place])
-    if processes > 1 and len(items):
-        numbers = np.asarray(multihost_utils.process_allgather(numbers)).sum(axis=0)
-    return [int(number) for number in numbers]
+    if processes > 1 and items:
+        # In halves, since JAX has 64 bits only where it is told to.
+        halves = np.array([divmod(number, 2**31) for number in numbers], np.int32)
+        total = np.asarray(multihost_utils.process_allgather(halves)).sum(axis=0)
+        numbers = [int(high) * 2**31 + int(low) for high, low in total]
+    return numbers

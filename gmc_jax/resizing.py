@@ -204,8 +204,10 @@ def _keys(leaf: np.ndarray, workers: int, impl: str | None) -> np.ndarray:
 
 
 def _wide(leaf: np.ndarray) -> np.ndarray:
-    complex_ = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-    return leaf.astype(np.complex128 if complex_ else np.float64)
+    """Floats in float64, numbers of another kind as they are."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return leaf.astype(np.complex128)
+    return leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _average(leaf: np.ndarray) -> np.ndarray:
@@ -224,22 +226,14 @@ def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
     if not _listening(kept):
         return kept
     leaves, treedef = jax.tree.flatten(kept)
-    floats = [
-        differs and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        for leaf, differs in zip(leaves, jax.tree.leaves(layout.differs), strict=True)
-    ]
+    differing = jax.tree.leaves(layout.differs)
 
     def of(worker: int) -> Tree:
-        own = jax.tree.map(
-            lambda leaf, differs: leaf[worker] if differs else leaf,
-            kept,
-            layout.differs,
-        )
-        wide = [
-            _wide(leaf) if is_float else leaf
-            for leaf, is_float in zip(jax.tree.leaves(own), floats, strict=True)
+        own = [
+            _wide(leaf[worker]) if differs else leaf
+            for leaf, differs in zip(leaves, differing, strict=True)
         ]
-        return treedef.unflatten(wide)
+        return treedef.unflatten(own)
 
     own = [of(worker) for worker in range(layout.workers)]
     try:
@@ -258,10 +252,10 @@ def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
         ) from error
     new = [list(each) for each in zip(*map(jax.tree.leaves, led), strict=True)]
     for place, leaf in zip(chosen, jax.tree.leaves(end), strict=True):
-        new[place] = [leaf] * layout.workers
+        new[place] = [leaf if differing[place] else leaves[place]] * layout.workers
     met = [
-        np.stack(each) if is_float else leaf
-        for leaf, each, is_float in zip(leaves, new, floats, strict=True)
+        np.stack(each) if differs else np.asarray(each[0], leaf.dtype)
+        for leaf, each, differs in zip(leaves, new, differing, strict=True)
     ]
     return treedef.unflatten(met)
 

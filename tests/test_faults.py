@@ -94,6 +94,29 @@ def test_guarded_training_skips_what_is_broken_and_ends_near_the_clean_run(
     assert np.linalg.norm(gap) < 0.05 * np.linalg.norm(way)
 
 
+@pytest.mark.parametrize(
+    "runner",
+    [simulate, pytest.param(gmc_jax.distribute, marks=pytest.mark.slow)],
+    ids=["simulate", "distribute"],
+)
+@every_channel
+def test_leaving_the_broken_out_loses_no_step_and_ends_near_the_clean_run(
+    runner, channel
+):
+    """At each of those steps seven of eight workers are heard."""
+    whole = gmc(optax.cosine_decay_schedule(0.02, STEPS), CHANNELS[channel])
+    tx = gmc_jax.skip_nonfinite(whole, policy="leave_out")
+    (clean, _), _ = train(runner, whole, targets(start(), STEPS))
+    (params, opt_state), _ = train(runner, tx, poisoned(np.nan))
+
+    assert opt_state.skipped == 0
+    assert opt_state.left_out.sum() == STEPS // 10
+    chex.assert_tree_all_finite((params, opt_state))
+    gap = problems.flat(params) - problems.flat(clean)
+    way = problems.flat(start()) - problems.flat(clean)
+    assert np.linalg.norm(gap) < 0.05 * np.linalg.norm(way)
+
+
 @every_runner
 @every_channel
 def test_a_skipped_step_is_as_if_it_had_not_been(runner, channel):

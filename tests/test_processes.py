@@ -11,8 +11,9 @@ import optax
 import pytest
 
 import gmc_jax
+from gmc_jax.processes import agree, shared
 from tests.runners import drive, simulate, start, step_of
-from tests.two_processes import METHODS, STEPS, batches
+from tests.two_processes import METHODS, STEPS, batches, planned
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 240  # alone on 2 cores they take about 15
@@ -25,9 +26,13 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> list[dict[str, np.ndarray]]:
+def folder(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def seen(folder) -> list[dict[str, np.ndarray]]:
     """What each of the two processes saw."""
-    folder = tmp_path_factory.mktemp("processes")
     port = str(free_port())
     processes: list[subprocess.Popen] = []
     for index in range(2):
@@ -93,3 +98,49 @@ def test_both_processes_see_the_same(seen):
 def test_replicas_that_differ_between_processes_are_found(seen):
     for process in seen:
         assert "other bits in some processes" in str(process["replicas"])
+
+
+# Checkpoints, and what they agree on.
+
+
+def test_processes_agree_on_what_the_first_decides_and_share_work(seen):
+    for process in seen:
+        assert process["agreed"].tolist() == ["1", "é", "{'a': None}"]
+        assert process["shared"].tolist() == [1, -4, 2**40 - 1]
+        assert process["failed"] == "nothing there"
+
+
+def test_one_process_agrees_with_itself():
+    decided = object()
+    assert agree(lambda: decided) is decided
+    assert shared(len, ["a", "", "bcd"]) == [1, 0, 3]
+    assert shared(len, []) == []
+    with pytest.raises(FileNotFoundError):
+        agree(lambda: pathlib.Path("/nowhere/at all").stat())
+
+
+def test_both_go_on_from_a_checkpoint_as_if_they_had_not_stopped(seen):
+    for process in seen:
+        assert process["goes on"].all()
+        assert "`about['ratio']` is 0.2 there and 0.3 here" in str(process["refused"])
+
+
+def test_one_process_of_four_workers_goes_on_from_two_of_eight(seen, folder):
+    plan, begun = planned("top_k", 4)
+    with gmc_jax.Checkpoints(
+        folder / "checkpoints", plan, about={"ratio": 0.2}
+    ) as saved:
+        with pytest.raises(ValueError, match="is of 8 workers, and `layout` of 4"):
+            saved.restore(plan.lay_out(begun))
+        _, (params, opt_state), _ = saved.restore(plan.lay_out(begun), resize=True)
+    residual = optax.tree.get(opt_state, "residual")
+    for name, leaf in params.items():
+        np.testing.assert_array_equal(leaf, seen[0][f"saved params {name}"])
+        before = seen[0][f"saved residual {name}"]
+        assert np.ptp(before, axis=0).max() > 0
+        expected = np.broadcast_to(before.mean(axis=0), residual[name].shape)
+        np.testing.assert_allclose(residual[name], expected, rtol=1e-6, atol=1e-7)
+    batch = {name: leaf[1, :4] for name, leaf in batches("top_k").items()}
+    run, _ = gmc_jax.simulate(step_of(METHODS["top_k"]), begun, batch, 4)
+    _, metrics = run((params, opt_state), batch)
+    assert np.isfinite(metrics["loss"]).all()

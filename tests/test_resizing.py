@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
 import gmc_jax
 from gmc_jax import (
@@ -71,6 +72,9 @@ MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
     ),
     "slowmo of each alone": lambda k: gmc_jax.slowmo(
         optax.sgd(0.1), gmc_jax.alone(), period=4
+    ),
+    "slowmo of each alone over cser": lambda k: gmc_jax.slowmo(
+        gmc_jax.cser(0.1, BLOCK, exact(), period=3), gmc_jax.alone(), period=4
     ),
     "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
     "qsparse": lambda k: gmc_jax.periodic(
@@ -346,6 +350,18 @@ def test_a_period_goes_on(name):
         np.testing.assert_allclose(mean_now, expected, rtol=1e-6, atol=1e-7)
 
 
+def test_so_does_a_period_of_anchors_that_differ():
+    """Over a base that is told where workers are led; the meetings are not."""
+    name = "slowmo of each alone over cser"
+    (_, (_, before)), (_, (_, after)) = resized(name, (8, 6))
+    (was,), (period,) = (
+        find(state, gmc_jax.PeriodicState) for state in (before, after)
+    )
+    assert period.local == was.local > 0
+    assert np.ptp(was.anchor["bias"], axis=0).min() > 0.01
+    chex.assert_trees_all_close(mean(period.anchor), mean(was.anchor), rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -372,6 +388,43 @@ def test_where_all_is_linear_the_mean_goes_as_if_nothing_had_happened(name):
         for params, workers in ((state[0], 6), (alone[0], 8))
     ]
     chex.assert_trees_all_close(*ended, rtol=1e-4, atol=1e-5)
+
+
+def test_under_distribute_what_is_resized_is_placed_as_its_own_state_is():
+    name, plan = "d2", planned("d2", 8)[0]
+    state = resize(trained(name), plan, 4)
+    step, (_, begun) = step_of(MADE[name](4)), planned(name, 4)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("workers",))
+    batch = one(pulls(4, 1))
+    run, fresh = gmc_jax.distribute(step, begun, batch, mesh=mesh)
+    placed = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, fresh))
+    ours, _ = run(placed, batch)
+    theirs, _ = train(name, 4, 1, state=resize(trained(name), plan, 4))
+    chex.assert_trees_all_close(gmc_jax.fetch(ours), theirs, rtol=1e-5, atol=1e-6)
+
+
+class Followed(NamedTuple):
+    """The state of somebody else's base that wants to know where it is led."""
+
+    way: Tree
+    meetings: Tree
+
+    def moved(self, start: Tree, end: Tree) -> "Followed":
+        way = optax.tree.add(self.way, optax.tree.sub(end, start))
+        return Followed(way, self.meetings + 1)
+
+
+def test_states_of_others_are_told_where_workers_are_led():
+    params = np.array([[1, 2], [3, 6], [5, 1]], np.float32)
+    for own in (True, False):  # Whether workers differ.
+        x = params if own else params[0]
+        state = {"x": x, "deep": (Followed(10 * x, np.int32(4)),)}
+        plan = by_hand({"x": own, "deep": (Followed(own, False),)}, state, 3)
+        new = resize(state, plan, 2, params=lambda state: state["x"])
+        mean = np.broadcast_to(x.mean(axis=0), (2, 2)) if own else x
+        np.testing.assert_allclose(new["x"], mean)
+        np.testing.assert_allclose(new["deep"][0].way, 10 * mean)
+        assert new["deep"][0].meetings == 5
 
 
 # Leaves that are no floats, and others of other kinds.

@@ -4,6 +4,7 @@
 process saw goes to the file.
 """
 
+import pathlib
 import sys
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
 from gmc_jax import all_gather, all_reduce, counted, gmc, random_block, top_k
+from gmc_jax.processes import agree, shared
 from tests.runners import WORKERS, start, step_of, targets
 
 STEPS = 6
@@ -65,6 +67,68 @@ def train(method: str, spread: bool) -> dict[str, np.ndarray]:
     }
 
 
+def planned(method: str, workers: int):
+    """The layout of so many workers, and the state that one starts from."""
+    tx = METHODS[method]
+    state = start(), tx.init(start())
+    batch = jax.tree.map(lambda x: x[0, :workers], batches(method))
+    return gmc_jax.layout(step_of(tx), state, batch, workers), state
+
+
+def checkpoints(directory: pathlib.Path) -> dict[str, np.ndarray]:
+    """Saves after a step, goes on, and does so again from what was saved."""
+    tx = METHODS["top_k"]
+    batch = [jax.tree.map(lambda x, t=t: x[t], batches("top_k")) for t in (0, 1)]
+    plan, begun = planned("top_k", WORKERS)
+    run, state = gmc_jax.distribute(step_of(tx), begun, batch[0])
+    state, _ = run(state, batch[0])
+    with gmc_jax.Checkpoints(directory, plan, about={"ratio": 0.2}) as saved:
+        assert saved.latest is None
+        saved.save(1, state, seconds=2.5)
+        kept = gmc_jax.fetch(state)
+        ended = gmc_jax.fetch(run(state, batch[1])[0])
+        _, like = gmc_jax.distribute(step_of(tx), begun, batch[0])
+        step, state, extras = saved.restore(like)
+    assert (step, extras) == (1, {"seconds": 2.5})
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        assert ours.sharding == theirs.sharding
+    again = gmc_jax.fetch(run(state, batch[1])[0])
+    pairs = zip(jax.tree.leaves(again), jax.tree.leaves(ended), strict=True)
+    refused = "nothing"
+    try:
+        gmc_jax.Checkpoints(directory, plan, about={"ratio": 0.3}).restore(like)
+    except ValueError as error:
+        refused = str(error)
+    residual = optax.tree.get(kept[1], "residual")
+    return {
+        "goes on": np.array([np.array_equal(one, other) for one, other in pairs]),
+        "refused": np.array(refused),
+        **{f"saved params {k}": v for k, v in kept[0].items()},
+        **{f"saved residual {k}": v for k, v in residual.items()},
+    }
+
+
+def agreements() -> dict[str, np.ndarray]:
+    """What is decided once, and worked out in parts."""
+
+    def fail() -> None:
+        raise FileNotFoundError("nothing there")
+
+    failed = "nothing"
+    try:
+        agree(fail)
+    except ValueError as error:
+        failed = str(error)
+    own = jax.process_index() + 1
+    return {
+        "agreed": np.array(agree(lambda: [own, "é", {"a": None}]), object).astype(str),
+        "shared": np.array(
+            shared(lambda item: int(item) * own, ["1", "-2", str(2**40 - 1)])
+        ),
+        "failed": np.array(failed),
+    }
+
+
 def replicas_that_differ() -> str:
     """What `assert_replicated` says of an array that is the process's own number."""
     sharding = NamedSharding(
@@ -93,6 +157,8 @@ def main(port: str, process: str, file: str) -> None:
         initialization_timeout=60,
     )
     results: dict = {"replicas": replicas_that_differ()}
+    results |= agreements()
+    results |= checkpoints(pathlib.Path(file).parent / "checkpoints")
     for method in METHODS:
         for batch, spread in (("whole", False), ("spread", True)):
             for name, value in train(method, spread).items():

@@ -1,0 +1,136 @@
+"""Tests of manifests: files are a checkpoint once theirs is there."""
+
+import json
+import pathlib
+
+import pytest
+
+from gmc_jax import manifests
+from gmc_jax.descriptions import Leaf
+from gmc_jax.manifests import Manifest
+
+
+def checkpoint(directory: pathlib.Path, step: int, folder: str = "") -> Manifest:
+    """A folder with two files, and their manifest, not yet written."""
+    folder = folder or f"{step}-{step:08x}"
+    inner = directory / folder / "d"
+    inner.mkdir(parents=True)
+    (directory / folder / "a").write_bytes(bytes([step]) * 5)
+    (inner / "b").write_bytes(b"")
+    sizes = manifests.sizes(directory / folder)
+    files = {
+        name: [size, manifests.checksum(directory / folder / name)]
+        for name, size in sizes.items()
+    }
+    leaves = [Leaf("state[0]", "float32", [2, 3], True)]
+    return Manifest(step, folder, 4, leaves, {"ratio": 0.5}, {"seconds": 1}, files)
+
+
+@pytest.fixture
+def three(tmp_path) -> pathlib.Path:
+    for step in (1, 20, 3):
+        manifests.write(tmp_path, checkpoint(tmp_path, step))
+    return tmp_path
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    manifest = checkpoint(tmp_path, 7)
+    manifests.write(tmp_path, manifest)
+    assert manifests.read(tmp_path, 7) == manifest
+    assert manifests.parsed(json.loads(json.dumps(manifest._asdict()))) == manifest
+    assert set(manifest.files) == {"a", "d/b"}
+    assert [path.name for path in tmp_path.glob("*.draft")] == []
+
+
+def test_any_byte_of_a_manifest_that_changes_is_found(tmp_path):
+    manifests.write(tmp_path, checkpoint(tmp_path, 7))
+    path = tmp_path / "7.json"
+    written = path.read_bytes()
+    for place in range(len(written)):
+        for other in (b"0", b"x"):
+            changed = written[:place] + other + written[place + 1 :]
+            path.write_bytes(changed)
+            if json.loads(written) == _read_or_none(changed):
+                continue  # Space between words.
+            with pytest.raises(ValueError, match=r"its manifest .*7.json` is damaged"):
+                manifests.read(tmp_path, 7)
+    for size in range(len(written)):
+        path.write_bytes(written[:size])
+        assert "is damaged" in manifests.fault(tmp_path, 7)
+
+
+def _read_or_none(text: bytes):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def test_the_newest_come_first_by_number(three):
+    (three / "notes.json").touch()
+    assert manifests.steps(three) == manifests.whole(three) == [20, 3, 1]
+
+
+def test_what_is_wrong_is_named(three):
+    assert manifests.fault(three, 3, thorough=True) == ""
+    assert "manifest `" in manifests.fault(three, 4)
+    assert manifests.fault(three, 4).endswith("is missing")
+    file = three / manifests.read(three, 3).folder / "a"
+    file.write_bytes(b"other")
+    assert manifests.fault(three, 3) == ""
+    assert "/a` have changed" in manifests.fault(three, 3, thorough=True)
+    file.write_bytes(b"longer")
+    assert f"`{file}` has 6 bytes, and had 5" in manifests.fault(three, 3)
+    file.unlink()
+    assert f"`{file}` is missing" in manifests.fault(three, 3)
+    assert manifests.whole(three) == [20, 1]
+
+
+def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
+    manifest = manifests.read(three, 3)
+    assert manifests.checksum(three / "nothing") == -1
+    assert manifests.checksum(three) == -1
+    sums = [sum for _, sum in manifest.files.values()]
+    assert manifests.changed(manifest, sums) == ""
+    assert "cannot be read" in manifests.changed(manifest, [-1, *sums[1:]])
+
+
+def test_a_manifest_of_a_step_takes_the_place_of_another(three):
+    new = checkpoint(three, 3, folder="3-ffffffff")
+    manifests.write(three, new)
+    assert manifests.read(three, 3).folder == "3-ffffffff"
+    manifests.clean(three)
+    folders = {path.name for path in three.iterdir() if path.is_dir()}
+    assert folders == {"1-00000001", "20-00000014", "3-ffffffff"}
+
+
+@pytest.mark.parametrize(
+    ("step", "keep", "left"), [(20, 2, [20, 3]), (3, 5, [3, 1]), (3, 1, [3])]
+)
+def test_of_many_some_are_kept(three, step, keep, left):
+    manifests.keep_up_to(three, step, keep)
+    assert manifests.whole(three) == left
+    assert len([path for path in three.iterdir() if path.is_dir()]) == len(left)
+
+
+def test_nothing_is_removed_for_one_that_is_not_whole(three):
+    (three / manifests.read(three, 20).folder / "a").unlink()
+    manifests.keep_up_to(three, 20, 1)
+    assert manifests.steps(three) == [20, 3, 1]
+
+
+def test_the_files_of_a_damaged_manifest_are_not_removed(three):
+    (three / "3.json").write_text("{")
+    before = set(three.iterdir())
+    manifests.clean(three)
+    assert set(three.iterdir()) == before
+
+
+def test_one_writes_at_a_time(tmp_path):
+    with manifests.only_writer(tmp_path, wait=False) as first:
+        with manifests.only_writer(tmp_path, wait=False) as second:
+            assert (first, second) == (True, False)
+        with manifests.only_writer(tmp_path, wait=False) as third:
+            assert not third
+    with manifests.only_writer(tmp_path, wait=True) as after:
+        assert after

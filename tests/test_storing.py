@@ -1,0 +1,76 @@
+"""Tests of arrays in files."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from gmc_jax.storing import Files, placed
+
+MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
+WHERE = {
+    "nowhere": None,
+    "one device": SingleDeviceSharding(jax.devices()[3]),
+    "everywhere": NamedSharding(MESH, PartitionSpec()),
+    "workers": NamedSharding(MESH, PartitionSpec("workers")),
+    "spread": NamedSharding(MESH, PartitionSpec(("model", "workers"))),
+}
+every_place = pytest.mark.parametrize("where", WHERE.values(), ids=WHERE.keys())
+
+
+@pytest.fixture
+def files():
+    opened = Files()
+    yield opened
+    opened.close()
+
+
+def arrays(where) -> list[jax.Array]:
+    leaves = [
+        jnp.arange(8.0),
+        jax.random.split(jax.random.key(0), 8),
+        jnp.zeros((8, 0)),
+    ]
+    return leaves if where is None else jax.device_put(leaves, where)
+
+
+@every_place
+def test_what_is_read_is_placed_as_another_one(tmp_path, files, where):
+    files.write(tmp_path / "a", arrays(None))
+    likes = arrays(where)
+    for leaf, like in zip(files.read(tmp_path / "a", likes), likes, strict=True):
+        assert (leaf.sharding, leaf.committed) == (like.sharding, like.committed)
+        assert leaf.dtype == like.dtype
+    read, key, empty = files.read(tmp_path / "a", likes)
+    np.testing.assert_array_equal(read, np.arange(8.0))
+    drawn = jax.vmap(jax.random.bits)(key)
+    np.testing.assert_array_equal(drawn, jax.vmap(jax.random.bits)(arrays(None)[1]))
+    assert empty.shape == (8, 0)
+
+
+def test_shapes_alone_are_read_on_the_host(tmp_path, files):
+    files.write(tmp_path / "a", arrays(None))
+    shapes = jax.eval_shape(lambda: arrays(None))
+    numbers, keys, empty = files.read(tmp_path / "a", shapes)
+    assert all(type(leaf) is np.ndarray for leaf in (numbers, keys, empty))
+    np.testing.assert_array_equal(keys, jax.random.key_data(arrays(None)[1]))
+
+
+@every_place
+def test_arrays_of_the_host_are_placed(where):
+    for like in arrays(where):
+        numbers = like
+        if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+            numbers = jax.random.key_data(like)
+        ours = placed(np.asarray(numbers), like)
+        assert (ours.sharding, ours.committed) == (like.sharding, like.committed)
+        assert ours.dtype == like.dtype
+
+
+def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
+    files.write(tmp_path / "a", [jnp.ones(2)])
+    with pytest.raises(ValueError, match="exists"):
+        files.write(tmp_path / "a", [jnp.zeros(2)])
+    (kept,) = files.read(tmp_path / "a", [jnp.zeros(2)])
+    assert kept.tolist() == [1, 1]
