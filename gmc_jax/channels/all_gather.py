@@ -3,9 +3,7 @@
 from jax import lax
 
 from gmc_jax.channels.compressed import compressed
-from gmc_jax.channels.wire import cross
-from gmc_jax.core import Channel, Compressor, Tree
-from gmc_jax.trees import widen
+from gmc_jax.core import Channel, Compressor
 
 
 def all_gather(
@@ -43,15 +41,11 @@ def all_gather(
       The law of channels; `mean` is the same on all workers, bit for bit.
       Nothing is ever made that is larger than K messages, or than the tree.
     """
-
-    def exchange(messages: Tree) -> Tree:
-        return widen(cross(messages, lambda flat: lax.all_gather(flat, axis_name)))
-
     return compressed(
         "all_gather",
         compressor,
         lambda messages: messages,
-        exchange,
+        lambda flat: lax.all_gather(flat, axis_name),
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,
