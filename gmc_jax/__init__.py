@@ -30,6 +30,8 @@ from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
+from gmc_jax.core import Drawn as Drawn
+from gmc_jax.core import Largest as Largest
 from gmc_jax.core import Sparse as Sparse
 from gmc_jax.execution import distribute as distribute
 from gmc_jax.execution import simulate as simulate

@@ -92,11 +92,22 @@ def distribute(
     differ between workers are sharded over the axis, so each device holds its own
     alone; the others come back as ordinary replicated arrays.
 
+    On a mesh with other axes beside the workers', a worker is several devices. Place
+    the parameters over those axes, `jax.device_put(params, NamedSharding(mesh,
+    PartitionSpec(None, "model")))`, call `tx.init` on them, outside of `jax.jit`, and
+    every leaf stays split as it was given, whatever else happens to it: XLA splits the
+    step, channels compress part by part, and no device holds a whole leaf. How leaves
+    lie is read off the state and told to the channels inside, so that step, method and
+    channel are those of a model that is whole. A leaf on one device is whole on each
+    of its worker's. JAX splits a dimension only into equal parts.
+
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
       state: one worker's state, the same in all processes; it is copied.
       batch: an example of the batches of all workers: every leaf has a leading axis of
-        workers. Only shapes and dtypes are read.
+        workers. Only shapes and dtypes are read. Inside a worker batches lie as they
+        are placed: with `PartitionSpec("workers", "fsdp")` each device has examples
+        of its own, and else all have all.
       mesh: its axis `axis_name` has one worker an index; all devices if None. Over
         several processes, call `jax.distributed.initialize` first and make the mesh of
         `jax.devices()`.
@@ -110,8 +121,14 @@ def distribute(
 
     Raises:
       ValueError: if the mesh has no such axis, the batch does not have one entry for
-        each worker of the mesh, the step changes the types of the state, or what
-        `replicated` selects differs between workers.
+        each worker of the mesh, the step changes the types of the state, what
+        `replicated` selects differs between workers, a leaf of the state is split over
+        the workers or not by axes of the mesh; from a channel whose compressor needs a
+        whole vector where leaves are split, or where what mirrors the parameters is
+        split in another way than they are.
+
+    Guarantees:
+      A leaf of the state keeps its sharding over the axes inside a worker.
     """
     mesh = _auto(mesh, axis_name)
     workers = mesh.shape[axis_name]

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gmc_jax.core import Tree
 
@@ -113,12 +113,9 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> Inside:
         if not isinstance(leaf, jax.Array) or leaf.sharding.is_fully_replicated:
             return whole
         name, sharding = f"`state{''.join(path)}`", leaf.sharding
-        here = isinstance(sharding, NamedSharding) and (
-            Mesh(sharding.mesh.devices, sharding.mesh.axis_names) == mesh
-        )
-        if not here and not axes:
-            return whole
-        if not here:
+        if not isinstance(sharding, NamedSharding) or not _same(sharding.mesh, mesh):
+            if not axes:
+                return whole
             raise ValueError(
                 f"{name} lies on devices as {sharding} says, which is not by axes of "
                 f"`mesh`, {dict(mesh.shape)}. Place it with "
@@ -169,13 +166,20 @@ def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
     else:
         read = {bounds((slice(None),) * leaf.ndim): np.array(leaf)}
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index):
         own = read[bounds(index[len(leading) :])]
         return own[None] if leading else own
 
     lead = tuple(mesh.shape[axis] for axis in leading)
     sharding = NamedSharding(mesh, partition(spec, *leading))
     return jax.make_array_from_callback((*lead, *leaf.shape), sharding, part)
+
+
+def _same(mesh: Mesh | AbstractMesh, other: Mesh) -> bool:
+    """Whether two meshes are the same but for who splits along their axes."""
+    return isinstance(mesh, Mesh) and other == Mesh(
+        mesh.devices, mesh.axis_names, axis_types=other.axis_types
+    )
 
 
 def _same_end(path: Path, other: Path) -> int:

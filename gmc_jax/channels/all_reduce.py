@@ -34,7 +34,8 @@ def all_reduce(
       NameError: from `average` where no such axis is in scope.
       TypeError: from `average` where a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` where a
-        vector has 2^31 coordinates or more.
+        vector has 2^31 coordinates or more; from `average` where a vector is split
+        inside a worker and the compressor is not `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.

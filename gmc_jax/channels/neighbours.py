@@ -29,11 +29,16 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
 
 def receive(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
     """What arrives of the tree of another, in float32 for 16-bit trees."""
-    send: Callable = partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
+
+    def send(tree: Tree) -> Tree:
+        return cross(
+            tree, partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
+        )
+
     parts = parts_of(tree)
     if parts is None:
-        return widen(cross(tree, send))
-    (heard,) = parts.run(lambda tree: (cross(tree, send),), tree)
+        return widen(send(tree))
+    (heard,) = parts.run(lambda tree: (parts.once(tree, send),), tree)
     return widen(heard)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from gmc_jax.channels.wire import cross
 from gmc_jax.core import Tree
 from gmc_jax.shardings import Spec, inside, partition
 from gmc_jax.trees import to_vectors
@@ -88,6 +89,30 @@ class Parts(NamedTuple):
         return to_vectors(treedef.unflatten(map(first, leaves, self.specs)), per_leaf)[
             0
         ]
+
+    def once(self, tree: Tree, collective: Callable[[list], list]) -> Tree:
+        """Puts a tree through a collective that looks only at entries.
+
+        Each device sends its part of what is split, and a slice of what is whole.
+
+        Args:
+          tree: this device's part.
+          collective: from a list of arrays to what arrives, in the same shapes.
+        """
+
+        def by_slices(flat: jax.Array) -> jax.Array:
+            devices = math.prod(self.axes.values())
+            slices = jnp.pad(flat, (0, -flat.size % devices)).reshape(devices, -1)
+            (arrived,) = collective([slices[lax.axis_index(self.names)]])
+            return lax.all_gather(arrived, self.names, tiled=True)[: flat.size]
+
+        leaves, treedef = jax.tree.flatten(tree)
+        pairs = list(zip(leaves, self.specs, strict=True))
+        split = iter(collective([leaf for leaf, spec in pairs if any(spec)]))
+        whole = iter(cross([leaf for leaf, spec in pairs if not any(spec)], by_slices))
+        return treedef.unflatten(
+            next(split) if any(spec) else next(whole) for spec in self.specs
+        )
 
     def assembled(
         self, collective: Callable[[jax.Array], jax.Array]
