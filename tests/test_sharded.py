@@ -1,6 +1,7 @@
 """Workers of several devices: models that are split inside a worker."""
 
 import functools
+import itertools
 import math
 import re
 from typing import NamedTuple
@@ -96,10 +97,12 @@ class Run(NamedTuple):
     """A run on a mesh, and the program that it was."""
 
     train: Lowerable
-    laid_out: tuple  # of (sharding, shape) in the place of the first state
+    laid_out: tuple  # the shardings of the first state
     state: tuple
     losses: np.ndarray
     mesh: Mesh
+    traces: list[int]  # how often the step was, before the first and after each call
+    donated: bool  # whether the first state was
 
 
 @functools.cache
@@ -118,22 +121,32 @@ def simulated(method: str, workers: int):
 
 
 @functools.cache
-def distributed(method: str, workers: int, how: str = "model") -> Run:
+def distributed(method: str, workers: int, how: str) -> Run:
     tx, mesh = METHODS[method], mesh_of(workers, how)
     placed = place(params(), mesh, specs_of(MODEL if how == "model" else FSDP, how))
     given = batches(workers)
     if how == "fsdp":  # Each device takes its own examples.
         split = NamedSharding(mesh, PartitionSpec("workers", "fsdp"))
         given = [jax.device_put(batch, split) for batch in given]
-    train, state = gmc_jax.distribute(
-        step_of(tx, loss_fn), (placed, tx.init(placed)), given[0], mesh=mesh
+    step, count = step_of(tx, loss_fn), itertools.count()
+
+    def counted_step(state, batch):
+        next(count)
+        return step(state, batch)
+
+    train, first = gmc_jax.distribute(
+        counted_step, (placed, tx.init(placed)), given[0], mesh=mesh
     )
-    laid_out = jax.tree.map(lambda leaf: leaf.sharding, state)
-    losses = []
+    laid_out = jax.tree.map(lambda leaf: leaf.sharding, first)
+    state, losses, traces = first, [], [next(count)]
     for batch in given:
         state, metrics = train(state, batch)
         losses.append(gmc_jax.fetch(metrics["loss"]))
-    return Run(train, laid_out, state, np.stack(losses), mesh)
+        traces.append(next(count) - len(traces))
+    donated = all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    # What was given is not.
+    chex.assert_trees_all_equal(gmc_jax.fetch(placed), params())
+    return Run(train, laid_out, state, np.stack(losses), mesh, traces, donated)
 
 
 def text_of(train: Lowerable, *args) -> str:
@@ -176,7 +189,7 @@ def test_a_split_model_trains_as_a_whole_one(method, workers, how):
 
 
 def test_every_device_holds_its_part_of_parameters_momentum_and_residual():
-    for run in (distributed("gmc", 2), distributed("gmc", 4, "fsdp")):
+    for run in (distributed("gmc", 2, "model"), distributed("gmc", 4, "fsdp")):
         weights, (momentum, _) = run.state
         workers, inner = run.mesh.devices.shape
         for tree in (weights, momentum.momentum, momentum.inner.residual):
@@ -191,7 +204,7 @@ def test_every_device_holds_its_part_of_parameters_momentum_and_residual():
 
 def test_no_device_ever_holds_a_whole_leaf():
     """The program of one device has no array of as many entries as the larger leaf."""
-    run = distributed("gmc", 2)
+    run = distributed("gmc", 2, "model")
     largest = max(sizes_in(text_of(run.train, run.state, batches(2)[0])))
     assert largest < math.prod(SHAPES["out"]) < math.prod(SHAPES["in"])
     # A block of the parts of all leaves together is the largest there may be.
@@ -217,14 +230,12 @@ def test_the_search_for_whole_leaves_can_find_one():
 
 def test_a_worker_sends_one_message_however_many_devices_it_is():
     """To which padding adds less than an entry a device and a dtype."""
-    for run in (distributed("gmc", 2), distributed("gmc", 4, "fsdp")):
-        workers, inner = run.mesh.devices.shape
-        sent = gmc_jax.wire_bytes(run.train, run.state, batches(workers)[0])
-        message = gmc_jax.message_bits(LARGEST, params()) // 8
-        assert message <= sent.always < message + 2 * 4 * inner
-        assert sent == sent.always
-        kinds = {operation.operation for operation in sent.operations}
-        assert kinds == {"all-gather"}
+    run = distributed("gmc", 2, "model")
+    sent = gmc_jax.wire_bytes(run.train, run.state, batches(2)[0])
+    message = gmc_jax.message_bits(LARGEST, params()) // 8
+    assert message <= sent.always < message + 2 * 4 * 4
+    assert sent == sent.always
+    assert [operation.operation for operation in sent.operations] == ["all-gather"] * 2
 
 
 def test_a_mean_that_is_exact_is_sent_once():
@@ -240,30 +251,16 @@ def test_a_mean_that_is_exact_is_sent_once():
     assert max(sizes_in(text)) < math.prod(SHAPES["out"])
 
 
-def test_the_program_is_compiled_once_and_the_state_donated():
-    mesh, tx, traces = mesh_of(2), METHODS["gmc"], []
-    placed = place(params(), mesh, specs_of(MODEL, "model"))
-    step = step_of(tx, loss_fn)
-
-    def counting(state, batch):
-        traces.append(None)
-        return step(state, batch)
-
-    train, first = gmc_jax.distribute(
-        counting, (placed, tx.init(placed)), batches(2)[0], mesh=mesh
-    )
-    planned = len(traces)
-    state, _ = train(first, batches(2)[0])
-    after = len(traces)
-    for batch in batches(2):
-        state, _ = train(state, batch)
-    assert (after - planned, len(traces) - after) == (1, 0)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
-    chex.assert_trees_all_equal(gmc_jax.fetch(placed), params())
+def test_the_program_is_traced_once_and_the_state_donated():
+    run = distributed("gmc", 2, "model")
+    planned, first, *later = run.traces
+    assert first == planned + 1
+    assert set(later) == {first}
+    assert run.donated
 
 
 def test_what_reads_a_state_reads_one_that_is_split():
-    run = distributed("cser", 4)
+    run = distributed("cser", 4, "model")
     tx, state = METHODS["cser"], params()
     plan = gmc_jax.layout(
         step_of(tx, loss_fn), (state, tx.init(state)), batches(4)[0], 4
@@ -285,7 +282,20 @@ def test_what_reads_a_state_reads_one_that_is_split():
     )
 
 
-def test_layout_and_simulate_take_a_state_that_is_split():
+def test_the_layout_does_not_depend_on_where_arrays_are():
+    mesh, tx = mesh_of(2), METHODS["gmc"]
+    placed = place(params(), mesh, specs_of(MODEL, "model"))
+    step, batch = step_of(tx, loss_fn), batches(2)[0]
+    plans = [
+        gmc_jax.layout(step, (tree, tx.init(tree)), batch, 2)
+        for tree in (placed, params())
+    ]
+    assert plans[0].differs == plans[1].differs
+    assert any(jax.tree.leaves(plans[0].differs))
+
+
+@pytest.mark.slow
+def test_simulate_takes_a_state_that_is_split():
     mesh, tx = mesh_of(2), METHODS["gmc"]
     placed = place(params(), mesh, specs_of(MODEL, "model"))
     step, state = step_of(tx, loss_fn), (placed, tx.init(placed))
@@ -319,6 +329,7 @@ def test_what_mirrors_the_parameters_is_split_as_they_are(init, dtype):
     assert mirrors % len(SHAPES) == 0
 
 
+@pytest.mark.slow
 def test_an_explicit_mesh_may_have_placed_the_parameters():
     mesh = jax.make_mesh((2, 4), ("workers", "model"), (AxisType.Explicit,) * 2)
     placed = place(params(), mesh, specs_of(MODEL, "model"))
@@ -327,9 +338,9 @@ def test_an_explicit_mesh_may_have_placed_the_parameters():
         step_of(tx, loss_fn), (placed, tx.init(placed)), batches(2)[0], mesh=mesh
     )
     laid_out = jax.tree.map(lambda leaf: leaf.sharding, state)
-    assert laid_out == distributed("gmc", 2).laid_out
+    assert laid_out == distributed("gmc", 2, "model").laid_out
     for batch in batches(2):
         state, _ = train(state, batch)
     chex.assert_trees_all_equal(
-        gmc_jax.fetch(state), gmc_jax.fetch(distributed("gmc", 2).state)
+        gmc_jax.fetch(state), gmc_jax.fetch(distributed("gmc", 2, "model").state)
     )
