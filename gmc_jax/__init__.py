@@ -32,6 +32,8 @@ from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
+from gmc_jax.core import Drawn as Drawn
+from gmc_jax.core import Largest as Largest
 from gmc_jax.core import Sparse as Sparse
 from gmc_jax.encodings import measure_encoding as measure_encoding
 from gmc_jax.encodings import measure_encodings as measure_encodings

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from gmc_jax.channels.counted import CountedState
 from gmc_jax.core import Channel, Tree
@@ -104,7 +105,9 @@ def relative_cost(opt_state: Tree) -> float:
     return cost / dense
 
 
-def wire_bytes(fn: Callable[..., Tree] | Lowerable, *args: Tree) -> WireBytes:
+def wire_bytes(
+    fn: Callable[..., Tree] | Lowerable, *args: Tree, axis_name: str = "workers"
+) -> WireBytes:
     """Bytes that one worker puts into the collectives of a compiled program.
 
     It compiles the function for these arguments, runs nothing, and reads the operands
@@ -112,17 +115,34 @@ def wire_bytes(fn: Callable[..., Tree] | Lowerable, *args: Tree) -> WireBytes:
     handed to the network, not what a formula says. On the links of a ring an all-reduce
     of n bytes moves about 2 n, and an all-gather to K workers (K - 1) n.
 
+    On a mesh with other axes beside the workers', what a worker's devices send to those
+    of others is added up, and what they send to each other is left out.
+
     Args:
       fn: the `train` that `distribute` returns, or any function of arrays. Under
         `simulate` there is no collective to be found.
       *args: its arguments, or `jax.ShapeDtypeStruct` of them.
+      axis_name: the axis of the mesh that has the workers. Without it, and on other
+        meshes, each device is a worker.
 
     Returns:
       An integer with `.always` and `.operations`, which tell conditionals and loops
       apart.
     """
     program = fn if isinstance(fn, Lowerable) else jax.jit(fn)
-    return WireBytes(collectives(program.lower(*args).compile().as_text() or ""))
+    compiled = program.lower(*args).compile()
+    worker_of = _workers(compiled.output_shardings, axis_name)
+    return WireBytes(collectives(compiled.as_text() or "", worker_of))
+
+
+def _workers(shardings: Tree, axis_name: str) -> list[int] | None:
+    """The worker of every device of the mesh that results are laid out over."""
+    for sharding in jax.tree.leaves(shardings):
+        if isinstance(sharding, NamedSharding) and axis_name in sharding.mesh.shape:
+            mesh = sharding.mesh.shape
+            index = np.indices(tuple(mesh.values()))[list(mesh).index(axis_name)]
+            return index.ravel().tolist()
+    return None
 
 
 def _mean(count: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The two nouns of the grammar, a compressor and a channel, and a sparse message."""
+"""The two nouns of the grammar, a compressor and a channel, and what they exchange."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +22,32 @@ class Sparse(NamedTuple):
     indices: jax.Array
 
 
+class Largest(NamedTuple):
+    """Says of a compressor that its message holds the largest entries of a vector.
+
+    Ties go to the lowest index, and the message is `Sparse`.
+
+    Attributes:
+      kept: `d -> s`, how many slots there are for d coordinates.
+      level: the magnitude below which nothing is sent.
+    """
+
+    kept: Callable[[int], int]
+    level: float = 0.0
+
+
+class Drawn(NamedTuple):
+    """Says of a shared compressor that its message holds entries drawn at random.
+
+    The message is their values, in the order of the places.
+
+    Attributes:
+      places: `(key, d) -> places[s]`, distinct, at a cost that does not grow with d.
+    """
+
+    places: Callable[[jax.Array, int], jax.Array]
+
+
 class Compressor(NamedTuple):
     """A lossy code for one vector; it holds no state and knows no named axis.
 
@@ -34,11 +60,14 @@ class Compressor(NamedTuple):
         shared decodes without the key.
       shared: whether all workers get the same key and so send the same coordinates.
         Messages of a shared compressor may be added as they are.
+      selects: which entries `encode` sends, where that can be said without having all
+        of x in one place. Channels need it for what lies in parts on several devices.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
     decode: Callable[[jax.Array, Tree, int], jax.Array]
     shared: bool = False
+    selects: Largest | Drawn | None = None
 
 
 def _count_support(tree: Tree) -> int | None:

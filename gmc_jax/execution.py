@@ -6,8 +6,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
+from gmc_jax import shardings
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout, Step, check_batch, layout
 
@@ -91,11 +92,22 @@ def distribute(
     differ between workers are sharded over the axis, so each device holds its own
     alone; the others come back as ordinary replicated arrays.
 
+    On a mesh with other axes beside the workers', a worker is several devices. Place
+    the parameters over those axes, `jax.device_put(params, NamedSharding(mesh,
+    PartitionSpec(None, "model")))`, call `tx.init` on them, outside of `jax.jit`, and
+    every leaf stays split as it was given, whatever else happens to it: XLA splits the
+    step, channels compress part by part, and no device holds a whole leaf. How leaves
+    lie is read off the state and told to the channels inside, so that step, method and
+    channel are those of a model that is whole. A leaf on one device is whole on each
+    of its worker's. JAX splits a dimension only into equal parts.
+
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
       state: one worker's state, the same in all processes; it is copied.
       batch: an example of the batches of all workers: every leaf has a leading axis of
-        workers. Only shapes and dtypes are read.
+        workers. Only shapes and dtypes are read. Inside a worker batches lie as they
+        are placed: with `PartitionSpec("workers", "fsdp")` each device has examples
+        of its own, and else all have all.
       mesh: its axis `axis_name` has one worker an index; all devices if None. Over
         several processes, call `jax.distributed.initialize` first and make the mesh of
         `jax.devices()`.
@@ -109,19 +121,27 @@ def distribute(
 
     Raises:
       ValueError: if the mesh has no such axis, the batch does not have one entry for
-        each worker of the mesh, the step changes the types of the state, or what
-        `replicated` selects differs between workers.
+        each worker of the mesh, the step changes the types of the state, what
+        `replicated` selects differs between workers, a leaf of the state is split over
+        the workers or not by axes of the mesh; from a channel whose compressor needs a
+        whole vector where leaves are split, or where what mirrors the parameters is
+        split in another way than they are.
+
+    Guarantees:
+      A leaf of the state keeps its sharding over the axes inside a worker.
     """
     mesh = _auto(mesh, axis_name)
     workers = mesh.shape[axis_name]
     plan = _plan(step, state, batch, workers, axis_name, replicated)
     own = PartitionSpec(axis_name)
+    inside = shardings.read(state, mesh, axis_name)
 
     def on_device(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         state = jax.tree.map(
             lambda leaf, differs: leaf[0] if differs else leaf, state, plan.differs
         )
-        state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
+        with shardings.inside(inside if inside.axes else None):
+            state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
         state = jax.tree.map(
             lambda leaf, differs: leaf[None] if differs else leaf, state, plan.differs
         )
@@ -143,9 +163,18 @@ def distribute(
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return sharded(state, batch)
 
-    train = _jit(over_mesh, workers)
+    leaves, treedef = jax.tree.flatten(state)
+    placed = [
+        shardings.place(leaf, spec, mesh, *([axis_name] if differs else []))
+        for leaf, (_, _, spec), differs in zip(
+            leaves, inside.leaves, jax.tree.leaves(plan.differs), strict=True
+        )
+    ]
+    # Said only where there is a choice: what is split inside a worker stays so.
+    kept = treedef.unflatten([leaf.sharding for leaf in placed])
+    train = _jit(over_mesh, workers, (kept, None) if inside.axes else None)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return (Paced(train) if on_cpu else train), _place(state, plan, mesh)
+    return (Paced(train) if on_cpu else train), treedef.unflatten(placed)
 
 
 def worker_key(key: jax.Array, *, axis_name: str = "workers") -> jax.Array:
@@ -244,12 +273,16 @@ def _plan(
     return plan
 
 
-def _jit(train: Callable[[Tree, Tree], tuple[Tree, Tree]], workers: int) -> Train:
+def _jit(
+    train: Callable[[Tree, Tree], tuple[Tree, Tree]],
+    workers: int,
+    shardings_out: Tree = None,
+) -> Train:
     def checked(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         check_batch(batch, workers)
         return train(state, batch)
 
-    return jax.jit(checked, donate_argnums=0)
+    return jax.jit(checked, donate_argnums=0, out_shardings=shardings_out)
 
 
 def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
@@ -264,22 +297,3 @@ def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
             "of your axis as `axis_name` here and to the channel."
         )
     return Mesh(mesh.devices, mesh.axis_names)
-
-
-def _place(state: Tree, plan: Layout, mesh: Mesh) -> Tree:
-    """Lays a state out over the mesh, each device getting only what it holds."""
-
-    def place(leaf: jax.Array, differs: bool, spec: PartitionSpec) -> jax.Array:
-        sharding = NamedSharding(mesh, spec)
-        leaf = jnp.asarray(leaf)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = place(jax.random.key_data(leaf), differs, spec)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        local = np.array(leaf)
-        if differs:
-            local = np.broadcast_to(local, (plan.workers, *local.shape))
-        return jax.make_array_from_callback(
-            local.shape, sharding, lambda index: local[index]
-        )
-
-    return jax.tree.map(place, state, plan.differs, plan.specs)

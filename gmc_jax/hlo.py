@@ -2,8 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 COLLECTIVES = (
     "all-gather",
@@ -16,6 +18,8 @@ COLLECTIVES = (
     "send",
 )
 _BITS_OF_NAMED_TYPES = {"pred": 8, "token": 0, "opaque": 0}
+_MESH_AXIS = r"'([^']*)'=(\d+)"
+_GROUP_AXIS = r"'([^']*)'(?::\((\d+)\)(\d+))?"
 
 
 class Collective(NamedTuple):
@@ -23,7 +27,7 @@ class Collective(NamedTuple):
 
     Attributes:
       operation: such as `all-gather`, the same for the asynchronous form.
-      bytes: of all its operands, on one device.
+      bytes: of all its operands, on all devices of a worker.
       conditional: whether it stands in a branch of a conditional.
       times: how often a call runs it if its branch is taken; None in a loop whose trip
         count the program does not tell.
@@ -49,6 +53,24 @@ class Cost(NamedTuple):
     collectives: tuple[Collective, ...]
 
 
+class Program(NamedTuple):
+    """A module of a compiled program.
+
+    Attributes:
+      computations: by name: whether it is the entry, and its lines.
+      worker_of: of every device its worker, or None if each is one.
+    """
+
+    computations: dict[str, tuple[bool, list["Instruction"]]]
+    worker_of: Sequence[int] | None
+
+    @property
+    def devices(self) -> int:
+        """Of a worker."""
+        owners = self.worker_of
+        return 1 if owners is None else len(owners) // len(set(owners))
+
+
 class Instruction(NamedTuple):
     """`name = shape opcode(operands), attributes`, as XLA prints it."""
 
@@ -59,14 +81,20 @@ class Instruction(NamedTuple):
     attributes: str
 
 
-def collectives(text: str) -> Cost:
-    """The collectives of all modules of a compiled program, with their bytes."""
+def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
+    """The collectives of all modules of a compiled program, with their bytes.
+
+    Args:
+      text: as XLA prints it.
+      worker_of: of every device, as the program numbers them, its worker: collectives
+        between devices of one worker are none. If None, each device is a worker.
+    """
     total = Cost(0, 0, ())
     for module in re.split(r"(?m)^(?=HloModule )", text):
-        computations = _computations(module)
-        for name, (entry, _) in computations.items():
+        program = Program(_computations(module), worker_of)
+        for name, (entry, _) in program.computations.items():
             if entry:
-                cost = _cost(name, computations)
+                cost = _cost(name, program)
                 total = Cost(
                     total.most + cost.most,
                     total.always + cost.always,
@@ -75,8 +103,8 @@ def collectives(text: str) -> Cost:
     return total
 
 
-def _cost(name: str, computations: dict[str, tuple[bool, list[Instruction]]]) -> Cost:
-    instructions = computations[name][1]
+def _cost(name: str, program: Program) -> Cost:
+    instructions = program.computations[name][1]
     shapes = {instruction.name: instruction.shape for instruction in instructions}
     most, always, found = 0, 0, []
 
@@ -98,17 +126,18 @@ def _cost(name: str, computations: dict[str, tuple[bool, list[Instruction]]]) ->
     for instruction in instructions:
         operation = instruction.opcode.removesuffix("-start")
         if operation in COLLECTIVES:
-            if not _alone(instruction.attributes):
+            if not _within(instruction.attributes, program.worker_of):
                 size = sum(_bytes(shapes[operand]) for operand in instruction.operands)
+                size *= program.devices
                 sent = Collective(operation, size, False, 1)
                 include(Cost(size, size, (sent,)), False, 1)
         elif operation == "while":
             trips = _trip_count(instruction.attributes)
             for called in _called(instruction.attributes, "body", "condition"):
-                include(_cost(called, computations), False, trips)
+                include(_cost(called, program), False, trips)
         elif operation == "conditional":
             branches = [
-                _cost(called, computations)
+                _cost(called, program)
                 for called in _called(
                     instruction.attributes,
                     "branch_computations",
@@ -121,7 +150,7 @@ def _cost(name: str, computations: dict[str, tuple[bool, list[Instruction]]]) ->
                 include(branch, True, 1)
         elif not instruction.opcode.endswith(("-done", "-update")):
             for called in _called(instruction.attributes, "calls", "to_apply"):
-                include(_cost(called, computations), False, 1)
+                include(_cost(called, program), False, 1)
     return Cost(most, always, tuple(found))
 
 
@@ -176,16 +205,55 @@ def _trip_count(attributes: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _alone(attributes: str) -> bool:
-    """Whether a collective runs over groups of one device, and so sends nothing."""
-    mesh = re.search(r"replica_groups=mesh\[(.*?)\{(.*?)\}", attributes)
+def _within(attributes: str, worker_of: Sequence[int] | None) -> bool:
+    """Whether a collective stays within workers, and so sends nothing between them."""
+    groups = _groups(attributes)
+    if worker_of is None:
+        return all(len(set(group)) == 1 for group in groups or [[0, 1]])
+    everyone = [range(len(worker_of))]
+    return all(
+        len({worker_of[device] for device in group}) == 1
+        for group in groups or everyone
+    )
+
+
+def _groups(attributes: str) -> list[list[int]]:
+    """Which devices a collective runs between; empty where it does not say."""
+    listed = re.search(
+        r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]+\},?)+)\}", attributes
+    )
+    if listed:
+        groups = re.findall(r"\{([\d,]+)\}", listed[1])
+        return [[int(device) for device in group.split(",")] for group in groups]
+    counted = re.search(
+        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
+    )
+    if counted:
+        shape, sizes, order = (
+            [int(number) for number in (part or "").split(",") if number]
+            for part in counted.groups()
+        )
+        devices = np.arange(math.prod(sizes)).reshape(sizes)
+        devices = devices.transpose(order) if order else devices
+        return devices.reshape(shape).tolist()
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
     if mesh:
-        sizes = dict(re.findall(r"'([^']*)'=(\d+)", mesh[1]))
-        axes = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", mesh[2])
-        return all((part or sizes[axis]) == "1" for axis, part in axes)
-    groups = r"replica_groups=(\{(\{\d+\},?)+\}|\[\d+,1\])"
-    pairs = r"source_target_pairs=\{(\{(\d+),\2\},?)+\}"
-    return any(re.search(form, attributes) for form in (groups, pairs))
+        # An axis may be taken in part: `(a)b` is the b behind the a major ones.
+        sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
+        taken = {
+            axis: (int(major or 1), int(part or sizes[axis]))
+            for axis, major, part in re.findall(_GROUP_AXIS, mesh[2])
+        }
+        shape, together = [], []
+        for axis, size in sizes.items():
+            major, part = taken.get(axis, (size, 1))
+            shape += [major, part, size // (major * part)]
+            together.append(len(shape) - 2)
+        devices = np.arange(math.prod(shape)).reshape(shape)
+        devices = np.moveaxis(devices, together, range(-len(together), 0))
+        grouped = math.prod(part for _, part in taken.values())
+        return devices.reshape(-1, grouped).tolist()
+    return []
 
 
 def _bytes(shape: str) -> int:

@@ -43,11 +43,12 @@ def narrow(tree: Tree, like: Tree) -> Tree:
 
 
 def zeros_to_accumulate(tree: Tree) -> Tree:
-    """Zeros in the shapes of a tree and the dtypes that it is accumulated in."""
+    """Zeros in the shapes of a tree and the dtypes that it is accumulated in.
+
+    They lie on the devices as the leaves do.
+    """
     return jax.tree.map(
-        lambda leaf: jnp.zeros(
-            jnp.shape(leaf), accumulator_dtype(jnp.result_type(leaf))
-        ),
+        lambda leaf: jnp.zeros_like(leaf, accumulator_dtype(jnp.result_type(leaf))),
         tree,
     )
 

@@ -212,13 +212,18 @@ def test_pmap_sends_as_much():
     assert wire_bytes(train, plan.lay_out(state), batch) == 24
 
 
-def test_a_second_axis_of_the_mesh_sends_nothing():
+def test_a_second_axis_of_the_mesh_sends_nothing_of_its_own():
+    """But slices: of three values and three indices, two by each of two devices."""
     tx = gmc(0.1, CHANNELS["top_k"])
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
     batch = jax.tree.map(lambda x: x[:4], gradients())
     state = params(), tx.init(params())
     train, state = gmc_jax.distribute(step_of(tx), state, batch, mesh=mesh)
-    assert wire_bytes(train, state, batch) == 24
+    sent = wire_bytes(train, state, batch)
+    assert sent == sent.always == 32
+    assert sent.operations == (("all-gather", 16, False, 1),) * 2
+    # With no axis for the workers all that any device puts into collectives counts.
+    assert wire_bytes(train, state, batch, axis_name="none") > 32
 
 
 # Conditionals and loops.

@@ -28,6 +28,7 @@ FLOORS = {
     "exchanges": 0,
     "trees": 0,
     "layouts": 1,
+    "shardings": 1,
     "mixing": 1,
     "paces": 1,
     "timelines": 1,
@@ -56,7 +57,15 @@ ROOMS = ["compressors", "channels", "transforms", "methods"]
 # Pieces that several files of a room share; they export nothing of their own name.
 SHARED = {
     "compressors": {"packing", "selection", "shared"},
-    "channels": {"axis", "compressed", "neighbours", "wire"},
+    "channels": {
+        "axis",
+        "coding",
+        "compressed",
+        "neighbours",
+        "parts",
+        "settling",
+        "wire",
+    },
     "transforms": {
         "buffers",
         "consensus",

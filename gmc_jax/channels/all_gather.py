@@ -3,9 +3,7 @@
 from jax import lax
 
 from gmc_jax.channels.compressed import compressed
-from gmc_jax.channels.wire import cross
-from gmc_jax.core import Channel, Compressor, Tree
-from gmc_jax.trees import widen
+from gmc_jax.core import Channel, Compressor
 
 
 def all_gather(
@@ -24,6 +22,14 @@ def all_gather(
     number of leaves; floats narrower than 32 bits cross as the integers of their bits,
     since XLA may widen them on the way.
 
+    Where leaves are split inside a worker (see `distribute`) the selection is the same,
+    ties included, and no device ever has a whole leaf: each finds the largest entries
+    of its part, which of them are the largest of all is settled by counting, and each
+    device sends its slice of the worker's message. What crosses inside a worker is a
+    count for each bit of a magnitude and of an index, and the messages; it is not part
+    of `bits`. Compressors that say what they select can do so: `top_k`, `threshold` and
+    `random_block`; others take only what is whole on every device of the worker.
+
     Args:
       compressor: what encodes the tree; it need not be shared.
       per_leaf: compress each leaf by itself (DGC), or the tree as one vector (GMC).
@@ -37,21 +43,22 @@ def all_gather(
     Raises:
       NameError: from `average` where no such axis is in scope.
       TypeError: from `average` where a leaf is not floating.
-      ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more.
+      ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more;
+        from `average` where a vector is split inside a worker and the compressor does
+        not say what it selects.
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
-      Nothing is ever made that is larger than K messages, or than the tree.
+      Nothing is ever made that is larger than K messages, or than the tree (or than a
+      device's part of it).
+      A worker sends one message, however many devices it is, to less than one entry of
+      each dtype a device.
     """
-
-    def exchange(messages: Tree) -> Tree:
-        return widen(cross(messages, lambda flat: lax.all_gather(flat, axis_name)))
-
     return compressed(
         "all_gather",
         compressor,
         lambda messages: messages,
-        exchange,
+        lambda flat: lax.all_gather(flat, axis_name),
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

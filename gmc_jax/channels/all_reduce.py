@@ -1,11 +1,10 @@
 """The channel that adds messages without decoding them."""
 
-import jax
 from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.compressed import compressed
-from gmc_jax.core import Channel, Compressor, Tree
+from gmc_jax.core import Channel, Compressor
 from gmc_jax.trees import widen
 
 
@@ -35,7 +34,8 @@ def all_reduce(
       NameError: from `average` where no such axis is in scope.
       TypeError: from `average` where a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` where a
-        vector has 2^31 coordinates or more.
+        vector has 2^31 coordinates or more; from `average` where a vector is split
+        inside a worker and the compressor is not `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
@@ -49,15 +49,11 @@ def all_reduce(
             "a shared compressor such as `random_block`."
         )
 
-    def exchange(messages: Tree) -> Tree:
-        total = lax.psum(messages, axis_name)
-        return jax.tree.map(lambda leaf: leaf[None], total)
-
     return compressed(
         "all_reduce",
         compressor,
         widen,
-        exchange,
+        lambda flat: lax.psum(flat, axis_name)[None],
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,8 +10,11 @@ import jax.numpy as jnp
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
+from gmc_jax.channels.coding import check_in_parts, coding, coding_in_parts
+from gmc_jax.channels.parts import Parts, parts_of
+from gmc_jax.channels.wire import cross
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
-from gmc_jax.trees import accumulator_dtype, size_in_bits, to_vectors
+from gmc_jax.trees import accumulator_dtype, size_in_bits, to_vectors, widen
 
 
 class CompressedState(NamedTuple):
@@ -27,7 +31,7 @@ def compressed(
     caller: str,
     compressor: Compressor,
     travelling: Callable[[Tree], Tree],
-    exchange: Callable[[Tree], Tree],
+    collective: Callable[[jax.Array], jax.Array],
     *,
     per_leaf: bool,
     seed: int,
@@ -40,8 +44,8 @@ def compressed(
       caller: the public name, for errors.
       compressor: what encodes each vector.
       travelling: casts messages to the form in which they travel and count.
-      exchange: takes messages in that form to messages ready for decoding, stacked on a
-        leading axis, which together hold the contributions of all workers.
+      collective: takes a vector of what travels to what arrives, stacked on a leading
+        axis: together that holds the contributions of all workers.
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws. In a call, `key = fold_in(jax.random.key(seed), step)`, to
         which the index of the leaf is folded in where leaves are compressed one by one,
@@ -61,26 +65,26 @@ def compressed(
             return key
         return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
-    def average(tree, state):
-        senders = 1 if alike else workers_on(axis_name, caller)
-        checks.floating(tree)
+    def on_device(
+        tree: Tree, step: jax.Array, parts: Parts | None = None
+    ) -> tuple[Tree, Tree]:
         vectors, restore = to_vectors(tree, per_leaf)
-        _check_sizes(vectors, caller)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(seed), step)
         keys = {
             leaf: jax.random.fold_in(key, leaf) if per_leaf else key for leaf in vectors
         }
-        encoded = {
-            leaf: compressor.encode(own(keys[leaf]), vector)
-            for leaf, vector in vectors.items()
-        }
-        messages = {leaf: message for leaf, (message, _) in encoded.items()}
-        arrived = exchange(travelling(messages))
-        means = {
-            leaf: compressor.decode(keys[leaf], arrived[leaf], vector.size) / senders
-            for leaf, vector in vectors.items()
-        }
-        lost = {leaf: rest for leaf, (_, rest) in encoded.items()}
+        if parts is None:
+            code = coding(compressor, {leaf: x.size for leaf, x in vectors.items()})
+            arriving = collective
+        else:
+            code = coding_in_parts(compressor, parts, tree, per_leaf)
+            arriving = parts.assembled(collective)
+        own_keys = {leaf: own(key) for leaf, key in keys.items()}
+        messages, lost = code.encode(own_keys, vectors)
+        arrived = widen(cross(travelling(messages), arriving))
+        sums = code.decode(keys, arrived)
+        senders = 1 if alike else workers_on(axis_name, caller)
+        means = {leaf: total / senders for leaf, total in sums.items()}
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
@@ -88,13 +92,26 @@ def compressed(
         def as_accumulated(vectors: dict[int, jax.Array]) -> Tree:
             return jax.tree.map(cast, restore(vectors), tree)
 
-        state = CompressedState(state.step + 1)
-        return as_accumulated(means), as_accumulated(lost), state
+        return as_accumulated(means), as_accumulated(lost)
+
+    def average(tree, state):
+        if not alike:
+            workers_on(axis_name, caller)
+        checks.floating(tree)
+        _check_sizes(tree, per_leaf, caller)
+        parts = parts_of(tree)
+        if parts is None:
+            mean, lost = on_device(tree, state.step)
+        else:
+            check_in_parts(compressor, parts, per_leaf, caller)
+            in_parts = partial(on_device, parts=parts)
+            mean, lost = parts.run(in_parts, tree, state.step, results=2)
+        return mean, lost, CompressedState(state.step + 1)
 
     def messages_of(tree: Tree) -> Tree:
         def encode(tree):
+            _check_sizes(tree, per_leaf, caller)
             vectors, _ = to_vectors(tree, per_leaf)
-            _check_sizes(vectors, caller)
             key = jax.random.key(seed)
             return travelling(
                 {leaf: compressor.encode(key, x)[0] for leaf, x in vectors.items()}
@@ -114,11 +131,12 @@ def compressed(
     return Channel(init, average, bits, axis_name, entries)
 
 
-def _check_sizes(vectors: dict[int, jax.Array], caller: str) -> None:
-    for vector in vectors.values():
-        if vector.size >= 2**31:
-            raise ValueError(
-                f"`{caller}` addresses coordinates with int32, and a vector of "
-                f"{vector.size} coordinates has more than 2^31 - 1. Compress leaf by "
-                f"leaf with `{caller}(..., per_leaf=True)`, or split the largest leaf."
-            )
+def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
+    leaves = [jnp.size(leaf) for leaf in jax.tree.leaves(tree)]
+    size = max(leaves, default=0) if per_leaf else sum(leaves)
+    if size >= 2**31:
+        raise ValueError(
+            f"`{caller}` addresses coordinates with int32, and a vector of {size} "
+            f"coordinates has more than 2^31 - 1. Compress leaf by leaf with "
+            f"`{caller}(..., per_leaf=True)`, or split the largest leaf."
+        )

@@ -5,14 +5,16 @@ from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
-from gmc_jax.core import Channel
+from gmc_jax.channels.parts import parts_of
+from gmc_jax.core import Channel, Tree
 from gmc_jax.trees import entries_in, size_in_bits, widen, zeros_to_accumulate
 
 
 def exact(*, axis_name: str = "workers") -> Channel:
     """The dense mean over workers, by one all-reduce: nothing is lost.
 
-    16-bit trees are summed, and so travel and count, in float32.
+    16-bit trees are summed, and so travel and count, in float32. Each
+    device of a worker sends its part of what is split, and a slice of what is not.
 
     Args:
       axis_name: the named axis whose indices are the workers.
@@ -35,7 +37,15 @@ def exact(*, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         workers = workers_on(axis_name, "exact")
         checks.floating(tree)
-        total = lax.psum(widen(tree), axis_name)
+
+        def add(tree: Tree) -> Tree:
+            return lax.psum(tree, axis_name)
+
+        parts = parts_of(tree)
+        if parts is None:
+            total = add(widen(tree))
+        else:
+            (total,) = parts.run(lambda tree: (parts.once(tree, add),), widen(tree))
         mean = jax.tree.map(lambda leaf: leaf / workers, total)
         return mean, zeros_to_accumulate(tree), state
 

@@ -8,6 +8,7 @@ from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
+from gmc_jax.channels.parts import parts_of
 from gmc_jax.compressors.packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors
@@ -57,14 +58,20 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         workers = workers_on(axis_name, "majority_vote")
         checks.floating(tree)
-        votes, restore = to_vectors(jax.tree.map(lambda leaf: leaf >= 0, tree), False)
-        won = {at: _count(votes[at], workers, axis_name) for at in votes}
+
+        def elect(tree: Tree) -> tuple[Tree]:
+            plus = jax.tree.map(lambda leaf: leaf >= 0, tree)
+            votes, restore = to_vectors(plus, False)
+            won = {at: _count(votes[at], workers, axis_name) for at in votes}
+            return (restore(won),)
 
         def mean_of(plus: jax.Array, leaf: jax.Array) -> jax.Array:
             dtype = accumulator_dtype(jnp.result_type(leaf))
             return jnp.where(plus, 1, -1).astype(dtype)
 
-        mean = jax.tree.map(mean_of, restore(won), tree)
+        parts = parts_of(tree)
+        (won,) = elect(tree) if parts is None else parts.run(elect, tree)
+        mean = jax.tree.map(mean_of, won, tree)
         lost = jax.tree.map(lambda leaf, sign: leaf - sign, tree, mean)
         return mean, lost, state
 

@@ -9,6 +9,7 @@ from jax import lax
 from numpy.typing import ArrayLike
 
 from gmc_jax.channels.axis import workers_on
+from gmc_jax.channels.parts import parts_of
 from gmc_jax.channels.wire import cross
 from gmc_jax.core import Tree
 from gmc_jax.exchanges import Exchange
@@ -28,8 +29,17 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
 
 def receive(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
     """What arrives of the tree of another, in float32 for 16-bit trees."""
-    send: Callable = partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
-    return widen(cross(tree, send))
+
+    def send(tree: Tree) -> Tree:
+        return cross(
+            tree, partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
+        )
+
+    parts = parts_of(tree)
+    if parts is None:
+        return widen(send(tree))
+    (heard,) = parts.run(lambda tree: (parts.once(tree, send),), tree)
+    return widen(heard)
 
 
 def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:

@@ -1,9 +1,7 @@
 """The channel on the way back from the server."""
 
-import jax
-
 from gmc_jax.channels.compressed import compressed
-from gmc_jax.core import Channel, Compressor, Tree
+from gmc_jax.core import Channel, Compressor
 
 
 def served(
@@ -43,15 +41,11 @@ def served(
       Its law: `mean + lost` is the tree. Where the tree is the same on all workers, so
       are both of them, bit for bit, and the law of channels is met.
     """
-
-    def answer(messages: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[None], messages)
-
     return compressed(
         "served",
         compressor,
         lambda messages: messages,
-        answer,
+        lambda flat: flat[None],
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

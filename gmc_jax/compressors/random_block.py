@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from gmc_jax import checks
 from gmc_jax.compressors.selection import kept
 from gmc_jax.compressors.shared import shared_places
-from gmc_jax.core import Compressor
+from gmc_jax.core import Compressor, Drawn
 
 
 def random_block(ratio: float) -> Compressor:
@@ -41,4 +41,4 @@ def random_block(ratio: float) -> Compressor:
         # start + ahead may pass 2^31 where d is close to it, so subtract first.
         return jnp.where(ahead < d - start, start + ahead, ahead - (d - start))
 
-    return shared_places(draw)
+    return shared_places(draw)._replace(selects=Drawn(draw))

@@ -81,6 +81,25 @@ def descend(
     return jnp.minimum(places, n)
 
 
+def greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array) -> jax.Array:
+    """The greatest integer of which something holds that holds of all smaller ones.
+
+    It is found bit by bit, and is 0 where nothing does.
+
+    Args:
+      holds: from an integer to a boolean, or from an array of both, entry by entry.
+      zero: what to start from; its dtype has a sign.
+    """
+    one = jnp.ones_like(zero)
+    width = zero.dtype.itemsize * 8 - 1
+
+    def settle(bit: jax.Array, value: jax.Array) -> jax.Array:
+        candidate = value | (one << (width - 1 - bit).astype(zero.dtype))
+        return jnp.where(holds(candidate), candidate, value)
+
+    return lax.fori_loop(0, width, settle, zero)
+
+
 def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     """The first s places [s] of bits [n] at or above a threshold; unused slots: n."""
     return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
@@ -131,15 +150,8 @@ def add_up(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
 
 def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
     """The s largest by a search for the s-th largest value, bit by bit."""
-    width = bits.dtype.itemsize * 8 - 1
-    one = jnp.ones((), bits.dtype)
-
-    def settle(bit: jax.Array, value: jax.Array) -> jax.Array:
-        candidate = value | (one << (width - 1 - bit).astype(bits.dtype))
-        enough = jnp.sum(bits >= candidate, dtype=jnp.int32) >= s
-        return jnp.where(enough, candidate, value)
-
-    value = lax.fori_loop(0, width, settle, jnp.zeros((), bits.dtype))
+    zero = jnp.zeros((), bits.dtype)
+    value = greatest(lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero)
     above = jnp.cumsum(bits > value, dtype=jnp.int32)
     equal = jnp.cumsum(bits == value, dtype=jnp.int32)
     return _first_of_each_rank(above + jnp.minimum(equal, s - above[-1]), s)

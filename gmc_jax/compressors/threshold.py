@@ -1,10 +1,12 @@
 """The entries of a vector that reach a fixed level."""
 
+from functools import partial
+
 import jax.numpy as jnp
 
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
-from gmc_jax.core import Compressor
+from gmc_jax.core import Compressor, Largest
 
 
 def threshold(level: float, ratio: float) -> Compressor:
@@ -49,4 +51,5 @@ def threshold(level: float, ratio: float) -> Compressor:
         least = magnitude_bits(jnp.asarray(level, x.dtype))
         return send(x, at_least(magnitude_bits(x), least, kept(ratio, x.size)))
 
-    return Compressor(encode, add_up)
+    selects = Largest(partial(kept, ratio), level)
+    return Compressor(encode, add_up, selects=selects)

@@ -1,8 +1,10 @@
 """The largest entries of a vector."""
 
+from functools import partial
+
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, kept, largest, magnitude_bits, send
-from gmc_jax.core import Compressor
+from gmc_jax.core import Compressor, Largest
 
 
 def top_k(ratio: float) -> Compressor:
@@ -35,4 +37,4 @@ def top_k(ratio: float) -> Compressor:
         del key
         return send(x, largest(magnitude_bits(x), kept(ratio, x.size)))
 
-    return Compressor(encode, add_up)
+    return Compressor(encode, add_up, selects=Largest(partial(kept, ratio)))
