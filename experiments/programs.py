@@ -80,7 +80,7 @@ class Program:
         self._share = running.place(share)
         self.metrics: Tree = {}
         self._scans = running.nests and not on_cpu
-        self._compiled: dict[int, Callable[..., tuple[Tree, Tree]]] = {}
+        self._compiled: dict[int, jax.stages.Compiled] = {}
 
     def compile(self, steps: int) -> None:
         """Compiles what a stretch of so many steps needs, unless it has been already.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -76,7 +77,7 @@ def train(
         done = checkpoints.latest
         if done is not None:
             done, program.state, extras = checkpoints.restore(program.state)
-            seconds = extras["seconds"]
+            seconds = cast(float, extras["seconds"])
         record.rewind(method, seeds, -1 if done is None else done)
         models = None
         for stop in stops:

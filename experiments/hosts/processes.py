@@ -99,11 +99,11 @@ class Group:
                 self.kill()
                 raise TimeoutError(f"processes still ran after {seconds} seconds")
             time.sleep(_POLL)
-        failed = [index for index, code in enumerate(codes) if code]
+        failed = {index: code for index, code in enumerate(codes) if code}
         if failed:
             self.kill()
-            first = min(failed, key=lambda index: self._blame(index, codes[index]))
-            raise ProcessFailed(first, len(codes), codes[first], self.output(first))
+            first = min(failed, key=lambda index: self._blame(index, failed[index]))
+            raise ProcessFailed(first, len(codes), failed[first], self.output(first))
 
     def output(self, index: int) -> str:
         """What a process wrote to its standard error so far."""

@@ -39,7 +39,8 @@ def measure(
     Returns:
       What this process saw: a row, equal in the keys but for `out`, `into`, `losses`.
     """
-    program = Program(contender.method, [task], config)
+    (method,) = config.methods
+    program = Program(method, [task], config)
     program.compile(1)
     # The first steps connect the processes; the next ones tell how long they take.
     program.run(0, contender.period)
@@ -61,7 +62,7 @@ def measure(
     traffic = counters.since(before, interface)
 
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params)
-    sent = METHODS[contender.method].bits(config.messages(steps), task.params)
+    sent = METHODS[method].bits(config.messages(steps), task.params)
     return rows.of_one(
         traffic,
         ends,
