@@ -88,25 +88,31 @@ def test_a_dimension_that_cannot_be_divided_is_refused_by_jax():
 
 
 def test_each_device_gets_its_part_of_what_is_split():
-    """Of what is kept once and of what every worker has its own, keys included."""
+    """Of what is kept once and of what every worker has its own, keys included.
+
+    And keeps it so, even of what the step sets to a constant.
+    """
     key = jax.device_put(
         jax.random.split(jax.random.key(0), 4),
         NamedSharding(MESH, PartitionSpec("model")),
     )
     state = {"kept": put(PartitionSpec(None, "model")), "own": put(PartitionSpec())}
     state |= {"both": put(PartitionSpec("model")), "key": key}
+    state |= {"constant": put(PartitionSpec("model"))}
 
     def step(state, batch):
         own = {name: state[name] + batch for name in ("own", "both")}
-        return state | own, state["key"].shape[0]
+        constant = jnp.zeros_like(state["constant"])
+        return state | own | {"constant": constant}, state["key"].shape[0]
 
     train, kept = gmc_jax.distribute(step, state, np.ones(2, np.float32), mesh=MESH)
     sizes = {"kept": (4, 2), "own": (1, 4, 8), "both": (1, 1, 8), "key": (1,)}
-    for _ in range(2):
+    sizes |= {"constant": (1, 8)}
+    for _ in range(3):
         parts = jax.tree.map(lambda x: x.addressable_shards[3].data.shape, kept)
         assert parts == sizes
         kept, _ = train(kept, np.ones(2, np.float32))
-    np.testing.assert_array_equal(kept["both"], np.full((2, 4, 8), 3))
+    np.testing.assert_array_equal(kept["both"], np.full((2, 4, 8), 4))
     np.testing.assert_array_equal(
         jax.random.key_data(kept["key"]), jax.random.key_data(key)
     )
