@@ -112,7 +112,7 @@ def verdict(row: Prediction, dense: Prediction) -> str:
     if row.traffic.bytes > dense.traffic.bytes:
         why = "useless: sends more than dense"
     else:
-        why = "slower: encoding costs more than is saved"
+        why = "slower: encoding and latencies cost more than is saved"
     if row.break_even_ratio:
         why += f"; pays up to {_percent(row.break_even_ratio)}"
     return why

@@ -23,7 +23,7 @@ from gmc_jax.timelines import Link
 from gmc_jax.traffic import Traffic
 from gmc_jax.trees import entries_in
 
-_LARGEST_LEAF = 2**30  # Entries, well within int32.
+_LARGEST_LEAF = 2**31 - 1  # Entries that int32 can address.
 _TOLERANCE = 1e-4  # Of a break-even ratio, relative.
 
 
@@ -105,7 +105,7 @@ def predict(
       >>> link = gmc_jax.timelines.Link(latency=1e-3, bandwidth=1.25e6)
       >>> scheme = Scheme("EF-signSGD", (Meeting(channel),))
       >>> round(gmc_jax.planning.predict(scheme, 10**6, 8, link, 0.1).speed_up, 1)
-      6.9
+      7.0
 
     Guarantees:
       With a larger ratio, more parameters or a longer latency seconds never fall, and

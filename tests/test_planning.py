@@ -214,8 +214,9 @@ def test_parameters_are_counted_or_given_as_a_tree():
     row = predict(DENSE, tree, 8, LINK, 0.5)
     assert row.traffic == link_traffic(exact(), tree, 8)
     assert predict(DENSE, 1003, 8, LINK, 0.5).traffic == row.traffic
-    large = planning.shapes(3 * 2**30 + 5)
-    assert [leaf.size for leaf in large] == [2**30] * 3 + [5]
+    large = planning.shapes(3 * 2**31 + 2)
+    assert [leaf.size for leaf in large] == [2**31 - 1] * 3 + [5]
+    assert predict(FAMILIES["random_block"](0.1), 2**31 - 1, 2, LINK, 0.5).breaks_even
     assert predict(DENSE, 10**12, 2, LINK, 0.5).traffic.bytes == 4 * 10**12
 
 

@@ -207,6 +207,20 @@ def test_channels_of_your_own_are_counted_in_loops_and_groups():
         assert hops == times * expected[1]
 
 
+def test_to_oneself_nothing_is_sent():
+    def swap(tree, one, other):
+        pairs = [(k, k) for k in range(8) if k not in (one, other)]
+        return lax.ppermute(
+            tree, "workers", sorted({*pairs, (one, other), (other, one)})
+        )
+
+    assert link_traffic(repeated(lambda x: swap(x, 3, 3)), FLAT, 8) == (0, 0)
+    turns = repeated(lambda x: swap(swap(x, 0, 1), 2, 3))
+    assert link_traffic(turns, FLAT, 8) == (4000, 1)
+    again = repeated(lambda x: swap(swap(x, 0, 1), 1, 2))
+    assert link_traffic(again, FLAT, 8) == (8000, 2)
+
+
 def test_reductions_side_by_side_are_one_and_those_in_turn_are_not():
     tree = [FLAT] * 7
     assert link_traffic(exact(), tree, 8) == (pytest.approx(7 * 7000), 14)

@@ -82,7 +82,7 @@ def test_verdicts():
     assert verdict(row("fast", 1, 20, 0.5), dense) == "2 times faster"
     useless = verdict(row("large", 4, 20, 0.25), dense)
     assert useless == "useless: sends more than dense; pays up to 25 %"
-    assert verdict(row("slow", 4, 5, 0.0), dense).startswith("slower: encoding costs")
+    assert verdict(row("slow", 4, 5, 0.0), dense).startswith("slower: encoding and")
 
 
 def test_links_in_words():
