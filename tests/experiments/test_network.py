@@ -1,5 +1,6 @@
 """The laboratory: links of a rate, bytes as the kernel counts them, nothing left."""
 
+import io
 import os
 import re
 import shutil
@@ -9,9 +10,10 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from experiments.__main__ import main
-from experiments.network import counters, namespaces, rows
+from experiments.network import counters, figures, namespaces, report, rows
 from experiments.network.conduct import conduct
 from experiments.network.contenders import CONTENDERS, OURS
 from experiments.network.counters import Traffic
@@ -159,6 +161,43 @@ def test_what_a_killed_laboratory_left_is_taken_away_by_the_next():
         assert not names(killed.pid)
 
 
+def seen(rate: str, method: str, seconds: float, predicted: float | None) -> dict:
+    """A row as the laboratory has it."""
+    ends = [seconds * (step + 1) for step in range(4)]
+    sizes = {"message_bytes": 8e4, "wire_bytes": 8e4}
+    row = rows.of_one(Traffic(400, 800), ends, [4.0, 3.0, 2.0, 1.0], **sizes)
+    planned = {} if predicted is None else {"predicted": predicted}
+    return {"rate": rate, "method": method, **row, **planned}
+
+
+def test_tables_compare_with_the_first_and_misses_are_named():
+    measured = [
+        seen("10mbit", "dense", 2.0, 1.8),
+        seen("10mbit", "top_k", 0.1, 0.2),
+        seen("10mbit", "ddp", 2.5, None),
+    ]
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(report.table(measured, "10mbit", 4))
+    shown = console.export_text()
+    assert re.search(r"GMC, top_k +4 +0.100 +20.00 +0.200 +100 +200 +80,000", shown)
+    assert re.search(r"PyTorch DDP, dense +4 +2.500 +0.80 +100", shown)
+    first, *missed = report.hits(measured)
+    assert first == "Predictions are off by 55% in the median of 2."
+    assert missed == ["Missed: GMC, top_k at 10mbit, +100%."]
+    assert report.hits(measured[2:]) == []
+
+
+def test_figures_have_step_times_and_a_panel_for_each_rate():
+    measured = [
+        seen(rate, method, seconds, seconds)
+        for rate in ("10mbit", "unshaped")
+        for method, seconds in (("dense", 2.0), ("ddp", 3.0))
+    ]
+    times, slow, fast = figures.draw(measured).axes
+    assert [len(panel.lines) for panel in (times, slow, fast)] == [4, 2, 2]
+    assert times.lines[0].get_ydata().tolist() == [2.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -205,8 +244,6 @@ def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
         methods=("dense", "slowmo"),
         seconds=1,
     )
-    from rich.console import Console
-
     slow, local, fast, _ = conduct(config, Console(quiet=True))
     # A ring of two sends each byte once.
     assert slow["out"] == pytest.approx(slow["dense_bytes"], rel=0.1)
@@ -216,6 +253,8 @@ def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
     assert local["out"] == pytest.approx(slow["out"] / 12, rel=0.3)
     assert slow["seconds"] > slow["dense_bytes"] / 2.5e6 > fast["seconds"]
     assert slow["losses"][0] > slow["losses"][-1]
+    for row in (slow, local, fast):
+        assert 0.2 < row["predicted"] / row["seconds"] < 5
 
 
 @alone
