@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
+from gmc_jax.groups import within
 
 COLLECTIVES = (
     "all-gather",
@@ -18,8 +18,6 @@ COLLECTIVES = (
     "send",
 )
 _BITS_OF_NAMED_TYPES = {"pred": 8, "token": 0, "opaque": 0}
-_MESH_AXIS = r"'([^']*)'=(\d+)"
-_GROUP_AXIS = r"'([^']*)'(?::\((\d+)\)(\d+))?"
 
 
 class Collective(NamedTuple):
@@ -126,7 +124,7 @@ def _cost(name: str, program: Program) -> Cost:
     for instruction in instructions:
         operation = instruction.opcode.removesuffix("-start")
         if operation in COLLECTIVES:
-            if not _within(instruction.attributes, program.worker_of):
+            if not within(instruction.attributes, program.worker_of):
                 size = sum(_bytes(shapes[operand]) for operand in instruction.operands)
                 size *= program.devices
                 sent = Collective(operation, size, False, 1)
@@ -203,57 +201,6 @@ def _called(attributes: str, *kinds: str) -> list[str]:
 def _trip_count(attributes: str) -> int | None:
     match = re.search(r"known_trip_count\W+n\W+(\d+)", attributes)
     return int(match[1]) if match else None
-
-
-def _within(attributes: str, worker_of: Sequence[int] | None) -> bool:
-    """Whether a collective stays within workers, and so sends nothing between them."""
-    groups = _groups(attributes)
-    if worker_of is None:
-        return all(len(set(group)) == 1 for group in groups or [[0, 1]])
-    everyone = [range(len(worker_of))]
-    return all(
-        len({worker_of[device] for device in group}) == 1
-        for group in groups or everyone
-    )
-
-
-def _groups(attributes: str) -> list[list[int]]:
-    """Which devices a collective runs between; empty where it does not say."""
-    listed = re.search(
-        r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]+\},?)+)\}", attributes
-    )
-    if listed:
-        groups = re.findall(r"\{([\d,]+)\}", listed[1])
-        return [[int(device) for device in group.split(",")] for group in groups]
-    counted = re.search(
-        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
-    )
-    if counted:
-        shape, sizes, order = (
-            [int(number) for number in (part or "").split(",") if number]
-            for part in counted.groups()
-        )
-        devices = np.arange(math.prod(sizes)).reshape(sizes)
-        devices = devices.transpose(order) if order else devices
-        return devices.reshape(shape).tolist()
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
-    if mesh:
-        # An axis may be taken in part: `(a)b` is the b behind the a major ones.
-        sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
-        taken = {
-            axis: (int(major or 1), int(part or sizes[axis]))
-            for axis, major, part in re.findall(_GROUP_AXIS, mesh[2])
-        }
-        shape, together = [], []
-        for axis, size in sizes.items():
-            major, part = taken.get(axis, (size, 1))
-            shape += [major, part, size // (major * part)]
-            together.append(len(shape) - 2)
-        devices = np.arange(math.prod(shape)).reshape(shape)
-        devices = np.moveaxis(devices, together, range(-len(together), 0))
-        grouped = math.prod(part for _, part in taken.values())
-        return devices.reshape(-1, grouped).tolist()
-    return []
 
 
 def _bytes(shape: str) -> int:

@@ -26,6 +26,7 @@ FLOORS = {
     "core": 0,
     "checks": 0,
     "exchanges": 0,
+    "groups": 0,
     "trees": 0,
     "layouts": 1,
     "shardings": 1,

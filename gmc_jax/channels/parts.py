@@ -86,14 +86,14 @@ class Parts(NamedTuple):
             return jnp.broadcast_to(own, leaf.shape)
 
         leaves, treedef = jax.tree.flatten(tree)
-        return to_vectors(treedef.unflatten(map(first, leaves, self.specs)), per_leaf)[
-            0
-        ]
+        owned = treedef.unflatten(map(first, leaves, self.specs))
+        return to_vectors(owned, per_leaf)[0]
 
     def once(self, tree: Tree, collective: Callable[[list], list]) -> Tree:
         """Puts a tree through a collective that looks only at entries.
 
-        Each device sends its part of what is split, and a slice of what is whole.
+        Each device sends its part of what is split, and a slice of what is whole. What
+        is split over some axes and not over others is sent once for each of these.
 
         Args:
           tree: this device's part.

@@ -1,0 +1,61 @@
+"""Which devices a collective runs between, as XLA prints it."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+_MESH_AXIS = r"'([^']*)'=(\d+)"
+_GROUP_AXIS = r"'([^']*)'(?::\((\d+)\)(\d+))?"
+
+
+def within(attributes: str, worker_of: Sequence[int] | None) -> bool:
+    """Whether a collective stays within workers, and so sends nothing between them."""
+    groups = groups_in(attributes)
+    if worker_of is None:
+        return all(len(set(group)) == 1 for group in groups or [[0, 1]])
+    everyone = [range(len(worker_of))]
+    return all(
+        len({worker_of[device] for device in group}) == 1
+        for group in groups or everyone
+    )
+
+
+def groups_in(attributes: str) -> list[list[int]]:
+    """Which devices a collective runs between; empty where it does not say."""
+    listed = re.search(
+        r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]+\},?)+)\}", attributes
+    )
+    if listed:
+        groups = re.findall(r"\{([\d,]+)\}", listed[1])
+        return [[int(device) for device in group.split(",")] for group in groups]
+    counted = re.search(
+        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
+    )
+    if counted:
+        shape, sizes, order = (
+            [int(number) for number in (part or "").split(",") if number]
+            for part in counted.groups()
+        )
+        devices = np.arange(math.prod(sizes)).reshape(sizes)
+        devices = devices.transpose(order) if order else devices
+        return devices.reshape(shape).tolist()
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
+    if mesh:
+        # An axis may be taken in part: `(a)b` is the b behind the a major ones.
+        sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
+        taken = {
+            axis: (int(major or 1), int(part or sizes[axis]))
+            for axis, major, part in re.findall(_GROUP_AXIS, mesh[2])
+        }
+        shape, together = [], []
+        for axis, size in sizes.items():
+            major, part = taken.get(axis, (size, 1))
+            shape += [major, part, size // (major * part)]
+            together.append(len(shape) - 2)
+        devices = np.arange(math.prod(shape)).reshape(shape)
+        devices = np.moveaxis(devices, together, range(-len(together), 0))
+        grouped = math.prod(part for _, part in taken.values())
+        return devices.reshape(-1, grouped).tolist()
+    return []
