@@ -95,8 +95,8 @@ def distribute(
     On a mesh with other axes beside the workers', a worker is several devices. Place
     the parameters over those axes, `jax.device_put(params, NamedSharding(mesh,
     PartitionSpec(None, "model")))`, call `tx.init` on them, outside of `jax.jit`, and
-    every leaf stays split as it was given, whatever else happens to it: XLA splits the
-    step, channels compress part by part, and no device holds a whole leaf. How leaves
+    every leaf stays split as it was given: XLA splits the step, channels compress part
+    by part, and no device holds a whole leaf, residual or mean. How leaves
     lie is read off the state and told to the channels inside, so that step, method and
     channel are those of a model that is whole. A leaf on one device is whole on each
     of its worker's. JAX splits a dimension only into equal parts.
