@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments import record
 from experiments.record import Record, Row
+from gmc_jax.processes import agree
 
 
 class Follower(Record):
@@ -35,14 +35,14 @@ class Follower(Record):
 
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
     """Opens the record of a run in every process, as `experiments.record.begin`."""
-    if jax.process_count() == 1:
-        return record.begin(results, name, config, **facts)
-    log = None
-    if jax.process_index() == 0:
-        log = record.begin(results, name, config, **facts)
-    number = int(log.path.name.rpartition("-")[2]) if log else 0
-    number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-    log = log or Follower(results / f"{name}-{number:03}")
+    written: list[Record] = []
+
+    def first() -> str:
+        written.append(record.begin(results, name, config, **facts))
+        return written[0].path.name
+
+    path = results / agree(first)
+    log = written[0] if written else Follower(path)
     # Nobody appends before everybody has read.
     multihost_utils.sync_global_devices("record")
     return log

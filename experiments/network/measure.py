@@ -16,6 +16,7 @@ from experiments.programs import Program
 from experiments.record import Row
 from experiments.tasks import Task
 from gmc_jax.hlo import collectives
+from gmc_jax.processes import agree
 
 Seconds: TypeAlias = float
 
@@ -46,10 +47,8 @@ def measure(
     program.run(0, contender.period)
     began = time.perf_counter()
     program.run(contender.period, done := 2 * contender.period)
-    agreed = np.float32(time.perf_counter() - began)
-    if jax.process_count() > 1:
-        agreed = multihost_utils.broadcast_one_to_all(agreed)
-    steps = rows.steps_for(float(agreed), budget, contender.period)
+    seconds = time.perf_counter() - began
+    steps = agree(lambda: rows.steps_for(seconds, budget, contender.period))
     multihost_utils.sync_global_devices("measure")
 
     before = counters.read(interface)
