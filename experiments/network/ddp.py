@@ -21,10 +21,13 @@ from experiments.network import counters, rows
 
 torch: Any = importlib.import_module("torch")  # Types would need it to be installed.
 distributed: Any = importlib.import_module("torch.distributed")
-hooks: Any = importlib.import_module(
-    "torch.distributed.algorithms.ddp_comm_hooks.default_hooks"
-)
+_HOOKS = "torch.distributed.algorithms.ddp_comm_hooks"
+default_hooks: Any = importlib.import_module(f"{_HOOKS}.default_hooks")
+power_sgd: Any = importlib.import_module(f"{_HOOKS}.powerSGD_hook")
 parallel: Any = importlib.import_module("torch.nn.parallel")
+
+_DENSE_AT_FIRST = 2  # Steps of PowerSGD, the fewest that its hook allows.
+_WARM_UP = _DENSE_AT_FIRST + 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Member:
     host: int
     """Which one this is."""
     method: str
-    """ddp, or ddp_fp16."""
+    """ddp, ddp_fp16 or ddp_powersgd."""
     model: str
     """mlp, mlp_1m or mlp_10m: the layers are those of the network of that name."""
     batch_size: int
@@ -84,10 +87,7 @@ def train(member: Member) -> dict[str, Any]:
     network = layers(task.params)
     size = sum(weights.numel() for weights in network.parameters())
     model = parallel.DistributedDataParallel(network)
-    sent = 4 * size
-    if member.method == "ddp_fp16":
-        model.register_comm_hook(None, hooks.fp16_compress_hook)
-        sent = 2 * size
+    sent = compress(model, member.method)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=member.learning_rate, momentum=0.9
     )
@@ -102,9 +102,10 @@ def train(member: Member) -> dict[str, Any]:
         optimizer.step()
         return float(loss)
 
-    step(0)
+    for number in range(_WARM_UP - 1):
+        step(number)
     began = time.perf_counter()
-    step(1)
+    step(_WARM_UP - 1)
     agreed = torch.tensor([time.perf_counter() - began])
     distributed.broadcast(agreed, 0)
     steps = rows.steps_for(float(agreed), member.seconds)
@@ -112,7 +113,7 @@ def train(member: Member) -> dict[str, Any]:
     before = counters.read(member.interface)
     began = time.perf_counter()
     ends, losses = [], []
-    for number in range(2, 2 + steps):
+    for number in range(_WARM_UP, _WARM_UP + steps):
         losses.append(step(number))
         ends.append(time.perf_counter() - began)
     return rows.of_one(
@@ -123,6 +124,25 @@ def train(member: Member) -> dict[str, Any]:
         wire_bytes=sent,
         dense_bytes=4 * size,
     )
+
+
+def compress(model: Any, method: str) -> float:
+    """Sets the hook of a method; the bytes that each process puts into all-reduces."""
+    weights = list(model.parameters())
+    dense = 4 * sum(leaf.numel() for leaf in weights)
+    if method == "ddp_fp16":
+        model.register_comm_hook(None, default_hooks.fp16_compress_hook)
+        return dense / 2
+    if method == "ddp_powersgd":
+        state = power_sgd.PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=1,
+            start_powerSGD_iter=_DENSE_AT_FIRST,
+        )
+        model.register_comm_hook(state, power_sgd.powerSGD_hook)
+        # Of a matrix of rank 1 a column and a row; vectors as they are.
+        return 4 * sum(sum(leaf.shape) for leaf in weights)
+    return dense
 
 
 def layers(params: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ class Network:
     """The share of the entries that a message holds."""
     methods: tuple[str, ...] = OURS
     """What to compare: dense, top_k, sampled_top_k, random_block, vote, slowmo, and
-    with PyTorch (the extra `bench`) ddp and ddp_fp16."""
+    with PyTorch (the extra `bench`) ddp, ddp_fp16 and ddp_powersgd."""
     batch_size: int = 16
     """Samples a worker and step."""
     seconds: float = 20.0

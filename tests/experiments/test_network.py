@@ -272,3 +272,17 @@ def test_an_interrupted_laboratory_leaves_nothing(tmp_path, name):
     assert not names(laboratory.pid)
     running = subprocess.run(["ps", "-ef"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in CONTENDERS if name not in OURS])
+def test_pytorch_trains_on_the_same_batches(method, tmp_path):
+    pytest.importorskip("torch")
+    options = ["--hosts", "2", "--model", "mlp", "--seconds", "1"]
+    results = ["--results", str(tmp_path), "--rates", "unshaped"]
+    main(["network", *options, *results, "--methods", method])
+    (row,) = read(tmp_path / "network" / "run-001")[1:]
+    # A ring of two sends each byte once.
+    assert row["out"] == pytest.approx(row["message_bytes"], rel=0.3)
+    assert row["message_bytes"] < row["dense_bytes"] or method == "ddp"
+    assert row["losses"][-1] < row["losses"][0]
