@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 import gmc_jax
 from experiments import backends, tasks
+from experiments.batches import Draw
 from experiments.config import Config
+from experiments.images import Split
 from experiments.messages import Messages
 from experiments.network.contenders import Contender
-from experiments.programs import Program
+from experiments.programs import worker_step
 from experiments.record import Row
 from gmc_jax import planning, timelines
 from gmc_jax.core import Tree
@@ -66,13 +68,28 @@ def predict(
 
 def _computing(contender: Contender, config: Config) -> float:
     """Seconds of a step of one worker alone, what encodes and decodes included."""
-    alone = dataclasses.replace(config, workers=1, backend="simulate")
+    task = tasks.build(dataclasses.replace(config, workers=1, backend="simulate"), 0)
     (method,) = config.methods
-    program = Program(method, [tasks.build(alone, alone.seed)], alone)
+    tx = config.optimizer(method, task.steps, task.steps_per_epoch)
+    alone = Mesh(np.array(jax.local_devices()[:1]), ("workers",))
+    share = jax.device_put(task.share, NamedSharding(alone, PartitionSpec("workers")))
+
+    def batch(step: int) -> tuple[Split, Draw]:
+        return share, Draw(*(leaf[0] for leaf in task.draws(step, step + 1)))
+
+    start = task.params, tx.init(task.params), task.stats
+    train, state = gmc_jax.distribute(
+        worker_step(task, tx), start, batch(0), mesh=alone
+    )
+
+    def step(number: int) -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(train(state, batch(number)))
+
     steps = contender.period * max(1, _REPEATS // contender.period)
-    program.run(0, steps)
-    taken = _seconds(lambda step: program.run(steps + step, steps + step + 1), steps)
-    return float(np.mean(taken))
+    for number in range(steps):
+        step(number)
+    return float(np.mean(_seconds(lambda number: step(steps + number), steps)))
 
 
 def _all_reduce(workers: int, entries: int) -> float:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,13 @@ from experiments.record import Row
 from experiments.units import bytes_per_second
 
 _PORT = 4711  # Of the coordinator; the namespace is its own.
+# By itself glibc gives large arrays back to the kernel at every step, and having them
+# zeroed anew takes longer than a step.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 def conduct(config: Any, console: Console) -> list[Row]:
@@ -87,9 +96,11 @@ def _run(config: Any, hosts: namespaces.Hosts | None) -> list[Row]:
     program = _ours if config.methods[0] in OURS else _of_pytorch
     commands = []
     for host in range(config.hosts):
-        arguments, environment = program(config, coordinator, host)
+        arguments, more = program(config, coordinator, host)
+        environment = launch.environment(host, devices=1) | _KEEP_MEMORY | more
         inside = hosts.inside(host) if hosts else []
-        commands.append(Command([*inside, *arguments], environment))
+        own = _processors(host, config.hosts)
+        commands.append(Command([*inside, *own, *arguments], environment))
     try:
         with started(commands) as group:
             group.wait()
@@ -100,6 +111,16 @@ def _run(config: Any, hosts: namespaces.Hosts | None) -> list[Row]:
         return reported
     together = rows.of_all(reported, config.interface == LOOPBACK)
     return [{"method": config.methods[0], "rate": config.rates[0], **together}]
+
+
+def _processors(host: int, hosts: int) -> list[str]:
+    """Holds a host to its own part of the processors; more hosts than these share."""
+    if not shutil.which("taskset"):
+        return []
+    here = sorted(os.sched_getaffinity(0))
+    each = max(1, len(here) // hosts)
+    own = [here[(host * each + place) % len(here)] for place in range(each)]
+    return ["taskset", "--cpu-list", ",".join(map(str, own))]
 
 
 def _ours(config: Any, coordinator: str, host: int) -> tuple[list[str], dict[str, str]]:
@@ -113,7 +134,7 @@ def _ours(config: Any, coordinator: str, host: int) -> tuple[list[str], dict[str
         hosts=config.hosts,
         host=host,
     )
-    return arguments, launch.environment(host, devices=1)
+    return arguments, {}
 
 
 def _of_pytorch(
@@ -136,7 +157,7 @@ def _of_pytorch(
     interface = config.interface or namespaces.INTERFACE
     return (
         python("-m", "experiments.network.ddp", *_flags(fields)),
-        launch.environment(host, devices=1) | {"GLOO_SOCKET_IFNAME": interface},
+        {"GLOO_SOCKET_IFNAME": interface},
     )
 
 

@@ -6,7 +6,6 @@ needs PyTorch: `pip install -e ".[bench]"`.
 
 import importlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,6 @@ class Member:
 
 def main(member: Member) -> None:
     """Trains, counts, and lets process 0 report."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.hosts))
     distributed.init_process_group(
         "gloo",
         init_method=f"tcp://{member.coordinator}",
