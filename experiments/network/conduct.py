@@ -32,17 +32,16 @@ _KEEP_MEMORY = {
 }
 
 
-def conduct(config: Any, console: Console) -> list[Row]:
+def conduct(config: Any, console: Console) -> Iterator[Row]:
     """Measures at every rate, on hosts of our own where this machine allows them.
 
     Args:
       config: of the laboratory, a `Network`.
       console: where it says what it does.
 
-    Returns:
+    Yields:
       A row for each rate and method.
     """
-    seen = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
@@ -67,9 +66,8 @@ def conduct(config: Any, console: Console) -> list[Row]:
                     methods=methods,
                     report=folder / f"{rate}-{methods[0]}.json",
                 )
-                seen += _run(asked, hosts)
+                yield from _run(asked, hosts)
                 progress.update(bar, completed=1)
-    return seen
 
 
 def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]]:

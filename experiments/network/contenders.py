@@ -32,7 +32,6 @@ CONTENDERS = {
     "slowmo": Contender("SlowMo", "slowmo", period=PERIOD),
     "ddp": Contender("PyTorch DDP, dense", None),
     "ddp_fp16": Contender("PyTorch DDP, fp16", None),
-    "ddp_powersgd": Contender("PyTorch DDP, PowerSGD 1", None),
 }
 
 OURS = tuple(name for name, contender in CONTENDERS.items() if contender.method)

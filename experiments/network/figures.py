@@ -19,7 +19,6 @@ LOOKS = {
     "slowmo": ("#E69F00", ":", "P"),
     "ddp": ("#999999", "-", "X"),
     "ddp_fp16": ("#999999", "--", "*"),
-    "ddp_powersgd": ("#CC79A7", ":", "h"),
 }
 _SMOOTH = 0.1  # The weight of a new loss in the running mean that is drawn.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -36,7 +36,7 @@ class Network:
     """The share of the entries that a message holds."""
     methods: tuple[str, ...] = OURS
     """What to compare: dense, top_k, sampled_top_k, random_block, vote, slowmo, and
-    with PyTorch (the extra `bench`) ddp, ddp_fp16 and ddp_powersgd."""
+    with PyTorch (the extra `bench`) ddp and ddp_fp16."""
     batch_size: int = 16
     """Samples a worker and step."""
     seconds: float = 20.0
@@ -87,32 +87,34 @@ def main(config: Network) -> None:
 
     On hosts of a real network it is `join ... network --rates unshaped`.
     """
-    record.prepare(config.results)
-    if jax.distributed.is_initialized():
-        seen = take_part(config)
-        if jax.process_index():
-            return
-        if config.report:
-            config.report.write_text(json.dumps(seen))
-            return
-    else:
+    if not jax.distributed.is_initialized():
         exit_on_termination()
-        seen = conduct(config, Console())
-    with record.create(
-        config.results / "network", "run", dataclasses.asdict(config)
-    ) as log:
+        keep(conduct(config, Console()), config)
+    elif jax.process_index():
+        for _ in take_part(config):
+            pass
+    elif config.report:
+        config.report.write_text(json.dumps(list(take_part(config))))
+    else:
+        keep(take_part(config), config)
+
+
+def keep(seen: Iterable[Row], config: Network) -> None:
+    """Writes rows as they come, and shows all of them."""
+    record.prepare(config.results)
+    facts = dataclasses.asdict(config)
+    with record.create(config.results / "network", "run", facts) as log:
         for row in seen:
             log.append(kind="measurement", **row)
         report.show(log, Console())
 
 
-def take_part(config: Network) -> Sequence[Row]:
+def take_part(config: Network) -> Iterator[Row]:
     """Measures the methods of ours in this process, together with the others.
 
-    Returns:
+    Yields:
       A row for each method, of all hosts together, the same in all processes.
     """
-    seen = []
     (rate,) = config.rates
     capacity = float("inf") if rate == LOOPBACK else bytes_per_second(rate)
     first = config.config(CONTENDERS[config.methods[0]])
@@ -124,5 +126,4 @@ def take_part(config: Network) -> Sequence[Row]:
         own = measure(contender, task, training, config.seconds, config.interface)
         row = rows.of_all(gather(own), config.interface == LOOPBACK)
         planned = calibrate.predict(contender, training, task.params, link)
-        seen.append({"method": name, "rate": rate, **row, **planned})
-    return seen
+        yield {"method": name, "rate": rate, **row, **planned}

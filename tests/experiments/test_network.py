@@ -244,7 +244,7 @@ def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
         methods=("dense", "slowmo"),
         seconds=1,
     )
-    slow, local, fast, _ = conduct(config, Console(quiet=True))
+    slow, local, fast, _ = list(conduct(config, Console(quiet=True)))
     # A ring of two sends each byte once.
     assert slow["out"] == pytest.approx(slow["dense_bytes"], rel=0.1)
     assert slow["into"] == pytest.approx(slow["dense_bytes"], rel=0.1)
