@@ -22,11 +22,11 @@ def show(log: Record, console: Console) -> None:
     for rate in dict.fromkeys(row["rate"] for row in rows):
         console.print(table([row for row in rows if row["rate"] == rate], rate, hosts))
     console.print(
-        "Bytes are of a host in a step: what left its interface and what came in, as "
-        "the kernel counted (headers included); the size of its messages; what it puts "
-        "into collectives. A message of an all-gather goes to every other host, the "
-        "bytes of an all-reduce go twice round a ring. Predicted are seconds, by the "
-        "planner, from the step without a network, and the latency."
+        "Of a host in a step: seconds, how many times fewer than of the first method, "
+        "and as planned from the step without a network; bytes that left its interface "
+        "and came in, as the kernel counted (headers included); its message; what it "
+        "puts into collectives. A message of an all-gather goes to every other host, "
+        "the bytes of an all-reduce twice round a ring."
     )
     console.print(*hits(rows), sep="\n")
     figures.draw(rows).savefig(log.path / "figure.png")
@@ -36,22 +36,24 @@ def show(log: Record, console: Console) -> None:
 def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
     """All methods at one rate; times are over the first method's, too."""
     shown = Table(
-        title=f"{hosts} hosts, links: {rate}", box=SIMPLE_HEAD, title_justify="left"
+        title=f"{hosts} hosts, links: {rate}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     shown.add_column("method", no_wrap=True)
-    numbers = ("steps", "seconds", "times", "predicted", "bytes out", "bytes in")
-    for column in (*numbers, "messages", "collectives"):
-        shown.add_column(column, justify="right")
+    for column in ("seconds", "times", "plan", "out", "in", "message", "wire"):
+        shown.add_column(column, justify="right", no_wrap=True)
     first = rows[0]["seconds"]
     for row in rows:
         shown.add_row(
             CONTENDERS[row["method"]].label,
-            str(row["steps"]),
             f"{row['seconds']:.3f}",
             f"{first / row['seconds']:.2f}",
             f"{row['predicted']:.3f}" if "predicted" in row else "",
-            *(_whole(row[name]) for name in ("out", "into")),
-            *(_whole(row[name]) for name in ("message_bytes", "wire_bytes")),
+            *(_size(row[name]) for name in ("out", "into")),
+            *(_size(row[name]) for name in ("message_bytes", "wire_bytes")),
         )
     return shown
 
@@ -73,5 +75,8 @@ def hits(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _whole(number: float | None) -> str:
-    return "" if number is None else f"{number:,.0f}"
+def _size(count: float | None) -> str:
+    """So many bytes, as kB or MB."""
+    if count is None:
+        return ""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
