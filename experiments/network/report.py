@@ -49,9 +49,9 @@ def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
     for row in rows:
         shown.add_row(
             CONTENDERS[row["method"]].label,
-            f"{row['seconds']:.3f}",
-            f"{first / row['seconds']:.2f}",
-            f"{row['predicted']:.3f}" if "predicted" in row else "",
+            f"{row['seconds']:.3g}",
+            f"{first / row['seconds']:.3g}",
+            f"{row['predicted']:.3g}" if "predicted" in row else "",
             *(_size(row[name]) for name in ("out", "into")),
             *(_size(row[name]) for name in ("message_bytes", "wire_bytes")),
         )
@@ -79,4 +79,4 @@ def _size(count: float | None) -> str:
     """So many bytes, as kB or MB."""
     if count is None:
         return ""
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.3g} MB" if count >= 1e6 else f"{count / 1e3:.3g} kB"
