@@ -556,7 +556,7 @@ def test_replicated_lets_a_synchronous_method_pass(runner):
         (lambda: gmc_jax.gmc(0.1, CHANNELS["top_k"]), "all_gather"),
         (lambda: gmc_jax.gmc(0.1, CHANNELS["random_k"]), "all_reduce"),
         (lambda: gmc_jax.gmc(0.1, exact()), "exact"),
-        (lambda: skip_nonfinite(optax.sgd(0.1)), "exact"),
+        (lambda: skip_nonfinite(optax.sgd(0.1)), "skip_nonfinite"),
     ],
 )
 def test_outside_the_axis_the_error_says_how_to_get_inside(wrapped, caller):

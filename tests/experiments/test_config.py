@@ -12,7 +12,7 @@ from experiments.config import Config
     ("field", "value", "message"),
     [
         ("data", "mnist", "`data` names 'mnist', which is none of digits"),
-        ("model", "vgg", "`model` names 'vgg', .* mlp, resnet20"),
+        ("model", "vgg", "`model` names 'vgg', .* mlp, .*resnet20"),
         ("compressor", "top", "`compressor` names 'top', .* top_k"),
         ("partition", "even", "`partition` names 'even', .* iid, dirichlet"),
         ("backend", "tpu", "`backend` names 'tpu', .* simulate, distribute, pmap"),

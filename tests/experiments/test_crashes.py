@@ -23,7 +23,7 @@ EXPERIMENTS = (sys.executable, "-m", "experiments")
 METHODS = ("--methods", "gmc", "slowmo", "--compressor", "sampled_top_k")
 RUN = ("run", "digits_quick", *METHODS, "--steps", "60", "--evaluations", "20")
 ENDS_WITHIN = 60  # Seconds.
-KILLS = int(os.environ.get("KILLS") or 6)
+KILLS = int(os.environ.get("KILLS") or 2)
 """How often a run is killed; `KILLS=20` for a longer test."""
 
 
