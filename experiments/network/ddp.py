@@ -2,7 +2,7 @@
 
 The laboratory runs it once a host: `python -m experiments.network.ddp OPTIONS`. It
 needs PyTorch: `pip install -e ".[bench]"`. Its PowerSGD hook is left out: over Gloo
-(torch 2.13) it hangs.
+(torch 2.13), with a million parameters, it hung.
 """
 
 import importlib

@@ -22,7 +22,6 @@ class Hosts:
 
     def __init__(self, count: int):
         """Names them after this process; nothing is made yet."""
-        self.count = count
         self._bridge = f"gmc{os.getpid()}"
         self._names = [f"{self._bridge}h{host}" for host in range(count)]
 
@@ -36,12 +35,14 @@ class Hosts:
 
     def shape(self, bytes_per_second: float) -> None:
         """Gives every link this rate in each direction; infinity leaves it alone."""
-        checks.magnitude(bytes_per_second=min(bytes_per_second, 1e300))
+        shaped = bytes_per_second != float("inf")
+        if shaped:
+            checks.magnitude(bytes_per_second=bytes_per_second)
         for host, name in enumerate(self._names):
             for where, interface in ((self.inside(host), INTERFACE), ([], name)):
                 with contextlib.suppress(OSError):  # There may be none yet.
                     _ip(*where, "tc", "qdisc", "del", "dev", interface, "root")
-                if bytes_per_second < float("inf"):
+                if shaped:
                     # What may leave at once: a millisecond's worth, or two packets.
                     burst = max(3_028, round(bytes_per_second / 1000))
                     limit = burst + round(bytes_per_second * _SECONDS_TO_WAIT)
