@@ -175,8 +175,9 @@ def join(options: Sequence[str]) -> None:
 def network(options: Sequence[str]) -> None:
     """Train on links of given rates, and count bytes and seconds on them."""
     from experiments.network import laboratory
+    from experiments.network.options import Network
 
-    laboratory.main(_call(laboratory.Network, "network", options))
+    laboratory.main(_call(Network, "network", options))
 
 
 def elastic(options: Sequence[str]) -> None:

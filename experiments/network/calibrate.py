@@ -20,7 +20,6 @@ from experiments import backends, tasks
 from experiments.batches import Draw
 from experiments.config import Config
 from experiments.images import Split
-from experiments.messages import Messages
 from experiments.network.contenders import Contender
 from experiments.programs import worker_step
 from experiments.record import Row
@@ -48,16 +47,12 @@ def predict(
     contender: Contender, config: Config, params: Tree, link: timelines.Link
 ) -> Row:
     """What the planner says of a contender's step, from its time without a network."""
-    channels = {
-        "gmc": Messages(contender.compressor, config.ratio).channel(),
-        "sign_sgd": gmc_jax.majority_vote(),
-    }
-    channel = channels.get(contender.method or "", gmc_jax.exact())
-    scheme = planning.Scheme(
-        contender.label, (planning.Meeting(channel, period=contender.period),)
-    )
     planned = planning.predict(
-        scheme, params, config.workers, link, _computing(contender, config)
+        contender.scheme(config.ratio),
+        params,
+        config.workers,
+        link,
+        _computing(contender, config),
     )
     return {
         "predicted": planned.seconds,
@@ -94,21 +89,23 @@ def _computing(contender: Contender, config: Config) -> float:
 
 def _all_reduce(workers: int, entries: int) -> float:
     """Seconds that one takes."""
-    own = NamedSharding(backends.mesh(workers), PartitionSpec("workers"))
-    numbers = jax.make_array_from_callback(
-        (workers, entries), own, lambda index: jnp.zeros((1, entries))
+    channel = gmc_jax.exact()
+
+    def step(numbers: jax.Array, own: jax.Array) -> tuple[jax.Array, dict]:
+        mean, _, _ = channel.average(numbers + own, channel.init(numbers))
+        return mean, {}
+
+    own = np.zeros(workers, np.float32)
+    train, numbers = gmc_jax.distribute(
+        step, jnp.zeros(entries), own, mesh=backends.mesh(workers)
     )
-    add = jax.jit(
-        jax.shard_map(
-            lambda own: jax.lax.psum(own, "workers"),
-            mesh=own.mesh,
-            in_specs=own.spec,
-            out_specs=PartitionSpec(),
-        )
-    )
-    jax.block_until_ready(add(numbers))
-    taken = _seconds(lambda step: jax.block_until_ready(add(numbers)), _REPEATS)
-    return float(np.median(taken))
+
+    def once(_: int) -> None:
+        nonlocal numbers
+        numbers, _ = jax.block_until_ready(train(numbers, own))
+
+    once(0)
+    return float(np.median(_seconds(once, _REPEATS)))
 
 
 def _seconds(step: Callable[[int], object], repeats: int) -> NDArray[np.float64]:

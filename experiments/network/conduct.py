@@ -19,6 +19,7 @@ from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.network import namespaces, rows
 from experiments.network.contenders import CONTENDERS, OURS
 from experiments.network.counters import LOOPBACK
+from experiments.network.options import Network
 from experiments.record import Row
 from experiments.units import bytes_per_second
 
@@ -32,11 +33,11 @@ _KEEP_MEMORY = {
 }
 
 
-def conduct(config: Any, console: Console) -> Iterator[Row]:
+def conduct(config: Network, console: Console) -> Iterator[Row]:
     """Measures at every rate, on hosts of our own where this machine allows them.
 
     Args:
-      config: of the laboratory, a `Network`.
+      config: of the laboratory.
       console: where it says what it does.
 
     Yields:
@@ -60,13 +61,8 @@ def conduct(config: Any, console: Console) -> Iterator[Row]:
                 hosts.shape(bytes_per_second(rate))
             for methods in _turns(config.methods, console):
                 bar = progress.add_task(f"{rate}: {', '.join(methods)}", total=1)
-                asked = dataclasses.replace(
-                    config,
-                    rates=(rate,),
-                    methods=methods,
-                    report=folder / f"{rate}-{methods[0]}.json",
-                )
-                yield from _run(asked, hosts)
+                asked = dataclasses.replace(config, rates=(rate,), methods=methods)
+                yield from _run(asked, folder / f"{rate}-{methods[0]}.json", hosts)
                 progress.update(bar, completed=1)
 
 
@@ -86,8 +82,9 @@ def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]
         yield (name,)
 
 
-def _run(config: Any, hosts: namespaces.Hosts | None) -> list[Row]:
+def _run(config: Network, report: Path, hosts: namespaces.Hosts | None) -> list[Row]:
     """What process 0 reports of methods that train in the same processes."""
+    config = dataclasses.replace(config, report=report)
     coordinator = f"localhost:{launch.free_port()}"
     if hosts:
         coordinator = f"{hosts.address(0)}:{_PORT}"
@@ -104,7 +101,7 @@ def _run(config: Any, hosts: namespaces.Hosts | None) -> list[Row]:
             group.wait()
     except ProcessFailed as error:
         raise SystemExit(str(error)) from None
-    reported = json.loads(config.report.read_text())
+    reported = json.loads(report.read_text())
     if program is _ours:
         return reported
     together = rows.of_all(reported, config.interface == LOOPBACK)
@@ -121,13 +118,12 @@ def _processors(host: int, hosts: int) -> list[str]:
     return ["taskset", "--cpu-list", ",".join(map(str, own))]
 
 
-def _ours(config: Any, coordinator: str, host: int) -> tuple[list[str], dict[str, str]]:
+def _ours(
+    config: Network, coordinator: str, host: int
+) -> tuple[list[str], dict[str, str]]:
     """The same command on one host."""
-    fields = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-    }
     arguments = launch.join(
-        ["network", *_flags(fields)],
+        ["network", *_flags(dataclasses.asdict(config))],
         coordinator=coordinator,
         hosts=config.hosts,
         host=host,
@@ -136,7 +132,7 @@ def _ours(config: Any, coordinator: str, host: int) -> tuple[list[str], dict[str
 
 
 def _of_pytorch(
-    config: Any, coordinator: str, host: int
+    config: Network, coordinator: str, host: int
 ) -> tuple[list[str], dict[str, str]]:
     """The one method that is left, in PyTorch."""
     (method,) = config.methods

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import gmc_jax
 from experiments.local_methods import PERIOD
+from experiments.messages import Messages
+from gmc_jax import planning
 
 
 class Contender(NamedTuple):
@@ -21,6 +24,16 @@ class Contender(NamedTuple):
     compressor: str = "top_k"
     learning_rate: float = 0.02
     period: int = 1
+
+    def scheme(self, ratio: float) -> planning.Scheme:
+        """What it does on the link."""
+        channels = {
+            "gmc": Messages(self.compressor, ratio).channel(),
+            "sign_sgd": gmc_jax.majority_vote(),
+        }
+        channel = channels.get(self.method or "", gmc_jax.exact())
+        meeting = planning.Meeting(channel, period=self.period)
+        return planning.Scheme(self.label, (meeting,))
 
 
 CONTENDERS = {
