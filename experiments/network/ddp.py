@@ -5,6 +5,7 @@ needs PyTorch: `pip install -e ".[bench]"`. Its PowerSGD hook is left out: over 
 (torch 2.13), with a million parameters, it hung.
 """
 
+import copy
 import importlib
 import json
 import time
@@ -100,6 +101,7 @@ def train(member: Member) -> dict[str, Any]:
         optimizer.step()
         return float(loss)
 
+    start = copy.deepcopy((network.state_dict(), optimizer.state_dict()))
     for number in range(_WARM_UP - 1):
         step(number)
     began = time.perf_counter()
@@ -107,11 +109,13 @@ def train(member: Member) -> dict[str, Any]:
     agreed = torch.tensor([time.perf_counter() - began])
     distributed.broadcast(agreed, 0)
     steps = rows.steps_for(float(agreed), member.seconds)
+    network.load_state_dict(start[0])
+    optimizer.load_state_dict(start[1])
     distributed.barrier()
     before = counters.read(member.interface)
     began = time.perf_counter()
     ends, losses = [], []
-    for number in range(_WARM_UP, _WARM_UP + steps):
+    for number in range(steps):
         losses.append(step(number))
         ends.append(time.perf_counter() - began)
     return rows.of_one(

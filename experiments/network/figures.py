@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     first, *panels = figure.subplots(1, 1 + len(rates), squeeze=False)[0]
     for method in methods:
         _step_times(first, method, [row for row in rows if row["method"] == method])
-    first.set_xticks(range(len(rates)), rates)
+    first.set_xticks(range(len(rates)), rates, fontsize="x-small")
     first.set(yscale="log", ylabel="seconds a step", xlabel="rate of the links")
     first.set_title("measured, and predicted (+)", fontsize="small")
     tidy(first)
@@ -41,7 +41,7 @@ def draw(rows: Sequence[Row]) -> Figure:
                 colour, dashes, _ = LOOKS[row["method"]]
                 smooth = _running_mean(row["losses"])
                 panel.plot(row["ends"], smooth, color=colour, linestyle=dashes)
-        panel.set(xscale="log", yscale="log", xlabel="seconds")
+        panel.set(xscale="log", xlabel="seconds")
         panel.set_title(f"training loss, {rate}", fontsize="small")
         tidy(panel)
     handles = first.get_legend_handles_labels()

@@ -4,6 +4,7 @@ import time
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -28,7 +29,7 @@ def measure(
     budget: Seconds,
     interface: str | None,
 ) -> Row:
-    """Trains for about `budget` seconds, in step with the other processes.
+    """Trains from the start for about `budget` seconds, in step with other processes.
 
     Args:
       contender: what to train with.
@@ -44,17 +45,19 @@ def measure(
     program = Program(method, [task], config)
     program.compile(1)
     # The first steps connect the processes; the next ones tell how long they take.
+    start = jax.tree.map(jnp.copy, program.state)
     program.run(0, contender.period)
     began = time.perf_counter()
-    program.run(contender.period, done := 2 * contender.period)
+    program.run(contender.period, 2 * contender.period)
     seconds = time.perf_counter() - began
+    program.state = start
     steps = agree(lambda: rows.steps_for(seconds, budget, contender.period))
     multihost_utils.sync_global_devices("measure")
 
     before = counters.read(interface)
     began = time.perf_counter()
     ends, losses = [], []
-    for step in range(done, done + steps):
+    for step in range(steps):
         program.run(step, step + 1)
         ends.append(time.perf_counter() - began)
         losses.append(program.metrics["loss"])

@@ -39,7 +39,7 @@ def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
         title=f"{hosts} hosts, links: {rate}",
         title_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
     )
     shown.add_column("method", no_wrap=True)
