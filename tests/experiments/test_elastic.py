@@ -8,6 +8,7 @@ from experiments.elastic import Elastic, draw, follow, mean_residual, table
 CONFIG = Elastic(methods=("gmc",), then=(8, 4), steps=20, every=10, batch_size=32)
 
 
+@pytest.mark.slow
 def test_the_mean_residual_stays_and_the_loss_goes_on():
     rows = follow("gmc", CONFIG)
     assert [row["workers"] for row in rows] == [8, 4]

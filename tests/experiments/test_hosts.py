@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import time
 
@@ -124,7 +125,7 @@ def test_whose_parent_has_gone_does_not_start():
         assert group.output(0) == "still here"
 
 
-def trained(results, *options: str) -> dict[str, np.ndarray]:
+def trained(results: pathlib.Path) -> dict[str, np.ndarray]:
     """What the models in the newest run hold."""
     path = max(results.iterdir(), key=lambda run: run.name)
     models = sorted((path / "models").iterdir())
@@ -135,53 +136,33 @@ def trained(results, *options: str) -> dict[str, np.ndarray]:
     }
 
 
-def hosts_train_as_simulated_workers_do(results, capfd, hosts, devices, *options):
-    options = (*options, "--evaluations", "2", "--results", str(results))
-    workers = str(hosts * devices)
-    main(["run", "digits_quick", *options, "--workers", workers])
-    simulated = trained(results)
+@pytest.mark.slow
+def test_four_hosts_of_two_workers_train_as_simulated_ones_do(tmp_path, capfd):
+    options = (
+        *("--methods", *SIX, "--learning-rates", "signum", "1e-4"),
+        *("--steps", "24", "--evaluations", "2", "--results", str(tmp_path)),
+    )
+    main(["run", "digits_quick", *options, "--workers", "8"])
+    simulated = trained(tmp_path)
     capfd.readouterr()
-    started_by = ["--hosts", str(hosts), "--devices-per-host", str(devices)]
+    started_by = ["--hosts", "4", "--devices-per-host", "2"]
     main(["launch", *started_by, "run", "digits_quick", *options])
     shown = capfd.readouterr().out
     assert shown.count("Log, figure and models") == 1
     assert "Gloo" not in shown
-    assert len(list(results.iterdir())) == 2
-    spread = trained(results)
+    assert len(list(tmp_path.iterdir())) == 2
+    spread = trained(tmp_path)
     assert spread.keys() == simulated.keys()
     for name, leaf in simulated.items():
         # Rounding decides between entries of the same size, and signs of nothing.
         apart = np.abs(spread[name] - leaf) > 1e-4 * np.abs(leaf) + 1e-6
         assert np.mean(apart) <= 2e-3, name
         np.testing.assert_allclose(spread[name], leaf, rtol=1e-3, atol=5e-4)
-    simulated_rows, rows = (read(path) for path in sorted(results.iterdir()))
+    simulated_rows, rows = (read(path) for path in sorted(tmp_path.iterdir()))
     assert [row["kind"] for row in rows] == [row["kind"] for row in simulated_rows]
-    assert rows[0]["environment"]["processes"] == hosts
+    assert rows[0]["environment"]["processes"] == 4
     accuracies = [log[-1]["accuracy"] for log in (rows, simulated_rows)]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=2e-3)
-
-
-def test_two_hosts_train_as_simulated_workers_do(tmp_path, capfd):
-    hosts_train_as_simulated_workers_do(
-        tmp_path, capfd, 2, 1, "--steps", "4", "--method", "gmc"
-    )
-
-
-@pytest.mark.slow
-def test_four_hosts_of_two_workers_train_as_simulated_ones_do(tmp_path, capfd):
-    hosts_train_as_simulated_workers_do(
-        tmp_path,
-        capfd,
-        4,
-        2,
-        "--steps",
-        "24",
-        "--methods",
-        *SIX,
-        "--learning-rates",
-        "signum",
-        "1e-4",
-    )
 
 
 def test_another_number_of_workers_than_devices_is_an_error(tmp_path):

@@ -17,11 +17,11 @@ def test_the_mean_of_trackers_is_the_mean_of_gradients():
     gradients = np.random.default_rng(0).normal(size=(8, 5, 3)).astype(np.float32)
 
     def follow(gradients):
-        state, out = tx.init(gradients[0]), []
-        for gradient in gradients:
+        def on(state, gradient):
             tracker, state = tx.update(gradient, state, gradient)
-            out.append(tracker)
-        return jnp.stack(out)
+            return state, tracker
+
+        return jax.lax.scan(on, tx.init(gradients[0]), gradients)[1]
 
     everyone = jax.vmap(follow, in_axes=1, out_axes=1, axis_name="workers")
     trackers = np.asarray(jax.jit(everyone)(gradients))
