@@ -138,9 +138,9 @@ def main(config: Elastic) -> None:
 def table(rows: list[Row]) -> Table:
     """Losses around the checkpoint, and what became of the residual."""
     shown = Table(box=SIMPLE_HEAD)
-    shown.add_column("method")
-    for column in ("workers", "loss before", "after", "next", "last", "mean residual"):
-        shown.add_column(column, justify="right")
+    shown.add_column("method", no_wrap=True)
+    for column in ("workers", "loss before", "after", "next", "last", "residual off"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         residual = row["residual"]
         shown.add_row(
@@ -148,7 +148,7 @@ def table(rows: list[Row]) -> Table:
             str(row["workers"]),
             f"{row['before'][-1]:.4f}",
             *(f"{row['after'][place]:.4f}" for place in (0, 1, -1)),
-            "" if residual is None else f"{residual:.1e} apart",
+            "" if residual is None else f"{residual:.0e}",
         )
     return shown
 
