@@ -130,7 +130,7 @@ runpy.run_module("experiments", run_name="__main__", alter_sys=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_process_is_taken_up_by_the_next_one(tmp_path, kill):
-    run = ["run", "digits_quick", "--steps", "400", "--evaluations", "40"]
+    run = ["run", "digits_quick", "--steps", "120", "--evaluations", "40"]
     command = [sys.executable, "-c", STOPPABLE, *run]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*command, "--results", str(killed)])
