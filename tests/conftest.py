@@ -10,7 +10,7 @@ import os
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true",
 )
 
 import jax
