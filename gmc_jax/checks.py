@@ -1,6 +1,11 @@
-"""Checks of hyper-parameters, called by keyword so that errors name the argument."""
+"""Checks of hyper-parameters, called by keyword so that errors name the argument.
 
-from collections.abc import Mapping
+Unless it says otherwise a check lets tracers through, which have no value yet, and
+refuses None.
+"""
+
+import reprlib
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import jax
@@ -11,7 +16,7 @@ from jax.core import Tracer
 from gmc_jax.core import Channel, Compressor
 
 Number: TypeAlias = object
-"""A Python number or an array; tracers are let through, they have no value yet."""
+"""A Python number, or an array of no dimensions."""
 
 
 def fraction(**arguments: Number) -> None:
@@ -42,29 +47,84 @@ def proportion(**arguments: Number) -> None:
             )
 
 
+def momentum(**arguments: Number | None) -> None:
+    """Raises unless every argument lies in [0, 1), or is None for no momentum."""
+    decay(**{name: value for name, value in arguments.items() if value is not None})
+
+
 def positive(**arguments: Number) -> None:
-    """Raises ValueError unless every argument is a whole number of at least 1."""
-    for name, value in _concrete(arguments).items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{name}` counts something and must be a whole number of at least 1, "
-                f"an int, but is {value}."
-            )
+    """Raises unless every argument is a whole number of at least 1 known in advance."""
+    known(**arguments)
+    steps(**arguments)
+
+
+def steps(**arguments: Number) -> None:
+    """Raises unless every argument is a whole number of at least 1, perhaps traced."""
+    _check_whole(arguments, least=1)
 
 
 def count(**arguments: Number) -> None:
     """Raises unless every argument is a whole number of at least 0 known in advance."""
+    known(**arguments)
+    _check_whole(arguments, least=0)
+
+
+def seed(**arguments: Number) -> None:
+    """Raises unless every argument is a whole number that fits 64 bits."""
+    for name, value in _concrete(arguments).items():
+        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+            raise ValueError(
+                f"`{name}` seeds draws and must be a whole number that fits 64 bits, "
+                f"an int, but is {value}."
+            )
+
+
+def known(**arguments: object) -> None:
+    """Raises TypeError where an argument is traced, although it shapes the program."""
     for name, value in arguments.items():
         if isinstance(value, Tracer):
             raise TypeError(
                 f"`{name}` shapes the program, but is traced. Name it in `static_args` "
                 "of `optax.inject_hyperparams`."
             )
-    for name, value in _concrete(arguments).items():
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(
-                f"`{name}` counts something and must be a whole number of at least 0, "
-                f"an int, but is {value}."
+
+
+def flag(**arguments: object) -> None:
+    """Raises TypeError unless every argument is True or False."""
+    known(**arguments)
+    for name, value in arguments.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"`{name}` must be True or False, but is {shown(value)}.")
+
+
+def several(**arguments: object) -> None:
+    """Raises TypeError unless every argument is a list, or another iterable."""
+    known(**arguments)
+    for name, value in arguments.items():
+        # Those of ours, and of optax, are tuples as well.
+        others = str | Mapping | Compressor | Channel | optax.GradientTransformation
+        if isinstance(value, others) or not isinstance(value, Iterable):
+            raise TypeError(f"`{name}` must be a list, but is {shown(value)}.")
+
+
+def axis(**arguments: object) -> None:
+    """Raises TypeError unless every argument is the name of an axis."""
+    for name, value in arguments.items():
+        if not isinstance(value, str):
+            raise TypeError(
+                f"`{name}` must be the name of an axis, such as 'workers', but is "
+                f"{shown(value)}."
+            )
+
+
+def function(**arguments: object) -> None:
+    """Raises TypeError unless every argument is a function."""
+    for name, value in arguments.items():
+        if not callable(value):
+            raise TypeError(
+                f"`{name}` must be a function, but is {shown(value)}. Under "
+                "`optax.inject_hyperparams`, which takes functions for schedules, name "
+                "it in `static_args`."
             )
 
 
@@ -87,11 +147,8 @@ def amount(**arguments: Number) -> None:
 
 def learning_rate(**arguments: Number) -> None:
     """Raises unless every argument is a schedule or a finite rate >= 0."""
-    for name, value in arguments.items():
-        if value is None:
-            raise TypeError(f"`{name}` must be a number or a schedule, but is None.")
     rates = {name: value for name, value in arguments.items() if not callable(value)}
-    for name, value in _concrete(rates).items():
+    for name, value in _concrete(rates, "a number or a schedule").items():
         if not 0 <= value < np.inf:
             raise ValueError(
                 f"`{name}` must be finite and at least 0 (updates are scaled by its "
@@ -111,7 +168,7 @@ def channel(**arguments: object) -> None:
         if not isinstance(value, Channel):
             raise TypeError(
                 f"`{name}` must be a channel, such as `exact()` or "
-                f"`all_gather(top_k(0.01))`, but is {value!r}."
+                f"`all_gather(top_k(0.01))`, but is {shown(value)}."
             )
 
 
@@ -121,7 +178,7 @@ def compressor(**arguments: object) -> None:
         if not isinstance(value, Compressor):
             raise TypeError(
                 f"`{name}` must be a compressor, such as `top_k(0.01)`, but is "
-                f"{value!r}."
+                f"{shown(value)}."
             )
 
 
@@ -131,7 +188,7 @@ def transformation(**arguments: object) -> None:
         if not isinstance(value, optax.GradientTransformation):
             raise TypeError(
                 f"`{name}` must be a transformation, such as `optax.sgd(0.1)`, but is "
-                f"{value!r}."
+                f"{shown(value)}."
             )
 
 
@@ -151,6 +208,7 @@ def floating(tree: object) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = jax.numpy.result_type(leaf)
         if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
+            dtype = "float0" if dtype == jax.dtypes.float0 else dtype
             raise TypeError(
                 "Workers average floating-point trees, but the leaf "
                 f"`{jax.tree_util.keystr(path) or 'tree'}` has dtype {dtype}. Keep it "
@@ -158,17 +216,48 @@ def floating(tree: object) -> None:
             )
 
 
-def _concrete(arguments: Mapping[str, Number]) -> dict[str, float]:
+def shown(value: object) -> str:
+    """A value as errors show it, in a few words."""
+    for kind, name in (
+        (Compressor, "compressor"),
+        (Channel, "channel"),
+        (optax.GradientTransformation, "transformation"),
+    ):
+        if isinstance(value, kind):
+            return f"a {name}"
+    if isinstance(value, Tracer):
+        return f"a traced {value.aval}"
+    return reprlib.repr(value)
+
+
+def _check_whole(arguments: Mapping[str, Number], least: int) -> None:
+    for name, value in _concrete(arguments).items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"`{name}` counts something and must be a whole number of at least "
+                f"{least}, an int, but is {value}."
+            )
+
+
+def _concrete(
+    arguments: Mapping[str, Number], kind: str = "a number"
+) -> dict[str, float]:
+    """The values of numbers; TypeError for what is none."""
     numbers = {}
     for name, value in arguments.items():
-        if value is None or isinstance(value, Tracer):
-            continue
-        array = np.asarray(value)
-        if array.ndim or (array.dtype.kind not in "biuf" and not _is_float(array)):
-            raise TypeError(f"`{name}` must be a number, but is {value!r}.")
-        numbers[name] = array.item()
+        if not _is_number(value):
+            raise TypeError(f"`{name}` must be {kind}, but is {shown(value)}.")
+        if not isinstance(value, Tracer):
+            numbers[name] = np.asarray(value).item()
     return numbers
 
 
-def _is_float(array: np.ndarray) -> bool:
-    return bool(jax.numpy.issubdtype(array.dtype, jax.numpy.floating))
+def _is_number(value: Number) -> bool:
+    if isinstance(value, bool):
+        return False
+    if not isinstance(value, np.ndarray | np.generic | jax.Array):
+        return isinstance(value, int | float)
+    kinds = jax.numpy.integer, jax.numpy.floating
+    return not value.ndim and any(
+        jax.numpy.issubdtype(value.dtype, kind) for kind in kinds
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gmc_jax import checks
 from gmc_jax.exchanges import Exchange, Matrix, permutations
 
 _ROUNDING = 1e-9  # Of sums of weights, in float64.
@@ -19,6 +20,7 @@ class Topology:
         weight, at least 0, with which worker i takes what worker j has.
 
     Raises:
+      TypeError: if they are no matrices of numbers.
       ValueError: if there is no round, or they are not square matrices of one size, of
         finite weights of at least 0.
     """
@@ -27,7 +29,14 @@ class Topology:
 
     def __post_init__(self):
         """Refuses what is not a tuple of mixing matrices."""
-        rounds = tuple(np.asarray(matrix, np.float64) for matrix in self.rounds)
+        try:
+            rounds = tuple(np.asarray(matrix, np.float64) for matrix in self.rounds)
+        except (TypeError, ValueError):
+            raise TypeError(
+                "`rounds` must be matrices of numbers, one for each round, but is "
+                f"{checks.shown(self.rounds)}. For one round write "
+                "`Topology((matrix,))`."
+            ) from None
         object.__setattr__(self, "rounds", rounds)
         shapes = {matrix.shape for matrix in rounds}
         square = all(len(shape) == 2 and 0 < shape[0] == shape[1] for shape in shapes)
@@ -115,7 +124,7 @@ def check_topology(topology: Topology) -> None:
     if not isinstance(topology, Topology):
         raise TypeError(
             "`topology` must be a topology, such as `topologies.ring(8)` or "
-            f"`topologies.from_adjacency(matrix)`, but is {topology!r}."
+            f"`topologies.from_adjacency(matrix)`, but is {checks.shown(topology)}."
         )
 
 

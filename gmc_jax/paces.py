@@ -20,6 +20,7 @@ def constant(workers: int, seconds: float = 1.0) -> Pace:
       seconds: that each gradient takes, greater than 0.
     """
     checks.positive(workers=workers)
+    checks.known(seconds=seconds)
     checks.magnitude(seconds=seconds)
     return np.full((workers, 1), float(seconds))
 
@@ -38,6 +39,7 @@ def straggler(
     Raises:
       ValueError: if an argument is out of its range.
     """
+    checks.known(factor=factor)
     checks.magnitude(factor=factor)
     checks.count(straggler=straggler)
     pace = constant(workers, seconds)
@@ -60,14 +62,16 @@ def random(
       gradients: of each worker, before its seconds repeat.
       spread: the deviation of the logarithm, at least 0.
       seconds: the median, greater than 0.
-      seed: of the draws.
+      seed: of the draws, at least 0.
 
     Raises:
       ValueError: if an argument is out of its range.
     """
     checks.positive(workers=workers, gradients=gradients)
+    checks.known(spread=spread, seconds=seconds)
     checks.amount(spread=spread)
     checks.magnitude(seconds=seconds)
+    checks.count(seed=seed)
     draw = np.random.default_rng(seed)
     return seconds * np.exp(spread * draw.normal(size=(workers, gradients)))
 
@@ -76,6 +80,7 @@ def recorded(trace: ArrayLike | str | pathlib.Path) -> Pace:
     """A trace: an array [workers, gradients] of seconds, or a text file of its rows.
 
     Raises:
+      TypeError: if it is not made of numbers.
       ValueError: if it is not a table of finite seconds greater than 0.
     """
     if isinstance(trace, str | pathlib.Path):
@@ -84,12 +89,18 @@ def recorded(trace: ArrayLike | str | pathlib.Path) -> Pace:
 
 
 def given(name: str, seconds: ArrayLike) -> Pace:
-    """An argument as a pace, or ValueError."""
-    pace = np.asarray(seconds, float)
+    """An argument as a pace; else TypeError or ValueError."""
+    try:
+        pace = np.asarray(seconds, float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{name}` must be numbers of seconds, [workers, gradients], but is "
+            f"{checks.shown(seconds)}."
+        ) from None
     if pace.ndim != 2 or not pace.size or not ((pace > 0) & np.isfinite(pace)).all():
         raise ValueError(
             f"`{name}` must have a row for every worker, of finite seconds greater "
             f"than 0 for each of its gradients, but is of shape {pace.shape}"
-            + (f", from {np.nanmin(pace)} to {np.nanmax(pace)}." if pace.size else ".")
+            + (f", from {pace.min()} to {pace.max()}." if pace.size else ".")
         )
     return pace

@@ -6,7 +6,7 @@ encoding, then the link; nothing overlaps, as nothing does in this library's ste
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from gmc_jax.schemes import DENSE as DENSE
 from gmc_jax.schemes import Family, Load, menu
 from gmc_jax.schemes import Meeting as Meeting
 from gmc_jax.schemes import Scheme as Scheme
-from gmc_jax.timelines import Link
+from gmc_jax.timelines import Link, check_link
 from gmc_jax.traffic import Traffic
 from gmc_jax.trees import entries_in
 
@@ -127,6 +127,7 @@ def _predict(
     """As `predict`; break-even ratios of families are kept for their next member."""
     _check(scheme, link)
     checks.positive(workers=workers)
+    checks.known(step_time=step_time)
     checks.magnitude(step_time=step_time)
     dense, _ = DENSE.loads(params, workers)
     mean, longest = scheme.loads(params, workers)
@@ -196,11 +197,20 @@ def plan(
       >>> best.name
       'local, GMC of random_block every 12'
     """
+    checks.several(ratios=ratios, periods=periods)
+    ratios, periods = tuple(ratios), tuple(periods)
     for each in ratios:
+        checks.known(ratios=each)
         checks.fraction(ratios=each)
     for each in periods:
         checks.positive(periods=each)
     checks.positive(workers=workers)
+    check_link(link)
+    if not isinstance(encodings, Mapping):
+        raise TypeError(
+            "`encodings` must say what compressors cost, as `measure_encodings()` "
+            f"does, but is {checks.shown(encodings)}."
+        )
     params = shapes(parameters)
     known: dict[Family, float] = {}
     found = [
@@ -212,7 +222,14 @@ def plan(
 
 def shapes(parameters: int | Tree) -> Tree:
     """So many parameters as leaves of float32 that int32 can address; or the tree."""
+    checks.known(parameters=parameters)
     if not isinstance(parameters, int | float):
+        sizes = [getattr(leaf, "size", None) for leaf in jax.tree.leaves(parameters)]
+        if not sizes or None in sizes:
+            raise TypeError(
+                "`parameters` must be a number, or a tree of arrays or of their "
+                f"shapes and dtypes, but is {checks.shown(parameters)}."
+            )
         return parameters
     checks.positive(parameters=parameters)
     whole, rest = divmod(int(parameters), _LARGEST_LEAF)
@@ -224,13 +241,9 @@ def _check(scheme: Scheme, link: Link) -> None:
     if not isinstance(scheme, Scheme):
         raise TypeError(
             "`scheme` must say who meets how often, such as `Scheme(name, "
-            f"(Meeting(channel),))`, but is {scheme!r}."
+            f"(Meeting(channel),))`, but is {checks.shown(scheme)}."
         )
-    if not isinstance(link, Link):
-        raise TypeError(
-            "`link` must be a link, such as `timelines.Link(latency=0.02, "
-            f"bandwidth=125e6)` in seconds and bytes a second, but is {link!r}."
-        )
+    check_link(link)
 
 
 def _faster_between(

@@ -78,7 +78,7 @@ class Scheme:
       family: the scheme at another ratio, if there is one.
 
     Raises:
-      TypeError: if a meeting has no channel.
+      TypeError: if a meeting is none, or has no channel.
       ValueError: if `ratio` does not lie in (0, 1], or a period or number of workers is
         not a whole number of at least 1.
     """
@@ -90,10 +90,24 @@ class Scheme:
 
     def __post_init__(self):
         """Refuses what is no scheme."""
-        checks.fraction(ratio=self.ratio)
+        if not isinstance(self.name, str):
+            raise TypeError(f"`name` must be text, but is {checks.shown(self.name)}.")
+        if self.family is not None:
+            checks.function(family=self.family)
+        if self.ratio is not None:
+            checks.known(ratio=self.ratio)
+            checks.fraction(ratio=self.ratio)
+        checks.several(meetings=self.meetings)
         for meeting in self.meetings:
+            if not isinstance(meeting, Meeting):
+                raise TypeError(
+                    "`meetings` must be of `Meeting(channel)`, but one is "
+                    f"{checks.shown(meeting)}."
+                )
             checks.channel(channel=meeting.channel)
-            checks.positive(period=meeting.period, workers=meeting.workers)
+            checks.positive(period=meeting.period)
+            if meeting.workers is not None:
+                checks.positive(workers=meeting.workers)
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
         """The mean over all steps, and the longest step, in which all meetings fall."""

@@ -28,6 +28,7 @@ class Link:
       bandwidth: bytes a second of one worker's, or the server's, link; greater than 0.
 
     Raises:
+      TypeError: if one of them is no number.
       ValueError: if one of them is out of its range.
     """
 
@@ -36,13 +37,24 @@ class Link:
 
     def __post_init__(self):
         """Refuses what is no link."""
+        checks.known(latency=self.latency, bandwidth=self.bandwidth)
         checks.amount(latency=self.latency)
-        if self.bandwidth != np.inf:
+        if not (isinstance(self.bandwidth, float) and self.bandwidth == np.inf):
             checks.magnitude(bandwidth=self.bandwidth)
 
     def seconds(self, size: float) -> float:
         """How long a message of so many bytes takes."""
         return self.latency + size / self.bandwidth
+
+
+def check_link(link: Link) -> None:
+    """Raises TypeError unless it is a link."""
+    if not isinstance(link, Link):
+        raise TypeError(
+            "`link` must be a link, such as `timelines.Link(latency=0.02, "
+            "bandwidth=125e6)` in seconds and bytes a second, but is "
+            f"{checks.shown(link)}."
+        )
 
 
 class Event(NamedTuple):
@@ -106,7 +118,7 @@ def all_reduce_times(
       ValueError: if an argument is out of its range.
     """
     pace = given("pace", pace)
-    checks.amount(size=size)
+    _check_message(size, link)
     checks.positive(steps=steps, period=period)
     workers = len(pace)
     messages = 2 * (workers - 1)
@@ -141,7 +153,7 @@ def gossip_times(
         workers.
     """
     pace = given("pace", pace)
-    checks.amount(size=size)
+    _check_message(size, link)
     checks.positive(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
@@ -173,7 +185,7 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
       ValueError: if an argument is out of its range.
     """
     pace = given("pace", pace)
-    checks.amount(size=size)
+    _check_message(size, link)
     checks.positive(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
@@ -221,7 +233,7 @@ def neighbour_events(
       size: bytes of the parameters.
       link: of each worker.
       topology: who may average with whom, in any round; its weights play no part.
-      seed: of the draws of neighbours.
+      seed: of the draws of neighbours, at least 0.
 
     Raises:
       TypeError: if `topology` is no topology.
@@ -229,8 +241,9 @@ def neighbour_events(
         no two sides, or is of another number of workers.
     """
     pace = given("pace", pace)
-    checks.amount(size=size)
+    _check_message(size, link)
     checks.positive(gradients=gradients)
+    checks.count(seed=seed)
     _check_workers(pace, topology)
     workers = len(pace)
     active = _active(topology)
@@ -295,6 +308,12 @@ def _active(topology: Topology) -> NDArray[np.bool_]:
                     side[other] = 1 - side[worker]
                     todo.append(int(other))
     return side == 0
+
+
+def _check_message(size: float, link: Link) -> None:
+    checks.known(size=size)
+    checks.amount(size=size)
+    check_link(link)
 
 
 def _check_workers(pace: Pace, topology: Topology) -> None:

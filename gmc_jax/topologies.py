@@ -47,7 +47,9 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
       ValueError: if `self_weight` does not lie in [0, 1].
     """
     checks.positive(workers=workers)
-    checks.proportion(self_weight=self_weight)
+    if self_weight is not None:
+        checks.known(self_weight=self_weight)
+        checks.proportion(self_weight=self_weight)
     moves = _shift(workers, 1) + _shift(workers, -1)
     np.fill_diagonal(moves, 0)
     heard = moves > 0
@@ -142,7 +144,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     Args:
       workers: their number; if it is odd, one of them rests in each round.
       rounds: how many are drawn before they repeat. Each is compiled.
-      seed: of the draws.
+      seed: of the draws, at least 0.
 
     Returns:
       Symmetric rounds; one message a worker in each.
@@ -151,6 +153,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
       ValueError: if `workers` or `rounds` is not a whole number of at least 1.
     """
     checks.positive(workers=workers, rounds=rounds)
+    checks.count(seed=seed)
     draw = np.random.default_rng(seed)
     matrices = []
     for _ in range(rounds):
@@ -177,6 +180,7 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
       ValueError: if `share` does not lie in [0, 1].
     """
     check_topology(topology)
+    checks.known(share=share)
     checks.proportion(share=share)
     own = np.eye(topology.workers)
     return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
@@ -236,7 +240,13 @@ def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
         heard = {node: set(others) for node, others in adjacency.adjacency()}
         edges = np.array([[i in heard[j] for j in heard] for i in heard], bool)
     else:
-        edges = np.asarray(adjacency) != 0
+        try:
+            edges = np.asarray(adjacency) != 0
+        except (TypeError, ValueError):
+            raise TypeError(
+                "`adjacency` must be a matrix or a graph, but is "
+                f"{checks.shown(adjacency)}."
+            ) from None
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not edges.size:
         raise ValueError(
             "`adjacency` must be a square matrix with a row and a column for every "

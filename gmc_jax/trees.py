@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Tree
 
 Kind = TypeVar("Kind")
@@ -46,7 +47,11 @@ def zeros_to_accumulate(tree: Tree) -> Tree:
     """Zeros in the shapes of a tree and the dtypes that it is accumulated in.
 
     They lie on the devices as the leaves do.
+
+    Raises:
+      TypeError: where a leaf is not floating.
     """
+    checks.floating(tree)
     return jax.tree.map(
         lambda leaf: jnp.zeros_like(leaf, accumulator_dtype(jnp.result_type(leaf))),
         tree,

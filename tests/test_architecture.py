@@ -73,6 +73,7 @@ SHARED = {
         "corrected_steps",
         "local_steps",
         "meetings",
+        "momenta",
         "parameters",
         "points",
         "rates",

@@ -15,6 +15,9 @@ ACCEPTED = {
     checks.decay: [0, 0.9, np.float64(0.999)],
     checks.proportion: [0, 0.5, 1],
     checks.positive: [1, 7, np.int32(3), jnp.int32(2)],
+    checks.steps: [1, 7, np.int32(3), jnp.int32(2)],
+    checks.seed: [0, -1, 2**63 - 1, np.uint32(7)],
+    checks.momentum: [None, 0, 0.9, np.array(0.5)],
     checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
     checks.learning_rate: [0, 1e-3, 10.0, lambda step: -1.0, jnp.float32(0.1)],
 }
@@ -23,6 +26,9 @@ REFUSED = {
     checks.decay: [-0.1, 1, 1.5, math.nan],
     checks.proportion: [-0.1, 1.1, math.nan],
     checks.positive: [0, -1, 1.5, 2.0, math.nan, math.inf],
+    checks.steps: [0, -1, 1.5, 2.0, math.nan, math.inf],
+    checks.seed: [0.0, 2**63, math.nan],
+    checks.momentum: [-0.1, 1, 1.5, math.nan],
     checks.magnitude: [0, -0.1, math.nan, math.inf],
     checks.learning_rate: [-1e-3, math.nan, math.inf],
 }
@@ -45,14 +51,16 @@ def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
         check(argument=value)
 
 
-@pytest.mark.parametrize("value", ["0.1", [0.1], np.ones(2), object()])
+@pytest.mark.parametrize(
+    "value", [None, True, "0.1", [0.1], np.ones(2), np.array(True), 1j, object()]
+)
 @pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive])
 def test_what_is_no_number_is_an_error(check, value):
     with pytest.raises(TypeError, match="`argument` must be a number"):
         check(argument=value)
 
 
-@pytest.mark.parametrize("check", REFUSED)
+@pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive})
 def test_a_traced_value_has_nothing_to_check_yet(check):
     def traced(value):
         check(argument=value)

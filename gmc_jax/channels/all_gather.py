@@ -42,7 +42,7 @@ def all_gather(
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
       ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more;
         from `average` where a vector is split inside a worker and the compressor does
         not say what it selects.

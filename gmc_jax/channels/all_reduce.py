@@ -32,7 +32,7 @@ def all_reduce(
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` where a
         vector has 2^31 coordinates or more; from `average` where a vector is split
         inside a worker and the compressor is not `random_block` (see `all_gather`).

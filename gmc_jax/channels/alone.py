@@ -19,14 +19,15 @@ def alone(*, axis_name: str = "workers") -> Channel:
       differ between workers.
 
     Raises:
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
 
     Guarantees:
       The law of channels; `mean` is the tree, and `lost` is zero.
     """
+    checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return ()
 
     def average(tree, state):

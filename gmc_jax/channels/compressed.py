@@ -55,9 +55,12 @@ def compressed(
         for all: then no index of the worker is folded in, and one message is the mean.
     """
     checks.compressor(compressor=compressor)
+    checks.flag(per_leaf=per_leaf)
+    checks.seed(seed=seed)
+    checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
     def own(key: jax.Array) -> jax.Array:

@@ -52,8 +52,10 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
       `mean` and `lost` are those of the channel. Counts are exact up to 2^64.
     """
     checks.channel(channel=channel)
+    checks.flag(extra=extra)
 
     def init(params):
+        checks.floating(params)
         indexed = channel.entries(params) is None
         return CountedState(
             up=jnp.zeros(2, jnp.uint32),

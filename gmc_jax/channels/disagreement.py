@@ -27,8 +27,8 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: if `topology` is no topology; from `average` where a leaf is not
-        floating.
+      TypeError: if `topology` is no topology; from `init` and `average` where a leaf
+        is not floating.
       ValueError: if the rows or columns of a round do not sum to 1; from `average` if
         the axis has another number of workers than the topology.
 
@@ -40,10 +40,11 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
       Learning", 2019.
     """
     check_doubly_stochastic(topology)
+    checks.axis(axis_name=axis_name)
     exchanges = topology.exchanges
 
     def init(params):
-        del params
+        checks.floating(params)
         return GossipState(jnp.zeros((), jnp.int32), ())
 
     def average(tree, state):

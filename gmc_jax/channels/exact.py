@@ -24,14 +24,15 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
     """
+    checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return ()
 
     def average(tree, state):

@@ -57,8 +57,8 @@ def gossip(
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: if `topology` is no topology; from `average` where a leaf is not
-        floating.
+      TypeError: if `topology` is no topology; from `init` and `average` where a leaf
+        is not floating.
       ValueError: if the columns of a round do not sum to 1, or `delay` is not a whole
         number of at least 0; from `average` if the axis has another number of workers
         than the topology.
@@ -74,11 +74,13 @@ def gossip(
     """
     check_keeps_the_mean(topology)
     checks.count(delay=delay)
+    checks.axis(axis_name=axis_name)
     rounds = len(topology.rounds)
     own_share = np.stack([np.diag(matrix) for matrix in topology.rounds])
     exchanges = topology.exchanges
 
     def init(params):
+        checks.floating(params)
         nothing = tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(delay))
         return GossipState(jnp.zeros((), jnp.int32), nothing)
 

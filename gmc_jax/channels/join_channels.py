@@ -49,6 +49,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       the counts up.
 
     Raises:
+      TypeError: if one of `channels` is no channel, or they or `boundaries` are no
+        list.
       ValueError: if there is no channel, the boundaries are not as many as they must
         be, not whole numbers of at least 1 or not ascending, or the channels average
         over different axes; from `entries`, and so from `counted(...).init`, if the
@@ -78,6 +80,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3 (warm-up
       training).
     """
+    checks.several(channels=channels, boundaries=boundaries)
     channels, boundaries = tuple(channels), tuple(boundaries)
     checks.channel(**{f"channels[{i}]": one for i, one in enumerate(channels)})
     checks.positive(**{f"boundaries[{i}]": at for i, at in enumerate(boundaries)})

@@ -36,7 +36,7 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
 
     Guarantees:
       Its law: `mean` is the sign of most workers, and `lost` is the tree less that, so
@@ -50,9 +50,10 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
       Zhao, Azizzadenesheli and Anandkumar, "signSGD with Majority Vote is Communication
       Efficient and Fault Tolerant", ICLR 2019.
     """
+    checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return ()
 
     def average(tree, state):

@@ -34,7 +34,7 @@ def served(
       A channel whose state holds the step.
 
     Raises:
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
       ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more.
 
     Guarantees:

@@ -18,14 +18,15 @@ def silent(*, axis_name: str = "workers") -> Channel:
       A channel without state and without collectives.
 
     Raises:
-      TypeError: from `average` where a leaf is not floating.
+      TypeError: from `init` and `average` where a leaf is not floating.
 
     Guarantees:
       The law of channels; `mean` is zero, and `lost` is the tree.
     """
+    checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return ()
 
     def average(tree, state):

@@ -33,6 +33,7 @@ def random_block(ratio: float) -> Compressor:
       for Distributed SGD with Random Sparsification", ICML 2022; Shi et al.,
       arXiv:1905.12948.
     """
+    checks.known(ratio=ratio)
     checks.fraction(ratio=ratio)
 
     def draw(key: jax.Array, d: int) -> jax.Array:

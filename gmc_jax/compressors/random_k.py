@@ -32,6 +32,7 @@ def random_k(ratio: float) -> Compressor:
     References:
       Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018.
     """
+    checks.known(ratio=ratio)
     checks.fraction(ratio=ratio)
 
     def draw(key: jax.Array, d: int) -> jax.Array:

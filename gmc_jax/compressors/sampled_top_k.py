@@ -42,6 +42,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.1 and the authors'
       code; Shi et al., arXiv:1905.12948, section 5.1.
     """
+    checks.known(ratio=ratio, sample=sample)
     checks.fraction(ratio=ratio, sample=sample)
 
     def encode(key, x):

@@ -44,6 +44,7 @@ def threshold(level: float, ratio: float) -> Compressor:
       Deep Learning", AAAI 2020.
     """
     checks.magnitude(level=level)
+    checks.known(ratio=ratio)
     checks.fraction(ratio=ratio)
 
     def encode(key, x):

@@ -31,6 +31,7 @@ def top_k(ratio: float) -> Compressor:
       the top-s of Shi et al., "Global Momentum Compression for Sparse Communication in
       Distributed Learning", arXiv:1905.12948.
     """
+    checks.known(ratio=ratio)
     checks.fraction(ratio=ratio)
 
     def encode(key, x):

@@ -56,7 +56,7 @@ def a_psgd(
       parameters.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is no transformation, or `gradient` no function.
       ValueError: if `workers` is not a whole number of at least 1; from `step` if the
         event is of another number of workers.
 
@@ -86,6 +86,7 @@ def a_psgd(
     """
     checks.positive(workers=workers)
     checks.transformation(inner=inner)
+    checks.function(gradient=gradient)
     inner = widened(inner)
 
     def init(params):

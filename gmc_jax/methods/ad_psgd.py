@@ -59,7 +59,7 @@ def ad_psgd(
       An `Asynchronous`, whose state is `ADPSGDState`; it is judged at the mean of x.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is no transformation, or `gradient` no function.
       ValueError: if `workers` is not a whole number of at least 1; from `step` if the
         event is of another number of workers.
 
@@ -89,6 +89,7 @@ def ad_psgd(
     """
     checks.positive(workers=workers)
     checks.transformation(inner=inner)
+    checks.function(gradient=gradient)
     inner = widened(inner)
 
     def init(params):

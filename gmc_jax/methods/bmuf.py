@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.periodic import periodic
 
 
@@ -15,7 +16,7 @@ def bmuf(
     *,
     period: int,
     block_learning_rate: float = 1.0,
-    block_momentum: float = 0.5,
+    block_momentum: float | None = 0.5,
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -33,7 +34,7 @@ def bmuf(
       channel: what averages, `exact()` in the paper.
       period: steps in a block.
       block_learning_rate: zeta, greater than 0; 1 in the paper.
-      block_momentum: eta, in [0, 1); the paper takes 1 - 1 / workers.
+      block_momentum: eta, in [0, 1) (None is 0); the paper takes 1 - 1 / workers.
       nesterov: whether the block momentum is Nesterov's.
       buffers: what becomes of the base's buffers at a meeting; see `periodic`.
 
@@ -60,12 +61,13 @@ def bmuf(
       Training with Intra-block Parallel Optimization and Blockwise Model-Update
       Filtering", ICASSP 2016.
     """
-    checks.decay(block_momentum=block_momentum)
+    checks.momentum(block_momentum=block_momentum)
     checks.magnitude(block_learning_rate=block_learning_rate)
+    checks.flag(nesterov=nesterov)
     outer = optax.chain(
         averaged(channel),
         optax.scale(block_learning_rate),
-        optax.trace(block_momentum, nesterov=nesterov),
+        remembered(block_momentum, nesterov),
         optax.scale(-1.0),
     )
     return periodic(inner, outer, period, buffers=buffers)

@@ -4,8 +4,8 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.partial_sync import partial_sync
-from gmc_jax.transforms.widened import widened
 
 
 def cser(
@@ -14,7 +14,7 @@ def cser(
     reset_channel: Channel,
     *,
     period: int,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Takes at once, alone, what was not sent, and averages these errors periodically.
@@ -53,7 +53,7 @@ def cser(
         seeds: with one and the same, a reset every step would send the coordinates that
         were just averaged and have no error.
       period: after how many steps errors are reset, at least 1.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       nesterov: whether momentum is Nesterov's, as in the official code; heavy ball is
         what the code of DEF compares with.
 
@@ -89,10 +89,11 @@ def cser(
       Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
       Error Reset", NeurIPS 2020, M-CSER; read from code, not from the paper.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
+    checks.flag(nesterov=nesterov)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.trace(momentum, nesterov=nesterov)),
+        remembered(momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(learning_rate),
         partial_sync(channel, reset_channel, period),
     )

@@ -15,7 +15,7 @@ def d2(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,
     *,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
@@ -37,7 +37,7 @@ def d2(
       topology: who hears whom, of `gmc_jax.topologies`: the same at every step,
         connected, symmetric, with no eigenvalue at or below -1/3. `ring(n)` of an even
         number of workers has one there; `lazy(ring(n))` has not.
-      momentum: in [0, 1), local; 0 in the paper.
+      momentum: in [0, 1) (None is 0), local; 0 in the paper.
       nesterov: whether momentum is Nesterov's.
       axis_name: the named axis whose indices are the workers.
 

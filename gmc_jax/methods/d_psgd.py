@@ -12,7 +12,7 @@ def d_psgd(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,
     *,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
@@ -29,7 +29,7 @@ def d_psgd(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic.
-      momentum: in [0, 1), local; 0 in the paper.
+      momentum: in [0, 1) (None is 0), local; 0 in the paper.
       nesterov: whether momentum is Nesterov's.
       axis_name: the named axis whose indices are the workers.
 

@@ -11,7 +11,7 @@ def def_a(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     detach: float = 0.3,
 ) -> optax.GradientTransformationExtraArgs:
     """DEF that is judged where it would be if all workers sent what they owe.
@@ -28,7 +28,7 @@ def def_a(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
 
     Returns:

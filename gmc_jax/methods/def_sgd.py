@@ -6,14 +6,14 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def def_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     detach: float = 0.3,
 ) -> optax.GradientTransformationExtraArgs:
     """Error feedback behind local momentum, gradients taken along the residual.
@@ -38,7 +38,7 @@ def def_sgd(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
 
     Returns:
@@ -66,10 +66,10 @@ def def_sgd(
       Xu and Huang, "Detached Error Feedback for Distributed SGD with Random
       Sparsification", ICML 2022.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.trace(momentum)),
+        remembered(momentum),
         optax.scale_by_learning_rate(learning_rate),
         detached(error_feedback(channel), detach),
     )

@@ -5,13 +5,14 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.local_momentum import local_momentum
+from gmc_jax.transforms.momenta import or_zero
 
 
 def dgc(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     factor_masking: bool = True,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -33,7 +34,7 @@ def dgc(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       factor_masking: whether momentum is cleared where it was just sent.
       nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
 
@@ -80,9 +81,9 @@ def dgc(
       Lin, Han, Mao, Wang and Dally, "Deep Gradient Compression: Reducing the
       Communication Bandwidth for Distributed Training", ICLR 2018.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        local_momentum(channel, momentum, factor_masking, nesterov),
+        local_momentum(channel, or_zero(momentum), factor_masking, nesterov),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -15,7 +15,7 @@ def diloco(
     *,
     period: int = 500,
     outer_learning_rate: float = 0.7,
-    outer_momentum: float = 0.9,
+    outer_momentum: float | None = 0.9,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Many local steps of AdamW, and a step of Nesterov on how far they led.
@@ -36,7 +36,7 @@ def diloco(
       channel: what averages, `exact()` in the paper.
       period: H, local steps between two meetings.
       outer_learning_rate: finite and greater than 0.
-      outer_momentum: in [0, 1).
+      outer_momentum: in [0, 1) (None is 0).
       buffers: what becomes of the base's buffers at a meeting; see `periodic`.
 
     Returns:
@@ -59,7 +59,7 @@ def diloco(
       Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language
       Models", 2023, arXiv:2311.08105: Algorithm 1.
     """
-    checks.decay(outer_momentum=outer_momentum)
+    checks.momentum(outer_momentum=outer_momentum)
     checks.magnitude(outer_learning_rate=outer_learning_rate)
     nesterov = optax.sgd(outer_learning_rate, outer_momentum, nesterov=True)
     return periodic(

@@ -5,7 +5,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def dist_ef_sgdm(
@@ -13,7 +13,7 @@ def dist_ef_sgdm(
     channel: Channel,
     server_channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Compresses what workers send and what the server answers, each with its residual.
 
@@ -42,7 +42,7 @@ def dist_ef_sgdm(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages the messages of the workers.
       server_channel: what the server answers through, `served(compressor)`.
-      momentum: in [0, 1); Nesterov's.
+      momentum: in [0, 1) (None is 0); Nesterov's.
 
     Returns:
       A transformation from gradients to steps. Momenta and the first residual (in units
@@ -76,10 +76,10 @@ def dist_ef_sgdm(
     """
     checks.channel(channel=channel, server_channel=server_channel)
     checks.one_axis(channel=channel, server_channel=server_channel)
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.trace(momentum, nesterov=True)),
+        remembered(momentum, nesterov=True),
         optax.scale_by_learning_rate(learning_rate),
         error_feedback(channel),
         error_feedback(server_channel),

@@ -5,11 +5,14 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def dmsgd(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Averages gradients, then applies momentum: the dense baseline of every table.
 
@@ -21,7 +24,7 @@ def dmsgd(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages; `exact()` is the method of the papers.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
 
     Returns:
       A transformation from gradients to steps.
@@ -40,10 +43,10 @@ def dmsgd(
     References:
       Equation (3) of Shi et al., arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         averaged(channel),
-        widened(optax.trace(momentum)),
+        remembered(momentum),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -5,11 +5,14 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def dmsgd_local(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Applies momentum on each worker, then averages.
 
@@ -19,7 +22,7 @@ def dmsgd_local(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages; `exact()` is the method of the papers.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
 
     Returns:
       A transformation from gradients to steps; momenta differ between workers.
@@ -38,10 +41,10 @@ def dmsgd_local(
     References:
       Equations (4) to (6) of Shi et al., arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.trace(momentum)),
+        remembered(momentum),
         averaged(channel),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -14,7 +14,7 @@ def double_averaging(
     buffer_channel: Channel,
     *,
     period: int,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Local momentum SGD whose momenta are averaged wherever parameters are.
@@ -30,7 +30,7 @@ def double_averaging(
       channel: what averages parameters, `exact()` in the paper.
       buffer_channel: what averages momenta, `exact()` in the paper.
       period: local steps between two meetings, at least 1.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       nesterov: whether momentum is Nesterov's.
 
     Returns:

@@ -5,11 +5,14 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def ef_momentum(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Applies momentum on each worker, then compresses steps with error feedback.
 
@@ -19,7 +22,7 @@ def ef_momentum(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
 
     Returns:
       A transformation from gradients to steps. Momentum and residual (in units of
@@ -40,10 +43,10 @@ def ef_momentum(
       "EF" in the experiments of Xu and Huang, ICML 2022; equation (6) of Shi et al.,
       arXiv:1905.12948, with error feedback.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.trace(momentum)),
+        remembered(momentum),
         optax.scale_by_learning_rate(learning_rate),
         error_feedback(channel),
     )

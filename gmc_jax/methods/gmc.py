@@ -6,10 +6,14 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
+from gmc_jax.transforms.momenta import or_zero
 
 
 def gmc(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Global Momentum Compression: global momentum enters before the compression.
 
@@ -33,7 +37,7 @@ def gmc(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages, such as `all_gather(top_k(0.001))`.
-      momentum: in [0, 1); 0.9 is reconstructed from the paper's remarks.
+      momentum: in [0, 1) (None is 0); 0.9 is reconstructed from the paper's remarks.
 
     Returns:
       A transformation from gradients to steps. Its state holds one residual for each
@@ -61,9 +65,9 @@ def gmc(
       Algorithm 1 of Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse
       Communication in Distributed Learning", arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        global_momentum(error_feedback(channel), momentum, learning_rate),
+        global_momentum(error_feedback(channel), or_zero(momentum), learning_rate),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -7,13 +7,14 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
+from gmc_jax.transforms.momenta import or_zero
 
 
 def gmc_plus(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     detach: float = 0.5,
 ) -> optax.GradientTransformationExtraArgs:
     """GMC whose workers take their gradients where their own debts would lead them.
@@ -36,7 +37,7 @@ def gmc_plus(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`
         (then the point is scaled by the last rate, as the next is not known yet).
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
-      momentum: in [0, 1); 0.9 is reconstructed from the paper's remarks.
+      momentum: in [0, 1) (None is 0); 0.9 is reconstructed from the paper's remarks.
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
 
     Returns:
@@ -66,12 +67,12 @@ def gmc_plus(
       Algorithm 2 of Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse
       Communication in Distributed Learning", arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         global_momentum(
             detached(error_feedback(channel), detach, learning_rate),
-            momentum,
+            or_zero(momentum),
             learning_rate,
         ),
         optax.scale_by_learning_rate(learning_rate),

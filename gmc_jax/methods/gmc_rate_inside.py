@@ -6,11 +6,15 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
+from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.widened import widened
 
 
 def gmc_rate_inside(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """GMC with residuals in units of steps.
 
@@ -23,7 +27,7 @@ def gmc_rate_inside(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
 
     Returns:
       A transformation from gradients to steps. Its state holds one residual for each
@@ -48,9 +52,9 @@ def gmc_rate_inside(
     References:
       Algorithm 4, in the appendix of Shi et al., arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         widened(optax.scale_by_learning_rate(learning_rate)),
-        global_momentum(error_feedback(channel), momentum),
+        global_momentum(error_feedback(channel), or_zero(momentum)),
     )

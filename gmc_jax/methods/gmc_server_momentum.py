@@ -6,10 +6,14 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
+from gmc_jax.transforms.momenta import or_zero
 
 
 def gmc_server_momentum(
-    learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
+    learning_rate: optax.ScalarOrSchedule,
+    channel: Channel,
+    *,
+    momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
     """Compresses gradients with error feedback and applies momentum afterwards.
 
@@ -22,7 +26,7 @@ def gmc_server_momentum(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
 
     Returns:
       A transformation from gradients to steps. Its state holds one residual for each
@@ -44,10 +48,10 @@ def gmc_server_momentum(
     References:
       Algorithm 3, in the appendix of Shi et al., arXiv:1905.12948.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         error_feedback(channel),
-        global_momentum(optax.identity(), momentum, learning_rate),
+        global_momentum(optax.identity(), or_zero(momentum), learning_rate),
         optax.scale_by_learning_rate(learning_rate),
     )

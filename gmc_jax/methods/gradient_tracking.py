@@ -13,7 +13,7 @@ def gradient_tracking(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,
     *,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
@@ -31,7 +31,7 @@ def gradient_tracking(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic, its rounds
         may change.
-      momentum: in [0, 1), local.
+      momentum: in [0, 1) (None is 0), local.
       nesterov: whether momentum is Nesterov's.
       axis_name: the named axis whose indices are the workers.
 

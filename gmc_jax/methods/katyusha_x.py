@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import optax
-from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
@@ -52,8 +51,8 @@ def katyusha_x(
       ValueError: if `epoch_length` is not a whole number of at least 1,
         `strong_convexity` is not finite and greater than 0, or the rate is negative or
         not finite.
-      TypeError: if the rate is a schedule or injected; from the update if it is called
-        without `snapshot_grads`.
+      TypeError: if the rate is a schedule, or a number is injected; from the update if
+        it is called without `snapshot_grads`.
 
     Example:
       >>> import gmc_jax
@@ -68,13 +67,15 @@ def katyusha_x(
       Allen-Zhu, "Katyusha X: Practical Momentum Method for Stochastic Sum-of-Nonconvex
       Optimization", ICML 2018: Algorithms 1 and 2 (X^s and X^w).
     """
-    if callable(learning_rate) or isinstance(learning_rate, Tracer):
+    if callable(learning_rate):
         raise TypeError(
             "`learning_rate` must be a number, since the momentum between epochs "
-            "depends on it, but is a schedule, or injected."
+            "depends on it, but is a schedule."
         )
+    checks.known(learning_rate=learning_rate, strong_convexity=strong_convexity)
     checks.positive(epoch_length=epoch_length)
-    checks.magnitude(strong_convexity=strong_convexity)
+    if strong_convexity is not None:
+        checks.magnitude(strong_convexity=strong_convexity)
     steps = corrected_steps(learning_rate, channel, projection)
     couple = _convex
     if strong_convexity is not None:

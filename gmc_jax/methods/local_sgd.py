@@ -14,7 +14,7 @@ def local_sgd(
     channel: Channel,
     *,
     period: Period,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -32,7 +32,7 @@ def local_sgd(
       channel: what averages, `exact()` in the papers.
       period: local steps between two meetings: a number of at least 1, or a function of
         the step.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       nesterov: whether momentum is Nesterov's.
       buffers: what becomes of the momenta at a meeting; see `periodic`. With
         `average_buffers(exact())` it is `double_averaging`.

@@ -15,7 +15,7 @@ def post_local_sgd(
     *,
     start: int,
     period: int = 16,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -33,7 +33,7 @@ def post_local_sgd(
         rate first falls.
       period: local steps between two meetings from then on; 16 in the authors'
         scripts.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       nesterov: whether momentum is Nesterov's.
       buffers: what becomes of the momenta at a meeting; see `periodic`.
 
@@ -56,7 +56,7 @@ def post_local_sgd(
       Lin, Stich, Patel and Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR
       2020.
     """
-    checks.positive(start=start, period=period)
+    checks.steps(start=start, period=period)
     return local_sgd(
         learning_rate,
         channel,

@@ -7,14 +7,14 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.momenta import remembered
 
 
 def saef(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     period: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Takes gradients a whole residual ahead, and averages residuals now and then.
@@ -33,7 +33,7 @@ def saef(
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
       channel: what averages steps; residuals are averaged densely over its axis.
-      momentum: in [0, 1).
+      momentum: in [0, 1) (None is 0).
       period: after how many steps residuals are averaged, at least 1; never if None.
 
     Returns:
@@ -61,13 +61,14 @@ def saef(
       Xu, Huo and Huang, "Step-Ahead Error Feedback for Distributed Training with
       Compressed Gradient", AAAI 2021, arXiv:2008.05823.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
+    checks.channel(channel=channel)
     ahead = detached(error_feedback(channel), detach=1)
     if period is not None:
         ahead = average_residuals(ahead, period, axis_name=channel.axis_name)
     return optax.chain(
-        widened(optax.trace(momentum)),
+        remembered(momentum),
         optax.scale_by_learning_rate(learning_rate),
         ahead,
     )

@@ -13,7 +13,7 @@ def sgp(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,
     *,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
     delay: int = 0,
     axis_name: str = "workers",
@@ -31,7 +31,7 @@ def sgp(
       topology: who hears whom, of `gmc_jax.topologies`; directed, irregular
         (`pushing`), changing from round to round, as long as columns sum to 1. The
         paper's is `one_peer_exponential`.
-      momentum: in [0, 1), local; 0.9 with `nesterov` in the authors' code.
+      momentum: in [0, 1) (None is 0), local; 0.9 with `nesterov` in the authors' code.
       nesterov: whether momentum is Nesterov's.
       delay: steps until a message arrives, at least 0; so many trees are kept. It
         shapes the program: one of `static_args` where rates are injected.

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
+from gmc_jax.transforms.momenta import absent, or_zero
 from gmc_jax.transforms.widened import widened
 
 
@@ -15,7 +15,7 @@ def signum(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = 0.9,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Steps by the sign that most workers' momenta have.
@@ -27,7 +27,7 @@ def signum(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
         Every entry moves by it at every step.
       channel: what averages signs, as in `sign_sgd`: `majority_vote()` or `exact()`.
-      momentum: beta, in [0, 1).
+      momentum: beta, in [0, 1) (None is 0).
       weight_decay: lambda, at least 0, added after the vote.
 
     Returns:
@@ -50,17 +50,17 @@ def signum(
       Zhao, Azizzadenesheli and Anandkumar, "signSGD with Majority Vote is Communication
       Efficient and Fault Tolerant", ICLR 2019.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     checks.amount(weight_decay=weight_decay)
     signs = optax.stateless(lambda updates, _: jax.tree.map(jnp.sign, updates))
-    remembered = widened(optax.ema(momentum, debias=False))
+    remembered = widened(optax.ema(or_zero(momentum), debias=False))
     descent = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
     return optax.chain(
-        *([remembered] if isinstance(momentum, Tracer) or momentum else []),
+        *([] if absent(momentum) else [remembered]),
         signs,
         averaged(channel),
         signs,

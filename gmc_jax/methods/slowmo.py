@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow
 
@@ -16,7 +17,7 @@ def slowmo(
     *,
     period: int = 12,
     slow_learning_rate: float = 1.0,
-    slow_momentum: float = 0.5,
+    slow_momentum: float | None = 0.5,
     learning_rate: optax.ScalarOrSchedule | None = None,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -40,7 +41,8 @@ def slowmo(
       period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
         in the paper.
       slow_learning_rate: alpha, greater than 0; 1 throughout the paper.
-      slow_momentum: beta, in [0, 1); the paper tunes it between 0.4 and 0.8.
+      slow_momentum: beta, in [0, 1) (None is 0); tuned between 0.4 and 0.8 in the
+        paper.
       learning_rate: that of the base, where it is a schedule: u then adds up directions
         and not steps, so that it stays comparable as the rate falls. None, or a number,
         for a constant rate, which cancels. It is asked for the local step, counted in
@@ -84,9 +86,9 @@ def slowmo(
       Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient
       Distributed SGD with Slow Momentum", ICLR 2020: Algorithm 1.
     """
-    checks.decay(slow_momentum=slow_momentum)
+    checks.momentum(slow_momentum=slow_momentum)
     outer = optax.chain(
         averaged(channel),
-        slow(slow_learning_rate, slow_momentum, learning_rate, period=period),
+        slow(slow_learning_rate, or_zero(slow_momentum), learning_rate, period=period),
     )
     return periodic(inner, outer, period, buffers=buffers)

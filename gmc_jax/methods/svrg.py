@@ -73,7 +73,7 @@ def svrg(
       Johnson and Zhang, "Accelerating Stochastic Gradient Descent using Predictive
       Variance Reduction", NeurIPS 2013.
     """
-    checks.positive(epoch_length=epoch_length)
+    checks.steps(epoch_length=epoch_length)
     return epochs(
         corrected_steps(learning_rate, channel, projection),
         epoch_length,

@@ -8,7 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import widen
 
 
 class AccumulateState(NamedTuple):
@@ -42,6 +42,7 @@ def accumulate(
       A transformation in the units of `inner`, with `AccumulateState`.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: if `every` is not a whole number of at least 1.
 
     Guarantees:
@@ -49,13 +50,15 @@ def accumulate(
       are `every` times as large, to rounding.
       Nothing is sent in the steps between.
     """
-    checks.positive(every=every)
+    checks.steps(every=every)
+    checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return AccumulateState(
-            jnp.zeros((), jnp.int32), zeros_to_accumulate(params), inner.init(params)
-        )
+        own = inner.init(params)
+        # Leaves that `inner` leaves alone need not be floating.
+        total = optax.tree.zeros_like(widen(params))
+        return AccumulateState(jnp.zeros((), jnp.int32), total, own)
 
     def update(updates, state, params=None, **extra_args):
         total = optax.tree.add(state.total, widen(updates))
@@ -71,7 +74,8 @@ def accumulate(
             out, _, _ = jax.eval_shape(pass_on)
             return optax.tree.zeros_like(out), total, state.inner
 
-        complete = state.mini_step + 1 == every
+        # Not equality: an injected `every` may fall below what was counted.
+        complete = state.mini_step + 1 >= every
         out, total, inner_state = jax.lax.cond(complete, pass_on, wait)
         mini_step = jnp.where(complete, 0, state.mini_step + 1)
         return out, AccumulateState(mini_step, total, inner_state)

@@ -46,6 +46,7 @@ def average_residuals(
       `AverageResidualsState`.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: if `period` is not a whole number of at least 1; from `init` if
         `inner` does not contain exactly one `error_feedback`.
       NameError: from the update where no such axis is in scope.
@@ -58,7 +59,8 @@ def average_residuals(
       Xu, Huo and Huang, "Step-Ahead Error Feedback for Distributed Training with
       Compressed Gradient", AAAI 2021.
     """
-    checks.positive(period=period)
+    checks.steps(period=period)
+    checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
     channel = exact(axis_name=axis_name)
 
@@ -70,7 +72,8 @@ def average_residuals(
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         owed = feedback_in(inner_state, "average_residuals").residual
-        due = state.step + 1 == period
+        # Not equality: an injected `period` may fall below what was counted.
+        due = state.step + 1 >= period
         owed = jax.lax.cond(
             due, lambda: channel.average(owed, channel.init(owed))[0], lambda: owed
         )

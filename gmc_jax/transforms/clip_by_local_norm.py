@@ -58,6 +58,7 @@ def clip_by_local_norm(
       clipping).
     """
     checks.magnitude(max_norm=max_norm)
+    checks.axis(axis_name=axis_name)
 
     def init(params):
         del params
@@ -66,6 +67,7 @@ def clip_by_local_norm(
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
         limit = max_norm / math.sqrt(workers_on(axis_name, "clip_by_local_norm"))
+        checks.floating(updates)
         wide = widen(updates)
         # Of numbers up to 1, since the squares of large ones are infinite.
         leaves = jax.tree.leaves(wide)

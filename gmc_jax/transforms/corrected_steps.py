@@ -24,13 +24,8 @@ def corrected_steps(
       ValueError: if a rate is negative or not finite.
     """
     checks.learning_rate(learning_rate=learning_rate)
-    if projection is not None and not callable(projection):
-        raise TypeError(
-            "`projection` must be a function of parameters, such as "
-            f"`optax.projections.projection_non_negative`, but is {projection!r}."
-        )
     steps = [
         variance_reduced(channel),
         widened(optax.scale_by_learning_rate(learning_rate)),
     ]
-    return optax.chain(*steps, *([projected(projection)] if projection else []))
+    return optax.chain(*steps, *([] if projection is None else [projected(projection)]))

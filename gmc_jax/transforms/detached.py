@@ -54,6 +54,7 @@ def detached(
       A transformation that passes updates through `inner`, with `DetachedState`.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: if `detach` does not lie in [0, 1], or a rate is negative or not
         finite; from `init` if `inner` does not contain exactly one `error_feedback`.
 
@@ -64,6 +65,7 @@ def detached(
       Xu and Huang, "Detached Error Feedback for Distributed SGD with Random
       Sparsification", ICML 2022; Algorithm 2 of Shi et al., arXiv:1905.12948.
     """
+    checks.transformation(inner=inner)
     checks.proportion(detach=detach)
     if learning_rate is not None:
         checks.learning_rate(learning_rate=learning_rate)

@@ -69,7 +69,7 @@ def epochs(
       `EpochsState`. It is judged at y_{k-1}, where the last epoch ended.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is no transformation, or `couple` no function.
       ValueError: if `length` is not a whole number of at least 1; from the update if it
         is called without parameters.
 
@@ -77,7 +77,11 @@ def epochs(
       Allen-Zhu, "Katyusha X", ICML 2018.
     """
     checks.transformation(inner=inner)
-    checks.positive(length=length)
+    checks.steps(length=length)
+    if couple is not None:
+        checks.function(couple=couple)
+    checks.flag(drawn=drawn)
+    checks.seed(seed=seed)
     inner = optax.with_extra_args_support(inner)
 
     def length_of(epoch: jax.Array) -> jax.Array:
@@ -87,6 +91,7 @@ def epochs(
         return jax.random.geometric(key, 1 / length).astype(jnp.int32)
 
     def init(params):
+        checks.floating(params)
         first, none = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         # Copies: the loop may donate the parameters' own memory.
         start = jax.tree.map(jnp.array, widen(params))

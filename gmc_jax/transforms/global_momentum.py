@@ -55,12 +55,14 @@ def global_momentum(
       A transformation in the units of `inner`, with `GlobalMomentumState`.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: if `decay` does not lie in [0, 1), or a rate is negative or not
         finite.
 
     Guarantees:
       Where `inner` returns the same on all workers, momentum is the same bit for bit.
     """
+    checks.transformation(inner=inner)
     checks.decay(decay=decay)
     if learning_rate is not None:
         checks.learning_rate(learning_rate=learning_rate)
@@ -75,6 +77,7 @@ def global_momentum(
         )
 
     def update(updates, state, params=None, **extra_args):
+        checks.floating(updates)
         rate = rate_at(learning_rate, state.step)
         still = rate == 0
         ratio = jnp.where(still, 0, state.rate / jnp.where(still, 1, rate))

@@ -56,6 +56,7 @@ def local_momentum(
       A transformation in any units, with `LocalMomentumState`.
 
     Raises:
+      TypeError: if `channel` is no channel.
       ValueError: if `decay` does not lie in [0, 1).
 
     Guarantees:
@@ -67,6 +68,7 @@ def local_momentum(
     """
     checks.channel(channel=channel)
     checks.decay(decay=decay)
+    checks.flag(factor_masking=factor_masking, nesterov=nesterov)
 
     def init(params):
         return LocalMomentumState(
@@ -76,6 +78,7 @@ def local_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
+        checks.floating(updates)
         like, updates = updates if params is None else params, widen(updates)
         if nesterov:
             momentum = jax.tree.map(

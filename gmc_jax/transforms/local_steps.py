@@ -1,15 +1,15 @@
 """The steps of SGD that a worker takes by itself."""
 
 import optax
-from jax.core import Tracer
 
 from gmc_jax import checks
+from gmc_jax.transforms.momenta import absent, remembered
 from gmc_jax.transforms.widened import widened
 
 
 def local_steps(
     learning_rate: optax.ScalarOrSchedule,
-    momentum: float = 0.0,
+    momentum: float | None = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD whose steps and momentum are float32 for 16-bit gradients, and not averaged.
@@ -19,9 +19,10 @@ def local_steps(
       ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
         finite.
     """
-    checks.decay(momentum=momentum)
+    checks.momentum(momentum=momentum)
+    checks.flag(nesterov=nesterov)
     checks.learning_rate(learning_rate=learning_rate)
-    descent = optax.scale_by_learning_rate(learning_rate)
-    if isinstance(momentum, Tracer) or momentum:
-        descent = optax.chain(optax.trace(momentum, nesterov=nesterov), descent)
-    return widened(descent)
+    descent = widened(optax.scale_by_learning_rate(learning_rate))
+    if absent(momentum):
+        return descent
+    return optax.chain(remembered(momentum, nesterov), descent)

@@ -90,7 +90,7 @@ def partial_sync(
     """
     checks.channel(channel=channel, reset_channel=reset_channel)
     checks.one_axis(channel=channel, reset_channel=reset_channel)
-    checks.positive(period=period)
+    checks.steps(period=period)
 
     def init(params):
         return PartialSyncState(
@@ -120,7 +120,8 @@ def partial_sync(
         def wait() -> tuple[Tree, Tree, Tree]:
             return anchor, error, state.reset_channel
 
-        due = state.step + 1 == period
+        # Not equality: an injected `period` may fall below what was counted.
+        due = state.step + 1 >= period
         anchor, error, reset_state = jax.lax.cond(due, reset, wait)
         out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, widen(params))
         step = jnp.where(due, 0, state.step + 1)

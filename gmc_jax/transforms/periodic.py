@@ -106,7 +106,7 @@ def periodic(
       2023; Basu et al., "Qsparse-local-SGD", NeurIPS 2019.
     """
     if not callable(period):
-        checks.positive(period=period)
+        checks.steps(period=period)
     checks.transformation(inner=inner, outer=outer)
     buffers = maintain_buffers() if buffers is None else buffers
     if not isinstance(buffers, Buffers):
@@ -118,6 +118,7 @@ def periodic(
     outer = optax.with_extra_args_support(outer)
 
     def init(params):
+        checks.floating(params)
         own = inner.init(params)
         # A copy: the loop may donate the parameters' own memory.
         anchor = jax.tree.map(jnp.array, widen(params))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
@@ -24,14 +25,16 @@ def projected(
       A transformation in units of steps without state, the last in its chain.
 
     Raises:
+      TypeError: if `projection` is no function.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
       Through the identity it changes nothing but rounding.
     """
+    checks.function(projection=projection)
 
     def init(params):
-        del params
+        checks.floating(params)
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra_args):

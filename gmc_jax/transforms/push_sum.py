@@ -107,6 +107,7 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
         )
 
     def init(params):
+        checks.floating(params)
         weight = ones(params)
         return PushSumState(weight, channel.init((params, weight)))
 

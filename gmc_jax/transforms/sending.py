@@ -12,6 +12,7 @@ def average_as(
 ) -> tuple[Tree, Tree, Tree]:
     """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
     checks.floating(tree)
+    checks.floating(like)
     sent = narrow(tree, like)
     mean, lost, state = channel.average(sent, state)
     return mean, jax.tree.map(_with_rounding, lost, tree, sent), state

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
+from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.detached import along, feedback_in
 
@@ -42,11 +43,13 @@ def settled(
       A transformation that passes updates through `inner`, with `SettledState`.
 
     Raises:
+      TypeError: if `inner` is no transformation.
       ValueError: from `init` if `inner` does not contain exactly one `error_feedback`.
 
     Guarantees:
       The updates are those of `inner`, and so is the point of the next gradient.
     """
+    checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.exact import exact
 from gmc_jax.core import Tree
@@ -84,6 +85,7 @@ def skip_nonfinite(
 
     Raises:
       NameError: from the update where no such axis is in scope.
+      TypeError: if `inner` is no transformation.
       ValueError: if `policy` is another; from `init` if it is "leave_out" and `inner`
         takes local steps, or reduces variance.
 
@@ -93,11 +95,15 @@ def skip_nonfinite(
       Leaving out, the mean through a channel is that over the workers whose updates are
       finite, and nothing of the others' reaches anybody.
     """
+    checks.transformation(inner=inner)
+    checks.known(policy=policy)
     if policy not in get_args(Policy):
         raise ValueError(
             "`policy` says what becomes of a step in which some worker's updates are "
-            f"not finite, and must be one of {get_args(Policy)}, but is {policy!r}."
+            f"not finite, and must be one of {get_args(Policy)}, but is "
+            f"{checks.shown(policy)}."
         )
+    checks.axis(axis_name=axis_name)
     inner = optax.with_extra_args_support(inner)
     vote = exact(axis_name=axis_name)
     leaves_out = policy == "leave_out"

@@ -66,7 +66,7 @@ def slow_momentum(
     checks.magnitude(slow_learning_rate=slow_learning_rate)
     if learning_rate is not None:
         checks.learning_rate(learning_rate=learning_rate)
-    checks.positive(period=period)
+    checks.steps(period=period)
 
     def init(params):
         return SlowMomentumState(jnp.zeros((), jnp.int32), zeros_to_accumulate(params))

@@ -58,6 +58,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     checks.channel(channel=channel)
 
     def init(params):
+        checks.floating(params)
         # A copy: the loop may donate the parameters' own memory.
         own = jax.tree.map(jnp.array, params)
         return VarianceReducedState(own, _nobody_knows(params), channel.init(params))
@@ -71,6 +72,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
                 "params, snapshot_grads=grads_at(gmc_jax.snapshot(opt_state)))`."
             )
         like = updates if params is None else params
+        checks.floating(updates)
         change = optax.tree.sub(widen(updates), widen(snapshot_grads))
         mean, _, inner = average_as(channel, change, state.channel, like)
         out = optax.tree.add(state.full_gradient, mean)

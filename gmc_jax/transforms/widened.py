@@ -2,6 +2,7 @@
 
 import optax
 
+from gmc_jax import checks
 from gmc_jax.trees import widen
 
 
@@ -22,6 +23,10 @@ def widened(
     Returns:
       The same, with 16-bit leaves widened to float32 on their way in.
 
+    Raises:
+      TypeError: if `inner` is no transformation; from `init` and the update where a
+        leaf is not floating.
+
     Example:
       >>> import gmc_jax, optax
       >>> channel = gmc_jax.all_gather(gmc_jax.top_k(0.01))
@@ -33,12 +38,15 @@ def widened(
       Of float32 and float64 trees it is `inner`.
       Of 16-bit trees updates and state are float32.
     """
+    checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
+        checks.floating(params)
         return inner.init(widen(params))
 
     def update(updates, state, params=None, **extra_args):
+        checks.floating(updates)
         return inner.update(widen(updates), state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,134 @@
+"""Every public factory, with arguments that are right, as small as can be."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gmc_jax
+from gmc_jax import paces, planning, timelines, topologies
+
+EXACT, TOP_K, SGD = gmc_jax.exact(), gmc_jax.top_k(0.5), optax.sgd(0.1)
+RING, LINK, PACE = topologies.ring(3), timelines.Link(), paces.constant(3)
+FEEDBACK = gmc_jax.error_feedback(EXACT)
+
+
+def gradient(params, batch):
+    return jax.value_and_grad(lambda p: jnp.sum((p - batch) ** 2))(params)
+
+
+# What is right of each argument that has no default.
+RIGHT = {
+    "a_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
+    "ad_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
+    "bmuf": {"inner": SGD, "channel": EXACT, "period": 2},
+    "cser": {
+        "learning_rate": 0.1,
+        "channel": EXACT,
+        "reset_channel": EXACT,
+        "period": 2,
+    },
+    "d2": {"learning_rate": 0.1, "topology": RING},
+    "d_psgd": {"learning_rate": 0.1, "topology": RING},
+    "diloco": {"inner": SGD, "channel": EXACT},
+    "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
+    "double_averaging": {
+        "learning_rate": 0.1,
+        "channel": EXACT,
+        "buffer_channel": EXACT,
+        "period": 2,
+    },
+    "ef_sign_sgd": {"learning_rate": 0.1},
+    "gradient_tracking": {"learning_rate": 0.1, "topology": RING},
+    "katyusha_x": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
+    "local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
+    "lookahead": {"inner": SGD, "channel": EXACT},
+    "post_local_sgd": {"learning_rate": 0.1, "channel": EXACT, "start": 2},
+    "sgp": {"learning_rate": 0.1, "topology": RING},
+    "slowmo": {"inner": SGD, "channel": EXACT},
+    "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
+    **{
+        name: {"learning_rate": 0.1, "channel": EXACT}
+        for name in (
+            *("def_a", "def_sgd", "dgc", "dmsgd", "dmsgd_local", "ef_momentum"),
+            *("ef_sgd", "gmc", "gmc_plus", "gmc_rate_inside", "gmc_server_momentum"),
+            *("saef", "sign_sgd", "signum"),
+        )
+    },
+    # Transformations.
+    "accumulate": {"inner": SGD, "every": 2},
+    "average_buffers": {"channel": EXACT},
+    "average_residuals": {"inner": FEEDBACK, "period": 2},
+    "clip_by_local_norm": {"max_norm": 1.0},
+    "detached": {"inner": FEEDBACK, "detach": 0.5},
+    "epochs": {"inner": SGD, "length": 2},
+    "global_momentum": {"inner": FEEDBACK, "decay": 0.9},
+    "local_momentum": {"channel": EXACT, "decay": 0.9},
+    "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
+    "periodic": {"inner": SGD, "outer": SGD, "period": 2},
+    "projected": {"projection": lambda params: params},
+    "settled": {"inner": FEEDBACK},
+    "skip_nonfinite": {"inner": SGD},
+    "slow_momentum": {"slow_learning_rate": 1.0, "decay": 0.5},
+    "widened": {"inner": SGD},
+    **{
+        name: {"channel": EXACT}
+        for name in (
+            *("adapt_then_combine", "averaged", "combine_then_adapt"),
+            *("error_feedback", "exact_diffusion", "push_sum", "tracked"),
+            *("variance_reduced", "counted"),
+        )
+    },
+    # Channels and compressors.
+    "all_gather": {"compressor": TOP_K},
+    "all_reduce": {"compressor": gmc_jax.random_block(0.5)},
+    "disagreement": {"topology": RING},
+    "gossip": {"topology": RING},
+    "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
+    "served": {"compressor": TOP_K},
+    **{name: {} for name in ("alone", "exact", "majority_vote", "silent")},
+    "threshold": {"level": 1.0, "ratio": 0.5},
+    **{
+        name: {"ratio": 0.5}
+        for name in ("random_block", "random_k", "sampled_top_k", "top_k")
+    },
+    # Graphs, clocks and plans.
+    "Topology": {"rounds": RING.rounds},
+    "topologies.complete": {"workers": 3},
+    "topologies.exponential": {"workers": 3},
+    "topologies.from_adjacency": {"adjacency": RING.edges},
+    "topologies.lazy": {"topology": RING},
+    "topologies.one_peer_exponential": {"workers": 3},
+    "topologies.pushing": {"adjacency": RING.edges},
+    "topologies.random_matchings": {"workers": 3},
+    "topologies.ring": {"workers": 3},
+    "topologies.rotating_exponential": {"workers": 3, "peers": 1},
+    "topologies.torus": {"rows": 2, "columns": 2},
+    "paces.constant": {"workers": 3},
+    "paces.random": {"workers": 3, "gradients": 2, "spread": 0.1},
+    "paces.straggler": {"workers": 3, "factor": 2.0},
+    "timelines.Link": {},
+    "timelines.all_reduce_times": {"pace": PACE, "steps": 2, "size": 1, "link": LINK},
+    "timelines.gossip_times": {
+        **{"pace": PACE, "steps": 2, "size": 1, "link": LINK, "topology": RING}
+    },
+    "timelines.neighbour_events": {
+        **{"pace": paces.constant(4), "gradients": 2, "size": 1, "link": LINK},
+        "topology": topologies.ring(4),
+    },
+    "timelines.server_events": {"pace": PACE, "gradients": 2, "size": 1, "link": LINK},
+    "planning.Scheme": {"name": "x", "meetings": (planning.Meeting(EXACT),)},
+    "plan": {
+        **{"parameters": 10, "workers": 2, "link": LINK, "step_time": 0.1},
+        "ratios": [0.5],
+        "periods": [2],
+    },
+    "link_traffic": {"channel": EXACT, "params": 1.0, "workers": 2},
+}
+
+
+def found(name: str) -> Callable:
+    """The factory of a name, which may stand in a module of the package."""
+    module, _, own = name.rpartition(".")
+    return getattr(getattr(gmc_jax, module) if module else gmc_jax, own)
