@@ -29,11 +29,28 @@ def widen(tree: Tree) -> Tree:
     )
 
 
+def to_accumulate(tree: Tree) -> Tree:
+    """A tree that workers average, cast as by `widen`.
+
+    Raises:
+      TypeError: where a leaf is not floating.
+    """
+    checks.floating(tree)
+    return widen(tree)
+
+
+def times(factor: jax.typing.ArrayLike, leaf: jax.Array) -> jax.Array:
+    """A leaf times a number, in the dtype of the leaf whatever that of the number."""
+    return jnp.asarray(factor, leaf.dtype) * leaf
+
+
 def narrow(tree: Tree, like: Tree) -> Tree:
-    """Casts to the dtypes of another tree; finite numbers stay finite."""
+    """Casts floats to the dtypes of another tree; finite numbers stay finite."""
 
     def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
         dtype = jnp.result_type(other)
+        if jnp.result_type(leaf) == dtype or not _floating(leaf, other):
+            return leaf
         if jnp.finfo(dtype).bits < jnp.finfo(leaf.dtype).bits:
             limits = jnp.finfo(dtype)
             clipped = jnp.clip(leaf, limits.min, limits.max)
@@ -41,6 +58,11 @@ def narrow(tree: Tree, like: Tree) -> Tree:
         return leaf.astype(dtype)
 
     return jax.tree.map(cast, tree, like)
+
+
+def _floating(*leaves: jax.typing.ArrayLike) -> bool:
+    dtypes = map(jnp.result_type, leaves)
+    return all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
 
 
 def zeros_to_accumulate(tree: Tree) -> Tree:

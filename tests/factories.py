@@ -57,7 +57,7 @@ RIGHT = {
         )
     },
     # Transformations.
-    "accumulate": {"inner": SGD, "every": 2},
+    "accumulate": {"inner": FEEDBACK, "every": 2},
     "average_buffers": {"channel": EXACT},
     "average_residuals": {"inner": FEEDBACK, "period": 2},
     "clip_by_local_norm": {"max_norm": 1.0},
@@ -69,7 +69,7 @@ RIGHT = {
     "periodic": {"inner": SGD, "outer": SGD, "period": 2},
     "projected": {"projection": lambda params: params},
     "settled": {"inner": FEEDBACK},
-    "skip_nonfinite": {"inner": SGD},
+    "skip_nonfinite": {"inner": FEEDBACK},
     "slow_momentum": {"slow_learning_rate": 1.0, "decay": 0.5},
     "widened": {"inner": SGD},
     **{
@@ -132,3 +132,10 @@ def found(name: str) -> Callable:
     """The factory of a name, which may stand in a module of the package."""
     module, _, own = name.rpartition(".")
     return getattr(getattr(gmc_jax, module) if module else gmc_jax, own)
+
+
+def names_of(kind: type) -> list[str]:
+    """The names of all factories of a kind."""
+    return [
+        name for name, right in RIGHT.items() if isinstance(found(name)(**right), kind)
+    ]

@@ -8,6 +8,7 @@ from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.periodic import periodic
+from gmc_jax.transforms.widened import widened
 
 
 def bmuf(
@@ -30,7 +31,8 @@ def bmuf(
     next one further along v than the filtered model, by block_momentum * v.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included.
+      inner: the base, from gradients to steps, learning rate included. All numbers
+        below may be injected by `optax.inject_hyperparams`.
       channel: what averages, `exact()` in the paper.
       period: steps in a block.
       block_learning_rate: zeta, greater than 0; 1 in the paper.
@@ -66,7 +68,7 @@ def bmuf(
     checks.flag(nesterov=nesterov)
     outer = optax.chain(
         averaged(channel),
-        optax.scale(block_learning_rate),
+        widened(optax.scale(block_learning_rate)),
         remembered(block_momentum, nesterov),
         optax.scale(-1.0),
     )

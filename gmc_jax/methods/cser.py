@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.partial_sync import partial_sync
+from gmc_jax.transforms.rates import descent
 
 
 def cser(
@@ -47,7 +48,8 @@ def cser(
     is undone (see `partial_sync`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: C2, what averages steps.
       reset_channel: C1, what averages errors. If both draw at random they need two
         seeds: with one and the same, a reset every step would send the coordinates that
@@ -94,6 +96,6 @@ def cser(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         remembered(momentum, nesterov=nesterov),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
         partial_sync(channel, reset_channel, period),
     )

@@ -33,7 +33,8 @@ def d2(
     which rounding does not lead astray.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       topology: who hears whom, of `gmc_jax.topologies`: the same at every step,
         connected, symmetric, with no eigenvalue at or below -1/3. `ring(n)` of an even
         number of workers has one there; `lazy(ring(n))` has not.

@@ -27,7 +27,8 @@ def d_psgd(
     from the optimum, the further the larger the rate; `d2` does not.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic.
       momentum: in [0, 1) (None is 0), local; 0 in the paper.
       nesterov: whether momentum is Nesterov's.

@@ -26,7 +26,8 @@ def def_a(
     `def_sgd`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
       momentum: in [0, 1) (None is 0).
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].

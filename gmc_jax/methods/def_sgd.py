@@ -7,6 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def def_sgd(
@@ -36,7 +37,8 @@ def def_sgd(
     argument DEF itself reads the dtypes alone).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
       momentum: in [0, 1) (None is 0).
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
@@ -70,6 +72,6 @@ def def_sgd(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         remembered(momentum),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
         detached(error_feedback(channel), detach),
     )

@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.local_momentum import local_momentum
 from gmc_jax.transforms.momenta import or_zero
+from gmc_jax.transforms.rates import descent
 
 
 def dgc(
@@ -32,7 +33,8 @@ def dgc(
     and `join_channels` warms the sparsity up, an epoch for each ratio.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages.
       momentum: in [0, 1) (None is 0).
       factor_masking: whether momentum is cleared where it was just sent.
@@ -85,5 +87,5 @@ def dgc(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         local_momentum(channel, or_zero(momentum), factor_masking, nesterov),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

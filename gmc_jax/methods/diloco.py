@@ -7,6 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
+from gmc_jax.transforms.widened import widened
 
 
 def diloco(
@@ -32,7 +33,8 @@ def diloco(
 
     Args:
       inner: the base, from gradients to steps, learning rate included; `optax.adamw` in
-        the paper. Its state stays each worker's own.
+        the paper. Its state stays each worker's own. All numbers below may be injected
+        by `optax.inject_hyperparams`.
       channel: what averages, `exact()` in the paper.
       period: H, local steps between two meetings.
       outer_learning_rate: finite and greater than 0.
@@ -61,7 +63,7 @@ def diloco(
     """
     checks.momentum(outer_momentum=outer_momentum)
     checks.magnitude(outer_learning_rate=outer_learning_rate)
-    nesterov = optax.sgd(outer_learning_rate, outer_momentum, nesterov=True)
+    nesterov = widened(optax.sgd(outer_learning_rate, outer_momentum, nesterov=True))
     return periodic(
         inner, optax.chain(averaged(channel), nesterov), period, buffers=buffers
     )

@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def dist_ef_sgdm(
@@ -39,7 +40,8 @@ def dist_ef_sgdm(
     the compression, with a buffer of its own.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages the messages of the workers.
       server_channel: what the server answers through, `served(compressor)`.
       momentum: in [0, 1) (None is 0); Nesterov's.
@@ -80,7 +82,7 @@ def dist_ef_sgdm(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         remembered(momentum, nesterov=True),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
         error_feedback(channel),
         error_feedback(server_channel),
     )

@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def dmsgd(
@@ -22,7 +23,8 @@ def dmsgd(
     schedule that is not the heavy ball of `gmc`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages; `exact()` is the method of the papers.
       momentum: in [0, 1) (None is 0).
 
@@ -48,5 +50,5 @@ def dmsgd(
     return optax.chain(
         averaged(channel),
         remembered(momentum),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def dmsgd_local(
@@ -20,7 +21,8 @@ def dmsgd_local(
         w_{t+1} = w_t - lr_t mean over k of m_{t+1,k}
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages; `exact()` is the method of the papers.
       momentum: in [0, 1) (None is 0).
 
@@ -46,5 +48,5 @@ def dmsgd_local(
     return optax.chain(
         remembered(momentum),
         averaged(channel),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

@@ -26,7 +26,8 @@ def double_averaging(
     A meeting sends `message_bits(channel, params)` and as much again for the momenta.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages parameters, `exact()` in the paper.
       buffer_channel: what averages momenta, `exact()` in the paper.
       period: local steps between two meetings, at least 1.

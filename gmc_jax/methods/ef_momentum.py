@@ -6,6 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def ef_momentum(
@@ -20,7 +21,8 @@ def ef_momentum(
         w_{t+1} = w_t - mean over k of C(p_k);  e_k <- p_k - C(p_k)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages.
       momentum: in [0, 1) (None is 0).
 
@@ -47,6 +49,6 @@ def ef_momentum(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         remembered(momentum),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
         error_feedback(channel),
     )

@@ -5,7 +5,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.rates import descent
 
 
 def ef_sgd(
@@ -17,7 +17,8 @@ def ef_sgd(
         w_{t+1} = w_t - mean over k of C(p_k)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages.
 
     Returns:
@@ -40,6 +41,4 @@ def ef_sgd(
       Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019.
     """
     checks.learning_rate(learning_rate=learning_rate)
-    return optax.chain(
-        widened(optax.scale_by_learning_rate(learning_rate)), error_feedback(channel)
-    )
+    return optax.chain(descent(learning_rate), error_feedback(channel))

@@ -16,7 +16,8 @@ def ef_sign_sgd(
         e_k <- p_k - c_k;  w_{t+1} = w_t - mean over k of c_k
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       axis_name: the named axis whose indices are the workers.
 
     Returns:

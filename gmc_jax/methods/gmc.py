@@ -7,6 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.momenta import or_zero
+from gmc_jax.transforms.rates import descent
 
 
 def gmc(
@@ -35,7 +36,8 @@ def gmc(
     `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages, such as `all_gather(top_k(0.001))`.
       momentum: in [0, 1) (None is 0); 0.9 is reconstructed from the paper's remarks.
 
@@ -69,5 +71,5 @@ def gmc(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         global_momentum(error_feedback(channel), or_zero(momentum), learning_rate),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

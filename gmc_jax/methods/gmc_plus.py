@@ -8,6 +8,7 @@ from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.momenta import or_zero
+from gmc_jax.transforms.rates import descent
 
 
 def gmc_plus(
@@ -34,8 +35,9 @@ def gmc_plus(
     that `update` is given (see `def_sgd`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`
-        (then the point is scaled by the last rate, as the next is not known yet).
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers (then the point is scaled by the last rate, as
+        the next is not known yet).
       channel: what averages, such as `all_reduce(random_block(1 / 64))`.
       momentum: in [0, 1) (None is 0); 0.9 is reconstructed from the paper's remarks.
       detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
@@ -75,5 +77,5 @@ def gmc_plus(
             or_zero(momentum),
             learning_rate,
         ),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

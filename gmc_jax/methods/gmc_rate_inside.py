@@ -7,7 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.momenta import or_zero
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.rates import descent
 
 
 def gmc_rate_inside(
@@ -25,7 +25,8 @@ def gmc_rate_inside(
     least 1 under a falling rate, where GMC's re-enters with 1.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages.
       momentum: in [0, 1) (None is 0).
 
@@ -55,6 +56,6 @@ def gmc_rate_inside(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        widened(optax.scale_by_learning_rate(learning_rate)),
+        descent(learning_rate),
         global_momentum(error_feedback(channel), or_zero(momentum)),
     )

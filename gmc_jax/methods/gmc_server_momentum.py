@@ -7,6 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.momenta import or_zero
+from gmc_jax.transforms.rates import descent
 
 
 def gmc_server_momentum(
@@ -24,7 +25,8 @@ def gmc_server_momentum(
     applies the momentum itself.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages.
       momentum: in [0, 1) (None is 0).
 
@@ -53,5 +55,5 @@ def gmc_server_momentum(
     return optax.chain(
         error_feedback(channel),
         global_momentum(optax.identity(), or_zero(momentum), learning_rate),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
     )

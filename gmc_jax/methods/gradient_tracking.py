@@ -28,7 +28,8 @@ def gradient_tracking(
     trackers, but asks nothing of the topology's eigenvalues.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic, its rounds
         may change.
       momentum: in [0, 1) (None is 0), local.

@@ -35,7 +35,8 @@ def katyusha_x(
 
     Args:
       learning_rate: eta, a number; at most min(1, sqrt(b / m)) / (2 L) in the theory,
-        with mini-batches of b and L-smooth samples.
+        with mini-batches of b and L-smooth samples. `optax.inject_hyperparams` may
+        inject the seed alone: the others are `static_args`.
       channel: what averages the differences, `exact()` in the paper.
       epoch_length: m, steps in an epoch; samples over the mini-batch's size.
       strong_convexity: sigma, greater than 0; None for the convex version.

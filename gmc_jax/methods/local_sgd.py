@@ -28,7 +28,8 @@ def local_sgd(
     error feedback put your own `outer` into `periodic`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages, `exact()` in the papers.
       period: local steps between two meetings: a number of at least 1, or a function of
         the step.

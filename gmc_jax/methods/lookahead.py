@@ -7,6 +7,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
+from gmc_jax.transforms.widened import widened
 
 
 def lookahead(
@@ -26,7 +27,8 @@ def lookahead(
     follow.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included.
+      inner: the base, from gradients to steps, learning rate included. All numbers
+        below may be injected by `optax.inject_hyperparams`.
       channel: what averages: `exact()`, or `alone()` for a lookahead of each worker.
       period: k in the paper, steps between two meetings.
       slow_step_size: alpha in the paper, in (0, 1].
@@ -54,5 +56,5 @@ def lookahead(
       NeurIPS 2019.
     """
     checks.fraction(slow_step_size=slow_step_size)
-    outer = optax.chain(averaged(channel), optax.scale(-slow_step_size))
+    outer = optax.chain(averaged(channel), widened(optax.scale(-slow_step_size)))
     return periodic(inner, outer, period, buffers=buffers)

@@ -27,7 +27,8 @@ def post_local_sgd(
     minima, the paper says, and save most of the traffic where the rate is small.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages, `exact()` in the paper.
       start: steps before the local phase, at least 1; the paper starts it where the
         rate first falls.

@@ -8,6 +8,7 @@ from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
+from gmc_jax.transforms.rates import descent
 
 
 def saef(
@@ -31,7 +32,8 @@ def saef(
     along the residual from before the average. Weight decay as for `def_sgd`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages steps; residuals are averaged densely over its axis.
       momentum: in [0, 1) (None is 0).
       period: after how many steps residuals are averaged, at least 1; never if None.
@@ -69,6 +71,6 @@ def saef(
         ahead = average_residuals(ahead, period, axis_name=channel.axis_name)
     return optax.chain(
         remembered(momentum),
-        optax.scale_by_learning_rate(learning_rate),
+        descent(learning_rate),
         ahead,
     )

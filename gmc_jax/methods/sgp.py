@@ -27,14 +27,15 @@ def sgp(
     many steps later, and nobody waits for it.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers but `delay`.
       topology: who hears whom, of `gmc_jax.topologies`; directed, irregular
         (`pushing`), changing from round to round, as long as columns sum to 1. The
         paper's is `one_peer_exponential`.
       momentum: in [0, 1) (None is 0), local; 0.9 with `nesterov` in the authors' code.
       nesterov: whether momentum is Nesterov's.
       delay: steps until a message arrives, at least 0; so many trees are kept. It
-        shapes the program: one of `static_args` where rates are injected.
+        shapes the program: one of `static_args` where others are injected.
       axis_name: the named axis whose indices are the workers.
 
     Returns:

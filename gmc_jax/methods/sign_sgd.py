@@ -17,8 +17,8 @@ def sign_sgd(
         V = sign(mean over k of sign(g_k));  w <- w - lr_t (V + weight_decay * w)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
-        Every entry moves by it at every step.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers. Every entry moves by it at every step.
       channel: what averages signs: `majority_vote()`, where a bit knows no zero; or
         `exact()`, where sign(0) = 0 and ties leave an entry alone, as in the first
         paper's code, at full width.

@@ -24,8 +24,8 @@ def signum(
         V = sign(mean over k of sign(m_k));  w <- w - lr_t (V + weight_decay * w)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
-        Every entry moves by it at every step.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers. Every entry moves by it at every step.
       channel: what averages signs, as in `sign_sgd`: `majority_vote()` or `exact()`.
       momentum: beta, in [0, 1) (None is 0).
       weight_decay: lambda, at least 0, added after the vote.
@@ -53,7 +53,7 @@ def signum(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     checks.amount(weight_decay=weight_decay)
-    signs = optax.stateless(lambda updates, _: jax.tree.map(jnp.sign, updates))
+    signs = widened(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
     remembered = widened(optax.ema(or_zero(momentum), debias=False))
     descent = optax.chain(
         optax.add_decayed_weights(weight_decay),

@@ -34,7 +34,8 @@ def slowmo(
     weighs workers unequally, the mean is that of their numerators.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included.
+      inner: the base, from gradients to steps, learning rate included. All numbers
+        below may be injected by `optax.inject_hyperparams`.
       channel: what averages at the meetings; `exact()` in the paper, `alone()` for its
         variant without averages, where each worker has its own u (over push-sum only of
         a topology that is doubly stochastic: elsewhere a meeting sets weights to 1).

@@ -46,12 +46,14 @@ def svrg(
             state, _ = train((params, opt_state), batch)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`.
+      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
+        which may inject all numbers.
       channel: what averages the differences, `exact()` in the papers.
       epoch_length: m, steps in an epoch; samples over the mini-batch's size.
       drawn: whether lengths are drawn, with this mean, as the theory has it.
       seed: of the draws.
-      projection: of parameters, from `optax.projections`, or a proximal operator.
+      projection: of parameters, from `optax.projections`, or a proximal operator; one
+        of `static_args` where numbers are injected.
 
     Returns:
       A transformation from gradients to steps, the last in its chain. Nothing differs

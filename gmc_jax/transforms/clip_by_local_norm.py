@@ -8,7 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
-from gmc_jax.trees import widen
+from gmc_jax.trees import to_accumulate
 
 
 def clip_by_local_norm(
@@ -61,14 +61,13 @@ def clip_by_local_norm(
     checks.axis(axis_name=axis_name)
 
     def init(params):
-        del params
+        checks.floating(params)
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
         limit = max_norm / math.sqrt(workers_on(axis_name, "clip_by_local_norm"))
-        checks.floating(updates)
-        wide = widen(updates)
+        wide = to_accumulate(updates)
         # Of numbers up to 1, since the squares of large ones are infinite.
         leaves = jax.tree.leaves(wide)
         largest = [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]

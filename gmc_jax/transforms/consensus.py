@@ -6,7 +6,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen
+from gmc_jax.trees import to_accumulate, widen
 
 
 def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArgs:
@@ -43,7 +43,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = given("adapt_then_combine", params)
-        ahead = optax.tree.add(widen(start), widen(updates))
+        ahead = optax.tree.add(widen(start), to_accumulate(updates))
         mean, _, state = average_as(channel, ahead, state, start)
         return lead(start, mean), state
 
@@ -85,6 +85,6 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
         del extra_args
         start = given("combine_then_adapt", params)
         mean, _, state = average_as(channel, widen(start), state, start)
-        return optax.tree.add(lead(start, mean), widen(updates)), state
+        return optax.tree.add(lead(start, mean), to_accumulate(updates)), state
 
     return optax.GradientTransformationExtraArgs(init, update)

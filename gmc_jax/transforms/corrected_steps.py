@@ -7,8 +7,8 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.projected import projected
+from gmc_jax.transforms.rates import descent
 from gmc_jax.transforms.variance_reduced import variance_reduced
-from gmc_jax.transforms.widened import widened
 
 
 def corrected_steps(
@@ -26,6 +26,6 @@ def corrected_steps(
     checks.learning_rate(learning_rate=learning_rate)
     steps = [
         variance_reduced(channel),
-        widened(optax.scale_by_learning_rate(learning_rate)),
+        descent(learning_rate),
     ]
     return optax.chain(*steps, *([] if projection is None else [projected(projection)]))

@@ -100,6 +100,7 @@ def epochs(
         return EpochsState(first, length_of(first), none, start, last, own)
 
     def update(updates, state, params=None, **extra_args):
+        checks.floating(updates)
         given("epochs", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
         here, out = widen(params), widen(out)

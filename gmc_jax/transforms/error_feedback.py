@@ -7,7 +7,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -63,7 +63,7 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        return send_owed(channel, widen(updates), state, like)
+        return send_owed(channel, to_accumulate(updates), state, like)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

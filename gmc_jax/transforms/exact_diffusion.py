@@ -8,7 +8,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
 
 
 class ExactDiffusionState(NamedTuple):
@@ -66,7 +66,7 @@ def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = given("exact_diffusion", params)
-        owed = optax.tree.add(widen(updates), state.correction)
+        owed = optax.tree.add(to_accumulate(updates), state.correction)
         ahead = optax.tree.add(widen(params), owed)
         delta, _, inner = average_as(channel, ahead, state.channel, params)
         correction = optax.tree.add(state.correction, delta)

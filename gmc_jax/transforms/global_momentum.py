@@ -9,7 +9,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import times, to_accumulate, widen, zeros_to_accumulate
 
 
 class GlobalMomentumState(NamedTuple):
@@ -77,13 +77,12 @@ def global_momentum(
         )
 
     def update(updates, state, params=None, **extra_args):
-        checks.floating(updates)
         rate = rate_at(learning_rate, state.step)
         still = rate == 0
         ratio = jnp.where(still, 0, state.rate / jnp.where(still, 1, rate))
         updates = jax.tree.map(
-            lambda g, out: g + (decay * ratio).astype(out.dtype) * out,
-            widen(updates),
+            lambda g, out: g + times(decay * ratio, out),
+            to_accumulate(updates),
             state.momentum,
         )
         out, inner_state = inner.update(updates, state.inner, params, **extra_args)

@@ -12,7 +12,7 @@ from gmc_jax.transforms.error_feedback import (
     ErrorFeedbackState,
     send_owed,
 )
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import times, to_accumulate, zeros_to_accumulate
 
 
 class LocalMomentumState(NamedTuple):
@@ -78,15 +78,16 @@ def local_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        checks.floating(updates)
-        like, updates = updates if params is None else params, widen(updates)
+        like, updates = updates if params is None else params, to_accumulate(updates)
         if nesterov:
             momentum = jax.tree.map(
-                lambda u, g: decay * (u + g), state.momentum, updates
+                lambda u, g: times(decay, u + g), state.momentum, updates
             )
             added = optax.tree.add(momentum, updates)
         else:
-            momentum = jax.tree.map(lambda u, g: decay * u + g, state.momentum, updates)
+            momentum = jax.tree.map(
+                lambda u, g: times(decay, u) + g, state.momentum, updates
+            )
             added = momentum
         out, after = send_owed(channel, added, state.feedback, like)
         if factor_masking:

@@ -4,14 +4,14 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.transforms.momenta import absent, remembered
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.rates import descent
 
 
 def local_steps(
     learning_rate: optax.ScalarOrSchedule,
     momentum: float | None = 0.0,
     nesterov: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """SGD whose steps and momentum are float32 for 16-bit gradients, and not averaged.
 
     Raises:
@@ -22,7 +22,6 @@ def local_steps(
     checks.momentum(momentum=momentum)
     checks.flag(nesterov=nesterov)
     checks.learning_rate(learning_rate=learning_rate)
-    descent = widened(optax.scale_by_learning_rate(learning_rate))
     if absent(momentum):
-        return descent
-    return optax.chain(remembered(momentum, nesterov), descent)
+        return descent(learning_rate)
+    return optax.chain(remembered(momentum, nesterov), descent(learning_rate))

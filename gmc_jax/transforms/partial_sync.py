@@ -10,7 +10,7 @@ from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import map_unmasked, widen, zeros_to_accumulate
+from gmc_jax.trees import map_unmasked, to_accumulate, widen, zeros_to_accumulate
 
 
 class PartialSyncState(NamedTuple):
@@ -93,6 +93,7 @@ def partial_sync(
     checks.steps(period=period)
 
     def init(params):
+        checks.floating(params)
         return PartialSyncState(
             step=jnp.zeros((), jnp.int32),
             # A copy: the loop may donate the parameters' own memory.
@@ -106,7 +107,7 @@ def partial_sync(
         del extra_args
         given("partial_sync", params)
         mean, lost, channel_state = average_as(
-            channel, widen(updates), state.channel, params
+            channel, to_accumulate(updates), state.channel, params
         )
         anchor = optax.tree.add(state.anchor, mean)
         error = optax.tree.add(state.error, lost)

@@ -132,6 +132,7 @@ def periodic(
         )
 
     def update(updates, state, params=None, **extra_args):
+        checks.floating(updates)
         given("periodic", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
         start, out = widen(params), widen(out)

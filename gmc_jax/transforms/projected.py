@@ -7,7 +7,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import widen
+from gmc_jax.trees import to_accumulate, widen
 
 
 def projected(
@@ -40,6 +40,7 @@ def projected(
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = widen(given("projected", params))
-        return lead(start, projection(optax.tree.add(start, widen(updates)))), state
+        end = projection(optax.tree.add(start, to_accumulate(updates)))
+        return lead(start, end), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -11,7 +11,7 @@ from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import accumulator_dtype, find, map_unmasked, widen
+from gmc_jax.trees import accumulator_dtype, find, map_unmasked, to_accumulate, widen
 
 
 class PushSumState(NamedTuple):
@@ -115,7 +115,10 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
         del extra_args
         start = given("push_sum", params)
         biased = jax.tree.map(
-            lambda w, z, u: w * z + u, state.weight, widen(start), widen(updates)
+            lambda w, z, u: w * z + u,
+            state.weight,
+            widen(start),
+            to_accumulate(updates),
         )
         (mass, weight), _, inner = average_as(
             channel, (biased, state.weight), state.channel, (start, state.weight)

@@ -1,8 +1,15 @@
-"""The value of a learning rate at a step."""
+"""Learning rates: their value at a step, and updates that they scale."""
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from gmc_jax.transforms.widened import widened
+
+
+def descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Updates times minus the rate, float32 for 16-bit trees."""
+    return widened(optax.scale_by_learning_rate(learning_rate))
 
 
 def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:

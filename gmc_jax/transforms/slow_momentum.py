@@ -9,7 +9,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import times, to_accumulate, zeros_to_accumulate
 
 
 class SlowMomentumState(NamedTuple):
@@ -77,17 +77,16 @@ def slow_momentum(
         rate = rate_at(learning_rate, last)
         still = rate == 0
 
-        def scaled(leaf: jax.Array, factor: jax.Array) -> jax.Array:
-            return leaf * factor.astype(leaf.dtype)
-
-        way = widen(updates)
+        way = to_accumulate(updates)
         inverse = jnp.where(still, 0, 1 / jnp.where(still, 1, rate))
         momentum = jax.tree.map(
-            lambda u, leaf: decay * u + scaled(leaf, inverse), state.momentum, way
+            lambda u, leaf: times(decay, u) + times(inverse, leaf), state.momentum, way
         )
         # Not of the new momentum, which at a rate of 0 does not hold the way.
         out = jax.tree.map(
-            lambda u, leaf: -slow_learning_rate * (scaled(decay * u, rate) + leaf),
+            lambda u, leaf: times(
+                -slow_learning_rate, times(rate, times(decay, u)) + leaf
+            ),
             state.momentum,
             way,
         )

@@ -7,7 +7,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
 
 class TrackedState(NamedTuple):
@@ -59,7 +59,7 @@ def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
         del extra_args
         like = updates if params is None else params
         mean, lost, inner = average_as(channel, state.tracker, state.channel, like)
-        grads = widen(updates)
+        grads = to_accumulate(updates)
         change = optax.tree.sub(grads, state.last)
         tracker = optax.tree.add(mean, lost, change)
         return tracker, TrackedState(tracker, grads, inner)

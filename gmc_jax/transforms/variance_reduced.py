@@ -9,7 +9,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
 
 
 class VarianceReducedState(NamedTuple):
@@ -72,8 +72,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
                 "params, snapshot_grads=grads_at(gmc_jax.snapshot(opt_state)))`."
             )
         like = updates if params is None else params
-        checks.floating(updates)
-        change = optax.tree.sub(widen(updates), widen(snapshot_grads))
+        change = optax.tree.sub(to_accumulate(updates), widen(snapshot_grads))
         mean, _, inner = average_as(channel, change, state.channel, like)
         out = optax.tree.add(state.full_gradient, mean)
         return out, state._replace(channel=inner)

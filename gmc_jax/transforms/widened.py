@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax import checks
-from gmc_jax.trees import widen
+from gmc_jax.trees import narrow, to_accumulate, widen
 
 
 def widened(
@@ -37,6 +37,7 @@ def widened(
     Guarantees:
       Of float32 and float64 trees it is `inner`.
       Of 16-bit trees updates and state are float32.
+      Updates and state keep their dtypes, whatever scales them.
     """
     checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
@@ -46,7 +47,9 @@ def widened(
         return inner.init(widen(params))
 
     def update(updates, state, params=None, **extra_args):
-        checks.floating(updates)
-        return inner.update(widen(updates), state, params, **extra_args)
+        wide = to_accumulate(updates)
+        out, after = inner.update(wide, state, params, **extra_args)
+        # Not wider than that: a rate, injected or of a schedule, may be float64.
+        return narrow(out, wide), narrow(after, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 
 import chex
 import jax
@@ -11,19 +12,26 @@ import optax
 import pytest
 
 from gmc_jax import (
+    accumulate,
+    all_gather,
+    alone,
+    cser,
     d2,
     d_psgd,
     double_averaging,
     exact,
+    gmc,
     gradient_tracking,
     local_sgd,
     majority_vote,
     post_local_sgd,
     sgp,
     signum,
+    svrg,
+    top_k,
     topologies,
 )
-from tests.factories import RIGHT, found
+from tests.factories import RIGHT, found, names_of
 from tests.runners import start
 
 RING = topologies.ring(8)
@@ -77,12 +85,8 @@ MAY_BE_ZERO = {"decay", "detach", "weight_decay", "learning_rate"}
 PARAMS = {"a": jnp.ones(2), "b": jnp.ones((2, 1), jnp.bfloat16)}
 
 
-def transformations() -> list[str]:
-    return [
-        name
-        for name, right in RIGHT.items()
-        if isinstance(found(name)(**right), optax.GradientTransformation)
-    ]
+def is_method(name: str) -> bool:
+    return found(name).__module__.startswith("gmc_jax.methods")
 
 
 def numbers(name: str, zero: bool) -> dict[str, float]:
@@ -143,7 +147,7 @@ def takes_effect(program, place: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["zero", "not zero", "float64"])
-@pytest.mark.parametrize("name", transformations())
+@pytest.mark.parametrize("name", names_of(optax.GradientTransformation))
 def test_all_numbers_of_all_factories_can_be_injected(name, kind):
     """The structure of a state depends on no value that `inject_hyperparams` injects.
 
@@ -166,7 +170,79 @@ def test_all_numbers_of_all_factories_can_be_injected(name, kind):
             assert takes_effect(program, place), where
 
 
-def test_what_shapes_the_program_is_not_injected():
-    tx = optax.inject_hyperparams(functools.partial(sgp, topology=RING))(0.1, delay=2)
-    with pytest.raises(TypeError, match=r"`delay` shapes .* `static_args`"):
-        jax.jit(lambda state: tx.update(start(), state, start()))(tx.init(start()))
+ALONE = {
+    "gmc": functools.partial(gmc, 0.1, alone()),
+    "local_sgd": functools.partial(local_sgd, 0.1, alone(), period=2),
+    "signum": functools.partial(signum, 0.1, alone()),
+    "cser": functools.partial(cser, 0.1, alone(), alone(), period=2),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_an_injected_momentum_of_0_is_none_and_may_become_one(name):
+    """None, the literal 0 and an injected 0 are the same steps.
+
+    One that is set in the state between two steps counts from then on, as in an
+    optimizer that was made with it.
+    """
+    factory, params = ALONE[name], {"a": jnp.array([1.0, -2.0])}
+    tx = optax.inject_hyperparams(factory)(momentum=0.0)
+    plain = [factory(momentum=None), factory(momentum=0)]
+    state, states = tx.init(params), [one.init(params) for one in plain]
+    for factor in (1.0, -2.0):
+        grads = jax.tree.map(lambda x, factor=factor: factor * x, params)
+        out, state = tx.update(grads, state, params)
+        for place, one in enumerate(plain):
+            same, states[place] = one.update(grads, states[place], params)
+            chex.assert_trees_all_equal(same, out)
+    state.hyperparams["momentum"] = jnp.float32(0.5)
+    with_it, _ = tx.update(params, state, params)
+    expected, _ = factory(momentum=0.5).update(params, state.inner_state, params)
+    chex.assert_trees_all_close(with_it, expected, rtol=1e-6)
+    without, _ = plain[0].update(params, states[0], params)
+    assert name == "signum" or np.any(with_it["a"] != without["a"])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_shapes_the_program_is_not_injected(name):
+    """It is refused by name, with the way to say so, where it is traced."""
+    for argument in SHAPES[name]:
+        tx = injected(name, SHAPES[name] - {argument})
+        with pytest.raises(TypeError, match=rf"`{argument}` shapes .* `static_args`"):
+            traced(tx, tx.init(PARAMS))
+
+
+def test_neither_is_a_ratio_nor_a_function():
+    def compressed(learning_rate, ratio):
+        return gmc(learning_rate, all_gather(top_k(ratio)))
+
+    tx = optax.inject_hyperparams(compressed)(0.1, 0.5)
+    with pytest.raises(TypeError, match=r"`ratio` shapes .* `static_args`"):
+        traced(tx, tx.init(PARAMS))
+    tx = optax.inject_hyperparams(compressed, static_args="ratio")(0.1, 0.5)
+    traced(tx, tx.init(PARAMS))
+    tx = optax.inject_hyperparams(svrg)(0.1, exact(), epoch_length=2, projection=abs)
+    with pytest.raises(TypeError, match=r"`projection` must be .* `static_args`"):
+        tx.init(PARAMS)
+
+
+def test_what_was_counted_past_an_injected_period_is_done_at_once():
+    """A period that becomes shorter than what was counted does not wait for ever."""
+    factory = functools.partial(accumulate, optax.sgd(1.0))
+    tx = optax.inject_hyperparams(factory)(every=5)
+    state = tx.init(jnp.ones(2))
+    for _ in range(4):
+        _, state = tx.update(jnp.ones(2), state)
+    state.hyperparams["every"] = jnp.int32(2)
+    out, _ = tx.update(jnp.ones(2), state)
+    assert np.all(out)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in names_of(optax.GradientTransformation) if is_method(name)]
+)
+def test_every_method_says_what_may_be_injected(name):
+    text = " ".join(inspect.getdoc(found(name)).split())
+    assert re.search(
+        "`optax.inject_hyperparams`,? ?(which )?may inject|may be inj", text
+    )
