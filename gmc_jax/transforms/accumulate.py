@@ -62,10 +62,11 @@ def accumulate(
 
     def update(updates, state, params=None, **extra_args):
         total = optax.tree.add(state.total, widen(updates))
+        count = state.mini_step + 1
 
         def pass_on() -> tuple[Tree, Tree, Tree]:
             mean = jax.tree.map(
-                lambda leaf, like: (leaf / every).astype(like.dtype), total, updates
+                lambda leaf, like: (leaf / count).astype(like.dtype), total, updates
             )
             out, inner_state = inner.update(mean, state.inner, params, **extra_args)
             return out, optax.tree.zeros_like(total), inner_state
@@ -75,9 +76,9 @@ def accumulate(
             return optax.tree.zeros_like(out), total, state.inner
 
         # Not equality: an injected `every` may fall below what was counted.
-        complete = state.mini_step + 1 >= every
+        complete = count >= every
         out, total, inner_state = jax.lax.cond(complete, pass_on, wait)
-        mini_step = jnp.where(complete, 0, state.mini_step + 1)
+        mini_step = jnp.where(complete, 0, count)
         return out, AccumulateState(mini_step, total, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

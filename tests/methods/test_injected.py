@@ -15,7 +15,6 @@ from gmc_jax import (
     accumulate,
     all_gather,
     alone,
-    cser,
     d2,
     d_psgd,
     double_averaging,
@@ -146,7 +145,7 @@ def takes_effect(program, place: int) -> bool:
     return any(v in depend for v in returned if v != program.invars[place])
 
 
-@pytest.mark.parametrize("kind", ["zero", "not zero", "float64"])
+@pytest.mark.parametrize("kind", ["zero", "float64"])
 @pytest.mark.parametrize("name", names_of(optax.GradientTransformation))
 def test_all_numbers_of_all_factories_can_be_injected(name, kind):
     """The structure of a state depends on no value that `inject_hyperparams` injects.
@@ -174,7 +173,6 @@ ALONE = {
     "gmc": functools.partial(gmc, 0.1, alone()),
     "local_sgd": functools.partial(local_sgd, 0.1, alone(), period=2),
     "signum": functools.partial(signum, 0.1, alone()),
-    "cser": functools.partial(cser, 0.1, alone(), alone(), period=2),
 }
 
 
@@ -242,7 +240,5 @@ def test_what_was_counted_past_an_injected_period_is_done_at_once():
     "name", [name for name in names_of(optax.GradientTransformation) if is_method(name)]
 )
 def test_every_method_says_what_may_be_injected(name):
-    text = " ".join(inspect.getdoc(found(name)).split())
-    assert re.search(
-        "`optax.inject_hyperparams`,? ?(which )?may inject|may be inj", text
-    )
+    text = " ".join((inspect.getdoc(found(name)) or "").split())
+    assert re.search("hyperparams`,? (which )?may inject|may be injected by", text)
