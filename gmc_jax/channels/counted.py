@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax import checks
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
 
 
@@ -64,7 +65,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         )
 
     def average(tree, state):
-        mean, lost, inner = channel.average(tree, state.inner)
+        mean, lost, inner = call(channel, tree, state.inner)
         entries = channel.entries(tree)
         if entries is None:
             sent = jax.tree.map(_sent, tree, lost)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
 
 
@@ -90,7 +91,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     def average(tree, state):
         def through(place: int) -> tuple[Tree, Tree, tuple[Tree, ...]]:
             own = state.inner[place]
-            mean, lost, own = channels[place].average(tree, own)
+            mean, lost, own = call(channels[place], tree, own)
             before, after = state.inner[:place], state.inner[place + 1 :]
             return mean, lost, (*before, own, *after)
 

@@ -29,7 +29,7 @@ def cser(
     the model at their mean, which `gmc_jax.evaluate` returns.
 
     A step sends `message_bits(channel, params)`, and one of `period` also
-    `message_bits(reset_channel, params)`, so on average
+    `message_bits(reset_channel, params)`, so on average (`message_bits` of the method)
 
         bits(channel) + bits(reset_channel) / period
 
