@@ -161,7 +161,9 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     The server's link carries one message at a time, of `size` bytes, first come first
     served (of those who come together the lower worker), so it congests as workers
     grow. A gradient is applied when it has arrived; parameters are read when they begin
-    to leave.
+    to leave. At second 0 all fetch the first parameters, one after another, the lower
+    worker first: that takes time like every message, and is no event, so that `reads`
+    does not show it.
 
     Args:
       pace: of all workers.

@@ -22,6 +22,12 @@ def all_gather(
     number of leaves; floats narrower than 32 bits cross as the integers of their bits,
     since XLA may widen them on the way.
 
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
+    many calls of this channel there were. With `per_leaf` the index of the leaf is
+    folded in, among `jax.tree.leaves` of what is averaged, and then, unless the
+    compressor is shared, the index of the worker. `compressor.encode(key, vector)`
+    repeats the draw.
+
     Where leaves are split inside a worker (see `distribute`) the selection is the same,
     ties included, and no device ever has a whole leaf: each finds the largest entries
     of its part, which of them are the largest of all is settled by counting, and each

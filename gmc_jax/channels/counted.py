@@ -34,8 +34,9 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
 
     Where messages carry indices, entries are the coordinates in the support of what was
     sent and of the mean; where they do not, all values of the message count, zeros too,
-    and as many are taken to come down. `gmc_jax.relative_cost` reads the counts.
-    Nothing more is sent.
+    and as many are taken to come down. Signs cross in words, and a word of 32 of them
+    counts as one entry, as the scale beside them does. `gmc_jax.relative_cost` reads
+    the counts. Nothing more is sent.
 
     Args:
       channel: any channel.

@@ -33,7 +33,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     before `boundaries[1]` through `channels[1]`, and so on: a ratio that changes, or a
     dense beginning, with messages of a fixed size in each stretch. Which channel it is
     is a conditional on the number of calls, the same on all workers, so in each call
-    the collectives of one channel run and those of the others do not.
+    the collectives of one channel run and those of the others do not. Each channel
+    counts its own calls from 0, and draws by that count.
 
     Args:
       channels: one for each stretch, over the same axis.

@@ -32,7 +32,9 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
     Returns:
       A channel without state. `mean` is +1 or -1 in every entry. Its bits are those of
-      a worker's votes; it hands round as many over the number of workers.
+      a worker's votes, in words of 32; it hands round as many over the number of
+      workers. Both are padded on the way to whole words for each worker, so that small
+      trees take more than that.
 
     Raises:
       NameError: from `average` where no such axis is in scope.

@@ -19,6 +19,12 @@ def served(
     draws. So nothing is sent, and what is lost is the same on all workers:
     `error_feedback(served(compressor))` keeps the server's residual, once.
 
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
+    many calls of this channel there were. With `per_leaf` the index of the leaf is
+    folded in, among `jax.tree.leaves` of what is averaged; the index of the worker
+    never is, since all play the same server. `compressor.encode(key, vector)` repeats
+    the draw.
+
     What this is honest about: behind `all_gather` each worker receives the messages of
     all workers, K - 1 of them, with or without it. It reproduces the numbers of two-way
     compression, not the traffic of a server; `bits` and `entries` say what a server

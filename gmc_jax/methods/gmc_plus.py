@@ -29,8 +29,10 @@ def gmc_plus(
 
     The scale of the residual is reconstructed, as the published formula was not at
     hand: e_k is in units of gradients here, so a rate belongs to it, and lr_t is the
-    one it would be sent with. Weight decay in front, as for `gmc`, decays at the point
-    that `update` is given (see `def_sgd`).
+    one it would be sent with. As `gmc` it suits rates that fall: where a rate jumps up
+    again (a warm restart) what is still owed is sent at the new rate, a large step, and
+    the point of the gradient jumps with it. Weight decay in front, as for `gmc`, decays
+    at the point that `update` is given (see `def_sgd`).
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`

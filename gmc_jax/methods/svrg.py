@@ -41,7 +41,8 @@ def svrg(
         for batch in batches:
             params, opt_state = state
             if gmc_jax.full_gradient_due(opt_state):
-                mean = gradient(params, everything)  # All samples of all workers.
+                # All samples of all workers in one batch, without an axis of workers.
+                mean = gradient(params, everything)
                 opt_state = gmc_jax.set_full_gradient(opt_state, params, mean)
             state, _ = train((params, opt_state), batch)
 

@@ -14,7 +14,7 @@ def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     What a lossy channel loses is lost for good; see `error_feedback`. Values travel in
     the dtypes of the parameters, or of the updates where the update is called without
-    parameters.
+    parameters; a compressor selects among what was rounded to these.
 
     Args:
       channel: what averages.

@@ -62,7 +62,8 @@ def epochs(
       drawn: whether each length is drawn, from the geometric distribution on 1, 2, ...
         with this mean: the papers' M + 1 steps with P[M = m] = (1 - 1 / length)^m /
         length.
-      seed: of the draws, which are the same on all workers.
+      seed: of the draws, which are the same on all workers: the length of epoch k is
+        `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / length)`.
 
     Returns:
       A transformation from gradients to steps, the last in its chain, with

@@ -32,7 +32,9 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     without one it is in units of gradients (GMC).
 
     Values travel in the dtypes of the parameters (of the updates, where the update is
-    called without parameters); what rounding to them loses stays in the residual.
+    called without parameters); what rounding to them loses stays in the residual. They
+    are rounded first, and a compressor selects among the rounded ones: of two that
+    round to the same 16 bits the lower index is sent, whichever was larger.
 
     Args:
       channel: what averages; through `exact()` nothing but rounding to 16 bits, where

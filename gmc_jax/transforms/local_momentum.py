@@ -44,7 +44,8 @@ def local_momentum(
         u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
 
     Without masking the last step is left out, and it is error feedback behind
-    `optax.trace(decay, nesterov)`.
+    `optax.trace(decay, nesterov)`. Values travel as they do there, rounded to the
+    dtypes of the parameters before a compressor selects among them.
 
     Args:
       channel: what averages.

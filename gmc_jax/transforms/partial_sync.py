@@ -63,7 +63,8 @@ def partial_sync(
     In 16 bits, anchor and errors are float32 and parameters their sum, rounded once.
     So small steps are not swallowed and workers do not drift, but x_k - e_k, taken
     from the parameters, agrees to that rounding only: 2^-9 of x_k in bfloat16. Values
-    travel in the dtypes of the parameters; what rounding loses of them stays in e_k.
+    travel in the dtypes of the parameters, rounded before a compressor selects among
+    them; what rounding loses of them stays in e_k.
 
     Args:
       channel: C2, what averages the updates; `silent()` for resets alone.
