@@ -7,6 +7,7 @@ not computed, so nothing is allocated in the size of the model.
 """
 
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -210,9 +211,9 @@ class _Walk(NamedTuple):
                 nothing,
             )
             return equation.params.get("length", 1) * sent, unknown
-        if not all(map(_is_known, values)) or not all(
-            value.aval.size <= _LARGEST for value in equation.outvars
-        ):
+        shapes: Tree = [value.aval for value in equation.outvars]
+        small = all(math.prod(shape.shape) <= _LARGEST for shape in shapes)
+        if not small or not all(map(_is_known, values)):
             return nothing, unknown
         return nothing, _evaluate(equation, values)
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gmc_jax import checks
+from gmc_jax.described import described
 from gmc_jax.exchanges import Matrix
 from gmc_jax.mixing import Topology, check_topology
 
@@ -20,6 +21,7 @@ class Graph(Protocol):
         ...
 
 
+@described
 def complete(workers: int) -> Topology:
     """All workers hear all: one round is the exact mean.
 
@@ -30,6 +32,7 @@ def complete(workers: int) -> Topology:
     return Topology((np.full((workers, workers), 1 / workers),))
 
 
+@described
 def ring(workers: int, self_weight: float | None = None) -> Topology:
     """Workers in a circle hear the one before and the one behind.
 
@@ -57,6 +60,7 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
     return Topology((shares + own * np.eye(workers),))
 
 
+@described
 def torus(rows: int, columns: int) -> Topology:
     """Workers in a grid that closes on itself hear their four neighbours.
 
@@ -75,6 +79,7 @@ def torus(rows: int, columns: int) -> Topology:
     return Topology((heard / heard.sum(axis=1, keepdims=True),))
 
 
+@described
 def exponential(workers: int) -> Topology:
     """Workers hear those 1, 2, 4, ... before them in the circle, all in one round.
 
@@ -92,6 +97,7 @@ def exponential(workers: int) -> Topology:
     return Topology((np.mean(moves, axis=0),))
 
 
+@described
 def one_peer_exponential(workers: int) -> Topology:
     """Workers hear one other a round: the one 1 before them, then 2, 4, and so on.
 
@@ -109,6 +115,7 @@ def one_peer_exponential(workers: int) -> Topology:
     return rotating_exponential(workers, peers=1)
 
 
+@described
 def rotating_exponential(workers: int, peers: int) -> Topology:
     """Workers hear some others a round, further away from round to round.
 
@@ -136,6 +143,7 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
     return Topology(tuple(rounds) or (np.eye(workers),))
 
 
+@described
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     """Workers meet in pairs drawn at random, and halve their differences.
 
@@ -162,6 +170,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     return Topology(tuple(matrices))
 
 
+@described
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
     """Workers keep a share of their own: share * I + (1 - share) * W in each round.
 
@@ -182,6 +191,7 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
     return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
 
 
+@described
 def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     """The topology of an undirected graph, with the weights of Metropolis and Hastings.
 
@@ -209,6 +219,7 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     return Topology((matrix + np.diag(1 - matrix.sum(axis=1)),))
 
 
+@described
 def pushing(adjacency: ArrayLike | Graph) -> Topology:
     """The topology of a directed graph, whose workers share out all that they have.
 

@@ -26,6 +26,7 @@ PACKAGE = ROOT / "gmc_jax"
 FLOORS = {
     "core": 0,
     "checks": 0,
+    "described": 0,
     "exchanges": 0,
     "groups": 0,
     "trees": 0,

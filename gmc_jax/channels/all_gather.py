@@ -4,8 +4,10 @@ from jax import lax
 
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 
 
+@described
 def all_gather(
     compressor: Compressor,
     *,

@@ -5,9 +5,11 @@ from jax import lax
 from gmc_jax import checks
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
+@described
 def all_reduce(
     compressor: Compressor,
     *,

@@ -2,9 +2,11 @@
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
+@described
 def alone(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: every worker's mean is its own contribution, and none is lost.
 

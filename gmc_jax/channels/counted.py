@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gmc_jax import checks
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 
 
 class CountedState(NamedTuple):
@@ -29,6 +30,7 @@ class CountedState(NamedTuple):
     inner: Tree
 
 
+@described
 def counted(channel: Channel, *, extra: bool = False) -> Channel:
     """Keeps, in the state of a channel, how many entries went up and came down.
 

@@ -12,6 +12,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 
 
 class JoinedState(NamedTuple):
@@ -26,6 +27,7 @@ class JoinedState(NamedTuple):
     inner: tuple[Tree, ...]
 
 
+@described
 def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Channel:
     """Averages through one channel after another, as `optax.join_schedules` does.
 

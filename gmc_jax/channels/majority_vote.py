@@ -11,9 +11,11 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.parts import parts_of
 from gmc_jax.compressors.packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors
 
 
+@described
 def majority_vote(*, axis_name: str = "workers") -> Channel:
     """Sends one bit a coordinate each way: the sign that most workers have.
 

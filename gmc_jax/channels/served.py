@@ -2,8 +2,10 @@
 
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 
 
+@described
 def served(
     compressor: Compressor,
     *,

@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 
 from gmc_jax.core import Compressor
+from gmc_jax.described import described
 
 
+@described
 def identity() -> Compressor:
     """Sends the whole vector: the exact end of every scale.
 

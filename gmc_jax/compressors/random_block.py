@@ -7,8 +7,10 @@ from gmc_jax import checks
 from gmc_jax.compressors.selection import kept
 from gmc_jax.compressors.shared import shared_places
 from gmc_jax.core import Compressor, Drawn
+from gmc_jax.described import described
 
 
+@described
 def random_block(ratio: float) -> Compressor:
     """Keeps a wrapping block of s = max(1, ceil(ratio * d)) coordinates (RBGS).
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor, Largest
+from gmc_jax.described import described
 
 
+@described
 def threshold(level: float, ratio: float) -> Compressor:
     """Keeps all |x_j| >= level, as many as fit into s = max(1, ceil(ratio * d)) slots.
 

@@ -4,11 +4,13 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
 
 
+@described
 def bmuf(
     inner: optax.GradientTransformation,
     channel: Channel,

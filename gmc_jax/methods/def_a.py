@@ -3,10 +3,12 @@
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.def_sgd import def_sgd
 from gmc_jax.transforms.settled import settled
 
 
+@described
 def def_a(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

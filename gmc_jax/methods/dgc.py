@@ -4,9 +4,11 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.local_momentum import local_momentum
 
 
+@described
 def dgc(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -4,10 +4,12 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def dmsgd_local(
     learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
 ) -> optax.GradientTransformationExtraArgs:

@@ -4,10 +4,12 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 
 
+@described
 def gmc(
     learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
 ) -> optax.GradientTransformationExtraArgs:

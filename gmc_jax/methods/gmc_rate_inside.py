@@ -4,11 +4,13 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def gmc_rate_inside(
     learning_rate: optax.ScalarOrSchedule, channel: Channel, *, momentum: float = 0.9
 ) -> optax.GradientTransformationExtraArgs:

@@ -8,10 +8,12 @@ from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.corrected_steps import corrected_steps
 from gmc_jax.transforms.epochs import Couple, epochs
 
 
+@described
 def katyusha_x(
     learning_rate: float,
     channel: Channel,

@@ -4,12 +4,14 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def saef(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

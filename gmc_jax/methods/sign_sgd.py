@@ -3,9 +3,11 @@
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.signum import signum
 
 
+@described
 def sign_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -7,10 +7,12 @@ from jax.core import Tracer
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def signum(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

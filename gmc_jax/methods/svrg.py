@@ -6,10 +6,12 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.corrected_steps import corrected_steps
 from gmc_jax.transforms.epochs import epochs
 
 
+@described
 def svrg(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
@@ -25,6 +26,7 @@ class AccumulateState(NamedTuple):
     inner: Tree
 
 
+@described
 def accumulate(
     inner: optax.GradientTransformation, every: int
 ) -> optax.GradientTransformationExtraArgs:

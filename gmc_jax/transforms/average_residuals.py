@@ -10,6 +10,7 @@ from gmc_jax import checks
 from gmc_jax.channels.exact import exact
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import feedback_in
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 
@@ -26,6 +27,7 @@ class AverageResidualsState(NamedTuple):
     inner: Tree
 
 
+@described
 def average_residuals(
     inner: optax.GradientTransformation, period: int, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -6,9 +6,11 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 
 
+@described
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's updates by the channel's average of them.
 

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 
 
@@ -25,6 +26,7 @@ class Buffers(NamedTuple):
     meet: Callable[[optax.GradientTransformation, Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
+@described
 def maintain_buffers() -> Buffers:
     """Buffers stay as they are, each worker's own.
 
@@ -42,6 +44,7 @@ def maintain_buffers() -> Buffers:
     return Buffers(_nothing, meet)
 
 
+@described
 def reset_buffers() -> Buffers:
     """What mirrors the parameters starts again; counters, and so schedules, go on.
 
@@ -61,6 +64,7 @@ def reset_buffers() -> Buffers:
     return Buffers(_nothing, meet)
 
 
+@described
 def average_buffers(channel: Channel) -> Buffers:
     """What mirrors the parameters is averaged over workers.
 

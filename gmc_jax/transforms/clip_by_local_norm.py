@@ -8,9 +8,11 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
+from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
+@described
 def clip_by_local_norm(
     max_norm: float, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

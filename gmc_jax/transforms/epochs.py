@@ -10,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
 
@@ -41,6 +42,7 @@ class EpochsState(NamedTuple):
         return jax.tree.map(lambda y, x: y.astype(x.dtype), self.last, params)
 
 
+@described
 def epochs(
     inner: optax.GradientTransformation,
     length: int,

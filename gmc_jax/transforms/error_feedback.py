@@ -6,6 +6,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen, zeros_to_accumulate
 
@@ -23,6 +24,7 @@ class ErrorFeedbackState(NamedTuple):
     channel: Tree
 
 
+@described
 def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Adds what was lost so far to the updates before the channel averages them.
 

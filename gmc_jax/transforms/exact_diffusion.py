@@ -6,6 +6,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen, zeros_to_accumulate
@@ -24,6 +25,7 @@ class ExactDiffusionState(NamedTuple):
     channel: Tree
 
 
+@described
 def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Each worker steps, all average, and what that changed is given back ever after.
 

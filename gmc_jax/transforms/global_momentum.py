@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import widen, zeros_to_accumulate
 
@@ -29,6 +30,7 @@ class GlobalMomentumState(NamedTuple):
     inner: Tree
 
 
+@described
 def global_momentum(
     inner: optax.GradientTransformation,
     decay: float,

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import (
     ErrorFeedbackState,
     send_owed,
@@ -28,6 +29,7 @@ class LocalMomentumState(NamedTuple):
     feedback: ErrorFeedbackState
 
 
+@described
 def local_momentum(
     channel: Channel,
     decay: float,

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import map_unmasked, widen, zeros_to_accumulate
@@ -36,6 +37,7 @@ class PartialSyncState(NamedTuple):
         return self._replace(error=error)
 
 
+@described
 def partial_sync(
     channel: Channel, reset_channel: Channel, period: int
 ) -> optax.GradientTransformationExtraArgs:

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.parameters import given, lead
@@ -45,6 +46,7 @@ class PeriodicState(NamedTuple):
         )
 
 
+@described
 def periodic(
     inner: optax.GradientTransformation,
     outer: optax.GradientTransformation,

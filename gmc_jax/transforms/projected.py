@@ -5,10 +5,12 @@ from collections.abc import Callable
 import optax
 
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
 
 
+@described
 def projected(
     projection: Callable[[Tree], Tree],
 ) -> optax.GradientTransformationExtraArgs:

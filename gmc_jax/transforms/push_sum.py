@@ -9,6 +9,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import accumulator_dtype, find, map_unmasked, widen
@@ -69,6 +70,7 @@ class PushSumState(NamedTuple):
         return any(state.under_way for state in find(self.channel, GossipState))
 
 
+@described
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Averages what workers push to each other, weighed by how much of it there is.
 

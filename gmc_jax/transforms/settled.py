@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import along, feedback_in
 
 
@@ -24,6 +25,7 @@ class SettledState(NamedTuple):
         return along(params, feedback, jnp.ones((), jnp.result_type(float)))
 
 
+@described
 def settled(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:

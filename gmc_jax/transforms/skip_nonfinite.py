@@ -10,6 +10,7 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.exact import exact
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.trees import find, narrow, widen
@@ -33,6 +34,7 @@ class SkipNonfiniteState(NamedTuple):
     inner: Tree
 
 
+@described
 def skip_nonfinite(
     inner: optax.GradientTransformation,
     *,

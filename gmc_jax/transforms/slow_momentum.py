@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import widen, zeros_to_accumulate
 
@@ -24,6 +25,7 @@ class SlowMomentumState(NamedTuple):
     momentum: Tree
 
 
+@described
 def slow_momentum(
     slow_learning_rate: float,
     decay: float,

@@ -8,6 +8,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import widen, zeros_to_accumulate
 
@@ -26,6 +27,7 @@ class VarianceReducedState(NamedTuple):
     channel: Tree
 
 
+@described
 def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Corrects each mini-batch's gradient by what it was at a snapshot.
 

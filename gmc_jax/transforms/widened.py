@@ -2,9 +2,11 @@
 
 import optax
 
+from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
+@described
 def widened(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
