@@ -1,5 +1,7 @@
 """What is sent: by a message's size, by the paper's count, by the compiled program."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -44,7 +46,7 @@ class WireBytes(int):
     always: int
     operations: tuple[Collective, ...]
 
-    def __new__(cls, cost: Cost) -> "WireBytes":
+    def __new__(cls, cost: Cost) -> WireBytes:
         """Makes the number; `wire_bytes` is what measures it."""
         number = super().__new__(cls, cost.most)
         number.always = cost.always

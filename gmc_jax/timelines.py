@@ -6,6 +6,8 @@ follow the order of all events and the second of each. Values play no part, so t
 order can be drawn up before anything is trained.
 """
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass

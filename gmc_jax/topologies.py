@@ -1,5 +1,7 @@
 """Who hears whom: rings, tori, exponential graphs, any graph; NumPy alone."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 

@@ -23,6 +23,8 @@ References:
   clusters of workstations", 2009.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 

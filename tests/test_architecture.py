@@ -400,6 +400,15 @@ def raises(function) -> bool:
 
 
 @every_export
+def test_signatures_show_types_as_they_are_written(name):
+    """As `optax.ScalarOrSchedule`, not as the union that it stands for."""
+    thing = getattr(gmc_jax, name)
+    if inspect.isfunction(thing):
+        shown = str(inspect.signature(thing))
+        assert not re.search(r"Union|_src|typing|collections", shown), shown
+
+
+@every_export
 def test_every_public_name_is_documented(name):
     thing = getattr(gmc_jax, name)
     docstring = inspect.getdoc(thing) or ""
@@ -407,7 +416,7 @@ def test_every_public_name_is_documented(name):
     if inspect.isfunction(thing):
         parameters = list(inspect.signature(thing).parameters)
         assert entries(section(docstring, "Args")) == parameters
-        hints = thing.__annotations__
+        hints = inspect.get_annotations(thing, eval_str=True)
         assert set(hints) == {*parameters, "return"}
         if hints["return"] is not None:
             assert section(docstring, "Returns")
@@ -425,7 +434,8 @@ def test_a_method_is_documented_like_a_paper(name):
     for title in ("Args", "Returns", "Raises", "Example", "Guarantees", "References"):
         assert section(docstring, title), title
     assert re.search(r"^    \w.*(=|<-)", docstring, re.M), "equations"
-    parameters = inspect.signature(getattr(gmc_jax, name)).parameters
+    method = getattr(gmc_jax, name)
+    parameters = inspect.signature(method, eval_str=True).parameters
     # What steps, who averages (perhaps in several ways); the rest is spelled out.
     first, *others = parameters.values()
     assert first.name in ("learning_rate", "inner")

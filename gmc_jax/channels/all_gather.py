@@ -1,5 +1,7 @@
 """The channel in which every worker plays the server of the papers."""
 
+from __future__ import annotations
+
 from jax import lax
 
 from gmc_jax.channels.compressed import compressed

@@ -1,5 +1,7 @@
 """The channel that adds messages without decoding them."""
 
+from __future__ import annotations
+
 from jax import lax
 
 from gmc_jax import checks

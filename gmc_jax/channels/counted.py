@@ -1,5 +1,7 @@
 """Counting what goes up to the server and what comes down, as the GMC paper does."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

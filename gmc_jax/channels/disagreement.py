@@ -1,5 +1,7 @@
 """The channel that tells how far neighbours are."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import optax
 

@@ -1,5 +1,7 @@
 """The channel that averages exactly."""
 
+from __future__ import annotations
+
 import jax
 from jax import lax
 

@@ -1,5 +1,7 @@
 """The channel in which workers hear their neighbours alone."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

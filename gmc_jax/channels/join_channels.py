@@ -1,5 +1,7 @@
 """One channel after another, each for a stretch of steps."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise

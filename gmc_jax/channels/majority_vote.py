@@ -1,5 +1,7 @@
 """The channel that counts signs."""
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -1,5 +1,7 @@
 """The channel on the way back from the server."""
 
+from __future__ import annotations
+
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.described import described

@@ -1,5 +1,7 @@
 """The channel that sends nothing."""
 
+from __future__ import annotations
+
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described

@@ -1,5 +1,7 @@
 """The compressor that keeps everything."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from gmc_jax.core import Compressor

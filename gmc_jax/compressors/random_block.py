@@ -1,5 +1,7 @@
 """A contiguous block at random, the same on all workers."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 

@@ -1,5 +1,7 @@
 """Entries at random, the same on all workers."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 

@@ -1,5 +1,7 @@
 """The largest entries of a vector, by a threshold from a random sample."""
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -1,5 +1,7 @@
 """The signs of a vector, times the mean of its magnitudes."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """The entries of a vector that reach a fixed level."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax.numpy as jnp

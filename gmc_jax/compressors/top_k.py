@@ -1,5 +1,7 @@
 """The largest entries of a vector."""
 
+from __future__ import annotations
+
 from functools import partial
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """A-PSGD, asynchronous SGD with a parameter server, as an event simulation."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax

@@ -1,5 +1,7 @@
 """AD-PSGD, asynchronous decentralised parallel SGD, as an event simulation."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

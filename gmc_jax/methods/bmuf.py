@@ -1,5 +1,7 @@
 """BMUF, Blockwise Model-Update Filtering: block momentum."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

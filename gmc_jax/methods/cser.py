@@ -1,5 +1,7 @@
 """CSER, Communication-efficient SGD with Error Reset."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

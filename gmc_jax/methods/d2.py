@@ -1,5 +1,7 @@
 """D2, decentralised training over decentralised data."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.disagreement import disagreement

@@ -1,5 +1,7 @@
 """D-PSGD, decentralised parallel SGD: workers average with their neighbours."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.gossip import gossip

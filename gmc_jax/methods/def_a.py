@@ -1,5 +1,7 @@
 """DEF-A, Detached Error Feedback, judged with all debts settled."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel

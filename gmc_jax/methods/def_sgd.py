@@ -1,5 +1,7 @@
 """DEF, Detached Error Feedback, judged at the parameters."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """DGC, Deep Gradient Compression."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """DiLoCo, Distributed Low-Communication training."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """dist-EF-SGDM, error feedback on the way up and on the way down."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """Distributed momentum SGD with global momentum."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """Double averaging: parameters and momenta are averaged together."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """Error feedback behind each worker's own momentum."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """SGD with error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """EF-signSGD: signs with error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.all_gather import all_gather

@@ -1,5 +1,7 @@
 """GMC+, Global Momentum Compression with detached error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """The alternative to GMC with the learning rate inside the residual."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """Gradient tracking, the sibling of D2."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.gossip import gossip

@@ -1,5 +1,7 @@
 """Katyusha X, SVRG with momentum between epochs."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

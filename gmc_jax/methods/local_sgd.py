@@ -1,5 +1,7 @@
 """Local SGD, which averages parameters after every few steps."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel

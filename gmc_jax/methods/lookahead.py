@@ -1,5 +1,7 @@
 """Lookahead: slow weights that follow the fast ones part of the way."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

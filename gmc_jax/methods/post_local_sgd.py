@@ -1,5 +1,7 @@
 """Post-local SGD: all workers together at first, and local steps later."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import optax
 

@@ -1,5 +1,7 @@
 """SAEF, Step-Ahead Error Feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """SGP, stochastic gradient push, and its overlapping form."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.gossip import gossip

@@ -1,5 +1,7 @@
 """signSGD, with majority vote."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel

@@ -1,5 +1,7 @@
 """Signum, signSGD with momentum."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import optax

@@ -1,5 +1,7 @@
 """SlowMo: a slow momentum over any method with local steps or gossip."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

@@ -1,5 +1,7 @@
 """SVRG, stochastic variance reduced gradient."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import optax

@@ -1,5 +1,7 @@
 """Accumulating gradients, and communicating only when they are complete."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

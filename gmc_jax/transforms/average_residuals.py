@@ -1,5 +1,7 @@
 """Error averaging: residuals are replaced by their mean over workers."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Averaging over workers as an optax transformation."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import optax

@@ -1,5 +1,7 @@
 """What becomes of a base optimizer's buffers where workers meet."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

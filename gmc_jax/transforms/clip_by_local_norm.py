@@ -1,5 +1,7 @@
 """Clipping on each worker by itself, before anything is averaged (DGC)."""
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -1,5 +1,7 @@
 """Parameters that workers average with each other, before or after their own step."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks

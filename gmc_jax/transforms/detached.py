@@ -1,5 +1,7 @@
 """Taking the gradient away from the parameters, along the residual."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

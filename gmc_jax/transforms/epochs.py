@@ -1,5 +1,7 @@
 """Epochs of fixed or drawn length, and momentum between them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias

@@ -1,5 +1,7 @@
 """Error feedback: what was lost is sent later."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax

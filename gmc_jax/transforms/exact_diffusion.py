@@ -1,5 +1,7 @@
 """Steps, a correction, and averages: exact diffusion, which is D2."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax

@@ -1,5 +1,7 @@
 """Global momentum: the last output is fed back into the input."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Each worker's own momentum, accumulated until it is sent (DGC)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Partial synchronisation: workers drift apart, by no more than an error they know."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -31,7 +33,7 @@ class PartialSyncState(NamedTuple):
     channel: Tree
     reset_channel: Tree
 
-    def moved(self, start: Tree, end: Tree) -> "PartialSyncState":
+    def moved(self, start: Tree, end: Tree) -> PartialSyncState:
         """A meeting moves this worker, and not the anchor of all."""
         error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
         return self._replace(error=error)

@@ -1,5 +1,7 @@
 """Local steps, and a meeting of all workers after every few of them."""
 
+from __future__ import annotations
+
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -37,7 +39,7 @@ class PeriodicState(NamedTuple):
     outer: Tree
     buffers: Tree
 
-    def moved(self, start: Tree, end: Tree) -> "PeriodicState":
+    def moved(self, start: Tree, end: Tree) -> PeriodicState:
         """Inside another one, its own next meeting starts from where that one led."""
         return self._replace(
             local=jnp.zeros_like(self.local),

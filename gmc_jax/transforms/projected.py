@@ -1,5 +1,7 @@
 """Steps that end in a set, or at a proximal point."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import optax

@@ -1,5 +1,7 @@
 """Push-sum: averages among workers who do not hear as many as hear them."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -42,7 +44,7 @@ class PushSumState(NamedTuple):
 
         return jax.tree.map(weigh, way, self.weight)
 
-    def moved(self, start: Tree, end: Tree) -> "PushSumState":
+    def moved(self, start: Tree, end: Tree) -> PushSumState:
         """Who meets in one point has as much of it as others; messages come along."""
         if not self._waits:
             return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))

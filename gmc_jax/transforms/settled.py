@@ -1,5 +1,7 @@
 """Judging the model as if all that is owed were sent."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
 """Going on where one worker's NaN or Inf would poison all others."""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax

@@ -1,5 +1,7 @@
 """Slow momentum: the momentum of the way that workers go between meetings."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

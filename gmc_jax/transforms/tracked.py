@@ -1,5 +1,7 @@
 """Gradient tracking: every worker follows the mean of all gradients."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax

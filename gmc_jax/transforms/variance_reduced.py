@@ -1,5 +1,7 @@
 """Variance reduction: gradients corrected by those at a snapshot."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Running a transformation in the precision that trees are accumulated in."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.described import described
