@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import optax
 
 import gmc_jax
-from experiments.messages import Method, dense_bits
+from experiments.messages import Method
 from gmc_jax import topologies
 
 PERIOD = 12  # SlowMo's for local SGD, on every base.
@@ -50,57 +49,24 @@ def _gradient_tracking(rate, messages, momentum):
     return gmc_jax.gradient_tracking(rate, ring, momentum=momentum)
 
 
-def _nothing(messages, params):
-    del messages, params
-    return 0.0
-
-
-def _one_peer_bits(messages, params):
-    peers = topologies.one_peer_exponential(messages.workers)
-    return gmc_jax.message_bits(gmc_jax.gossip(peers), params)
-
-
-def _overlapped_bits(messages, params):
-    """With a delay the weights travel as well, one for each leaf."""
-    weights = jax.tree.map(lambda leaf: leaf.ravel()[0], params)
-    return _one_peer_bits(messages, (params, weights))
-
-
-def _ring_bits(messages, params):
-    ring = topologies.ring(messages.workers)
-    return gmc_jax.message_bits(gmc_jax.gossip(ring), params)
-
-
-def _votes(messages, params):
+def _votes(tx, messages, params):
     """A bit each way: votes, and the results of one's own share."""
-    bits = gmc_jax.message_bits(gmc_jax.majority_vote(), params)
-    return bits * (1 + 1 / messages.workers)
+    return gmc_jax.message_bits(tx, params) * (1 + 1 / messages.workers)
 
 
-def _signs(messages, params):
-    del messages
-    signs = gmc_jax.all_gather(gmc_jax.scaled_sign(), per_leaf=True)
-    return gmc_jax.message_bits(signs, params)
+def _in_this_training(tx, messages, params):
+    return gmc_jax.message_bits(tx, params, steps=messages.steps)
 
 
-# What SlowMo stands on, and what that sends by itself.
+# What SlowMo stands on.
 BASES = {
-    "local_sgd": (_local_sgd, _nothing, "local SGD"),
-    "local_adam": (_local_adam, _nothing, "local Adam"),
-    "sgp": (_sgp, _one_peer_bits, "SGP"),
-    "osgp": (partial(_sgp, delay=1), _overlapped_bits, "OSGP"),
-    "d_psgd": (_d_psgd, _ring_bits, "D-PSGD"),
-    "all_reduce": (_all_reduce, dense_bits, "all-reduce"),
+    "local_sgd": (_local_sgd, "local SGD"),
+    "local_adam": (_local_adam, "local Adam"),
+    "sgp": (_sgp, "SGP"),
+    "osgp": (partial(_sgp, delay=1), "OSGP"),
+    "d_psgd": (_d_psgd, "D-PSGD"),
+    "all_reduce": (_all_reduce, "all-reduce"),
 }
-
-
-def _meeting(bits: Callable) -> Callable:
-    """The base's own bits, and a dense mean at every meeting."""
-
-    def both(messages, params):
-        return bits(messages, params) + dense_bits(messages, params) / PERIOD
-
-    return both
 
 
 def _slowmo(base: Callable, slow_momentum: float) -> Callable:
@@ -135,12 +101,6 @@ def _post_local_sgd(rate, messages, momentum):
     )(rate, messages, momentum)
 
 
-def _post_local_bits(messages, params):
-    start = max(1, messages.steps // 2)
-    meetings = start + (messages.steps - start) // PERIOD
-    return dense_bits(messages, params) * meetings / messages.steps
-
-
 def _over_local_sgd(factory: Callable, **options) -> Callable:
     def build(rate, messages, momentum):
         base = _local_sgd(rate, messages, momentum)
@@ -158,10 +118,6 @@ def _local_gmc(rate, messages, momentum):
     """Local SGD whose ways are compressed, with GMC's momentum between meetings."""
     outer = gmc_jax.gmc(1.0, messages.channel(), momentum=0.5)
     return gmc_jax.periodic(_local_sgd(rate, messages, momentum), outer, PERIOD)
-
-
-def _local_gmc_bits(messages, params):
-    return gmc_jax.message_bits(messages.channel(), params) / PERIOD
 
 
 def _adam(rate, messages, momentum):
@@ -187,42 +143,32 @@ def _ef_sign_sgd(rate, messages, momentum):
 
 _own = partial(Method, counted=False, gradient_at="each worker's x")
 _common = partial(Method, counted=False)
-_meets = _meeting(_nothing)
 
 LOCAL_METHODS = {
-    "local_sgd": _own(
-        "local SGD", _periodic(gmc_jax.local_sgd, nesterov=True), bits=_meets
-    ),
-    "post_local_sgd": _own("post-local SGD", _post_local_sgd, bits=_post_local_bits),
+    "local_sgd": _own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
+    "post_local_sgd": _own("post-local SGD", _post_local_sgd, sends=_in_this_training),
     "double_averaging": _own(
         "double averaging",
         _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),
-        bits=lambda messages, params: 2 * _meets(messages, params),
     ),
-    "local_adam": _own("local Adam", _slowmo(_local_adam, 0.0), bits=_meets),
-    "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf), bits=_meets),
-    "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead), bits=_meets),
-    "diloco": _own("DiLoCo", _diloco, bits=_meets),
-    "local_gmc": _own("local SGD, GMC", _local_gmc, bits=_local_gmc_bits),
-    "d_psgd": _own("D-PSGD", _d_psgd, bits=_ring_bits),
-    "d2": _own("D2", _d2, bits=_ring_bits),
-    "gradient_tracking": _own(
-        "gradient tracking",
-        _gradient_tracking,
-        bits=lambda messages, params: 2 * _ring_bits(messages, params),
-    ),
-    "sgp": _own("SGP", _sgp, bits=_one_peer_bits),
-    "osgp": _own("OSGP", partial(_sgp, delay=1), bits=_overlapped_bits),
-    "adam": _common("Adam, dense", _adam, dense=True, bits=dense_bits),
-    "sign_sgd": _common("signSGD, vote", _sign_sgd, bits=_votes),
-    "signum": _common("Signum, vote", _signum, bits=_votes),
-    "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd, bits=_signs),
-    "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5), bits=_meets),
+    "local_adam": _own("local Adam", _slowmo(_local_adam, 0.0)),
+    "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
+    "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
+    "diloco": _own("DiLoCo", _diloco),
+    "local_gmc": _own("local SGD, GMC", _local_gmc),
+    "d_psgd": _own("D-PSGD", _d_psgd),
+    "d2": _own("D2", _d2),
+    "gradient_tracking": _own("gradient tracking", _gradient_tracking),
+    "sgp": _own("SGP", _sgp),
+    "osgp": _own("OSGP", partial(_sgp, delay=1)),
+    "adam": _common("Adam, dense", _adam, dense=True),
+    "sign_sgd": _common("signSGD, vote", _sign_sgd, sends=_votes),
+    "signum": _common("Signum, vote", _signum, sends=_votes),
+    "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd),
+    "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5)),
 }
 LOCAL_METHODS |= {
-    f"slowmo_{name}_{beta}": _own(
-        f"SlowMo {beta}, {label}", _slowmo(base, beta), bits=_meeting(bits)
-    )
-    for name, (base, bits, label) in BASES.items()
+    f"slowmo_{name}_{beta}": _own(f"SlowMo {beta}, {label}", _slowmo(base, beta))
+    for name, (base, label) in BASES.items()
     for beta in SLOW_MOMENTA
 }

@@ -66,14 +66,13 @@ Build: TypeAlias = Callable[
 """Makes a method from a learning rate, what it sends, and its momentum."""
 
 
-def _bits(messages: Messages, params: Tree) -> float:
-    return gmc_jax.message_bits(messages.channel(), params)
+Count: TypeAlias = Callable[[optax.GradientTransformation, Messages, Tree], float]
+"""What one worker sends in a step, on average."""
 
 
-def dense_bits(messages: Messages, params: Tree) -> float:
-    """What an all-reduce of everything takes."""
+def _in_the_long_run(tx, messages, params):
     del messages
-    return gmc_jax.message_bits(gmc_jax.exact(), params)
+    return gmc_jax.message_bits(tx, params)
 
 
 class Method(NamedTuple):
@@ -83,7 +82,7 @@ class Method(NamedTuple):
       label: its name in tables and figures.
       build: makes it; of what it sends, it counts the entries.
       dense: whether it is there to be compared with, and sends everything.
-      bits: what one worker sends in a step, on average.
+      sends: what one worker sends in a step, on average.
       counted: whether the paper's count of what a server sends and gets fits it.
       gradient_at: where it takes its gradients.
     """
@@ -91,6 +90,11 @@ class Method(NamedTuple):
     label: str
     build: Build
     dense: bool = False
-    bits: Callable[[Messages, Tree], float] = _bits
+    sends: Count = _in_the_long_run
     counted: bool = True
     gradient_at: str = "w"
+
+    def bits(self, messages: Messages, params: Tree) -> float:
+        """What one worker sends in a step, on average."""
+        tx = self.build(0.1, messages._replace(counts=False), 0.9)
+        return self.sends(tx, messages, params)

@@ -7,7 +7,7 @@ import optax
 
 import gmc_jax
 from experiments.local_methods import LOCAL_METHODS
-from experiments.messages import COMPRESSORS, Build, Method, dense_bits
+from experiments.messages import COMPRESSORS, Build, Method
 
 DETACHMENTS = (0.0, 0.3, 0.5, 0.8, 1.0)  # The lambdas of the GMC paper's Table 3.
 
@@ -44,14 +44,6 @@ def _cser(rate, messages, momentum):
     )
 
 
-def _cser_bits(messages, params):
-    channel, reset, period = messages.step_and_reset()
-    return (
-        gmc_jax.message_bits(channel, params)
-        + gmc_jax.message_bits(reset, params) / period
-    )
-
-
 def _dist_ef_sgdm(rate, messages, momentum):
     code = COMPRESSORS[messages.compressor](messages.ratio)
     return gmc_jax.dist_ef_sgdm(
@@ -63,13 +55,13 @@ def _dist_ef_sgdm(rate, messages, momentum):
 
 
 METHODS = {
-    "dmsgd": Method("DMSGD, dense", _dense, dense=True, bits=dense_bits),
+    "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
     "ef_momentum": Method("local momentum", _through(gmc_jax.ef_momentum)),
     "dist_ef_sgdm": Method("dist-EF-SGDM", _dist_ef_sgdm),
     "dgc": Method("DGC, masked", _through(gmc_jax.dgc)),
     "dgc_unmasked": Method("DGC", _through(partial(gmc_jax.dgc, factor_masking=False))),
-    "cser": Method("CSER", _cser, bits=_cser_bits, gradient_at="each worker's x"),
+    "cser": Method("CSER", _cser, gradient_at="each worker's x"),
     "def_sgd": Method(
         "DEF", _through(gmc_jax.def_sgd), gradient_at="w - λe of each worker"
     ),

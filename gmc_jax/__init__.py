@@ -1,4 +1,24 @@
-"""Training over slow links: compressed communication in the grammar of optax."""
+"""Training over slow links: compressed communication in the grammar of optax.
+
+A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* averages a tree
+over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method* is an
+`optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
+
+    compressors    identity, top_k, sampled_top_k, threshold, random_k, random_block,
+                   scaled_sign
+    channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
+                   served, alone, silent; counted and join_channels around others
+    methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
+                   slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
+    transforms     what methods are made of: error_feedback, global_momentum, periodic,
+                   averaged, partial_sync, ...; skip_nonfinite, accumulate
+    the loop       query in the step of one worker; simulate or distribute around it;
+                   evaluate, resize, Checkpoints
+    costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
+    modules        topologies, paces, timelines, planning
+
+`help(gmc_jax.gmc)`, as any other, has the equations, arguments and an example.
+"""
 
 from gmc_jax import paces as paces
 from gmc_jax import planning as planning
@@ -146,3 +166,173 @@ from gmc_jax.transforms.variance_reduced import (
 )
 from gmc_jax.transforms.variance_reduced import variance_reduced as variance_reduced
 from gmc_jax.transforms.widened import widened as widened
+
+# Compressors: a vector into a message.
+__all__ = [
+    "identity",
+    "random_block",
+    "random_k",
+    "sampled_top_k",
+    "scaled_sign",
+    "threshold",
+    "top_k",
+]
+
+# Channels: averages over workers.
+__all__ += [
+    "all_gather",
+    "all_reduce",
+    "alone",
+    "counted",
+    "disagreement",
+    "exact",
+    "gossip",
+    "join_channels",
+    "majority_vote",
+    "served",
+    "silent",
+]
+
+# Methods: published ones, each a chain with its paper's defaults.
+__all__ += [
+    "a_psgd",
+    "ad_psgd",
+    "bmuf",
+    "cser",
+    "d2",
+    "d_psgd",
+    "def_a",
+    "def_sgd",
+    "dgc",
+    "diloco",
+    "dist_ef_sgdm",
+    "dmsgd",
+    "dmsgd_local",
+    "double_averaging",
+    "ef_momentum",
+    "ef_sgd",
+    "ef_sign_sgd",
+    "gmc",
+    "gmc_plus",
+    "gmc_rate_inside",
+    "gmc_server_momentum",
+    "gradient_tracking",
+    "katyusha_x",
+    "local_sgd",
+    "lookahead",
+    "post_local_sgd",
+    "saef",
+    "sgp",
+    "sign_sgd",
+    "signum",
+    "slowmo",
+    "svrg",
+]
+
+# Transforms: what methods are made of, and what stands around them.
+__all__ += [
+    "accumulate",
+    "adapt_then_combine",
+    "average_buffers",
+    "average_residuals",
+    "averaged",
+    "clip_by_local_norm",
+    "combine_then_adapt",
+    "detached",
+    "epochs",
+    "error_feedback",
+    "exact_diffusion",
+    "global_momentum",
+    "local_momentum",
+    "maintain_buffers",
+    "partial_sync",
+    "periodic",
+    "projected",
+    "push_sum",
+    "reset_buffers",
+    "settled",
+    "skip_nonfinite",
+    "slow_momentum",
+    "tracked",
+    "variance_reduced",
+    "widened",
+]
+
+# In the loop and around it.
+__all__ += [
+    "Checkpoints",
+    "assert_replicated",
+    "average_workers",
+    "distribute",
+    "evaluate",
+    "fetch",
+    "full_gradient_due",
+    "layout",
+    "query",
+    "resize",
+    "set_full_gradient",
+    "simulate",
+    "snapshot",
+    "unrolled",
+    "worker_key",
+]
+
+# Costs: what is sent, and how long it takes.
+__all__ += [
+    "link_traffic",
+    "measure_encoding",
+    "measure_encodings",
+    "message_bits",
+    "plan",
+    "relative_cost",
+    "wire_bytes",
+]
+
+# Types.
+__all__ += [
+    "Asynchronous",
+    "Buffers",
+    "Channel",
+    "Compressor",
+    "Drawn",
+    "Event",
+    "Largest",
+    "Layout",
+    "Sparse",
+    "Topology",
+    "Traffic",
+    "WireBytes",
+]
+
+# States.
+__all__ += [
+    "ADPSGDState",
+    "APSGDState",
+    "AccumulateState",
+    "AverageResidualsState",
+    "CountedState",
+    "DetachedState",
+    "EpochsState",
+    "ErrorFeedbackState",
+    "ExactDiffusionState",
+    "GlobalMomentumState",
+    "GossipState",
+    "JoinedState",
+    "LocalMomentumState",
+    "PartialSyncState",
+    "PeriodicState",
+    "PushSumState",
+    "SettledState",
+    "SkipNonfiniteState",
+    "SlowMomentumState",
+    "TrackedState",
+    "VarianceReducedState",
+]
+
+# Modules.
+__all__ += [
+    "paces",
+    "planning",
+    "timelines",
+    "topologies",
+]

@@ -1,17 +1,25 @@
 """What is sent: by a message's size, by the paper's count, by the compiled program."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import NamedSharding
+from numpy.typing import NDArray
 
+from gmc_jax import checks
 from gmc_jax.channels.counted import CountedState
 from gmc_jax.core import Channel, Tree
+from gmc_jax.frequencies import bits_of_steps
 from gmc_jax.hlo import Collective, Cost, collectives
 from gmc_jax.replicas import fetch
 from gmc_jax.trees import find
+
+_HORIZON = 2**14  # Steps in which a transformation is to come to its long run.
 
 
 @runtime_checkable
@@ -38,7 +46,7 @@ class WireBytes(int):
     always: int
     operations: tuple[Collective, ...]
 
-    def __new__(cls, cost: Cost) -> "WireBytes":
+    def __new__(cls, cost: Cost) -> WireBytes:
         """Makes the number; `wire_bytes` is what measures it."""
         number = super().__new__(cls, cost.most)
         number.always = cost.always
@@ -46,20 +54,86 @@ class WireBytes(int):
         return number
 
 
-def message_bits(channel: Channel, params: Tree) -> int:
-    """What one worker sends in a call of a channel; of a schedule, the largest.
+def message_bits(
+    what: Channel | optax.GradientTransformation,
+    params: Tree,
+    *,
+    steps: int | None = None,
+    axis_name: str = "workers",
+    **extra_args: Tree,
+) -> float:
+    """What one worker sends: in a call of a channel, or in a step of a transformation.
 
-    It is read off the shapes of the message, not computed by a formula of its own.
+    Of a channel it is the size of the message; of a schedule (`join_channels`), the
+    largest. It is read off the shapes of the message, not computed by a formula.
+
+    Of a transformation, `gmc(...)` as well as `optax.partition({...})`, it is the mean
+    over steps of all channels together. What is sent every 12 steps counts a twelfth,
+    and leaves that do not travel do not count. The transformation is traced and run for
+    its counters alone, so it may be made of anything: wrappers, conditionals, channels
+    of your own. Of a schedule the mean is that of the long run, unless `steps` says how
+    many there are; where it depends on the data whether something is sent, as in
+    `skip_nonfinite`, it is taken to be.
 
     Args:
-      channel: any channel.
+      what: any channel, or any transformation.
       params: the parameters, or any tree of the shapes and dtypes that are averaged;
         `jax.ShapeDtypeStruct` will do.
+      steps: of a transformation, the mean is over so many first steps. By default over
+        the shortest cycle that the first 16,384 steps end in, or over all of these
+        where they end in none.
+      axis_name: the named axis that the transformation averages over.
+      **extra_args: what else the update of the transformation takes, in the shapes of
+        `params` or as it wants it, such as `snapshot_grads`.
 
     Returns:
-      Bits. Dense float32 is `message_bits(exact(), params)`.
+      Bits, an integer where they are whole. Dense float32 is `message_bits(exact(),
+      params)`. What a server would answer (`served`) is sent by no worker, so that it
+      counts as a channel and not in a transformation.
+
+    Raises:
+      TypeError: if `what` is neither a channel nor a transformation.
+      ValueError: if `steps` is not a whole number of at least 1.
+      NameError: if the transformation averages over another axis.
+
+    Example:
+      >>> import gmc_jax, jax, optax
+      >>> params = jax.ShapeDtypeStruct((1000,), "float32")
+      >>> gmc_jax.message_bits(gmc_jax.exact(), params)
+      32000
+      >>> slowmo = gmc_jax.slowmo(optax.sgd(0.1), gmc_jax.exact(), period=10)
+      >>> gmc_jax.message_bits(slowmo, params)
+      3200
+
+    Guarantees:
+      Of a transformation that averages through one channel at every step it is that of
+      the channel.
+      Nothing is allocated in the size of the parameters.
     """
-    return channel.bits(params)
+    if isinstance(what, Channel):
+        return what.bits(params)
+    if not isinstance(what, optax.GradientTransformation):
+        raise TypeError(
+            "`what` must be a channel, such as `all_gather(top_k(0.01))`, or a "
+            f"transformation, such as `gmc(0.1, channel)`, but is {what!r}."
+        )
+    if steps is not None:
+        checks.positive(steps=steps)
+    horizon = _HORIZON if steps is None else steps
+    sent = bits_of_steps(what, params, horizon, axis_name, extra_args)
+    if steps is None:
+        sent = _cycle(sent)
+    total, count = sum(sent.tolist()), len(sent)
+    return total / count if total % count else total // count
+
+
+def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The shortest cycle of the second half, or all where there is none."""
+    late = sent[len(sent) // 2 :]
+    for period in range(1, len(late) // 2 + 1):
+        if np.array_equal(late[period:], late[:-period]):
+            return late[:period]
+    return sent
 
 
 def relative_cost(opt_state: Tree) -> float:

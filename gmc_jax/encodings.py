@@ -1,5 +1,7 @@
 """What encoding and decoding cost: measured, as nothing on a device is free."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Mapping

@@ -1,5 +1,7 @@
 """One worker's step, run by many: simulated on one device, or one worker a device."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeAlias
 

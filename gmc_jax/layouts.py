@@ -1,5 +1,7 @@
 """Which arrays of a state differ between workers: inferred from the step itself."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -53,7 +55,7 @@ class Layout(NamedTuple):
 
         return jax.tree.map(keep, self.shapes, self.differs)
 
-    def of(self, select: Callable[[Tree], Tree]) -> "Layout":
+    def of(self, select: Callable[[Tree], Tree]) -> Layout:
         """The layout of a part of the state, such as `lambda state: state[0]`."""
         return Layout(
             self.workers, self.axis_name, select(self.differs), select(self.shapes)

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmc_jax import checks
+from gmc_jax.described import Described
 from gmc_jax.exchanges import Exchange, Matrix, permutations
 
 _ROUNDING = 1e-9  # Of sums of weights, in float64.
 
 
-@dataclass(frozen=True, eq=False)
-class Topology:
+@dataclass(frozen=True, eq=False, repr=False)
+class Topology(Described):
     """Which workers hear each other, with which weights, round after round.
 
     Attributes:
@@ -52,6 +53,11 @@ class Topology:
                 "`rounds` must hold finite weights of at least 0, but the smallest is "
                 f"{lowest}."
             )
+
+    @property
+    def _in_short(self) -> str:
+        """What it is, where no factory of `gmc_jax.topologies` made it."""
+        return f"<Topology of {self.workers} workers, {len(self.rounds)} rounds>"
 
     @property
     def workers(self) -> int:

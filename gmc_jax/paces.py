@@ -1,5 +1,7 @@
 """How long gradients take: what `gmc_jax.timelines` start from, NumPy alone."""
 
+from __future__ import annotations
+
 import pathlib
 from typing import TypeAlias
 

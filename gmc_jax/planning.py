@@ -5,6 +5,8 @@ needs where it sends less is not for a formula to say. Computation comes first, 
 encoding, then the link; nothing overlaps, as nothing does in this library's steps.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """Reading arrays over all processes, and checking that replicas are the same."""
 
+from __future__ import annotations
+
 import zlib
 
 import jax

@@ -1,5 +1,7 @@
 """Going on with another number of workers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise

@@ -6,6 +6,8 @@ follow the order of all events and the second of each. Values play no part, so t
 order can be drawn up before anything is trained.
 """
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -173,7 +175,9 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     The server's link carries one message at a time, of `size` bytes, first come first
     served (of those who come together the lower worker), so it congests as workers
     grow. A gradient is applied when it has arrived; parameters are read when they begin
-    to leave.
+    to leave. At second 0 all fetch the first parameters, one after another, the lower
+    worker first: that takes time like every message, and is no event, so that `reads`
+    does not show it.
 
     Args:
       pace: of all workers.

@@ -1,5 +1,7 @@
 """Who hears whom: rings, tori, exponential graphs, any graph; NumPy alone."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -7,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gmc_jax import checks
+from gmc_jax.described import described
 from gmc_jax.exchanges import Matrix
 from gmc_jax.mixing import Topology, check_topology
 
@@ -20,6 +23,7 @@ class Graph(Protocol):
         ...
 
 
+@described
 def complete(workers: int) -> Topology:
     """All workers hear all: one round is the exact mean.
 
@@ -30,6 +34,7 @@ def complete(workers: int) -> Topology:
     return Topology((np.full((workers, workers), 1 / workers),))
 
 
+@described
 def ring(workers: int, self_weight: float | None = None) -> Topology:
     """Workers in a circle hear the one before and the one behind.
 
@@ -59,6 +64,7 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
     return Topology((shares + own * np.eye(workers),))
 
 
+@described
 def torus(rows: int, columns: int) -> Topology:
     """Workers in a grid that closes on itself hear their four neighbours.
 
@@ -77,6 +83,7 @@ def torus(rows: int, columns: int) -> Topology:
     return Topology((heard / heard.sum(axis=1, keepdims=True),))
 
 
+@described
 def exponential(workers: int) -> Topology:
     """Workers hear those 1, 2, 4, ... before them in the circle, all in one round.
 
@@ -94,6 +101,7 @@ def exponential(workers: int) -> Topology:
     return Topology((np.mean(moves, axis=0),))
 
 
+@described
 def one_peer_exponential(workers: int) -> Topology:
     """Workers hear one other a round: the one 1 before them, then 2, 4, and so on.
 
@@ -111,6 +119,7 @@ def one_peer_exponential(workers: int) -> Topology:
     return rotating_exponential(workers, peers=1)
 
 
+@described
 def rotating_exponential(workers: int, peers: int) -> Topology:
     """Workers hear some others a round, further away from round to round.
 
@@ -138,6 +147,7 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
     return Topology(tuple(rounds) or (np.eye(workers),))
 
 
+@described
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     """Workers meet in pairs drawn at random, and halve their differences.
 
@@ -165,6 +175,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     return Topology(tuple(matrices))
 
 
+@described
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
     """Workers keep a share of their own: share * I + (1 - share) * W in each round.
 
@@ -186,6 +197,7 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
     return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
 
 
+@described
 def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     """The topology of an undirected graph, with the weights of Metropolis and Hastings.
 
@@ -213,6 +225,7 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     return Topology((matrix + np.diag(1 - matrix.sum(axis=1)),))
 
 
+@described
 def pushing(adjacency: ArrayLike | Graph) -> Topology:
     """The topology of a directed graph, whose workers share out all that they have.
 

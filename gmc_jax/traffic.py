@@ -23,6 +23,8 @@ References:
   clusters of workstations", 2009.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -52,7 +54,7 @@ _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
     "all_gather": lambda workers: (workers - 1, workers - 1),
     "all_to_all": lambda workers: (1 - 1 / workers, workers - 1),
 }
-_FREE = ("axis_index", "pvary", "pcast")
+FREE = ("axis_index", "pvary", "pcast")
 
 
 class Traffic(NamedTuple):
@@ -122,8 +124,7 @@ def _loads(program: Program, axis: str, workers: int) -> Loads:
     total = np.zeros((workers, 2))
     reduced: set[int] = set()  # What the reductions right before this one have given.
     for equation in program.eqns:
-        along = equation.params.get("axes", equation.params.get("axis_name", ()))
-        if axis not in (along if isinstance(along, tuple) else (along,)):
+        if not is_along(equation, axis):
             total += _within(equation, axis, workers)
             reduced = set()
             continue
@@ -151,7 +152,7 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
         groups = params.get("axis_index_groups")
         times, hops = _COSTS[name](len(groups[0]) if groups else workers)
         load += (times * size, hops)
-    elif name not in _FREE:
+    elif name not in FREE:
         raise ValueError(
             f"`channel` uses the collective `{name}`, of which it is not known what a "
             f"link carries. Known are {', '.join(_COSTS)} and ppermute."
@@ -162,11 +163,22 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
 def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
     """What the programs in an equation send: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
-    loads = [_loads(program, axis, workers) for program in _programs(params.values())]
+    loads = [_loads(program, axis, workers) for program in programs_in(equation)]
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
     once = sum(loads, np.zeros((workers, 2)))
     return params["length"] * once if name == "scan" else once
+
+
+def is_along(equation: JaxprEqn, axis: str) -> bool:
+    """Whether an equation is a collective, or asks, along a named axis."""
+    along = equation.params.get("axes", equation.params.get("axis_name", ()))
+    return axis in (along if isinstance(along, tuple) else (along,))
+
+
+def programs_in(equation: JaxprEqn) -> Iterator[Program]:
+    """The programs in an equation: branches, bodies of loops, what it calls."""
+    return _programs(equation.params.values())
 
 
 def _programs(values: Iterable) -> Iterator[Program]:

@@ -228,7 +228,7 @@ def gmc_stored(problem: Problem, eta: Rate, select: Select, beta: float = 0.9) -
 def gmc_server_momentum(
     problem: Problem, eta: Rate, select: Select, beta: float = 0.9
 ) -> Trace:
-    """Algorithm 3: momentum on the server. Where eta is 0, nothing moves."""
+    """Algorithm 3: momentum on the server."""
     w = last = problem.start
     es = [np.zeros_like(w) for _ in range(problem.workers)]
     ws, residuals = [w], [np.stack(es)]
@@ -239,10 +239,7 @@ def gmc_server_momentum(
             sent = np.where(select(t, p), p, 0)
             es[k] = p - sent
             mean += sent / problem.workers
-        if eta(t):
-            w, last = w - eta(t) * mean + beta * (w - last), w
-        else:
-            last = w
+        w, last = w - eta(t) * mean + beta * (w - last), w
         ws.append(w)
         residuals.append(np.stack(es))
     return np.stack(ws), np.stack(residuals)

@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import re
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
+from gmc_jax.frequencies import bits_of_steps
+from tests import runners
+from tests.methods import test_laws
+from tests.runners import start, targets
 
 WORKERS, D = 8, 30
 
@@ -551,3 +556,103 @@ def test_dense_and_compressed_bits_compare():
         assert message_bits(all_gather(top_k(one)), params()) < message_bits(
             all_gather(top_k(other)), params()
         )
+
+
+# Of a transformation.
+
+PLAIN = {  # Through one channel, at every step.
+    *("dmsgd", "dmsgd_local", "ef_sgd", "ef_momentum", "def_sgd", "def_a", "saef"),
+    *("gmc", "gmc_plus", "gmc_server_momentum", "gmc_rate_inside", "dgc"),
+    *("dgc without masking", "dgc with nesterov", "dist_ef_sgdm"),
+}
+QUICK = {"gmc", "saef", "dist_ef_sgdm", "cser", "post_local_sgd"}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in QUICK else pytest.mark.slow)
+        for method in test_laws.METHODS
+    ],
+)
+def test_bits_of_a_method_are_those_of_its_channels(method):
+    channel = all_gather(top_k(0.1), per_leaf=True)
+    tx = test_laws.METHODS[method].ours(0.1, channel)
+    message, dense = 64 * 3, 32 * 20
+    reset = message_bits(test_laws.SECOND[0], start())
+    expected = {
+        "saef that averages": message + dense / 7,
+        "cser": message + reset / 3,
+        "cser with nesterov": message + reset / 7,
+        "local_sgd": message / 4,
+        "local_sgd that resets": message / 3,
+        "post_local_sgd": message / 6,
+        "double_averaging": (message + dense) / 4,
+        "lookahead": message / 5,
+    } | dict.fromkeys(PLAIN, message_bits(channel, start()))
+    average = message_bits(tx, start())
+    assert average == pytest.approx(expected.get(method, message / 4))
+    assert isinstance(average, int) == (average == int(average))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", test_laws.METHODS)
+def test_steps_send_what_the_compiled_program_does(method):
+    """The busiest step what wire_bytes says, the others what is sent always."""
+    channel = all_reduce(random_block(0.1))
+    tx = test_laws.METHODS[method].ours(0.1, channel)
+    batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
+    train, state = gmc_jax.distribute(
+        runners.step_of(tx), (start(), tx.init(start())), batch
+    )
+    compiled = wire_bytes(train, state, batch)
+    steps = bits_of_steps(tx, start(), 100, "workers", {}) // 8
+    assert (steps[50:].max(), steps[50:].min()) == (compiled, compiled.always)
+
+
+def test_only_leaves_that_travel_count():
+    """What the whole tree would send is not what a partition of it does."""
+    labels = {"bias": "dense", "kernel": "sparse"}
+    channel = all_gather(top_k(0.1))
+    tx = optax.partition({"dense": optax.sgd(0.1), "sparse": gmc(0.1, channel)}, labels)
+    kernel = start()["kernel"]
+    assert message_bits(tx, start()) == message_bits(channel, kernel)
+    both: dict[Hashable, optax.GradientTransformation] = {
+        "dense": gmc_jax.dmsgd(0.1, exact()),
+        "sparse": gmc(0.1, channel),
+    }
+    assert message_bits(optax.partition(both, labels), start()) == (
+        message_bits(exact(), start()["bias"]) + message_bits(channel, kernel)
+    )
+    frozen = optax.masked(optax.set_to_zero(), {"bias": True, "kernel": True})
+    assert message_bits(frozen, start()) == 0
+
+
+def test_bits_of_a_schedule_are_those_of_the_long_run_or_of_so_many_steps():
+    warm_up = gmc(0.1, gmc_jax.join_channels([exact(), all_gather(top_k(0.1))], [3]))
+    assert message_bits(warm_up, start()) == 64 * 2
+    assert message_bits(warm_up, start(), steps=4) == (3 * 32 * 20 + 64 * 2) / 4
+    with pytest.raises(ValueError, match="`steps` counts something"):
+        message_bits(warm_up, start(), steps=0)
+
+
+def test_where_there_is_no_cycle_the_mean_is_over_all_steps():
+    rare = gmc_jax.local_sgd(0.1, exact(), period=lambda t: 2 + jnp.asarray(t) // 100)
+    meetings = local = 0
+    for step in range(2**14):
+        local = 0 if local + 1 >= 2 + step // 100 else local + 1
+        meetings += local == 0
+    assert message_bits(rare, start()) == 32 * 20 * meetings / 2**14
+
+
+@pytest.mark.parametrize("what", [top_k(0.1), optax.sgd, None])
+def test_only_channels_and_transformations_send(what):
+    with pytest.raises(TypeError, match="`what` must be a channel, such as"):
+        message_bits(what, start())
+
+
+def test_bits_need_no_memory():
+    huge = [jax.ShapeDtypeStruct((2**31 - 1,), jnp.bfloat16)] * 4
+    channel = all_reduce(random_block(0.5), per_leaf=True)
+    tx = gmc_jax.slowmo(optax.sgd(0.1), channel, period=2)
+    assert message_bits(tx, huge) == 4 * 32 * 2**30 // 2

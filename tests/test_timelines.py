@@ -57,6 +57,15 @@ def test_the_server_by_hand():
     np.testing.assert_array_equal(events.partner, events.worker)
 
 
+def test_the_first_fetch_takes_time_and_is_no_event():
+    """All fetch at second 0, one after another; `reads` begins after that."""
+    link = Link(latency=0.5, bandwidth=1.0)
+    events = timelines.server_events(paces.constant(4, 100.0), 4, 1, link)
+    np.testing.assert_allclose(events.time[0], 1.5 + 100 + 1.5)
+    np.testing.assert_array_equal(events.worker, [0, 1, 2, 3])
+    assert events.reads.sum() <= 4  # Those after gradients alone.
+
+
 def test_the_server_congests():
     """However many workers there are, its link carries two messages a gradient."""
     link = Link(bandwidth=1.0)

@@ -1,11 +1,15 @@
 """The channel in which every worker plays the server of the papers."""
 
+from __future__ import annotations
+
 from jax import lax
 
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 
 
+@described
 def all_gather(
     compressor: Compressor,
     *,
@@ -21,6 +25,12 @@ def all_gather(
     Messages are gathered with one collective for each of their dtypes, whatever the
     number of leaves; floats narrower than 32 bits cross as the integers of their bits,
     since XLA may widen them on the way.
+
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
+    many calls of this channel there were. With `per_leaf` the index of the leaf is
+    folded in, among `jax.tree.leaves` of what is averaged, and then, unless the
+    compressor is shared, the index of the worker. `compressor.encode(key, vector)`
+    repeats the draw.
 
     Where leaves are split inside a worker (see `distribute`) the selection is the same,
     ties included, and no device ever has a whole leaf: each finds the largest entries

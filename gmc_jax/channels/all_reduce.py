@@ -1,13 +1,17 @@
 """The channel that adds messages without decoding them."""
 
+from __future__ import annotations
+
 from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
+@described
 def all_reduce(
     compressor: Compressor,
     *,
@@ -19,6 +23,12 @@ def all_reduce(
 
     What a worker sends and receives does not grow with the number of workers. Messages
     of 16-bit trees are summed, and so travel and count, in float32.
+
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
+    many calls of this channel there were. With `per_leaf` the index of the leaf is
+    folded in, among `jax.tree.leaves` of what is averaged; the index of the worker is
+    not, since the compressor is shared. `compressor.encode(key, vector)` repeats the
+    draw.
 
     Args:
       compressor: a shared compressor: all workers send the same coordinates.

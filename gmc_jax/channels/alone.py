@@ -1,10 +1,14 @@
 """The channel of a worker that is alone."""
 
+from __future__ import annotations
+
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
+@described
 def alone(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: every worker's mean is its own contribution, and none is lost.
 

@@ -47,9 +47,7 @@ def compressed(
       collective: takes a vector of what travels to what arrives, stacked on a leading
         axis: together that holds the contributions of all workers.
       per_leaf: whether each leaf is a vector of its own.
-      seed: of the draws. In a call, `key = fold_in(jax.random.key(seed), step)`, to
-        which the index of the leaf is folded in where leaves are compressed one by one,
-        and then the index of the worker where the compressor is not shared.
+      seed: of the draws; `all_gather` has the rule.
       axis_name: the named axis whose indices are the workers.
       alike: whether all workers hold the same tree and encode it alike, each of them
         for all: then no index of the worker is folded in, and one message is the mean.

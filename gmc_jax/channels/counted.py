@@ -1,12 +1,16 @@
 """Counting what goes up to the server and what comes down, as the GMC paper does."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gmc_jax import checks
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 
 
 class CountedState(NamedTuple):
@@ -28,13 +32,15 @@ class CountedState(NamedTuple):
     inner: Tree
 
 
+@described
 def counted(channel: Channel, *, extra: bool = False) -> Channel:
     """Keeps, in the state of a channel, how many entries went up and came down.
 
     Where messages carry indices, entries are the coordinates in the support of what was
     sent and of the mean; where they do not, all values of the message count, zeros too,
-    and as many are taken to come down. `gmc_jax.relative_cost` reads the counts.
-    Nothing more is sent.
+    and as many are taken to come down. Signs cross in words, and a word of 32 of them
+    counts as one entry, as the scale beside them does. `gmc_jax.relative_cost` reads
+    the counts. Nothing more is sent.
 
     Args:
       channel: any channel.
@@ -66,7 +72,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         )
 
     def average(tree, state):
-        mean, lost, inner = channel.average(tree, state.inner)
+        mean, lost, inner = call(channel, tree, state.inner)
         entries = channel.entries(tree)
         if entries is None:
             sent = jax.tree.map(_sent, tree, lost)

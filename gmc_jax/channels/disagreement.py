@@ -1,5 +1,7 @@
 """The channel that tells how far neighbours are."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import optax
 
@@ -7,10 +9,12 @@ from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_doubly_stochastic
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
+@described
 def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
     """How far from here the neighbours' mean is: sum over j of W_ij (tree_j - tree_i).
 

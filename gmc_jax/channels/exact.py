@@ -1,5 +1,7 @@
 """The channel that averages exactly."""
 
+from __future__ import annotations
+
 import jax
 from jax import lax
 
@@ -7,9 +9,11 @@ from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.parts import parts_of
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import entries_in, size_in_bits, widen, zeros_to_accumulate
 
 
+@described
 def exact(*, axis_name: str = "workers") -> Channel:
     """The dense mean over workers, by one all-reduce: nothing is lost.
 

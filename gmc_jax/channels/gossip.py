@@ -1,5 +1,7 @@
 """The channel in which workers hear their neighbours alone."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -10,6 +12,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_keeps_the_mean
 from gmc_jax.trees import widen, zeros_to_accumulate
 
@@ -27,6 +30,7 @@ class GossipState(NamedTuple):
     under_way: tuple[Tree, ...]
 
 
+@described
 def gossip(
     topology: Topology, *, delay: int = 0, axis_name: str = "workers"
 ) -> Channel:

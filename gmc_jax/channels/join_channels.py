@@ -1,5 +1,7 @@
 """One channel after another, each for a stretch of steps."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -10,7 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 
 
 class JoinedState(NamedTuple):
@@ -25,6 +29,7 @@ class JoinedState(NamedTuple):
     inner: tuple[Tree, ...]
 
 
+@described
 def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Channel:
     """Averages through one channel after another, as `optax.join_schedules` does.
 
@@ -32,7 +37,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     before `boundaries[1]` through `channels[1]`, and so on: a ratio that changes, or a
     dense beginning, with messages of a fixed size in each stretch. Which channel it is
     is a conditional on the number of calls, the same on all workers, so in each call
-    the collectives of one channel run and those of the others do not.
+    the collectives of one channel run and those of the others do not. Each channel
+    counts its own calls from 0, and draws by that count.
 
     Args:
       channels: one for each stretch, over the same axis.
@@ -93,7 +99,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     def average(tree, state):
         def through(place: int) -> tuple[Tree, Tree, tuple[Tree, ...]]:
             own = state.inner[place]
-            mean, lost, own = channels[place].average(tree, own)
+            mean, lost, own = call(channels[place], tree, own)
             before, after = state.inner[:place], state.inner[place + 1 :]
             return mean, lost, (*before, own, *after)
 

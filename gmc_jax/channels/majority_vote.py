@@ -1,5 +1,7 @@
 """The channel that counts signs."""
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -11,9 +13,11 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.parts import parts_of
 from gmc_jax.compressors.packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors
 
 
+@described
 def majority_vote(*, axis_name: str = "workers") -> Channel:
     """Sends one bit a coordinate each way: the sign that most workers have.
 
@@ -32,7 +36,9 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
     Returns:
       A channel without state. `mean` is +1 or -1 in every entry. Its bits are those of
-      a worker's votes; it hands round as many over the number of workers.
+      a worker's votes, in words of 32; it hands round as many over the number of
+      workers. Both are padded on the way to whole words for each worker, so that small
+      trees take more than that.
 
     Raises:
       NameError: from `average` where no such axis is in scope.

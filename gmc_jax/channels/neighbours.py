@@ -17,13 +17,27 @@ from gmc_jax.mixing import Topology
 from gmc_jax.trees import entries_in, size_in_bits, widen
 
 
+class OtherWorkersError(ValueError):
+    """A topology stands on an axis of another number of workers.
+
+    Attributes:
+      workers: of the topology.
+    """
+
+    def __init__(self, message: str, workers: int):
+        """An error that says of how many."""
+        super().__init__(message)
+        self.workers = workers
+
+
 def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
     """Raises ValueError unless the axis has as many workers as the topology."""
     workers = workers_on(axis_name, caller)
     if workers != topology.workers:
-        raise ValueError(
+        raise OtherWorkersError(
             f"`topology` is of {topology.workers} workers, but the axis {axis_name!r} "
-            f"has {workers}. Make it for as many."
+            f"has {workers}. Make it for as many.",
+            topology.workers,
         )
 
 

@@ -1,9 +1,13 @@
 """The channel on the way back from the server."""
 
+from __future__ import annotations
+
 from gmc_jax.channels.compressed import compressed
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import described
 
 
+@described
 def served(
     compressor: Compressor,
     *,
@@ -18,6 +22,12 @@ def served(
     a channel in front returned, and computes the same answer from it, with the same
     draws. So nothing is sent, and what is lost is the same on all workers:
     `error_feedback(served(compressor))` keeps the server's residual, once.
+
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
+    many calls of this channel there were. With `per_leaf` the index of the leaf is
+    folded in, among `jax.tree.leaves` of what is averaged; the index of the worker
+    never is, since all play the same server. `compressor.encode(key, vector)` repeats
+    the draw.
 
     What this is honest about: behind `all_gather` each worker receives the messages of
     all workers, K - 1 of them, with or without it. It reproduces the numbers of two-way

@@ -1,10 +1,14 @@
 """The channel that sends nothing."""
 
+from __future__ import annotations
+
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
+@described
 def silent(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: the mean is zero, and all of your contribution is lost.
 

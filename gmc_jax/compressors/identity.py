@@ -1,10 +1,14 @@
 """The compressor that keeps everything."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from gmc_jax.core import Compressor
+from gmc_jax.described import described
 
 
+@described
 def identity() -> Compressor:
     """Sends the whole vector: the exact end of every scale.
 

@@ -1,5 +1,7 @@
 """A contiguous block at random, the same on all workers."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 
@@ -7,8 +9,10 @@ from gmc_jax import checks
 from gmc_jax.compressors.selection import kept
 from gmc_jax.compressors.shared import shared_places
 from gmc_jax.core import Compressor, Drawn
+from gmc_jax.described import described
 
 
+@described
 def random_block(ratio: float) -> Compressor:
     """Keeps a wrapping block of s = max(1, ceil(ratio * d)) coordinates (RBGS).
 

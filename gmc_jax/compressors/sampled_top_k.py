@@ -1,5 +1,7 @@
 """The largest entries of a vector, by a threshold from a random sample."""
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -9,11 +11,13 @@ from jax import lax
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor
+from gmc_jax.described import described
 
 # How far the message may outgrow s: the upper bound of the authors of DGC.
 SLACK = 1.3
 
 
+@described
 def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
     """Keeps about s = max(1, ceil(ratio * d)) large entries, as DGC and GMC do.
 

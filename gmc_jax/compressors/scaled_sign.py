@@ -1,5 +1,7 @@
 """The signs of a vector, times the mean of its magnitudes."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ from jax import lax
 
 from gmc_jax.compressors.packing import pack, unpack
 from gmc_jax.core import Compressor
+from gmc_jax.described import described
 from gmc_jax.trees import accumulator_dtype
 
 
@@ -24,6 +27,7 @@ class ScaledSigns(NamedTuple):
     scale: jax.Array
 
 
+@described
 def scaled_sign() -> Compressor:
     """Sends one bit a coordinate: C(x) = (|x|_1 / d) * sign(x), with sign(0) = +1.
 

@@ -1,5 +1,7 @@
 """The entries of a vector that reach a fixed level."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax.numpy as jnp
@@ -7,8 +9,10 @@ import jax.numpy as jnp
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor, Largest
+from gmc_jax.described import described
 
 
+@described
 def threshold(level: float, ratio: float) -> Compressor:
     """Keeps all |x_j| >= level, as many as fit into s = max(1, ceil(ratio * d)) slots.
 

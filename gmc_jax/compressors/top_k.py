@@ -1,12 +1,16 @@
 """The largest entries of a vector."""
 
+from __future__ import annotations
+
 from functools import partial
 
 from gmc_jax import checks
 from gmc_jax.compressors.selection import add_up, kept, largest, magnitude_bits, send
 from gmc_jax.core import Compressor, Largest
+from gmc_jax.described import described
 
 
+@described
 def top_k(ratio: float) -> Compressor:
     """Keeps the s = max(1, ceil(ratio * d)) entries of largest magnitude.
 

@@ -1,11 +1,14 @@
 """A-PSGD, asynchronous SGD with a parameter server, as an event simulation."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.methods.asynchronous import (
     Asynchronous,
     Gradient,
@@ -31,6 +34,7 @@ class APSGDState(NamedTuple):
     known: Tree
 
 
+@described
 def a_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:

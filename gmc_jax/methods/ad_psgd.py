@@ -1,5 +1,7 @@
 """AD-PSGD, asynchronous decentralised parallel SGD, as an event simulation."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.methods.asynchronous import (
     Asynchronous,
     Gradient,
@@ -35,6 +38,7 @@ class ADPSGDState(NamedTuple):
     known: Tree
 
 
+@described
 def ad_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:

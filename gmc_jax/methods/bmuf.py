@@ -1,9 +1,12 @@
 """BMUF, Blockwise Model-Update Filtering: block momentum."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.momenta import remembered
@@ -11,6 +14,7 @@ from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def bmuf(
     inner: optax.GradientTransformation,
     channel: Channel,

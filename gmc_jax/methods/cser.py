@@ -1,14 +1,18 @@
 """CSER, Communication-efficient SGD with Error Reset."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.partial_sync import partial_sync
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def cser(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
@@ -30,7 +34,7 @@ def cser(
     the model at their mean, which `gmc_jax.evaluate` returns.
 
     A step sends `message_bits(channel, params)`, and one of `period` also
-    `message_bits(reset_channel, params)`, so on average
+    `message_bits(reset_channel, params)`, so on average (`message_bits` of the method)
 
         bits(channel) + bits(reset_channel) / period
 

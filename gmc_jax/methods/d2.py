@@ -1,8 +1,11 @@
 """D2, decentralised training over decentralised data."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.disagreement import disagreement
+from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
 from gmc_jax.topologies import lazy
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
@@ -11,6 +14,7 @@ from gmc_jax.transforms.local_steps import local_steps
 _SMALLEST = -1 / 3 + 1e-9  # What all eigenvalues must be larger than.
 
 
+@described
 def d2(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

@@ -1,13 +1,17 @@
 """D-PSGD, decentralised parallel SGD: workers average with their neighbours."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.gossip import gossip
+from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
 from gmc_jax.transforms.consensus import combine_then_adapt
 from gmc_jax.transforms.local_steps import local_steps
 
 
+@described
 def d_psgd(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

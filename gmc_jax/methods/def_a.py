@@ -1,12 +1,16 @@
 """DEF-A, Detached Error Feedback, judged with all debts settled."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.def_sgd import def_sgd
 from gmc_jax.transforms.settled import settled
 
 
+@described
 def def_a(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

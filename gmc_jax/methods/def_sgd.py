@@ -1,15 +1,19 @@
 """DEF, Detached Error Feedback, judged at the parameters."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def def_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

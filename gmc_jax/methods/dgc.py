@@ -1,14 +1,18 @@
 """DGC, Deep Gradient Compression."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.local_momentum import local_momentum
 from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def dgc(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

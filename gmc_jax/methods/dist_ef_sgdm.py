@@ -1,14 +1,18 @@
 """dist-EF-SGDM, error feedback on the way up and on the way down."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def dist_ef_sgdm(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,14 +1,18 @@
 """Distributed momentum SGD with local momentum."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def dmsgd_local(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,13 +1,17 @@
 """Double averaging: parameters and momenta are averaged together."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import average_buffers
 
 
+@described
 def double_averaging(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,13 +1,17 @@
 """SGD with error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def ef_sgd(
     learning_rate: optax.ScalarOrSchedule, channel: Channel
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,12 +1,16 @@
 """EF-signSGD: signs with error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.all_gather import all_gather
 from gmc_jax.compressors.scaled_sign import scaled_sign
+from gmc_jax.described import described
 from gmc_jax.methods.ef_sgd import ef_sgd
 
 
+@described
 def ef_sign_sgd(
     learning_rate: optax.ScalarOrSchedule, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,9 +1,12 @@
 """GMC+, Global Momentum Compression with detached error feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
@@ -11,6 +14,7 @@ from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def gmc_plus(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
@@ -31,8 +35,10 @@ def gmc_plus(
 
     The scale of the residual is reconstructed, as the published formula was not at
     hand: e_k is in units of gradients here, so a rate belongs to it, and lr_t is the
-    one it would be sent with. Weight decay in front, as for `gmc`, decays at the point
-    that `update` is given (see `def_sgd`).
+    one it would be sent with. As `gmc` it suits rates that fall: where a rate jumps up
+    again (a warm restart) what is still owed is sent at the new rate, a large step, and
+    the point of the gradient jumps with it. Weight decay in front, as for `gmc`, decays
+    at the point that `update` is given (see `def_sgd`).
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,

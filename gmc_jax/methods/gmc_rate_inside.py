@@ -1,15 +1,19 @@
 """The alternative to GMC with the learning rate inside the residual."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def gmc_rate_inside(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,15 +1,18 @@
 """The alternative to GMC with momentum on the server."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.global_momentum import global_momentum
-from gmc_jax.transforms.momenta import or_zero
+from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def gmc_server_momentum(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
@@ -22,7 +25,10 @@ def gmc_server_momentum(
         w_{t+1} = w_t - lr_t mean over k of C(p_k) + momentum (w_t - w_{t-1})
 
     The step is not sparse, so what goes round is the averaged message, and each worker
-    applies the momentum itself.
+    applies the momentum itself. It is a momentum of steps: where a rate is 0 the
+    parameters coast on, by `momentum` times the last step, and what is sent there is
+    lost, as the equations have it. The momentum of `gmc` is divided by the rate, so
+    that `gmc` stands still there and starts again.
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
@@ -32,7 +38,7 @@ def gmc_server_momentum(
 
     Returns:
       A transformation from gradients to steps. Its state holds one residual for each
-      worker, in units of gradients, and one shared momentum.
+      worker, in units of gradients, and one shared momentum, in units of steps.
 
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
@@ -45,7 +51,8 @@ def gmc_server_momentum(
 
     Guarantees:
       The identity of z_t of `gmc` holds for it word for word; the residual differs.
-      Through `exact()` and with `momentum=0` it equals `gmc`.
+      Through `exact()` it is heavy ball under any schedule, and so `gmc` under any that
+      is not 0 in between; with `momentum=0` it equals `gmc`.
 
     References:
       Algorithm 3, in the appendix of Shi et al., arXiv:1905.12948.
@@ -54,6 +61,6 @@ def gmc_server_momentum(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         error_feedback(channel),
-        global_momentum(optax.identity(), or_zero(momentum), learning_rate),
         descent(learning_rate),
+        remembered(momentum),
     )

@@ -1,5 +1,7 @@
 """Katyusha X, SVRG with momentum between epochs."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
@@ -7,10 +9,12 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.corrected_steps import corrected_steps
 from gmc_jax.transforms.epochs import Couple, epochs
 
 
+@described
 def katyusha_x(
     learning_rate: float,
     channel: Channel,

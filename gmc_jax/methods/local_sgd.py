@@ -1,14 +1,18 @@
 """Local SGD, which averages parameters after every few steps."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.periodic import Period, periodic
 
 
+@described
 def local_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,15 +1,19 @@
 """Lookahead: slow weights that follow the fast ones part of the way."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def lookahead(
     inner: optax.GradientTransformation,
     channel: Channel,

@@ -1,14 +1,18 @@
 """Post-local SGD: all workers together at first, and local steps later."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import Buffers
 
 
+@described
 def post_local_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

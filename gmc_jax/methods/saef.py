@@ -1,9 +1,12 @@
 """SAEF, Step-Ahead Error Feedback."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
@@ -11,6 +14,7 @@ from gmc_jax.transforms.momenta import remembered
 from gmc_jax.transforms.rates import descent
 
 
+@described
 def saef(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,14 +1,18 @@
 """SGP, stochastic gradient push, and its overlapping form."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.channels.gossip import gossip
+from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_mixing
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.push_sum import push_sum
 
 
+@described
 def sgp(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

@@ -1,11 +1,15 @@
 """signSGD, with majority vote."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.methods.signum import signum
 
 
+@described
 def sign_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -1,16 +1,20 @@
 """Signum, signSGD with momentum."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.momenta import absent, or_zero
 from gmc_jax.transforms.widened import widened
 
 
+@described
 def signum(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

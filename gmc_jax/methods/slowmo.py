@@ -1,9 +1,12 @@
 """SlowMo: a slow momentum over any method with local steps or gossip."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.momenta import or_zero
@@ -11,6 +14,7 @@ from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow
 
 
+@described
 def slowmo(
     inner: optax.GradientTransformation,
     channel: Channel,

@@ -1,15 +1,19 @@
 """SVRG, stochastic variance reduced gradient."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.corrected_steps import corrected_steps
 from gmc_jax.transforms.epochs import epochs
 
 
+@described
 def svrg(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
@@ -41,7 +45,8 @@ def svrg(
         for batch in batches:
             params, opt_state = state
             if gmc_jax.full_gradient_due(opt_state):
-                mean = gradient(params, everything)  # All samples of all workers.
+                # All samples of all workers in one batch, without an axis of workers.
+                mean = gradient(params, everything)
                 opt_state = gmc_jax.set_full_gradient(opt_state, params, mean)
             state, _ = train((params, opt_state), batch)
 

@@ -1,5 +1,7 @@
 """Accumulating gradients, and communicating only when they are complete."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
@@ -25,6 +28,7 @@ class AccumulateState(NamedTuple):
     inner: Tree
 
 
+@described
 def accumulate(
     inner: optax.GradientTransformation, every: int
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,5 +1,7 @@
 """Error averaging: residuals are replaced by their mean over workers."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,7 +10,9 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.exact import exact
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import feedback_in
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 
@@ -25,6 +29,7 @@ class AverageResidualsState(NamedTuple):
     inner: Tree
 
 
+@described
 def average_residuals(
     inner: optax.GradientTransformation, period: int, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:
@@ -33,8 +38,9 @@ def average_residuals(
         e_k <- mean over j of e_j
 
     The average is dense, a branch of a conditional that all workers take at the same
-    steps; the channel of `inner` knows nothing of it, so `gmc_jax.message_bits` and
-    `gmc_jax.relative_cost` leave it out: one dense message more every `period` steps.
+    steps: one dense message more every `period` steps. The channel of `inner` knows
+    nothing of it, so `gmc_jax.relative_cost`, and `gmc_jax.message_bits` of the
+    channel, leave it out; `message_bits` of the transformation has it.
 
     Args:
       inner: an `error_feedback`, or what contains exactly one.
@@ -75,7 +81,7 @@ def average_residuals(
         # Not equality: an injected `period` may fall below what was counted.
         due = state.step + 1 >= period
         owed = jax.lax.cond(
-            due, lambda: channel.average(owed, channel.init(owed))[0], lambda: owed
+            due, lambda: call(channel, owed, channel.init(owed))[0], lambda: owed
         )
         step = jnp.where(due, 0, state.step + 1)
         return updates, AverageResidualsState(step, _owing(inner_state, owed))

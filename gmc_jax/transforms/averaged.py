@@ -1,20 +1,24 @@
 """Averaging over workers as an optax transformation."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 
 
+@described
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's updates by the channel's average of them.
 
     What a lossy channel loses is lost for good; see `error_feedback`. Values travel in
     the dtypes of the parameters, or of the updates where the update is called without
-    parameters.
+    parameters; a compressor selects among what was rounded to these.
 
     Args:
       channel: what averages.

@@ -1,5 +1,7 @@
 """What becomes of a base optimizer's buffers where workers meet."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 
 
@@ -25,6 +28,7 @@ class Buffers(NamedTuple):
     meet: Callable[[optax.GradientTransformation, Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
+@described
 def maintain_buffers() -> Buffers:
     """Buffers stay as they are, each worker's own.
 
@@ -42,6 +46,7 @@ def maintain_buffers() -> Buffers:
     return Buffers(_nothing, meet)
 
 
+@described
 def reset_buffers() -> Buffers:
     """What mirrors the parameters starts again; counters, and so schedules, go on.
 
@@ -61,6 +66,7 @@ def reset_buffers() -> Buffers:
     return Buffers(_nothing, meet)
 
 
+@described
 def average_buffers(channel: Channel) -> Buffers:
     """What mirrors the parameters is averaged over workers.
 

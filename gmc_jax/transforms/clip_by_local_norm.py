@@ -1,5 +1,7 @@
 """Clipping on each worker by itself, before anything is averaged (DGC)."""
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -8,9 +10,11 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
+from gmc_jax.described import described
 from gmc_jax.trees import to_accumulate
 
 
+@described
 def clip_by_local_norm(
     max_norm: float, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,14 +1,18 @@
 """Parameters that workers average with each other, before or after their own step."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, widen
 
 
+@described
 def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Each worker steps, then all average where they have come to.
 
@@ -50,6 +54,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@described
 def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """All average their parameters, then each adds its own step.
 

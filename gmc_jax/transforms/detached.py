@@ -1,5 +1,7 @@
 """Taking the gradient away from the parameters, along the residual."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import find
@@ -31,6 +34,7 @@ class DetachedState(NamedTuple):
         return along(params, feedback_in(self.inner, "detached"), self.scale)
 
 
+@described
 def detached(
     inner: optax.GradientTransformation,
     detach: float,

@@ -1,5 +1,7 @@
 """Epochs of fixed or drawn length, and momentum between them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -10,6 +12,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import widen
 
@@ -41,6 +44,7 @@ class EpochsState(NamedTuple):
         return jax.tree.map(lambda y, x: y.astype(x.dtype), self.last, params)
 
 
+@described
 def epochs(
     inner: optax.GradientTransformation,
     length: int,
@@ -62,7 +66,8 @@ def epochs(
       drawn: whether each length is drawn, from the geometric distribution on 1, 2, ...
         with this mean: the papers' M + 1 steps with P[M = m] = (1 - 1 / length)^m /
         length.
-      seed: of the draws, which are the same on all workers.
+      seed: of the draws, which are the same on all workers: the length of epoch k is
+        `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / length)`.
 
     Returns:
       A transformation from gradients to steps, the last in its chain, with

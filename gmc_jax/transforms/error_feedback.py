@@ -1,11 +1,14 @@
 """Error feedback: what was lost is sent later."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
@@ -23,6 +26,7 @@ class ErrorFeedbackState(NamedTuple):
     channel: Tree
 
 
+@described
 def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Adds what was lost so far to the updates before the channel averages them.
 
@@ -32,7 +36,9 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     without one it is in units of gradients (GMC).
 
     Values travel in the dtypes of the parameters (of the updates, where the update is
-    called without parameters); what rounding to them loses stays in the residual.
+    called without parameters); what rounding to them loses stays in the residual. They
+    are rounded first, and a compressor selects among the rounded ones: of two that
+    round to the same 16 bits the lower index is sent, whichever was larger.
 
     Args:
       channel: what averages; through `exact()` nothing but rounding to 16 bits, where

@@ -1,11 +1,14 @@
 """Steps, a correction, and averages: exact diffusion, which is D2."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
@@ -24,6 +27,7 @@ class ExactDiffusionState(NamedTuple):
     channel: Tree
 
 
+@described
 def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Each worker steps, all average, and what that changed is given back ever after.
 

@@ -1,5 +1,7 @@
 """Global momentum: the last output is fed back into the input."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import times, to_accumulate, widen, zeros_to_accumulate
 
@@ -29,6 +32,7 @@ class GlobalMomentumState(NamedTuple):
     inner: Tree
 
 
+@described
 def global_momentum(
     inner: optax.GradientTransformation,
     decay: float,

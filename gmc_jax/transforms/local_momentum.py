@@ -1,5 +1,7 @@
 """Each worker's own momentum, accumulated until it is sent (DGC)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import (
     ErrorFeedbackState,
     send_owed,
@@ -28,6 +31,7 @@ class LocalMomentumState(NamedTuple):
     feedback: ErrorFeedbackState
 
 
+@described
 def local_momentum(
     channel: Channel,
     decay: float,
@@ -44,7 +48,8 @@ def local_momentum(
         u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
 
     Without masking the last step is left out, and it is error feedback behind
-    `optax.trace(decay, nesterov)`.
+    `optax.trace(decay, nesterov)`. Values travel as they do there, rounded to the
+    dtypes of the parameters before a compressor selects among them.
 
     Args:
       channel: what averages.

@@ -1,5 +1,7 @@
 """Partial synchronisation: workers drift apart, by no more than an error they know."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import map_unmasked, to_accumulate, widen, zeros_to_accumulate
@@ -30,12 +33,13 @@ class PartialSyncState(NamedTuple):
     channel: Tree
     reset_channel: Tree
 
-    def moved(self, start: Tree, end: Tree) -> "PartialSyncState":
+    def moved(self, start: Tree, end: Tree) -> PartialSyncState:
         """A meeting moves this worker, and not the anchor of all."""
         error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
         return self._replace(error=error)
 
 
+@described
 def partial_sync(
     channel: Channel, reset_channel: Channel, period: int
 ) -> optax.GradientTransformationExtraArgs:
@@ -63,7 +67,8 @@ def partial_sync(
     In 16 bits, anchor and errors are float32 and parameters their sum, rounded once.
     So small steps are not swallowed and workers do not drift, but x_k - e_k, taken
     from the parameters, agrees to that rounding only: 2^-9 of x_k in bfloat16. Values
-    travel in the dtypes of the parameters; what rounding loses of them stays in e_k.
+    travel in the dtypes of the parameters, rounded before a compressor selects among
+    them; what rounding loses of them stays in e_k.
 
     Args:
       channel: C2, what averages the updates; `silent()` for resets alone.

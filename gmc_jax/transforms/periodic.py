@@ -1,5 +1,7 @@
 """Local steps, and a meeting of all workers after every few of them."""
 
+from __future__ import annotations
+
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.parameters import given, lead
@@ -36,7 +39,7 @@ class PeriodicState(NamedTuple):
     outer: Tree
     buffers: Tree
 
-    def moved(self, start: Tree, end: Tree) -> "PeriodicState":
+    def moved(self, start: Tree, end: Tree) -> PeriodicState:
         """Inside another one, its own next meeting starts from where that one led."""
         return self._replace(
             local=jnp.zeros_like(self.local),
@@ -45,6 +48,7 @@ class PeriodicState(NamedTuple):
         )
 
 
+@described
 def periodic(
     inner: optax.GradientTransformation,
     outer: optax.GradientTransformation,

@@ -1,5 +1,7 @@
 """Where the next gradient is taken, and where the model is judged."""
 
+from __future__ import annotations
+
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
 from gmc_jax.trees import find_method

@@ -1,15 +1,19 @@
 """Steps that end in a set, or at a proximal point."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import to_accumulate, widen
 
 
+@described
 def projected(
     projection: Callable[[Tree], Tree],
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,5 +1,7 @@
 """Push-sum: averages among workers who do not hear as many as hear them."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -9,6 +11,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import accumulator_dtype, find, map_unmasked, to_accumulate, widen
@@ -41,7 +44,7 @@ class PushSumState(NamedTuple):
 
         return jax.tree.map(weigh, way, self.weight)
 
-    def moved(self, start: Tree, end: Tree) -> "PushSumState":
+    def moved(self, start: Tree, end: Tree) -> PushSumState:
         """Who meets in one point has as much of it as others; messages come along."""
         if not self._waits:
             return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))
@@ -69,6 +72,7 @@ class PushSumState(NamedTuple):
         return any(state.under_way for state in find(self.channel, GossipState))
 
 
+@described
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Averages what workers push to each other, weighed by how much of it there is.
 

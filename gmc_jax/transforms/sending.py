@@ -3,6 +3,7 @@
 import jax
 
 from gmc_jax import checks
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.trees import narrow
 
@@ -14,7 +15,7 @@ def average_as(
     checks.floating(tree)
     checks.floating(like)
     sent = narrow(tree, like)
-    mean, lost, state = channel.average(sent, state)
+    mean, lost, state = call(channel, sent, state)
     return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
 
 

@@ -1,5 +1,7 @@
 """Judging the model as if all that is owed were sent."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.detached import along, feedback_in
 
 
@@ -25,6 +28,7 @@ class SettledState(NamedTuple):
         return along(params, feedback, jnp.ones((), jnp.result_type(float)))
 
 
+@described
 def settled(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:

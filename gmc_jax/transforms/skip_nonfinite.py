@@ -1,5 +1,7 @@
 """Going on where one worker's NaN or Inf would poison all others."""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -9,7 +11,9 @@ import optax
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.exact import exact
+from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.trees import find, narrow, widen
@@ -33,6 +37,7 @@ class SkipNonfiniteState(NamedTuple):
     inner: Tree
 
 
+@described
 def skip_nonfinite(
     inner: optax.GradientTransformation,
     *,
@@ -120,7 +125,7 @@ def skip_nonfinite(
         leaves = jax.tree.leaves(updates)
         broken = [jnp.any(~jnp.isfinite(leaf)) for leaf in leaves]
         mine = jnp.any(jnp.array(broken, bool))
-        share, _, _ = vote.average(mine.astype(jnp.result_type(float)), ())
+        share, _, _ = call(vote, mine.astype(jnp.result_type(float)), ())
         skips = share == 1 if leaves_out else share > 0
         left_out = state.left_out
         if leaves_out:

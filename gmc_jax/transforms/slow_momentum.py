@@ -1,5 +1,7 @@
 """Slow momentum: the momentum of the way that workers go between meetings."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import times, to_accumulate, zeros_to_accumulate
 
@@ -24,6 +27,7 @@ class SlowMomentumState(NamedTuple):
     momentum: Tree
 
 
+@described
 def slow_momentum(
     slow_learning_rate: float,
     decay: float,
@@ -39,7 +43,9 @@ def slow_momentum(
     base's learning rate makes u a sum of directions, of equal weight whatever the rate
     was when they were taken; at a constant rate it cancels. The rate is the one of the
     last local step before the meeting, in both places, as the published code has it.
-    Where it is 0, u is not added to.
+    Where it is 0 the rate cancels as well: the anchor moves by slow_learning_rate times
+    the way, z <- z - slow_learning_rate * (z - x), and u, which cannot hold a way over
+    0, fades and is not added to.
 
     Args:
       slow_learning_rate: alpha in the paper, greater than 0; the paper uses 1.

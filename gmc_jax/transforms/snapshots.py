@@ -1,5 +1,7 @@
 """What a loop does for methods that want full gradients at times."""
 
+from __future__ import annotations
+
 from typing import TypeVar
 
 import jax

@@ -1,11 +1,14 @@
 """Gradient tracking: every worker follows the mean of all gradients."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
@@ -24,6 +27,7 @@ class TrackedState(NamedTuple):
     channel: Tree
 
 
+@described
 def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces a worker's gradient by what it knows of the mean of all.
 

@@ -1,5 +1,7 @@
 """Variance reduction: gradients corrected by those at a snapshot."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
 
@@ -26,6 +29,7 @@ class VarianceReducedState(NamedTuple):
     channel: Tree
 
 
+@described
 def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Corrects each mini-batch's gradient by what it was at a snapshot.
 

@@ -1,11 +1,15 @@
 """Running a transformation in the precision that trees are accumulated in."""
 
+from __future__ import annotations
+
 import optax
 
 from gmc_jax import checks
+from gmc_jax.described import described
 from gmc_jax.trees import narrow, to_accumulate, widen
 
 
+@described
 def widened(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:

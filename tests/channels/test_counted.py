@@ -5,7 +5,16 @@ import jax
 import numpy as np
 import pytest
 
-from gmc_jax import all_gather, all_reduce, counted, exact, random_block, top_k
+from gmc_jax import (
+    all_gather,
+    all_reduce,
+    counted,
+    exact,
+    majority_vote,
+    random_block,
+    scaled_sign,
+    top_k,
+)
 from tests.problems import average
 
 
@@ -97,3 +106,11 @@ def test_of_what_is_not_a_number_no_more_counts_than_is_sent():
     trees = np.full((2, 50), np.nan, np.float32)
     _, _, state = average(counted(all_gather(top_k(0.1))), trees)
     assert (number(state.up) <= 5).all()
+
+
+def test_signs_count_as_words():
+    """Of 50 signs there are two words of 32, and a scale beside them."""
+    _, _, state = average(counted(all_gather(scaled_sign())), sparse_trees())
+    assert number(state.up).tolist() == number(state.down).tolist() == [3] * 3
+    _, _, state = average(counted(majority_vote()), sparse_trees())
+    assert number(state.up).tolist() == [2] * 3

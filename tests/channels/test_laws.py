@@ -26,6 +26,7 @@ from gmc_jax import (
     random_k,
     sampled_top_k,
     scaled_sign,
+    served,
     silent,
     threshold,
     top_k,
@@ -331,3 +332,48 @@ def test_a_vector_of_more_than_int32_can_address_is_an_error(make, caller):
     assert make(per_leaf=True).bits([half, half]) > 0
     with pytest.raises(ValueError, match="split the largest leaf"):
         make(per_leaf=True).bits(jax.ShapeDtypeStruct((2**31,), jnp.float32))
+
+
+# Draws.
+
+
+def thinned_alike() -> Compressor:
+    """As `thinned`, of the same entries on all workers."""
+    return thinned()._replace(shared=True)
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize(
+    ("channel", "code"),
+    [
+        (all_gather, thinned()),
+        (all_gather, thinned_alike()),
+        (all_reduce, thinned_alike()),
+        (served, thinned()),
+    ],
+    ids=["all_gather", "all_gather shared", "all_reduce", "served"],
+)
+def test_draws_follow_the_documented_rule(channel, code, per_leaf):
+    """The rule of the docstrings alone repeats what every worker lost at every call."""
+    assert "`key = fold_in(jax.random.key(seed), step)`" in (channel.__doc__ or "")
+    trees = [np.ones((2, 0), np.float32), np.ones((2, 5, 3), np.float32)]
+    through = channel(code, per_leaf=per_leaf, seed=7)
+    for step in (0, 1):
+        _, lost, _ = average(through, trees, calls=step + 1)
+        for worker in (0, 1):
+            key = jax.random.fold_in(jax.random.key(7), step)
+            if per_leaf:
+                key = jax.random.fold_in(key, 1)  # The second leaf, whatever the first.
+            if channel is not served and not code.shared:
+                key = jax.random.fold_in(key, worker)
+            _, expected = code.encode(key, jnp.ones(15))
+            np.testing.assert_array_equal(np.ravel(lost[1][worker]), expected)
+
+
+def test_joined_channels_draw_by_their_own_calls():
+    """The second channel's first call draws as a first call does."""
+    trees = draw_trees("float32")
+    alike = all_gather(thinned(), seed=3)
+    joined = join_channels([exact(), alike], boundaries=[2])
+    third = average(joined, trees, calls=3)[1]
+    chex.assert_trees_all_equal(third, average(alike, trees, calls=1)[1])

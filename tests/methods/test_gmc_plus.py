@@ -3,6 +3,7 @@
 import functools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -106,3 +107,15 @@ def test_without_momentum_it_is_def_sgd():
 def test_how_far_must_be_a_proportion(detach):
     with pytest.raises(ValueError, match=r"`detach` .* lie in \[0, 1\]"):
         gmc_plus(RATE, exact(), detach=detach)
+
+
+@pytest.mark.parametrize("method", [gmc, gmc_plus])
+def test_after_a_warm_restart_a_step_is_large(method):
+    """What is owed of the momentum at a small rate is sent at the large one."""
+
+    def rate(step):
+        return jnp.where((step >= 20) & (step < 25), RATE / 100, RATE)
+
+    weights, _ = problems.run(method(rate, CHANNELS["top_k"]), problem())
+    moved = np.linalg.norm(np.diff(weights, axis=0), axis=1)
+    assert moved[25:30].max() > 5 * moved[15:20].max()

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,3 +68,16 @@ def test_without_momentum_it_is_gmc_without_momentum():
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     np.testing.assert_allclose(residual(states), residual(others), rtol=1e-12)
+
+
+def test_at_a_rate_of_0_it_coasts_as_its_equation_does():
+    """The momentum is of steps: what divides by the rate stands still and restarts."""
+
+    def rate(step):
+        return jnp.where((step >= 5) & (step < 8), 0.0, RATE)
+
+    ours, _ = problems.run(
+        gmc_server_momentum(rate, CHANNELS["top_k"], momentum=MOMENTUM), problem()
+    )
+    moved = np.diff(ours, axis=0)
+    np.testing.assert_allclose(moved[5:8], MOMENTUM * moved[4:7], rtol=1e-9)

@@ -1,5 +1,7 @@
 """Tests of SVRG with one sample; its paper is in test_katyusha_x."""
 
+import re
+import textwrap
 from typing import Any
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import gmc_jax
 from gmc_jax import exact, set_full_gradient, svrg
 
 
@@ -37,3 +40,27 @@ def test_with_one_sample_it_is_gradient_descent():
         w = w + updates
     end = jax.jit(jax.vmap(ours, axis_name="workers"))(start[None])
     np.testing.assert_allclose(end[0], w, rtol=1e-6)
+
+
+def test_the_loop_of_the_docstring_runs():
+    """Its full gradient is of all samples in one batch, without an axis of workers."""
+    draw = np.random.default_rng(0)
+    samples = draw.normal(size=(8, 6, 4)).astype(np.float32)
+    batches = [samples[:, 3 * half : 3 * half + 3] for half in (0, 1)] * 6
+    tx = svrg(0.3, exact(), epoch_length=4)
+    loop = re.search(r"\n\n(        def step.*?)\n\n    Args", svrg.__doc__ or "", re.S)
+    assert loop
+    names = {
+        "gmc_jax": gmc_jax,
+        "optax": optax,
+        "tx": tx,
+        "params": jnp.zeros(4),
+        "batch": batches[0],
+        "batches": batches,
+        "everything": samples.reshape(-1, 4),
+        "gradient": jax.grad(lambda w, batch: jnp.mean((w - batch) ** 2)),
+    }
+    exec(textwrap.dedent(loop[1]), names)
+    ends, _ = names["state"]
+    assert ends.shape == (4,)
+    np.testing.assert_allclose(ends, samples.reshape(-1, 4).mean(axis=0), atol=0.1)

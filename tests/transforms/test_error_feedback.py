@@ -123,3 +123,18 @@ def test_it_needs_no_parameters():
         gradients
     )
     np.testing.assert_array_equal(moved[0], [2, 1.5, 1.5, 2])
+
+
+def test_entries_are_selected_after_they_were_rounded():
+    """Of two that round to the same 16 bits the lower index goes, not the larger."""
+    tx = error_feedback(all_gather(top_k(0.5)))
+    grads = jnp.array([[1.0, 1.001]])
+    params = jnp.zeros(2, jnp.bfloat16)
+
+    def once(grads, params):
+        return tx.update(grads, tx.init(params), params)[0]
+
+    everyone = jax.jit(jax.vmap(once, in_axes=(0, None), axis_name="workers"))
+    np.testing.assert_array_equal(everyone(grads, params), [[1, 0]])
+    wide = everyone(grads, params.astype(jnp.float32))
+    np.testing.assert_allclose(wide, [[0, 1.001]])

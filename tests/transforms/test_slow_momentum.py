@@ -44,10 +44,13 @@ def test_the_rate_is_that_of_the_last_local_step():
 
 
 def test_where_the_rate_is_0_the_way_is_gone_and_not_remembered():
+    """By alpha times the way: the rate cancels, as where it is nearly 0."""
     tx = slow_momentum(0.7, 0.5, lambda step: jnp.where(step == 1, 0.0, 0.1))
     ours, state = run(tx, WAYS[:2])
     np.testing.assert_allclose(ours[1], -0.7 * WAYS[1], rtol=1e-5)
     np.testing.assert_allclose(state.momentum, 0.5 * WAYS[0] / 0.1, rtol=1e-5)
+    nearly = slow_momentum(0.7, 0.5, lambda step: jnp.where(step == 1, 1e-6, 0.1))
+    np.testing.assert_allclose(run(nearly, WAYS[:2])[0], ours, rtol=1e-4)
 
 
 def test_it_remembers_16_bits_in_32():
