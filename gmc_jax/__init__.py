@@ -35,6 +35,7 @@ from gmc_jax.core import Compressor as Compressor
 from gmc_jax.core import Drawn as Drawn
 from gmc_jax.core import Largest as Largest
 from gmc_jax.core import Sparse as Sparse
+from gmc_jax.core import with_hooks as with_hooks
 from gmc_jax.encodings import measure_encoding as measure_encoding
 from gmc_jax.encodings import measure_encodings as measure_encodings
 from gmc_jax.execution import distribute as distribute

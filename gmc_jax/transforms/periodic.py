@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.parameters import given, lead
@@ -17,6 +17,7 @@ Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
 
 
+@with_hooks
 class PeriodicState(NamedTuple):
     """The state of periodic meetings; float32 for 16-bit trees.
 
@@ -43,6 +44,10 @@ class PeriodicState(NamedTuple):
             anchor=map_unmasked(lambda _, new: new, self.anchor, end),
             inner=moved(self.inner, start, end),
         )
+
+    def conserved(self) -> Tree:
+        """An anchor is a point, and no buffer; what moves it may have some."""
+        return self.anchor, self.buffers
 
 
 def periodic(

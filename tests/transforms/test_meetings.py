@@ -84,7 +84,7 @@ def test_who_met_stays_together(name):
         np.testing.assert_allclose(points[11:], points[10:11] + 0 * points[11:], 1e-4)
 
 
-def test_messages_under_way_come_along():
+def test_messages_in_flight_come_along():
     """So that they do not pull workers back from where slow momentum led them."""
     peers = topologies.one_peer_exponential(4)
     points = walk(
@@ -123,13 +123,18 @@ def test_a_base_of_some_leaves_alone(base):
     np.testing.assert_allclose(ends["a"][:, :2], ends["b"], atol=1e-5)
 
 
-def test_weights_under_way_are_found_behind_other_channels():
+def test_weights_in_flight_are_found_behind_other_channels():
     tx = push_sum(counted(gossip(RING, delay=1)))
     params = {"a": jnp.ones(3)}
     state: Any = tx.init(params)
-    state = state._replace(weight={"a": jnp.float32(0.5)})
-    np.testing.assert_array_equal(weighed(params, state)["a"], 1)
+    flying = ({"a": jnp.zeros(3)}, {"a": jnp.float32(0.25)})
+    inner = state.channel.inner._replace(in_flight=(flying,))
+    channel = state.channel._replace(inner=inner)
+    state = state._replace(weight={"a": jnp.float32(0.5)}, channel=channel)
+    np.testing.assert_array_equal(weighed(params, state)["a"], 0.75)
     kept: Any = moved(state, params, {"a": 2 * jnp.ones(3)})
     np.testing.assert_array_equal(kept.weight["a"], 0.5)
+    ((numerators, _),) = kept.channel.inner.in_flight
+    np.testing.assert_array_equal(numerators["a"], 0.25)
     there = averaged(exact()).init(params)
     assert moved(there, params, params) == there

@@ -179,6 +179,7 @@ def test_the_point_keeps_the_types_of_the_parameters():
     chex.assert_trees_all_equal_shapes_and_dtypes(point, params)
 
 
+@gmc_jax.with_hooks
 class Shifted(NamedTuple):
     """A state from elsewhere that takes its gradient away from the parameters."""
 
@@ -198,6 +199,7 @@ def test_any_state_with_a_query_is_asked_and_in_order():
 # Evaluate and average_workers.
 
 
+@gmc_jax.with_hooks
 class Centred(NamedTuple):
     """A state whose method is judged at the parameters less a mean of its own."""
 
