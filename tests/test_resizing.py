@@ -69,6 +69,9 @@ MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sgp": pushed,
     "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),
     "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
+    "slowmo over osgp": lambda k: gmc_jax.slowmo(
+        gmc_jax.sgp(0.1, uneven(k), delay=1), exact(), period=4
+    ),
     "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
     "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
     "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
@@ -341,7 +344,14 @@ def test_push_sum_keeps_its_mass():
         assert weights == 1
 
 
-@pytest.mark.parametrize("name", ["osgp", "uneven osgp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uneven osgp",
+        pytest.param("osgp", marks=pytest.mark.slow),
+        pytest.param("slowmo over osgp", marks=pytest.mark.slow),
+    ],
+)
 def test_what_overlap_sgp_has_in_flight_arrives(name):
     """Whatever share of what it has a worker gives away, before and after."""
     (_, before), *others = resized(name)

@@ -105,6 +105,8 @@ def periodic(
       right after a meeting each worker is at the anchor, to one rounding of x_k, which
       does not add up.
       Between meetings it is `inner`, and nothing of `outer` is sent.
+      What `inner` conserves a meeting conserves, whatever becomes of buffers: of
+      gossip's messages, residuals, anchors, corrections and trackers nothing is lost.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020; Douillard et al., "DiLoCo",
@@ -155,9 +157,10 @@ def periodic(
             return out, state.anchor, own, state.outer, state.buffers
 
         step = jnp.asarray(optax.safe_increment(state.step))
-        due = state.local + 1 >= (period(state.step) if callable(period) else period)
+        local = jnp.asarray(optax.safe_increment(state.local))
+        due = local >= (period(state.step) if callable(period) else period)
         out, anchor, own, outer_state, rest = jax.lax.cond(due, meet, go_on)
-        local = jnp.where(due, 0, state.local + 1)
+        local = jnp.where(due, 0, local)
         return out, PeriodicState(step, local, anchor, own, outer_state, rest)
 
     return optax.GradientTransformationExtraArgs(init, update)

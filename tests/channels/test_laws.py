@@ -331,3 +331,15 @@ def test_a_vector_of_more_than_int32_can_address_is_an_error(make, caller):
     assert make(per_leaf=True).bits([half, half]) > 0
     with pytest.raises(ValueError, match="split the largest leaf"):
         make(per_leaf=True).bits(jax.ShapeDtypeStruct((2**31,), jnp.float32))
+
+
+def test_draws_go_on_where_the_counter_ends():
+    """Counters that end: draws take the step without a sign, and keep changing."""
+    channel, trees = all_gather(thinned()), np.ones((WORKERS, 40), np.float32)
+    state = channel.init(trees[0])._replace(step=jnp.int32(2**31 - 2))
+    drawn = set()
+    for _ in range(3):
+        _, lost, states = average(channel, trees, state)
+        state = jax.tree.map(lambda leaf: leaf[0], states)
+        drawn.add(np.asarray(lost).tobytes())
+    assert len(drawn) == 3
