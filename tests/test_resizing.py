@@ -69,9 +69,6 @@ MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sgp": pushed,
     "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),
     "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
-    "slowmo over osgp": lambda k: gmc_jax.slowmo(
-        gmc_jax.sgp(0.1, uneven(k), delay=1), exact(), period=4
-    ),
     "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
     "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
     "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
@@ -208,7 +205,15 @@ def test_a_resized_state_is_one_of_the_new_layout(name, numbers):
 
 
 @pytest.mark.parametrize(
-    "name", ["sgp over a star", "uneven osgp", "d2", "d_psgd", "gradient_tracking"]
+    "name",
+    [
+        "sgp over a star",
+        "d2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("uneven osgp", "d_psgd", "gradient_tracking")
+        ),
+    ],
 )
 def test_a_state_fits_whatever_the_graph_becomes(name):
     """A structure that hangs on a value: of weights that may be 1, or on neighbours."""
@@ -345,12 +350,7 @@ def test_push_sum_keeps_its_mass():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "uneven osgp",
-        pytest.param("osgp", marks=pytest.mark.slow),
-        pytest.param("slowmo over osgp", marks=pytest.mark.slow),
-    ],
+    "name", ["uneven osgp", pytest.param("osgp", marks=pytest.mark.slow)]
 )
 def test_what_overlap_sgp_has_in_flight_arrives(name):
     """Whatever share of what it has a worker gives away, before and after."""

@@ -104,9 +104,13 @@ def gossip(
         """What stays here, and what leaves in the dtypes of the tree."""
         shares = weigh(widen(tree), 1 - own_share[now], axis_name)
         leaving = narrow(shares, tree)
-        rounding = optax.tree.sub(shares, widen(leaving))
-        kept = weigh(widen(tree), own_share[now], axis_name)
-        return optax.tree.add(kept, rounding), leaving
+
+        def keep(own: jax.Array, share: jax.Array, sent: jax.Array) -> jax.Array:
+            # What rounding to 16 bits does not let leave stays as well.
+            return own if sent.dtype == share.dtype else own + (share - sent)
+
+        own = weigh(widen(tree), own_share[now], axis_name)
+        return jax.tree.map(keep, own, shares, leaving), leaving
 
     def average(tree, state):
         check_workers(topology, axis_name, "gossip")
