@@ -55,6 +55,7 @@ from gmc_jax.core import Compressor as Compressor
 from gmc_jax.core import Drawn as Drawn
 from gmc_jax.core import Largest as Largest
 from gmc_jax.core import Sparse as Sparse
+from gmc_jax.core import with_hooks as with_hooks
 from gmc_jax.encodings import measure_encoding as measure_encoding
 from gmc_jax.encodings import measure_encodings as measure_encodings
 from gmc_jax.execution import distribute as distribute
@@ -304,7 +305,7 @@ __all__ += [
     "WireBytes",
 ]
 
-# States.
+# States, and what marks one that has hooks.
 __all__ += [
     "ADPSGDState",
     "APSGDState",
@@ -327,6 +328,7 @@ __all__ += [
     "SlowMomentumState",
     "TrackedState",
     "VarianceReducedState",
+    "with_hooks",
 ]
 
 # Modules.

@@ -1,12 +1,18 @@
-"""The two nouns of the grammar, a compressor and a channel, and what they exchange."""
+"""Compressors, channels and the hooks of states, and what they exchange."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 
 Tree: TypeAlias = Any
 """A pytree of arrays: gradients, steps, parameters, a message, a state."""
+
+Kind = TypeVar("Kind")
+
+_HOOKS = ("query", "evaluate", "weighed", "moved", "conserved")
+_MARK = "_gmc_jax_has_hooks"
 
 
 class Sparse(NamedTuple):
@@ -97,3 +103,56 @@ class Channel(NamedTuple):
     bits: Callable[[Tree], int]
     axis_name: str
     entries: Callable[[Tree], int | None] = _count_support
+
+
+def with_hooks(state: type[Kind]) -> type[Kind]:
+    """Marks the class of a state whose hooks the library is to call.
+
+        query(params)      where the next gradient is taken
+        evaluate(params)   where the model is judged, of the mean state of all workers
+        weighed(way)       a worker's way, as the mean over workers is to have it
+        moved(start, end)  this state, after a meeting has moved the parameters
+        conserved()        the parts of this state that are no buffers of an optimizer:
+                           what is in flight or owed, anchors, the states of channels
+
+    States are found in any chain by this mark, never by the name of a method. Momenta
+    mirror the parameters in the parameters' own class, and that may be a model with a
+    method `query` of its own.
+
+    Args:
+      state: a class of pytrees, such as a NamedTuple, with at least one of the hooks.
+
+    Returns:
+      The class.
+
+    Raises:
+      TypeError: if it is no class, or has none of the hooks.
+
+    Example:
+      >>> from typing import NamedTuple
+      >>> import gmc_jax, jax
+      >>> @gmc_jax.with_hooks
+      ... class LookaheadState(NamedTuple):
+      ...     momentum: jax.Array
+      ...
+      ...     def query(self, params):
+      ...         return jax.tree.map(lambda w, m: w - m, params, self.momentum)
+    """
+    if not (inspect.isclass(state) and any(_defines(state, name) for name in _HOOKS)):
+        raise TypeError(
+            f"`state` must be a class with one of the methods {list(_HOOKS)}, but is "
+            f"{state!r}. Write one of them, or leave the mark out."
+        )
+    setattr(state, _MARK, True)
+    return state
+
+
+def has_hook(node: Tree, name: str) -> bool:
+    """Whether a node is a state of a marked class that has this hook."""
+    marked = inspect.getattr_static(type(node), _MARK, False) is True
+    return marked and _defines(type(node), name)
+
+
+def _defines(state: type, name: str) -> bool:
+    """Whether a class has a method of this name; a field of that name is none."""
+    return inspect.isfunction(inspect.getattr_static(state, name, None))

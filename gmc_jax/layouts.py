@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.trees import is_key, is_raw_key
 
 Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 """The step of one worker: `(state, batch) -> (state, metrics)`."""
@@ -72,11 +73,16 @@ class Layout(NamedTuple):
         return jax.tree.map(place, state, self.differs)
 
     def average(self, tree: Tree) -> Tree:
-        """One worker's worth of a kept part: the mean of each leaf that differs."""
+        """One worker's worth of a kept part: the mean of each leaf that differs.
+
+        Random keys have no mean: they are those of the first worker.
+        """
 
         def mean(leaf: jax.Array, differs: bool) -> jax.Array:
             if not differs:
                 return leaf
+            if is_key(leaf) or is_raw_key(leaf):
+                return leaf[0]
             if jnp.issubdtype(leaf.dtype, jnp.integer):
                 # Of the differences, as large integers have too many digits for floats.
                 signed = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")

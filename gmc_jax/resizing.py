@@ -13,12 +13,12 @@ import numpy as np
 
 from gmc_jax import checks
 from gmc_jax.channels.counted import CountedState
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, has_hook
 from gmc_jax.layouts import Layout
 from gmc_jax.replicas import fetch
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.periodic import PeriodicState
-from gmc_jax.trees import find_method, has_method
+from gmc_jax.trees import find_hooks, is_key, is_raw_key
 
 _NEW = 0x6E6577  # Apart from the steps and workers that loops fold into keys.
 
@@ -51,8 +51,8 @@ def resize(
         momenta, Adam's moments, batch     rounded once: the mean residual is that of
         statistics                         before to 1/2 ulp
         push-sum                           parameters: the mean of w_k z_k; weights are
-                                           1. With a delay: the mean of z_k, weights and
-                                           messages under way
+                                           1. With a delay w_k counts what is in flight
+                                           as well; weights and messages: their means
         CSER's x_k and e_k, D2's c_k,      their means: x - e stays the anchor, c the
         gradient tracking's y_k            mean 0, and y the mean gradient
         `periodic`, in mid-period          the anchor and the count stay, and the way so
@@ -68,11 +68,11 @@ def resize(
         uint32 of a key's shape)           are drawn from them, no two alike
 
     What is the same on all workers stays as it is, schedules, momentum and the draws of
-    channels included. States whose class has a method `weighed(way)` or
-    `moved(start, end)` are asked as where `periodic` meets. Make the layout, and the
-    step, anew for the new number; a method with a topology needs one of as many
-    workers, and its state fits. States of `ad_psgd` and `a_psgd` have no layout, and
-    cannot be resized.
+    channels included. States with a hook `weighed(way)` or `moved(start, end)` are
+    asked as where `periodic` meets. Make the layout, and the step, anew for the new
+    number. A method with a topology needs one of as many workers, and its state fits,
+    whatever the topology; a delay must stay what it is. States of `ad_psgd` and
+    `a_psgd` have no layout, and cannot be resized.
 
     Args:
       state: as it is kept between steps: leaves that differ have a leading axis of
@@ -111,8 +111,7 @@ def resize(
       The mean over workers of every float that differs, push-sum's parameters weighed,
       is that of before, to one rounding; and so to the last bit when the number changes
       again before the next step.
-      What methods conserve they go on conserving; with push-sum and a delay, where the
-      topology treats all workers alike.
+      What methods conserve they go on conserving.
     """
     checks.positive(workers=workers)
     state = _typed(state, layout)
@@ -144,14 +143,13 @@ def _rules(shapes: Tree, differs: Tree) -> Tree:
 
 
 def _rule(one: jax.ShapeDtypeStruct) -> Rule:
-    if _is_key(one):
+    if is_key(one):
         return partial(_keys, impl=_implementation(one))
     if jnp.issubdtype(one.dtype, jnp.inexact):
         return partial(_mean, dtype=one.dtype)
     if one.dtype == bool:
         return _majority
-    raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    if (one.shape[-1:], one.dtype) == (raw.shape, raw.dtype):
+    if is_raw_key(one):
         return partial(_keys, impl=None)
     return _shared_out
 
@@ -264,7 +262,7 @@ def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
 
 def _listening(state: Tree) -> bool:
     """Whether a state has a method that meetings call, other than `periodic`'s."""
-    nodes = find_method(state, "moved") + find_method(state, "weighed")
+    nodes = find_hooks(state, "moved") + find_hooks(state, "weighed")
     return any(
         _listening(node.inner) if isinstance(node, PeriodicState) else True
         for node in nodes
@@ -275,7 +273,7 @@ def _led(state: Tree, start: Tree, end: Tree) -> Tree:
     """As `moved`, but that periods go on: their meeting is still to come."""
 
     def is_led(node: Tree) -> bool:
-        return isinstance(node, PeriodicState) or has_method(node, "moved")
+        return isinstance(node, PeriodicState) or has_hook(node, "moved")
 
     def lead(node: Tree) -> Tree:
         if isinstance(node, PeriodicState):
@@ -283,10 +281,6 @@ def _led(state: Tree, start: Tree, end: Tree) -> Tree:
         return moved(node, start, end)
 
     return jax.tree.map(lead, state, is_leaf=is_led)
-
-
-def _is_key(one: jax.ShapeDtypeStruct) -> bool:
-    return jnp.issubdtype(one.dtype, jax.dtypes.prng_key)
 
 
 def _implementation(one: jax.ShapeDtypeStruct) -> str:
@@ -300,7 +294,7 @@ def _typed(state: Tree, layout: Layout) -> Tree:
     """The state with keys in the place of their data."""
 
     def wrap(leaf: jax.Array, one: jax.ShapeDtypeStruct) -> jax.Array:
-        if not _is_key(one) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if not is_key(one) or is_key(leaf):
             return leaf
         return jax.random.wrap_key_data(jnp.asarray(leaf), impl=_implementation(one))
 
@@ -310,6 +304,6 @@ def _typed(state: Tree, layout: Layout) -> Tree:
 
 
 def _on_device(leaf: np.ndarray, one: jax.ShapeDtypeStruct) -> jax.Array:
-    if _is_key(one):
+    if is_key(one):
         return jax.random.wrap_key_data(jnp.array(leaf), impl=_implementation(one))
     return jnp.array(leaf)

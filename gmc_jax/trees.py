@@ -1,6 +1,5 @@
 """Trees and vectors: flattening, precision, and finding states inside states."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, has_hook
 
 Kind = TypeVar("Kind")
 
@@ -138,25 +137,47 @@ def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
     The others are whole trees; what is masked stays as it is.
     """
 
-    def masked(node: Tree) -> bool:
-        return isinstance(node, optax.MaskedNode)
+    def on(leaf: Tree, *rest: Tree) -> Tree:
+        return leaf if _is_masked(leaf) else function(leaf, *rest)
+
+    return jax.tree.map(on, tree, *others, is_leaf=_is_masked)
+
+
+def update_unmasked(function: Callable, whole: Tree, *others: Tree) -> Tree:
+    """Maps a whole tree with others that `optax.masked` or `partition` left parts of.
+
+    Where they are masked, a leaf or a whole branch, the tree stays as it is.
+
+    Raises:
+      ValueError: if one of the others is not a part of the tree.
+    """
+
+    def unfold(node: Tree, branch: Tree) -> Tree:
+        return jax.tree.map(lambda _: node, branch) if _is_masked(node) else node
 
     def on(leaf: Tree, *rest: Tree) -> Tree:
-        return leaf if masked(leaf) else function(leaf, *rest)
+        return leaf if _is_masked(rest[0]) else function(leaf, *rest)
 
-    return jax.tree.map(on, tree, *others, is_leaf=masked)
-
-
-def find_method(tree: Tree, name: str) -> list:
-    """All nodes whose class has a method of this name, in order, outermost only."""
-    nodes = jax.tree.leaves(tree, is_leaf=lambda node: has_method(node, name))
-    return [node for node in nodes if has_method(node, name)]
+    unfolded = [jax.tree.map(unfold, o, whole, is_leaf=_is_masked) for o in others]
+    return jax.tree.map(on, whole, *unfolded)
 
 
-def has_method(node: Tree, name: str) -> bool:
-    """Whether a state's class has a method of this name.
+def _is_masked(node: Tree) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
-    Parameters are mirrored in states, and attention has some that are called `query`: a
-    field of that name is none.
-    """
-    return inspect.isfunction(inspect.getattr_static(type(node), name, None))
+
+def find_hooks(tree: Tree, name: str) -> list:
+    """All states that have a hook of this name, in order, outermost only."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: has_hook(node, name))
+    return [node for node in nodes if has_hook(node, name)]
+
+
+def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether a leaf holds random keys of a type of their own."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def is_raw_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether a leaf is taken for raw random keys: uint32 of a key's shape."""
+    raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    return (leaf.shape[-1:], leaf.dtype) == (raw.shape, raw.dtype)

@@ -115,34 +115,54 @@ def sgp(
     nesterov: bool = False,
     delay: int = 0,
     period: int | None = None,
+    slow: float = 0.0,
+    buffers: str = "maintain",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Message by message. Returns z, the weights w [steps + 1, workers], and the sums.
 
     The sums, [steps + 1, d + 1], are of all numerators and weights, those under way
-    included. With a period, after so many steps all numerators and weights are averaged
-    (without a delay).
+    included. With a period, after so many steps workers meet: at the mean of their z,
+    each of which counts by the weight that is its own or still under way from it, and
+    beyond by the slow momentum. Messages follow their senders; without any, weights
+    are averaged.
     """
     n, d = problem.targets.shape
     steps = Steps(problem, eta, beta, nesterov)
     x, w = at_start(problem), np.ones(n)
-    under_way = []  # (arrival, receiver, numerator, weight)
+    anchor, u = problem.start, np.zeros(d)
+    under_way = []  # (arrival, receiver, numerator, weight, sender)
     zs, ws, sums = [x / w[:, None]], [w], [np.append(x.sum(axis=0), n)]
     for t in range(problem.steps):
         p = rounds[t % len(rounds)]
         x = x + steps(t, x / w[:, None])
         under_way += [
-            (t + delay, i, p[i, j] * x[j], p[i, j] * w[j])
+            (t + delay, i, p[i, j] * x[j], p[i, j] * w[j], j)
             for i, j in np.argwhere(p)
             if i != j
         ]
         x, w = np.diag(p)[:, None] * x, np.diag(p) * w
-        for arrival, i, numerator, weight in under_way:
+        for arrival, i, numerator, weight, _ in under_way:
             if arrival == t:
                 x[i] += numerator
                 w[i] += weight
         under_way = [message for message in under_way if message[0] > t]
         if period and (t + 1) % period == 0:
-            x, w = x.mean(axis=0) + 0 * x, w.mean() + 0 * w
+            mass, z = w.copy(), x / w[:, None]
+            for *_, weight, j in under_way:
+                mass[j] += weight
+            u = slow * u + anchor - mass @ z / n
+            anchor = anchor - u
+            under_way = [
+                (arrival, i, numerator + weight * (anchor - z[j]), weight, j)
+                for arrival, i, numerator, weight, j in under_way
+            ]
+            w = w if under_way else w.mean() + 0 * w
+            x = w[:, None] * anchor
+            steps.m = {
+                "maintain": steps.m,
+                "reset": 0 * steps.m,
+                "average": steps.m.mean(axis=0) + 0 * steps.m,
+            }[buffers]
         zs.append(x / w[:, None])
         ws.append(w)
         mass = x.sum(axis=0) + sum((m[2] for m in under_way), np.zeros(d))

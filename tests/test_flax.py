@@ -117,6 +117,16 @@ def test_an_optimizer_of_nnx(runner, tx):
         close(nnx.to_pure_dict(nnx.state(layer)), expected[name])
 
 
+def test_of_nnx_models_the_pure_parameters_are_asked_for():
+    """Hints that blame what did not happen: here nothing was flattened."""
+    model = Nnx(dense_layers())
+    optimizer = nnx.Optimizer(model, DETACHED, wrt=nnx.Param)
+    params = nnx.state(model)
+    for tree in (params, nnx.as_pure(params)):
+        with pytest.raises(ValueError, match=r"structure of `params`.*`nnx.as_pure\("):
+            gmc_jax.query(optimizer.opt_state, tree)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Parts:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
-from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
+from gmc_jax.channels.neighbours import (
+    check_workers,
+    costs,
+    in_turn,
+    next_call,
+    receive,
+    weigh,
+)
 from gmc_jax.core import Channel
 from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_doubly_stochastic
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import widen
 
 
 @described
@@ -57,7 +65,8 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
         own = widen(tree)
 
         def mix(now: int):
-            total = zeros_to_accumulate(tree)
+            # Zero, but each worker's own: layouts are alike whoever has neighbours.
+            total = weigh(own, np.zeros(topology.workers), axis_name)
             for exchange in exchanges[now]:
                 apart = optax.tree.sub(receive(tree, exchange, axis_name), own)
                 apart = weigh(apart, exchange.weights, axis_name)
@@ -65,7 +74,7 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
             return total
 
         mean = in_turn(len(exchanges), mix, state.step)
-        step = jnp.asarray(optax.safe_increment(state.step))
+        step = next_call(state.step, len(exchanges))
         return mean, own, GossipState(step, ())
 
     bits, entries = costs(topology)

@@ -10,24 +10,38 @@ import numpy as np
 import optax
 
 from gmc_jax import checks
-from gmc_jax.channels.neighbours import check_workers, costs, in_turn, receive, weigh
-from gmc_jax.core import Channel, Tree
+from gmc_jax.channels.neighbours import (
+    check_workers,
+    costs,
+    in_turn,
+    next_call,
+    receive,
+    weigh,
+)
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.exchanges import Matrix, permutations
 from gmc_jax.mixing import Topology, check_keeps_the_mean
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import narrow, widen, zeros_to_accumulate
 
 
+@with_hooks
 class GossipState(NamedTuple):
     """The state of gossip.
 
     Attributes:
-      step: int32, calls so far, which tell the round; the same on all workers.
-      under_way: of every one of the last `delay` calls this worker's tree, which is
-        still to reach its neighbours, the oldest first.
+      step: int32, calls so far, which tell the round; the same on all workers. Before
+        it would overflow it starts again, in the round whose turn it is.
+      in_flight: what this worker gave away in each of the last `delay` calls, all
+        shares together, and what is still to reach its neighbours; the oldest first.
     """
 
     step: jax.Array
-    under_way: tuple[Tree, ...]
+    in_flight: tuple[Tree, ...]
+
+    def conserved(self) -> Tree:
+        """What is in flight still arrives."""
+        return self.in_flight
 
 
 @described
@@ -46,8 +60,11 @@ def gossip(
         mean_i(t) = W_ii(t) tree_i(t) + sum over j != i of W_ij(s) tree_j(s)
 
     with s = t - delay. Messages of one call cross while gradients of the next ones are
-    computed. What is under way is missing meanwhile, so that only push-sum makes means
-    of it.
+    computed. What is in flight is missing meanwhile, so that only push-sum makes means
+    of it. It is kept as the share that was given away, (1 - W_jj(s)) tree_j(s): what
+    all workers have and what they have in flight add up to the same, whatever the
+    topology that delivers it. Of a worker whom nobody hears when it is to arrive, it
+    comes back.
 
     Args:
       topology: who hears whom; it must keep the mean. See `gmc_jax.topologies`.
@@ -68,8 +85,8 @@ def gossip(
         than the topology.
 
     Guarantees:
-      The law of channels; `lost` is zero, or with a delay what this worker has more
-      under way than before the call.
+      The law of channels; `lost` is zero, or with a delay what this worker has more in
+      flight than before the call.
       A worker that hears nobody, and is heard by nobody, keeps its tree bit for bit.
 
     References:
@@ -81,35 +98,63 @@ def gossip(
     checks.axis(axis_name=axis_name)
     rounds = len(topology.rounds)
     own_share = np.stack([np.diag(matrix) for matrix in topology.rounds])
-    exchanges = topology.exchanges
+    arriving = tuple(map(_shares, topology.rounds)) if delay else topology.rounds
+    exchanges = tuple(map(permutations, arriving))
 
     def init(params):
         checks.floating(params)
         nothing = tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(delay))
         return GossipState(jnp.zeros((), jnp.int32), nothing)
 
+    def give(tree: Tree, now: int) -> tuple[Tree, Tree]:
+        """What stays here, and what leaves in the dtypes of the tree."""
+        shares = weigh(widen(tree), 1 - own_share[now], axis_name)
+        leaving = narrow(shares, tree)
+
+        def keep(own: jax.Array, share: jax.Array, sent: jax.Array) -> jax.Array:
+            # What rounding to 16 bits does not let leave stays as well.
+            return own if sent.dtype == share.dtype else own + (share - sent)
+
+        own = weigh(widen(tree), own_share[now], axis_name)
+        return jax.tree.map(keep, own, shares, leaving), leaving
+
     def average(tree, state):
         check_workers(topology, axis_name, "gossip")
         checks.floating(tree)
-        sent = (*state.under_way, tree)
 
-        def mix(now: int) -> tuple[Tree, Tree]:
-            then = (now - delay) % rounds
-            kept = weigh(widen(tree), own_share[now], axis_name)
-            mean = kept
+        def hear(mean: Tree, sent: Tree, then: int) -> Tree:
             for exchange in exchanges[then]:
-                heard = receive(sent[0], exchange, axis_name)
+                heard = receive(sent, exchange, axis_name)
                 heard = weigh(heard, exchange.weights, axis_name)
                 mean = optax.tree.add(mean, heard)
-            if not delay:
-                return mean, zeros_to_accumulate(tree)
-            arrived = weigh(widen(sent[0]), 1 - own_share[then], axis_name)
-            left = optax.tree.sub(widen(tree), kept)
-            return mean, optax.tree.sub(left, arrived)
+            return mean
 
-        mean, lost = in_turn(rounds, mix, state.step)
-        step = jnp.asarray(optax.safe_increment(state.step))
-        return mean, lost, GossipState(step, sent[1:])
+        def mix(now: int) -> Tree:
+            return hear(weigh(widen(tree), own_share[now], axis_name), tree, now)
+
+        def mix_late(now: int) -> tuple[Tree, Tree]:
+            kept, leaving = give(tree, now)
+            then, oldest = (now - delay) % rounds, state.in_flight[0]
+            unheard = np.diag(arriving[then])
+            if unheard.any():
+                back = weigh(widen(oldest), unheard, axis_name)
+                kept = optax.tree.add(kept, back)
+            return hear(kept, oldest, then), leaving
+
+        step = next_call(state.step, rounds)
+        if not delay:
+            mean = in_turn(rounds, mix, state.step)
+            return mean, zeros_to_accumulate(tree), GossipState(step, ())
+        mean, leaving = in_turn(rounds, mix_late, state.step)
+        lost = optax.tree.sub(widen(leaving), widen(state.in_flight[0]))
+        return mean, lost, GossipState(step, (*state.in_flight[1:], leaving))
 
     bits, entries = costs(topology)
     return Channel(init, average, bits, axis_name, entries)
+
+
+def _shares(matrix: Matrix) -> Matrix:
+    """How what each worker gives away is shared out; all its own where nobody hears."""
+    given = matrix - np.diag(matrix.diagonal())
+    total = given.sum(axis=0)
+    return given / np.where(total, total, 1) + np.diag(total == 0)

@@ -44,7 +44,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       channels: one for each stretch, over the same axis.
       boundaries: the calls at which the next channel takes over, whole numbers of at
         least 1, ascending; one fewer than channels. Behind `accumulate` a call is a
-        step of the method, not of the loop. What `gossip` with a delay has under way at
+        step of the method, not of the loop. What `gossip` with a delay has in flight at
         a boundary does not arrive.
 
     Returns:

@@ -76,6 +76,15 @@ def in_turn(rounds: int, mix: Callable[[int], Tree], step: jax.Array) -> Tree:
     return lax.switch(step % rounds, [partial(mix, now) for now in range(rounds)])
 
 
+def next_call(step: jax.Array, rounds: int) -> jax.Array:
+    """The calls so far, one more; by whole turns of all rounds less before int32 ends.
+
+    A counter that stayed at the largest int32 would stay in one round for ever.
+    """
+    last = jnp.iinfo(jnp.int32).max // rounds * rounds - 1
+    return jnp.where(step < last, step + 1, step - last)
+
+
 def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
     """The bits, and the entries, that the busiest worker sends in the busiest round."""
     messages = max(

@@ -7,9 +7,8 @@ import optax
 from gmc_jax.channels.gossip import gossip
 from gmc_jax.described import described
 from gmc_jax.mixing import Topology, check_mixing
-from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.local_steps import local_steps
-from gmc_jax.transforms.push_sum import push_sum
+from gmc_jax.transforms.push_sum import balanced_push_sum, push_sum
 
 
 @described
@@ -47,7 +46,8 @@ def sgp(
       weights and momenta differ between workers; `gmc_jax.evaluate` returns the mean of
       z, in which all workers count as much (not w_i, as in what is conserved).
       Where the topology is doubly stochastic and there is no delay all weights stay 1,
-      and are neither kept nor sent.
+      and are not sent. They are kept nevertheless, so that the state fits any topology
+      of as many workers (see `gmc_jax.resize`) with the same delay.
 
     Raises:
       ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
@@ -62,8 +62,8 @@ def sgp(
       >>> tx = gmc_jax.sgp(0.1, topology, momentum=0.9, nesterov=True)
 
     Guarantees:
-      The sum over workers of w_i z_i, and what is under way, moves by -lr_t times the
-      sum of m; the sum of w, and what is under way, is the number of workers.
+      The sum over workers of w_i z_i, and what is in flight, moves by -lr_t times the
+      sum of m; the sum of w, and what is in flight, is the number of workers.
       On `topologies.complete`, without a delay, it is SGD on the mean gradient.
 
     References:
@@ -78,5 +78,5 @@ def sgp(
             "become 0, but has zeros on a diagonal. Use `topologies.lazy(topology)`."
         )
     check_mixing(topology)
-    consensus = push_sum(channel) if weighs else adapt_then_combine(channel)
+    consensus = push_sum(channel) if weighs else balanced_push_sum(channel)
     return optax.chain(local_steps(learning_rate, momentum, nesterov), consensus)

@@ -35,7 +35,9 @@ def slowmo(
     without momentum (local SGD), `optax.adamw` (local Adam), a method that gossips
     (`d_psgd`, `sgp`), or one that averages at every step, through which workers stay
     alike. Nothing but what the base sends travels between meetings. Where push-sum
-    weighs workers unequally, the mean is that of their numerators.
+    weighs workers unequally, the mean is that of their numerators. With a delay a
+    worker counts by the weight that it has and that it has in flight, and messages
+    move with it, so that no mass is lost.
 
     Args:
       inner: the base, from gradients to steps, learning rate included. All numbers
@@ -54,7 +56,8 @@ def slowmo(
         calls: `accumulate` belongs around `slowmo`, not inside.
       buffers: what becomes of the base's buffers at a meeting: `maintain_buffers()`,
         the default (the paper for Adam, and the published codes), `reset_buffers()`
-        (the paper for SGD), or `average_buffers(channel)`.
+        (the paper for SGD), or `average_buffers(channel)`. Residuals and all else that
+        the base conserves are no buffers: what is owed is still sent.
 
     Returns:
       A transformation from gradients to steps, the last in its chain. Parameters differ

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.trees import widen
 
 
+@with_hooks
 class AccumulateState(NamedTuple):
     """The state of accumulation.
 
@@ -26,6 +27,10 @@ class AccumulateState(NamedTuple):
     mini_step: jax.Array
     total: Tree
     inner: Tree
+
+    def conserved(self) -> Tree:
+        """The sum is still to be passed on."""
+        return self.total
 
 
 @described

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, has_hook
 from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 
@@ -48,7 +48,11 @@ def maintain_buffers() -> Buffers:
 
 @described
 def reset_buffers() -> Buffers:
-    """What mirrors the parameters starts again; counters, and so schedules, go on.
+    """Buffers start again; counters, and so schedules, go on.
+
+    Buffers are what mirrors the parameters: momenta and Adam's moments. What a state
+    conserves is none (see `with_hooks`): residuals are still owed, messages still
+    arrive, anchors, corrections and trackers stay what they are.
 
     Adam counts on as well, and corrects a bias that its new moments have not yet lost:
     after a meeting it steps further. The paper maintains its moments.
@@ -61,14 +65,14 @@ def reset_buffers() -> Buffers:
     """
 
     def meet(base, own, fresh, state):
-        return jax.tree.map(_pick, _mirrors(base, own), fresh, own), state
+        return jax.tree.map(_pick, _are_buffers(base, own), fresh, own), state
 
     return Buffers(_nothing, meet)
 
 
 @described
 def average_buffers(channel: Channel) -> Buffers:
-    """What mirrors the parameters is averaged over workers.
+    """Buffers are averaged over workers: what `reset_buffers` would start again.
 
     Args:
       channel: what averages. It meets all buffers as one tree, so that a dense one
@@ -88,18 +92,18 @@ def average_buffers(channel: Channel) -> Buffers:
     checks.channel(channel=channel)
 
     def init(base, fresh):
-        return channel.init(_mirroring(_mirrors(base, fresh), fresh))
+        return channel.init(_buffers(_are_buffers(base, fresh), fresh))
 
     def meet(base, own, fresh, state):
         del fresh
-        mirrors = _mirrors(base, own)
-        buffers = _mirroring(mirrors, own)
+        chosen = _are_buffers(base, own)
+        buffers = _buffers(chosen, own)
         mean, _, state = average_as(channel, buffers, state, buffers)
         means = iter(jax.tree.leaves(mean))
         averaged = [
-            next(means).astype(leaf.dtype) if mirrors_one else leaf
-            for mirrors_one, leaf in zip(
-                jax.tree.leaves(mirrors), jax.tree.leaves(own), strict=True
+            next(means).astype(leaf.dtype) if is_buffer else leaf
+            for is_buffer, leaf in zip(
+                jax.tree.leaves(chosen), jax.tree.leaves(own), strict=True
             )
         ]
         return jax.tree.unflatten(jax.tree.structure(own), averaged), state
@@ -112,10 +116,28 @@ def _nothing(base: optax.GradientTransformation, fresh: Tree) -> Tree:
     return ()
 
 
-def _mirrors(base: optax.GradientTransformation, state: Tree) -> Tree:
-    """Which leaves of the base's state have a parameter that they belong to."""
-    return optax.tree.map_params(
+def _are_buffers(base: optax.GradientTransformation, state: Tree) -> Tree:
+    """Which leaves belong to a parameter, and to no state that conserves them."""
+    mirrors = optax.tree.map_params(
         base, lambda _: True, state, transform_non_params=lambda _: False
+    )
+    leaves, treedef = jax.tree.flatten(mirrors)
+    conserved = _conserved(treedef.unflatten(range(len(leaves))))
+    return treedef.unflatten(
+        belongs and place not in conserved for place, belongs in enumerate(leaves)
+    )
+
+
+def _conserved(state: Tree) -> set[int]:
+    """The leaves that states conserve, those inside others included."""
+
+    def is_inside(node: Tree) -> bool:
+        return node is not state and has_hook(node, "conserved")
+
+    own = state.conserved() if has_hook(state, "conserved") else ()
+    nodes = jax.tree.leaves(state, is_leaf=is_inside)
+    return set(jax.tree.leaves(own)).union(
+        *[_conserved(node) for node in nodes if is_inside(node)]
     )
 
 
@@ -123,6 +145,6 @@ def _pick(first: bool, one: jax.Array, other: jax.Array) -> jax.Array:
     return one if first else other
 
 
-def _mirroring(mirrors: Tree, state: Tree) -> list[jax.Array]:
-    pairs = zip(jax.tree.leaves(mirrors), jax.tree.leaves(state), strict=True)
-    return [leaf for mirrors_one, leaf in pairs if mirrors_one]
+def _buffers(chosen: Tree, state: Tree) -> list[jax.Array]:
+    pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(state), strict=True)
+    return [leaf for is_buffer, leaf in pairs if is_buffer]

@@ -32,7 +32,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u, if nothing is under way.
+      The mean over workers of x moves by the mean of u, if nothing is in flight.
       Through `exact()` workers that start alike stay alike, to rounding.
 
     References:
@@ -75,7 +75,7 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u, if nothing is under way.
+      The mean over workers of x moves by the mean of u, if nothing is in flight.
 
     References:
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",

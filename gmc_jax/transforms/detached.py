@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import find
+from gmc_jax.trees import find, update_unmasked
 
 
+@with_hooks
 class DetachedState(NamedTuple):
     """The state of a detached transformation.
 
@@ -109,16 +110,29 @@ def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
     """Moves by scale * residual where there is a residual; dtypes are the params'."""
 
     def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
-        if isinstance(residual, optax.MaskedNode):
-            return leaf
         point = leaf + scale.astype(residual.dtype) * residual
         return point.astype(jnp.result_type(leaf))
 
     try:
-        return jax.tree.map(move, params, feedback.residual)
+        return update_unmasked(move, params, feedback.residual)
     except ValueError as error:
         raise ValueError(
             "the residual does not have the structure of `params`, along which it is "
-            "to move them. Leave out what changes the structure of the parameters on "
-            "their way to `error_feedback`, such as `optax.flatten`."
+            f"to move them. {_remedy(params, feedback.residual)}"
         ) from error
+
+
+def _remedy(params: Tree, residual: Tree) -> str:
+    shapes = [
+        list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (params, residual)
+    ]
+    if shapes[0] == shapes[1]:
+        return (
+            "Their leaves are alike, only the nodes around them differ. Pass both as "
+            "`tx.update` has them; for a model of Flax NNX that is "
+            "`nnx.as_pure((nnx.state(model), optimizer.opt_state))`."
+        )
+    return (
+        "Pass the parameters that `tx.init` was given. Leave out what changes their "
+        "structure on the way to `error_feedback`, such as `optax.flatten`."
+    )

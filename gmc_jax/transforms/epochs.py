@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import widen
+from gmc_jax.trees import update_unmasked, widen
 
 Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 """From k, y_k, x_k and y_{k-1} to x_{k+1}, entry by entry."""
 
 
+@with_hooks
 class EpochsState(NamedTuple):
     """The state of epochs; float32 for 16-bit trees.
 
@@ -41,7 +42,11 @@ class EpochsState(NamedTuple):
 
     def evaluate(self, params: Tree) -> Tree:
         """The model is judged where the last epoch ended."""
-        return jax.tree.map(lambda y, x: y.astype(x.dtype), self.last, params)
+        return update_unmasked(lambda x, y: y.astype(x.dtype), params, self.last)
+
+    def conserved(self) -> Tree:
+        """Points, which are no buffers."""
+        return self.start, self.last
 
 
 @described

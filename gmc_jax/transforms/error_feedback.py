@@ -7,12 +7,13 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
 
+@with_hooks
 class ErrorFeedbackState(NamedTuple):
     """The state of error feedback.
 
@@ -24,6 +25,10 @@ class ErrorFeedbackState(NamedTuple):
 
     residual: Tree
     channel: Tree
+
+    def conserved(self) -> Tree:
+        """What is owed is still to be sent."""
+        return self.residual, self.channel
 
 
 @described

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
 
 
+@with_hooks
 class ExactDiffusionState(NamedTuple):
     """The state of exact diffusion; float32 for 16-bit trees.
 
@@ -25,6 +26,10 @@ class ExactDiffusionState(NamedTuple):
 
     correction: Tree
     channel: Tree
+
+    def conserved(self) -> Tree:
+        """What neighbours changed is given back ever after."""
+        return self.correction, self.channel
 
 
 @described

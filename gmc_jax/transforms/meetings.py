@@ -2,16 +2,16 @@
 
 import jax
 
-from gmc_jax.core import Tree
-from gmc_jax.trees import find_method, has_method
+from gmc_jax.core import Tree, has_hook
+from gmc_jax.trees import find_hooks
 
 
 def weighed(way: Tree, base: Tree) -> Tree:
     """A worker's way as the mean over workers is to have it.
 
-    States that weigh workers are those whose class has a method `weighed(way)`.
+    States that weigh workers have a hook `weighed(way)` (see `with_hooks`).
     """
-    for state in find_method(base, "weighed"):
+    for state in find_hooks(base, "weighed"):
         way = state.weighed(way)
     return way
 
@@ -19,10 +19,10 @@ def weighed(way: Tree, base: Tree) -> Tree:
 def moved(base: Tree, start: Tree, end: Tree) -> Tree:
     """The base's state where a meeting moves this worker's parameters.
 
-    States that want to know are those whose class has a method `moved(start, end)`.
+    States that want to know have a hook `moved(start, end)` (see `with_hooks`).
     """
 
     def move(node: Tree) -> Tree:
-        return node.moved(start, end) if has_method(node, "moved") else node
+        return node.moved(start, end) if has_hook(node, "moved") else node
 
-    return jax.tree.map(move, base, is_leaf=lambda node: has_method(node, "moved"))
+    return jax.tree.map(move, base, is_leaf=lambda node: has_hook(node, "moved"))

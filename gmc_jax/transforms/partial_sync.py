@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import map_unmasked, to_accumulate, widen, zeros_to_accumulate
 
 
+@with_hooks
 class PartialSyncState(NamedTuple):
     """The state of partial synchronisation; float32 for 16-bit trees.
 
@@ -37,6 +38,10 @@ class PartialSyncState(NamedTuple):
         """A meeting moves this worker, and not the anchor of all."""
         error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
         return self._replace(error=error)
+
+    def conserved(self) -> Tree:
+        """Together they are where this worker is."""
+        return self.anchor, self.error, self.channel, self.reset_channel
 
 
 @described

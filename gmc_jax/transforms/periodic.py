@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
@@ -20,6 +20,7 @@ Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
 
 
+@with_hooks
 class PeriodicState(NamedTuple):
     """The state of periodic meetings; float32 for 16-bit trees.
 
@@ -46,6 +47,10 @@ class PeriodicState(NamedTuple):
             anchor=map_unmasked(lambda _, new: new, self.anchor, end),
             inner=moved(self.inner, start, end),
         )
+
+    def conserved(self) -> Tree:
+        """An anchor is a point, and no buffer; what moves it may have some."""
+        return self.anchor, self.buffers
 
 
 @described
@@ -104,6 +109,8 @@ def periodic(
       right after a meeting each worker is at the anchor, to one rounding of x_k, which
       does not add up.
       Between meetings it is `inner`, and nothing of `outer` is sent.
+      What `inner` conserves a meeting conserves, whatever becomes of buffers: of
+      gossip's messages, residuals, anchors, corrections and trackers nothing is lost.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020; Douillard et al., "DiLoCo",
@@ -156,9 +163,10 @@ def periodic(
             return out, state.anchor, own, state.outer, state.buffers
 
         step = jnp.asarray(optax.safe_increment(state.step))
-        due = state.local + 1 >= (period(state.step) if callable(period) else period)
+        local = jnp.asarray(optax.safe_increment(state.local))
+        due = local >= (period(state.step) if callable(period) else period)
         out, anchor, own, outer_state, rest = jax.lax.cond(due, meet, go_on)
-        local = jnp.where(due, 0, state.local + 1)
+        local = jnp.where(due, 0, local)
         return out, PeriodicState(step, local, anchor, own, outer_state, rest)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
-from gmc_jax.trees import find_method
+from gmc_jax.trees import find_hooks
 
 
 def query(opt_state: Tree, params: Tree) -> Tree:
@@ -12,8 +12,8 @@ def query(opt_state: Tree, params: Tree) -> Tree:
 
     Call it in the step of one worker, in place of the parameters:
     `jax.value_and_grad(loss_fn)(gmc_jax.query(opt_state, params), batch)`. States that
-    move the point are those whose class has a method `query(params)`; they are found
-    inside any chain or wrapper of optax that keeps the structure of the parameters.
+    move the point have a hook `query(params)` (see `with_hooks`); they are found inside
+    any chain or wrapper of optax that keeps the structure of the parameters.
     Without one the parameters themselves come back, so the loop never knows the method.
 
     Args:
@@ -23,7 +23,7 @@ def query(opt_state: Tree, params: Tree) -> Tree:
     Returns:
       The point, in the structure, shapes and dtypes of the parameters.
     """
-    for state in find_method(opt_state, "query"):
+    for state in find_hooks(opt_state, "query"):
         params = state.query(params)
     return params
 
@@ -31,7 +31,7 @@ def query(opt_state: Tree, params: Tree) -> Tree:
 def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
     """Where the model is to be judged, outside the axis.
 
-    States that move the point are those whose class has a method `evaluate(params)`.
+    States that move the point have a hook `evaluate(params)` (see `with_hooks`).
 
     Args:
       opt_state: the state as it is kept between steps, its differing leaves with a
@@ -48,8 +48,8 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
         differ in different leaves (`Layout.of` then picks the part).
     """
     params = average_workers(params, layout)
-    if find_method(opt_state, "evaluate"):
-        for state in find_method(average_workers(opt_state, layout), "evaluate"):
+    if find_hooks(opt_state, "evaluate"):
+        for state in find_hooks(average_workers(opt_state, layout), "evaluate"):
             params = state.evaluate(params)
     return params
 
@@ -63,7 +63,8 @@ def average_workers(tree: Tree, layout: Layout) -> Tree:
 
     Returns:
       One worker's worth of the tree: leaves that differ are averaged over their leading
-      axis in at least float32, integers rounded; the others are as they were.
+      axis in at least float32, integers rounded. Random keys, which have no mean, are
+      those of the first worker. The others are as they were.
 
     Raises:
       ValueError: as `evaluate`.

@@ -10,20 +10,28 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import accumulator_dtype, find, map_unmasked, to_accumulate, widen
+from gmc_jax.trees import (
+    accumulator_dtype,
+    find,
+    map_unmasked,
+    to_accumulate,
+    update_unmasked,
+    widen,
+)
 
 
+@with_hooks
 class PushSumState(NamedTuple):
     """The state of push-sum.
 
     Attributes:
       weight: how much of all workers' mass lies here: a scalar for every leaf of the
-        parameters, all equal, so that whatever becomes of the leaves' buffers where
-        workers meet becomes of their weights; differs between workers.
+        parameters, all equal; differs between workers.
       channel: the state of the channel.
     """
 
@@ -31,45 +39,53 @@ class PushSumState(NamedTuple):
     channel: Tree
 
     def weighed(self, way: Tree) -> Tree:
-        """At a meeting, the mean is that of numerators w_i z_i.
+        """At a meeting a worker counts by its mass, here and in flight.
 
-        With a delay weights do not add up to the number of workers, and all count
-        alike, which is right where the topology treats all alike.
+        All masses together are the number of workers, so that the mean over workers of
+        mass times z is a mean of their z.
         """
-        if self._waits:
-            return way
 
-        def weigh(leaf: jax.Array, w: Tree) -> jax.Array:
-            return leaf if isinstance(w, optax.MaskedNode) else w * leaf
+        def weigh(leaf: jax.Array, w: jax.Array, *flying: jax.Array) -> jax.Array:
+            return sum(flying, w) * leaf
 
-        return jax.tree.map(weigh, way, self.weight)
+        flying = [weights for _, weights in self._in_flight]
+        return update_unmasked(weigh, way, self.weight, *flying)
 
     def moved(self, start: Tree, end: Tree) -> PushSumState:
-        """Who meets in one point has as much of it as others; messages come along."""
-        if not self._waits:
+        """What is in flight comes along: each weight of it by as much as z here.
+
+        So the sum of w_i z_i and what is in flight moves by the number of workers times
+        what the meeting adds to the mean: to the last digit nothing where it is a plain
+        average. With nothing in flight, who meets in one point has as much of it as
+        others.
+        """
+        if not self._in_flight:
             return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))
 
-        def follow(message: Tree) -> Tree:
-            def shift(w: jax.Array, x: jax.Array, z: jax.Array, new: jax.Array):
-                return (x + w * (new - z)).astype(x.dtype)
+        def shift(w: jax.Array, x: jax.Array, z: jax.Array, new: jax.Array):
+            return (x + w * (new - z)).astype(x.dtype)
 
+        def follow(message: Tree) -> Tree:
             numerators, weights = message
             return map_unmasked(shift, weights, numerators, start, end), weights
 
-        channel = jax.tree.map(
-            lambda node: (
-                node._replace(under_way=tuple(map(follow, node.under_way)))
-                if isinstance(node, GossipState)
-                else node
-            ),
-            self.channel,
-            is_leaf=lambda node: isinstance(node, GossipState),
-        )
+        def follow_all(node: Tree) -> Tree:
+            if not _is_gossip(node):
+                return node
+            return node._replace(in_flight=tuple(map(follow, node.in_flight)))
+
+        channel = jax.tree.map(follow_all, self.channel, is_leaf=_is_gossip)
         return self._replace(channel=channel)
 
+    def conserved(self) -> Tree:
+        """All weights together are the number of workers."""
+        return self.weight, self.channel
+
     @property
-    def _waits(self) -> bool:
-        return any(state.under_way for state in find(self.channel, GossipState))
+    def _in_flight(self) -> list[tuple[Tree, Tree]]:
+        """Numerators and weights of all messages."""
+        gossips = find(self.channel, GossipState)
+        return [message for state in gossips for message in state.in_flight]
 
 
 @described
@@ -95,8 +111,8 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The sum over workers of w, and what of it is under way, stays their number; the
-      sum of w_i z_i, and what is under way, moves by the sum of u.
+      The sum over workers of w, and what of it is in flight, stays their number; the
+      sum of w_i z_i, and what is in flight, moves by the sum of u.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push for Distributed Deep
@@ -105,14 +121,8 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """
     checks.channel(channel=channel)
 
-    def ones(params: Tree) -> Tree:
-        return jax.tree.map(
-            lambda x: jnp.ones((), accumulator_dtype(jnp.result_type(x))), params
-        )
-
     def init(params):
-        checks.floating(params)
-        weight = ones(params)
+        weight = _ones(params)
         return PushSumState(weight, channel.init((params, weight)))
 
     def update(updates, state, params=None, **extra_args):
@@ -131,3 +141,45 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
         return lead(start, end), PushSumState(weight, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """`push_sum` where workers give as much as they take, so that all weights are 1.
+
+    It is `adapt_then_combine`: weights are not sent. They are kept, as each worker's
+    own, so that the state is one of `push_sum`: with another number of workers the same
+    graph may be unbalanced.
+
+    Args:
+      channel: what averages parameters, such as `gossip(topology)` of a topology that
+        is doubly stochastic, without a delay.
+
+    Returns:
+      A transformation in units of steps, with `PushSumState`.
+
+    Raises:
+      ValueError: from the update if it is called without parameters.
+    """
+    inner = adapt_then_combine(channel)
+
+    def init(params):
+        return PushSumState(_ones(params), inner.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        updates, own = inner.update(updates, state.channel, params, **extra_args)
+        # One of each worker's own, or the layout would keep a single one for all.
+        one = jnp.where(jax.lax.axis_index(channel.axis_name) < 0, 0.0, 1.0)
+        weight = jax.tree.map(lambda w: one.astype(w.dtype), state.weight)
+        return updates, PushSumState(weight, own)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _ones(params: Tree) -> Tree:
+    return jax.tree.map(
+        lambda x: jnp.ones((), accumulator_dtype(jnp.result_type(x))), params
+    )
+
+
+def _is_gossip(node: Tree) -> bool:
+    return isinstance(node, GossipState)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.detached import along, feedback_in
 
 
+@with_hooks
 class SettledState(NamedTuple):
     """The state of a settled transformation.
 

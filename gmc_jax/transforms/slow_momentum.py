@@ -79,7 +79,8 @@ def slow_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
-        last = period * state.meeting + period - 1
+        most = (jnp.iinfo(jnp.int32).max - period + 1) // period
+        last = period * jnp.minimum(state.meeting, most) + period - 1
         rate = rate_at(learning_rate, last)
         still = rate == 0
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, zeros_to_accumulate
 
 
+@with_hooks
 class TrackedState(NamedTuple):
     """The state of tracking; float32 for 16-bit trees.
 
@@ -25,6 +26,10 @@ class TrackedState(NamedTuple):
     tracker: Tree
     last: Tree
     channel: Tree
+
+    def conserved(self) -> Tree:
+        """In the mean the tracker is the last gradient."""
+        return self.tracker, self.last, self.channel
 
 
 @described

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax import checks
-from gmc_jax.core import Channel, Tree
+from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
 
 
+@with_hooks
 class VarianceReducedState(NamedTuple):
     """The state of variance reduction; the same on all workers.
 
@@ -27,6 +28,10 @@ class VarianceReducedState(NamedTuple):
     snapshot: Tree
     full_gradient: Tree
     channel: Tree
+
+    def conserved(self) -> Tree:
+        """Only the loop can take the full gradient anew."""
+        return self.snapshot, self.full_gradient, self.channel
 
 
 @described

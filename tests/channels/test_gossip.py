@@ -133,6 +133,62 @@ def test_sixteen_bits_travel_as_such_and_are_weighed_in_float32():
     assert message_bits(gossip(TOPOLOGIES["ring"]), values[0]) == 2 * 5 * 16
 
 
+@pytest.mark.parametrize("of", [gossip, gmc_jax.disagreement])
+def test_rounds_go_on_where_the_counter_ends(of):
+    """Counters that end: one that stays at the largest int32 stays in one round.
+
+    A counter that was restored there goes on as well.
+    """
+    topology, value = TOPOLOGIES["one-peer"], trees(1)[0]
+    channel = of(topology)
+
+    def calls(value, step):
+        def call(state, _):
+            mean, _, state = channel.average(value, state)
+            return state, mean
+
+        start = channel.init(value)._replace(step=step)
+        return jax.lax.scan(call, start, length=4)[1]
+
+    workers = jax.vmap(calls, in_axes=(0, None), axis_name="workers")
+    run = jax.jit(workers)
+    for late in (2**31 - 4, 2**31 - 1):
+        means = run(value, jnp.int32(late))
+        np.testing.assert_array_equal(means, run(value, jnp.int32(late % 3)))
+        assert np.ptp(means, axis=1).min() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_in_flight_is_what_was_given_away(dtype):
+    """State that says too little: here and in flight add up, without the topology."""
+    values = jnp.asarray(trees(1)[0], dtype)
+    channel = gossip(TOPOLOGIES["pushing"], delay=2)
+    mean, lost, state = problems.average(channel, values, calls=3)
+    flying = np.sum([np.asarray(tree, np.float64) for tree in state.in_flight], axis=0)
+    assert {str(tree.dtype) for tree in state.in_flight} == {dtype}
+    _, _, before = problems.average(channel, values, calls=2)
+    flown = np.sum([np.asarray(tree, np.float64) for tree in before.in_flight], axis=0)
+    np.testing.assert_allclose(lost, flying - flown, atol=1e-6)
+    total = np.asarray(mean, np.float64).sum(axis=0) + flying.sum(axis=0)
+    expected = np.asarray(values, np.float64).sum(axis=0) + flown.sum(axis=0)
+    np.testing.assert_allclose(total, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_in_flight_comes_back_where_nobody_hears():
+    """As after a change to one worker."""
+    channel = gossip(topologies.ring(1), delay=1)
+    state = channel.init(jnp.zeros(2))._replace(in_flight=(jnp.ones((1, 2)),))
+
+    def call(tree, flying):
+        return channel.average(tree, state._replace(in_flight=(flying,)))
+
+    mean, lost, _ = jax.vmap(call, axis_name="workers")(
+        jnp.full((1, 2), 3.0), state.in_flight[0]
+    )
+    np.testing.assert_array_equal(mean, 4)
+    np.testing.assert_array_equal(lost, -1)
+
+
 def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match=r"columns .* sum to \[\[1.1, 0.9\]\]"):
         gossip(Topology((np.array([[0.6, 0.4], [0.5, 0.5]]),)))

@@ -377,3 +377,15 @@ def test_joined_channels_draw_by_their_own_calls():
     joined = join_channels([exact(), alike], boundaries=[2])
     third = average(joined, trees, calls=3)[1]
     chex.assert_trees_all_equal(third, average(alike, trees, calls=1)[1])
+
+
+def test_draws_go_on_where_the_counter_ends():
+    """Counters that end: draws take the step without a sign, and keep changing."""
+    channel, trees = all_gather(thinned()), np.ones((WORKERS, 40), np.float32)
+    state = channel.init(trees[0])._replace(step=jnp.int32(2**31 - 2))
+    drawn = set()
+    for _ in range(3):
+        _, lost, states = average(channel, trees, state)
+        state = jax.tree.map(lambda leaf: leaf[0], states)
+        drawn.add(np.asarray(lost).tobytes())
+    assert len(drawn) == 3

@@ -102,7 +102,7 @@ METHODS = {
     ),
     "sgp": (
         gmc_jax.sgp(RATE, ONE_PEER, delay=1),
-        {"params", "1.weight", "1.channel.under_way.0.0", "1.channel.under_way.0.1"},
+        {"params", "1.weight", "1.channel.in_flight.0.0", "1.channel.in_flight.0.1"},
     ),
     "sign_sgd": (gmc_jax.sign_sgd(RATE, gmc_jax.majority_vote()), set()),
     "signum": (gmc_jax.signum(RATE, gmc_jax.majority_vote()), {"0.ema"}),

@@ -31,6 +31,7 @@ from gmc_jax import (
     topologies,
     wire_bytes,
 )
+from gmc_jax.trees import find
 from tests import problems, references, references_gossip, references_local, runners
 from tests.identities import RATE, SCHEDULE, problem, rate_at
 
@@ -312,26 +313,50 @@ def test_errors_name_what_is_wrong():
         slowmo(optax.sgd(0.1), cast(Any, gmc_jax.top_k(0.1)))
 
 
-@pytest.mark.parametrize("period", [1, 6])
-@pytest.mark.parametrize("buffers", BUFFERS)
-def test_over_push_sum_the_numerators_are_averaged(buffers, period):
-    """Where workers are heard unequally often, so that their weights differ."""
-    uneven = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+# Where workers are heard unequally often, so that their weights differ.
+UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+MET = [("maintain", 1, 0, 0.5), ("reset", 6, 1, 0.0), ("average", 5, 2, 0.0)]
+REST = set(itertools.product(BUFFERS, [1, 6], [0, 1, 2], [0.0, 0.5])) - set(MET)
+
+
+@pytest.mark.parametrize(
+    ("buffers", "period", "delay", "slow"),
+    [*MET, *(pytest.param(*one, marks=pytest.mark.slow) for one in sorted(REST))],
+)
+def test_over_push_sum_workers_count_by_their_mass(buffers, period, delay, slow):
+    """Meetings that lose what the base conserves: what lies here, and is in flight.
+
+    The sum of all masses times z does not move where the meeting is a plain average.
+    """
     tx = slowmo(
-        sgp(RATE, uneven),
+        sgp(RATE, UNEVEN, momentum=0.5, delay=delay),
         exact(),
         period=period,
-        slow_momentum=0.0,
+        slow_momentum=slow,
         buffers=BUFFERS[buffers](),
     )
-    weights, states = problems.run(tx, problem())
-    expected, masses, _ = references_gossip.sgp(
-        problem(), lambda t: RATE, uneven.rounds, period=period
+    points, states = problems.run(tx, problem())
+    expected, masses, sums = references_gossip.sgp(
+        problem(),
+        lambda t: RATE,
+        UNEVEN.rounds,
+        0.5,
+        delay=delay,
+        period=period,
+        slow=slow,
+        buffers=buffers,
     )
-    same(weights, expected, atol=1e-10)
-    for leaf in jax.tree.leaves(optax.tree.get(states, "weight")):
-        leaf = leaf.reshape(51, -1) + np.zeros(4)
-        np.testing.assert_allclose(leaf, masses, rtol=1e-12)
+    same(points, expected, atol=1e-10)
+    (push,) = find(states, gmc_jax.PushSumState)
+    weights = push.weight["bias"].reshape(51, -1) + np.zeros(4)
+    np.testing.assert_allclose(weights, masses, rtol=1e-12)
+    numerators = np.einsum("tk,tkd->td", weights, points.reshape(51, -1, 20))
+    total = weights.sum(axis=1)
+    for numerator, weight in push.channel.in_flight:
+        numerators += problems.flat(numerator, leading=2).sum(axis=1)
+        total += weight["bias"].sum(axis=1)
+    same(numerators, sums[:, :-1], atol=1e-10)
+    np.testing.assert_allclose(total, 4, rtol=1e-12)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])

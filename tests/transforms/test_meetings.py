@@ -4,6 +4,7 @@ Workers pull apart until they meet, and then nobody has a gradient any more: wha
 left of the base's own notions shows.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -13,16 +14,23 @@ import optax
 import pytest
 
 from gmc_jax import (
+    accumulate,
     all_gather,
     alone,
+    average_buffers,
     averaged,
     counted,
     cser,
     d2,
+    ef_sgd,
     exact,
     gossip,
+    gradient_tracking,
+    local_sgd,
     lookahead,
+    maintain_buffers,
     push_sum,
+    reset_buffers,
     sgp,
     slowmo,
     top_k,
@@ -34,9 +42,12 @@ RING = topologies.ring(4)
 UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
 
 
+def likes() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
 def walk(tx, pulls: int, rests: int) -> np.ndarray:
     """The parameters [steps + 1, workers, d]; pulled from 0 to what each likes."""
-    likes = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     pulling = np.arange(pulls + rests) < pulls
 
     def worker(like):
@@ -53,7 +64,7 @@ def walk(tx, pulls: int, rests: int) -> np.ndarray:
         return jnp.concatenate([jnp.zeros((1, 3)), points])
 
     workers = jax.vmap(worker, out_axes=1, axis_name="workers")
-    return np.asarray(jax.jit(workers)(likes))
+    return np.asarray(jax.jit(workers)(likes()))
 
 
 def spread(points: np.ndarray) -> np.ndarray:
@@ -84,7 +95,42 @@ def test_who_met_stays_together(name):
         np.testing.assert_allclose(points[11:], points[10:11] + 0 * points[11:], 1e-4)
 
 
-def test_messages_under_way_come_along():
+CONSERVING = {
+    "osgp": lambda: sgp(0.1, UNEVEN, delay=2),
+    "accumulated": lambda: accumulate(optax.sgd(0.3), 3),
+    "ef": lambda: ef_sgd(0.1, all_gather(top_k(0.4))),
+    "cser": lambda: cser(0.1, all_gather(top_k(0.4)), exact(), period=7, momentum=0.0),
+    "d2": lambda: d2(0.1, topologies.lazy(RING)),
+    "tracked": lambda: gradient_tracking(0.1, RING),
+    "nested": lambda: local_sgd(0.1, exact(), period=4, buffers=reset_buffers()),
+}
+EVERY = itertools.product(CONSERVING, ["reset", "average", "maintain"])
+SOON = [("osgp", "reset"), ("accumulated", "average")]
+LATE = [one for one in EVERY if one not in SOON]
+
+
+@pytest.mark.parametrize(
+    ("name", "buffers"),
+    [*SOON, *(pytest.param(*one, marks=pytest.mark.slow) for one in LATE)],
+)
+def test_in_the_long_run_the_mean_of_all_steps_was_taken(name, buffers):
+    """Meetings that lose what the base conserves: no part of any step is lost."""
+    strategy = {
+        "reset": reset_buffers(),
+        "average": average_buffers(exact()),
+        "maintain": maintain_buffers(),
+    }[buffers]
+    tx = slowmo(
+        CONSERVING[name](), exact(), period=10, slow_momentum=0.0, buffers=strategy
+    )
+    points = walk(tx, 12, 60)
+    steps = -0.1 * (points[:12] - likes())
+    np.testing.assert_allclose(points[-1], points[-1:, :1][0] + 0 * points[-1], 1e-4)
+    expected = steps.mean(axis=1).sum(axis=0)
+    np.testing.assert_allclose(points[-1].mean(axis=0), expected, rtol=1e-4)
+
+
+def test_messages_in_flight_come_along():
     """So that they do not pull workers back from where slow momentum led them."""
     peers = topologies.one_peer_exponential(4)
     points = walk(
@@ -117,19 +163,23 @@ def test_a_base_of_some_leaves_alone(base):
             params = optax.apply_updates(params, updates)
         return params
 
-    likes = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(likes)
+    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(likes())
     np.testing.assert_allclose(ends["a"], ends["a"][:1].repeat(4, 0), atol=1e-6)
     np.testing.assert_allclose(ends["a"][:, :2], ends["b"], atol=1e-5)
 
 
-def test_weights_under_way_are_found_behind_other_channels():
+def test_weights_in_flight_are_found_behind_other_channels():
     tx = push_sum(counted(gossip(RING, delay=1)))
     params = {"a": jnp.ones(3)}
     state: Any = tx.init(params)
-    state = state._replace(weight={"a": jnp.float32(0.5)})
-    np.testing.assert_array_equal(weighed(params, state)["a"], 1)
+    flying = ({"a": jnp.zeros(3)}, {"a": jnp.float32(0.25)})
+    inner = state.channel.inner._replace(in_flight=(flying,))
+    channel = state.channel._replace(inner=inner)
+    state = state._replace(weight={"a": jnp.float32(0.5)}, channel=channel)
+    np.testing.assert_array_equal(weighed(params, state)["a"], 0.75)
     kept: Any = moved(state, params, {"a": 2 * jnp.ones(3)})
     np.testing.assert_array_equal(kept.weight["a"], 0.5)
+    ((numerators, _),) = kept.channel.inner.in_flight
+    np.testing.assert_array_equal(numerators["a"], 0.25)
     there = averaged(exact()).init(params)
     assert moved(there, params, params) == there

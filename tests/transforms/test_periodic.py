@@ -14,12 +14,16 @@ from gmc_jax import (
     average_buffers,
     averaged,
     exact,
+    gossip,
     maintain_buffers,
     periodic,
     reset_buffers,
+    topologies,
 )
+from gmc_jax.transforms.buffers import Buffers
 from tests import problems, runners
 from tests.identities import problem
+from tests.test_resizing import MADE
 
 MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
 
@@ -85,6 +89,56 @@ def test_averaged_buffers_are_the_same_everywhere():
     assert adam.count == schedule.count == 8
 
 
+BASES = {
+    **{name: made(4) for name, made in MADE.items()},
+    "svrg": gmc_jax.svrg(0.1, exact(), epoch_length=3),
+    "katyusha_x": gmc_jax.katyusha_x(0.1, exact(), epoch_length=3),
+    "averaged late": averaged(gossip(topologies.ring(4), delay=1)),
+    "a strategy that remembers": periodic(
+        optax.sgd(0.1, 0.9),
+        MEAN,
+        3,
+        buffers=Buffers(
+            lambda base, fresh: {"first": fresh},
+            lambda base, own, fresh, state: (own, state),
+        ),
+    ),
+}
+FORGOTTEN = {"momentum", "trace", "mu", "nu", "ema"}
+CONSERVED = {
+    *("anchor", "buffers", "correction", "error", "full_gradient", "in_flight"),
+    *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
+}
+COUNTS = {"up", "down", "dense"}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_what_a_base_conserves_is_no_buffer(name):
+    """What mirrors the parameters and is no momentum: owed, in flight, an anchor.
+
+    Every such leaf of every method: a reset and an average leave it alone.
+    """
+    base, params = BASES[name], runners.start()
+    fresh = base.init(params)
+    own = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), fresh)
+    shifted = exact()._replace(
+        average=lambda tree, state: (optax.tree.add(tree, tree), tree, state)
+    )
+    reset, _ = reset_buffers().meet(base, own, fresh, ())
+    average, _ = average_buffers(shifted).meet(base, own, fresh, ())
+    for (path, leaf), one, other, before in zip(
+        jax.tree_util.tree_leaves_with_path(own),
+        *map(jax.tree.leaves, (reset, average, fresh)),
+        strict=True,
+    ):
+        names = [getattr(key, "name", None) for key in path]
+        mirrors = jnp.ndim(leaf) > 0 and not COUNTS & set(names)
+        assert not mirrors or (FORGOTTEN | CONSERVED) & set(names), names
+        is_buffer = mirrors and not CONSERVED & set(names)
+        np.testing.assert_array_equal(one, before if is_buffer else leaf)
+        np.testing.assert_array_equal(other, 4 if is_buffer else leaf)
+
+
 def test_injected_rates_are_no_buffers():
     """Resetting the base leaves what a user injects into it alone."""
     inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5, momentum=0.9)
@@ -124,6 +178,16 @@ def test_the_model_is_judged_at_the_mean():
     (weights, opt_state), _ = runners.drive(runners.simulate, step, state, batches)
     judged = gmc_jax.evaluate(opt_state, weights, plan)
     runners.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+
+
+def test_a_meeting_is_due_where_the_count_of_steps_ends():
+    """Counters that end: one step more does not turn the count negative."""
+    tx = periodic(optax.sgd(0.1), optax.scale(-1.0), 2)
+    state: Any = tx.init(jnp.ones(2))
+    late = state._replace(local=jnp.int32(2**31 - 1))
+    after: Any
+    _, after = tx.update(jnp.ones(2), late, jnp.ones(2))
+    assert after.local == 0
 
 
 def test_errors_name_what_is_wrong():

@@ -1,6 +1,7 @@
 """Where the next gradient is taken, and where the model is judged."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, cast
 
 import chex
 import flax.struct
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gmc_jax
 from gmc_jax import (
@@ -23,9 +25,12 @@ from gmc_jax import (
     query,
     skip_nonfinite,
     top_k,
+    topologies,
 )
 from gmc_jax.core import Tree
+from gmc_jax.transforms.meetings import weighed
 from tests import problems
+from tests.runners import step_of
 
 WORKERS, D = 4, 20
 CHANNEL = all_gather(top_k(0.2))
@@ -179,6 +184,7 @@ def test_the_point_keeps_the_types_of_the_parameters():
     chex.assert_trees_all_equal_shapes_and_dtypes(point, params)
 
 
+@gmc_jax.with_hooks
 class Shifted(NamedTuple):
     """A state from elsewhere that takes its gradient away from the parameters."""
 
@@ -198,6 +204,7 @@ def test_any_state_with_a_query_is_asked_and_in_order():
 # Evaluate and average_workers.
 
 
+@gmc_jax.with_hooks
 class Centred(NamedTuple):
     """A state whose method is judged at the parameters less a mean of its own."""
 
@@ -406,11 +413,171 @@ def test_parameters_may_be_called_query_and_evaluate():
     chex.assert_trees_all_equal(evaluate(state, params, plan), params)
 
 
+class Hooked:
+    """What models may well have, and nobody but their owner calls."""
+
+    def query(self, *args):
+        raise AssertionError
+
+    def evaluate(self, x):
+        raise AssertionError
+
+    def weighed(self, *args):
+        raise AssertionError
+
+    def moved(self, *args):
+        raise AssertionError
+
+    def conserved(self):
+        raise AssertionError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Dataclass(Hooked):
+    """A model as a dataclass."""
+
+    w: jax.Array
+
+
+@jax.tree_util.register_pytree_node_class
+class Module(Hooked):
+    """A model as Equinox registers them."""
+
+    def __init__(self, w):
+        self.w = w
+
+    def tree_flatten(self):
+        return (self.w,), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        del aux
+        return cls(*children)
+
+
+class Linear(nnx.Linear, Hooked):
+    """A model of Flax NNX."""
+
+
+UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+HOOKED = {
+    "gmc_plus": lambda: gmc_jax.gmc_plus(0.1, CHANNEL),
+    "def_a": lambda: gmc_jax.def_a(0.1, CHANNEL),
+    "slowmo": lambda: gmc_jax.slowmo(
+        optax.adam(0.1), exact(), buffers=gmc_jax.average_buffers(exact())
+    ),
+    "slowmo over sgp": lambda: gmc_jax.slowmo(
+        gmc_jax.sgp(0.1, UNEVEN, momentum=0.9, delay=1),
+        exact(),
+        buffers=gmc_jax.reset_buffers(),
+    ),
+}
+
+
+@pytest.mark.parametrize("method", HOOKED)
+@pytest.mark.parametrize(
+    "model",
+    [
+        Dataclass(jnp.ones(3)),
+        Module(jnp.ones(3)),
+        Linear(3, 2, rngs=nnx.Rngs(0)),
+    ],
+    ids=["dataclass", "module", "nnx"],
+)
+def test_parameters_may_be_a_model_with_methods_of_the_same_names(model, method):
+    """States looked up by a bare name: momenta and residuals are of the model's class.
+
+    A call of one of its methods would fail, and so it would where the trace alone runs.
+    """
+    tx = HOOKED[method]()
+    step, state = step_of(tx), (model, tx.init(model))
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), model)
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    params, opt_state = kept = plan.lay_out(state)
+    chex.assert_trees_all_close(evaluate(opt_state, params, plan), model)
+    resized, _ = gmc_jax.resize(kept, plan, 2)
+    assert type(resized) is type(model)
+
+
+def test_only_what_has_hooks_is_marked():
+    with pytest.raises(TypeError, match=r"with one of the methods \['query', .*Attent"):
+        gmc_jax.with_hooks(Attention)
+    with pytest.raises(TypeError, match="`state` must be a class"):
+        gmc_jax.with_hooks(cast(Any, Shifted(1.0)))
+
+
+BRANCHES = {"base": {"a": jnp.ones(3), "b": jnp.ones(2)}, "lora": {"a": jnp.ones(3)}}
+DEF_A = gmc_jax.def_a(0.1, CHANNEL)
+
+
+def of_a_branch(tx):
+    """Labels of whole branches, as `optax.partition` takes them."""
+    return optax.partition({"f": optax.sgd(0.1), "t": tx}, {"base": "f", "lora": "t"})
+
+
+@pytest.mark.parametrize(
+    ("tx", "ask"),
+    [
+        (DEF_A, lambda state: query(state, BRANCHES)),
+        (gmc_jax.settled(DEF_A), lambda state: judged(state, BRANCHES)),
+        (gmc_jax.svrg(0.1, exact(), epoch_length=2), lambda s: judged(s, BRANCHES)),
+        (gmc_jax.sgp(0.1, UNEVEN), lambda state: weighed(BRANCHES, state)),
+    ],
+    ids=["query", "settled", "epochs", "weighed"],
+)
+def test_labels_may_be_of_whole_branches(tx, ask):
+    """Trees with parts left out, which `optax.partition` lets be whole branches."""
+    state = of_a_branch(tx).init(BRANCHES)
+    moved = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), state)
+    point = ask(moved)
+    chex.assert_trees_all_equal(point["base"], BRANCHES["base"])
+    chex.assert_trees_all_equal_shapes_and_dtypes(point, BRANCHES)
+    assert np.abs(point["lora"]["a"] - 1).min() > 0
+
+
+def judged(opt_state, params):
+    state = params, opt_state
+    differs = jax.tree.map(lambda leaf: False, state)
+    plan = gmc_jax.Layout(2, "workers", differs, jax.eval_shape(lambda: state))
+    return evaluate(opt_state, params, plan)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        gmc_jax.sgp(0.1, UNEVEN, delay=1),
+        gmc_jax.cser(0.1, CHANNEL, exact(), period=3),
+        gmc_jax.local_sgd(0.1, exact(), period=3),
+    ],
+    ids=["sgp", "cser", "nested"],
+)
+def test_so_they_may_where_workers_meet(base):
+    """In the hooks `weighed` and `moved`, of meetings and of a resize."""
+    tx = gmc_jax.slowmo(of_a_branch(base), exact(), buffers=gmc_jax.reset_buffers())
+    state = BRANCHES, tx.init(BRANCHES)
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), BRANCHES)
+    plan = gmc_jax.layout(step_of(tx), state, batch, WORKERS)
+    params, _ = gmc_jax.resize(plan.lay_out(state), plan, 2)
+    assert jax.tree.structure(params) == jax.tree.structure(BRANCHES)
+
+
 def test_what_changes_the_structure_of_parameters_is_named():
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     tx = optax.flatten(gmc_jax.def_sgd(0.1, all_gather(top_k(0.5))))
     with pytest.raises(ValueError, match=r"structure of `params`.*optax.flatten"):
         query(tx.init(params), params)
+
+
+def test_random_keys_have_no_mean():
+    """Leaves that are no numbers: the keys of the first worker stand for all."""
+    typed = jax.random.split(jax.random.key(0), 3)
+    raw = jax.random.split(jax.random.PRNGKey(0), 3)
+    one = jax.eval_shape(lambda: (typed[0], raw[0]))
+    plan = gmc_jax.Layout(3, "workers", (True, True), one)
+    new, old = gmc_jax.average_workers((typed, raw), plan)
+    assert new == typed[0]
+    np.testing.assert_array_equal(old, raw[0])
 
 
 def test_whole_numbers_and_flags_are_averaged_as_what_they_are():

@@ -23,7 +23,7 @@ def test_sixteen_bits_are_weighed_in_32():
     assert {str(x.dtype) for x in jax.tree.leaves(state[0])} == {"bfloat16"}
     weights = jax.tree.leaves(state[1].weight)
     assert {str(x.dtype) for x in weights} == {"float32"}
-    ((numerators, _),) = state[1].channel.under_way
+    ((numerators, _),) = state[1].channel.in_flight
     assert {str(x.dtype) for x in jax.tree.leaves(numerators)} == {"bfloat16"}
 
 

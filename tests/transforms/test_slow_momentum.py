@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -51,6 +52,20 @@ def test_where_the_rate_is_0_the_way_is_gone_and_not_remembered():
     np.testing.assert_allclose(state.momentum, 0.5 * WAYS[0] / 0.1, rtol=1e-5)
     nearly = slow_momentum(0.7, 0.5, lambda step: jnp.where(step == 1, 1e-6, 0.1))
     np.testing.assert_allclose(run(nearly, WAYS[:2])[0], ours, rtol=1e-4)
+
+
+def test_the_rate_stays_the_last_where_the_count_of_steps_ends():
+    """Counters that end: their products with a period do not turn negative."""
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.where(jnp.asarray(step) < 0, 9.0, 0.1)
+
+    tx = slow_momentum(1.0, 0.5, rate, period=12)
+    state: Any = tx.init(WAYS[0])
+    for meeting in (2**31 // 12, 2**31 - 1):
+        after: Any
+        _, after = tx.update(WAYS[0], state._replace(meeting=jnp.int32(meeting)))
+        np.testing.assert_allclose(after.momentum, WAYS[0] / 0.1, rtol=1e-5)
 
 
 def test_it_remembers_16_bits_in_32():
