@@ -23,24 +23,22 @@ References:
   clusters of workstations", 2009.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 from numpy.typing import NDArray
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.programs import FREE, Program, axes_of, within
 from gmc_jax.timelines import Link
 from gmc_jax.trees import size_in_bits
 
 Loads: TypeAlias = NDArray[np.float64]
 """Bytes and hops of every worker, [workers, 2]."""
-
-Program: TypeAlias = Jaxpr | ClosedJaxpr
-"""What JAX traces a function to."""
 
 _REDUCTIONS = ("psum", "pmax", "pmin")
 # Of so many workers: how many times its operands a worker sends, and its hops.
@@ -52,7 +50,6 @@ _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
     "all_gather": lambda workers: (workers - 1, workers - 1),
     "all_to_all": lambda workers: (1 - 1 / workers, workers - 1),
 }
-_FREE = ("axis_index", "pvary", "pcast")
 
 
 class Traffic(NamedTuple):
@@ -122,8 +119,7 @@ def _loads(program: Program, axis: str, workers: int) -> Loads:
     total = np.zeros((workers, 2))
     reduced: set[int] = set()  # What the reductions right before this one have given.
     for equation in program.eqns:
-        along = equation.params.get("axes", equation.params.get("axis_name", ()))
-        if axis not in (along if isinstance(along, tuple) else (along,)):
+        if axis not in axes_of(equation):
             total += _within(equation, axis, workers)
             reduced = set()
             continue
@@ -151,7 +147,7 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
         groups = params.get("axis_index_groups")
         times, hops = _COSTS[name](len(groups[0]) if groups else workers)
         load += (times * size, hops)
-    elif name not in _FREE:
+    elif name not in FREE:
         raise ValueError(
             f"`channel` uses the collective `{name}`, of which it is not known what a "
             f"link carries. Known are {', '.join(_COSTS)} and ppermute."
@@ -162,16 +158,8 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
 def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
     """What the programs in an equation send: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
-    loads = [_loads(program, axis, workers) for program in _programs(params.values())]
+    loads = [_loads(program, axis, workers) for program in within(equation)]
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
     once = sum(loads, np.zeros((workers, 2)))
     return params["length"] * once if name == "scan" else once
-
-
-def _programs(values: Iterable) -> Iterator[Program]:
-    for value in values:
-        if isinstance(value, tuple | list):
-            yield from _programs(value)
-        elif isinstance(value, Jaxpr | ClosedJaxpr):
-            yield value

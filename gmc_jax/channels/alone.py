@@ -2,6 +2,7 @@
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.programs import alone_on, mark
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
@@ -31,7 +32,8 @@ def alone(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         checks.floating(tree)
-        return widen(tree), zeros_to_accumulate(tree), state
+        mean = mark(widen(tree), alone_on(axis_name))
+        return mean, zeros_to_accumulate(tree), state
 
     def nothing(tree: Tree) -> int:
         del tree

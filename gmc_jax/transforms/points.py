@@ -2,6 +2,7 @@
 
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
+from gmc_jax.programs import QUERIED, mark
 from gmc_jax.trees import find_method
 
 
@@ -22,7 +23,7 @@ def query(opt_state: Tree, params: Tree) -> Tree:
       The point, in the structure, shapes and dtypes of the parameters.
     """
     for state in find_method(opt_state, "query"):
-        params = state.query(params)
+        params = mark(state.query(params), QUERIED)
     return params
 
 
