@@ -1,5 +1,7 @@
 """What a traced step shows that its author hardly means."""
 
+import inspect
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -9,6 +11,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from gmc_jax import programs
 from gmc_jax.core import Tree
 from gmc_jax.trees import find_method
+
+_NOT_USERS = ("gmc_jax.", "jax.", "optax.")
 
 
 def doubts(
@@ -45,6 +49,14 @@ def doubts(
             "meant to be taken elsewhere, call `gmc_jax.query` all the same, and leave "
             "its result."
         )
+
+
+def warn(doubt: str) -> None:
+    """A warning at the line of the user's that leads here."""
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").startswith(_NOT_USERS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(doubt, stacklevel=level)
 
 
 def _takes_gradients(program: ClosedJaxpr) -> bool:

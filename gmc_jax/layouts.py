@@ -1,7 +1,5 @@
 """Which arrays of a state differ between workers: inferred from the step itself."""
 
-import inspect
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ from jax.sharding import PartitionSpec
 from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.differences import first_difference
-from gmc_jax.doubts import doubts
+from gmc_jax.doubts import doubts, warn
 from gmc_jax.programs import batched_results
 from gmc_jax.steps import Step, trace
 
@@ -275,7 +273,7 @@ def layout(
         found = [old or now for old, now in zip(own, new, strict=True)]
     plan = Layout(workers, axis_name, treedef.unflatten(own), shapes)
     for doubt in doubts(program, plan.shapes, plan.differs, workers, axis_name):
-        warnings.warn(doubt, stacklevel=_outside())
+        warn(doubt)
     return plan
 
 
@@ -290,11 +288,3 @@ def check_batch(batch: Tree, workers: int) -> None:
                 f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
                 "workers (under `distribute`: the size of the mesh's axis)."
             )
-
-
-def _outside() -> int:
-    """The `stacklevel` at which the caller of this function was called by the user."""
-    level, frame = 0, inspect.currentframe()
-    while frame and frame.f_globals.get("__name__", "").startswith("gmc_jax."):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -41,7 +41,7 @@ class Opaque:
 
     @classmethod
     def tree_unflatten(cls, aux, leaves):
-        return cls(*leaves, aux)
+        return cls(leaves[0], aux)
 
 
 def training(tx, dtype="float32"):
@@ -77,8 +77,8 @@ DIFFERENT = {
     "empty": ((F, ()), (F, N), "`s[1]` must be a tuple of 0, but is int32[]"),
     "type": (
         {"x": Pair(F, F)},
-        {"x": optax.TraceState(F)},
-        "`s['x']` must be a `Pair`, but is a `TraceState`",
+        {"x": Opaque(F, "a")},
+        "`s['x']` must be a `Pair`, but is a `Opaque`",
     ),
     "deep": (
         {"a": F, "b": [Pair(F, {"c": N})]},

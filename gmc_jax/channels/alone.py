@@ -10,7 +10,9 @@ def alone(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: every worker's mean is its own contribution, and none is lost.
 
     What a worker would do without the others. As the channel of `slowmo` it gives each
-    worker a slow momentum of its own, the variant without averages.
+    worker a slow momentum of its own, the variant without averages. It also says that
+    workers are meant to train models apart, of which `simulate` and `distribute` would
+    warn: `optax.chain(averaged(alone()), optax.adam(0.001))`.
 
     Args:
       axis_name: the named axis whose indices are the workers.

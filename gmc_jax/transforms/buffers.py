@@ -45,6 +45,9 @@ def maintain_buffers() -> Buffers:
 def reset_buffers() -> Buffers:
     """What mirrors the parameters starts again; counters, and so schedules, go on.
 
+    A base that remembers where parameters were needs it, such as the schedule-free
+    optimizers of optax: it starts again from where workers met.
+
     Adam counts on as well, and corrects a bias that its new moments have not yet lost:
     after a meeting it steps further. The paper maintains its moments.
 

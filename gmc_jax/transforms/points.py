@@ -15,6 +15,10 @@ def query(opt_state: Tree, params: Tree) -> Tree:
     inside any chain or wrapper of optax that keeps the structure of the parameters.
     Without one the parameters themselves come back, so the loop never knows the method.
 
+    A step that never calls it trains by another method where a state moves the point:
+    `simulate`, `distribute` and `layout` warn of that. That the gradient is taken at
+    what it returns they cannot see. Call it and leave the result where that is meant.
+
     Args:
       opt_state: one worker's state of any optax transformation.
       params: that worker's parameters.
