@@ -8,15 +8,15 @@ import jax
 
 import gmc_jax
 from gmc_jax.core import Tree
-from gmc_jax.execution import Train
-from gmc_jax.layouts import Step
+from gmc_jax.layouts import Train
+from gmc_jax.steps import Step
 
 
 class Running(NamedTuple):
     """A step that runs on all workers.
 
     Attributes:
-      train: `(state, batch) -> (state, metrics)` of all workers.
+      train: `(state, batch) -> (state, metrics)` of all workers; it has their layout.
       state: as it is kept.
       place: puts what all batches have in common where the workers are; each process
         gives what is its own workers'.
@@ -63,7 +63,7 @@ def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
         step, axis_name="workers", in_axes=axes, out_axes=axes, devices=devices
     )
     place = jax.pmap(lambda tree: tree, devices=devices)
-    return Running(train, plan.lay_out(state), place, nests=False)
+    return Running(plan.checked(train), plan.lay_out(state), place, nests=False)
 
 
 BACKENDS: dict[str, Runner] = {

@@ -35,14 +35,13 @@ def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
     everyone = jnp.arange(workers)
     batches = jax.vmap(lambda t: problem.batch(everyone, t))(jnp.arange(len(times)))
     state = problem.params, tx.init(problem.params)
-    plan = gmc_jax.layout(step, state, batches[0], workers)
     train, state = gmc_jax.simulate(step, state, batches[0], workers)
 
     @jax.jit
     def walk(state, batches):
         def on(state, batch):
             state, _ = train(state, batch)
-            params = gmc_jax.evaluate(state[1], state[0], plan)
+            params = gmc_jax.evaluate(state[1], state[0], train.layout)
             return state, problem.loss(params)
 
         return jax.lax.scan(on, state, batches)[1]

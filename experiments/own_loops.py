@@ -138,7 +138,6 @@ def _with_snapshots(
     batches = _batches(task)
     first = jax.tree.map(lambda leaf: leaf[0], batches)
     begin = task.params, tx.init(task.params)
-    plan = gmc_jax.layout(step, begin, first, config.workers)
     train, state = gmc_jax.simulate(step, begin, first, config.workers)
     images, labels = (jnp.concatenate(jnp.asarray(x)) for x in task.share)
     everything = Batch(images, labels, jax.random.key(0))
@@ -154,8 +153,8 @@ def _with_snapshots(
     for start in range(0, task.steps, length):
         part = jax.tree.map(lambda x, i=start: x[i : i + length], batches)
         state = epoch(state, part)
-    params = gmc_jax.evaluate(state[1], state[0], plan)
-    own, shared = own_and_shared(begin, plan, task.params)
+    params = gmc_jax.evaluate(state[1], state[0], train.layout)
+    own, shared = own_and_shared(begin, train.layout, task.params)
     # A mean at each step, and a full gradient an epoch.
     return _line(task, params, 1 + 1 / length, own, shared, "w, snapshot")
 

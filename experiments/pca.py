@@ -89,7 +89,6 @@ def solve(
     start = jnp.zeros(D)
     batch = jnp.zeros((workers, 1), int)
     train, state = gmc_jax.simulate(step, (start, tx.init(start)), batch, workers)
-    plan = gmc_jax.layout(step, (start, tx.init(start)), batch, workers)
 
     @jax.jit
     def epoch(state, key):
@@ -98,7 +97,7 @@ def solve(
         state = x, gmc_jax.set_full_gradient(opt_state, x, full)
         batches = jax.random.randint(key, (length, workers, 1), 0, SAMPLES)
         state, _ = jax.lax.scan(train, state, batches)
-        gap = gmc_jax.evaluate(state[1], state[0], plan) - optimum
+        gap = gmc_jax.evaluate(state[1], state[0], train.layout) - optimum
         return state, gap @ problem.hessian @ gap / 2
 
     first = optimum @ problem.hessian @ optimum / 2

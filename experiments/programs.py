@@ -14,7 +14,7 @@ from experiments.config import Config
 from experiments.models import CONVOLUTIONAL
 from experiments.tasks import Task
 from gmc_jax.core import Tree
-from gmc_jax.layouts import Step
+from gmc_jax.steps import Step
 
 
 class Program:
@@ -55,26 +55,22 @@ class Program:
         starts = [(task.params, tx.init(task.params), task.stats) for task in tasks]
         draws = [_at(task.draws(0, 1), 0) for task in tasks]
         example = _of_all_workers(task.share, config.workers), draws[0]
-        self._plan = gmc_jax.layout(step, starts[0], example, config.workers)
-        self.layout = self._plan
         running = BACKENDS[config.backend](step, starts[0], example, config.workers)
         self.state, self._train = running.state, running.train
+        self.layout = self._plan = running.train.layout
         share = task.share
         if len(tasks) > 1:
             shares = [task.share for task in tasks]
             share, _ = batch = jax.tree.map(
                 lambda *x: np.stack(x), *zip(shares, draws, strict=True)
             )
-            several = gmc_jax.layout(
-                running.train, self.state, batch, len(tasks), axis_name="seeds"
-            )
-            self.layout = several
             self._train, _ = gmc_jax.simulate(
-                running.train, self.state, batch, len(tasks), axis_name="seeds"
+                _apart(running.train), self.state, batch, len(tasks), axis_name="seeds"
             )
+            self.layout = self._train.layout
             self.state = jax.tree.map(
                 lambda differs, *leaves: jnp.stack(leaves) if differs else leaves[0],
-                several.differs,
+                self.layout.differs,
                 *map(self._plan.lay_out, starts),
             )
         self._share = running.place(share)
@@ -182,6 +178,17 @@ def worker_step(
         updates, opt_state = tx.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         return (params, opt_state, stats), {"loss": loss}
+
+    return step
+
+
+def _apart(train: Step) -> Step:
+    """The step of one seed, which learns nothing of the others."""
+    channel = gmc_jax.alone(axis_name="seeds")
+
+    def step(state, batch):
+        state, metrics = train(state, batch)
+        return state, channel.average(metrics, channel.init(metrics))[0]
 
     return step
 

@@ -39,7 +39,7 @@ class Checkpoints:
     Args:
       directory: where checkpoints are; it is made if it is not there. Leftovers of
         writes that did not end are removed, unless some process is writing just now.
-      layout: of the states that are saved and restored, as `gmc_jax.layout` has it.
+      layout: of the states that are saved and restored, as `train.layout` has it.
       about: what tells this training from others, such as `{"method": "gmc", "ratio":
         0.01}`, in what JSON can say: saved, and compared when a state is restored.
       keep: how many checkpoints are kept, the newest ones; at least 1.
@@ -57,9 +57,8 @@ class Checkpoints:
       ...     updates, opt_state = tx.update(params - batch, opt_state, params)
       ...     return (optax.apply_updates(params, updates), opt_state), {}
       >>> start, batch = (jnp.zeros(4), tx.init(jnp.zeros(4))), jnp.ones((8, 4))
-      >>> layout = gmc_jax.layout(step, start, batch, workers=8)
       >>> train, state = gmc_jax.simulate(step, start, batch, workers=8)
-      >>> with gmc_jax.Checkpoints(tempfile.mkdtemp(), layout) as checkpoints:
+      >>> with gmc_jax.Checkpoints(tempfile.mkdtemp(), train.layout) as checkpoints:
       ...     if checkpoints.latest is not None:
       ...         done, state, extras = checkpoints.restore(state)
       ...     state, _ = train(state, batch)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmc_jax import shardings
 from gmc_jax.core import Tree
-from gmc_jax.layouts import Layout, Step, check_batch, layout
+from gmc_jax.layouts import Layout, Train, layout
+from gmc_jax.programs import axes_of, equations
+from gmc_jax.steps import Step
 
-Train: TypeAlias = jax.stages.Wrapped
-"""A `jax.jit` function, `(state, batch) -> (state, metrics)`, of all workers."""
+Metrics: TypeAlias = Literal["each", "mean"]
+"""Whose metrics come back: each worker's, on a leading axis, or their mean."""
 
 
 def simulate(
@@ -26,6 +28,7 @@ def simulate(
     *,
     axis_name: str = "workers",
     replicated: Callable[[Tree], Tree] | None = None,
+    metrics: Metrics = "each",
 ) -> tuple[Train, Tree]:
     """Runs the step of one worker for many simulated workers on one device.
 
@@ -42,15 +45,19 @@ def simulate(
       axis_name: the named axis that the channels average over.
       replicated: selects what must be the same on all workers, such as the parameters:
         `lambda state: state[0]`.
+      metrics: "each" worker's, with a leading axis of workers, or their "mean", as
+        floats.
 
     Returns:
-      `(train, state)`: a `jax.jit` function `(state, batch) -> (state, metrics)`, which
-      donates the state, and the state as it is kept. Metrics come back with a leading
-      axis of workers.
+      `(train, state)`: a compiled function `(state, batch) -> (state, metrics)`, which
+      donates the state, and the state as it is kept. `train.layout` is its layout, for
+      `evaluate`, `resize` and `Checkpoints`.
 
     Raises:
-      ValueError: if the batch has no leading axis of workers, the step changes the
-        types of the state, or what `replicated` selects differs between workers.
+      ValueError: if the batch has no leading axis of workers, the step does not return
+        a state of the types it was given and metrics, or what `replicated` selects
+        differs between workers. From `train`, before it runs, if a state is not one of
+        as many workers, of this step, as it is kept.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -69,6 +76,7 @@ def simulate(
       (8,)
     """
     plan = _plan(step, state, batch, workers, axis_name, replicated)
+    summary = _summary(metrics)
     batched = jax.vmap(
         step,
         in_axes=(plan.axes, 0),
@@ -76,7 +84,12 @@ def simulate(
         axis_name=axis_name,
         axis_size=workers,
     )
-    return _jit(batched, workers), plan.lay_out(state)
+
+    def run(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        state, metrics = batched(state, batch)
+        return state, summary(metrics)
+
+    return Train(_jit(run, plan), plan), plan.lay_out(state)
 
 
 def distribute(
@@ -87,6 +100,7 @@ def distribute(
     mesh: Mesh | None = None,
     axis_name: str = "workers",
     replicated: Callable[[Tree], Tree] | None = None,
+    metrics: Metrics = "each",
 ) -> tuple[Train, Tree]:
     """Runs the step of one worker on each device of a mesh, in one or many processes.
 
@@ -116,15 +130,17 @@ def distribute(
       axis_name: the named axis that the channels average over.
       replicated: selects what must be the same on all workers, such as the parameters:
         `lambda state: state[0]`.
+      metrics: "each" worker's, with a leading axis of workers that is spread over the
+        mesh, or their "mean", as floats, whole on every device: any process reads it
+        by itself, `float(metrics["loss"])`. One all-reduce more each step.
 
     Returns:
       `(train, state)` as `simulate` returns them, laid out over the mesh. Over several
-      processes, `gmc_jax.fetch` reads metrics.
+      processes, `gmc_jax.fetch` reads metrics of each worker, in all of them together.
 
     Raises:
-      ValueError: if the mesh has no such axis, the batch does not have one entry for
-        each worker of the mesh, the step changes the types of the state, what
-        `replicated` selects differs between workers, a leaf of the state is split over
+      ValueError: as `simulate`; also if the mesh has no such axis, the batch does not
+        have one entry for each worker of the mesh, a leaf of the state is split over
         the workers or not by axes of the mesh; from a channel whose compressor needs a
         whole vector where leaves are split, or where what mirrors the parameters is
         split in another way than they are.
@@ -135,6 +151,7 @@ def distribute(
     mesh = _auto(mesh, axis_name)
     workers = mesh.shape[axis_name]
     plan = _plan(step, state, batch, workers, axis_name, replicated)
+    summary = _summary(metrics)
     own = PartitionSpec(axis_name)
     inside = shardings.read(state, mesh, axis_name)
 
@@ -163,7 +180,8 @@ def distribute(
     def over_mesh(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         # Under `jax.set_mesh` of an explicit mesh the context is another mesh.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return sharded(state, batch)
+            state, metrics = sharded(state, batch)
+            return state, summary(metrics)
 
     leaves, treedef = jax.tree.flatten(state)
     placed = [
@@ -174,9 +192,15 @@ def distribute(
     ]
     # Said only where there is a choice: what is split inside a worker stays so.
     kept = treedef.unflatten([leaf.sharding for leaf in placed])
-    train = _jit(over_mesh, workers, (kept, None) if inside.axes else None)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    run = _jit(
+        over_mesh,
+        plan,
+        (kept if inside.axes else None, everywhere if metrics == "mean" else None),
+    )
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return (Paced(train) if on_cpu else train), treedef.unflatten(placed)
+    train = Paced(run, plan) if on_cpu else Train(run, plan)
+    return train, treedef.unflatten(placed)
 
 
 def worker_key(key: jax.Array, *, axis_name: str = "workers") -> jax.Array:
@@ -213,6 +237,9 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
     Returns:
       A function of the same positional arguments and results, which cannot be
       differentiated: take the gradient inside, `unrolled(jax.value_and_grad(loss_fn))`.
+
+    Raises:
+      ValueError: from that function if `fn` uses a named axis, under every runner.
     """
     traced_once = jax.jit(fn)
 
@@ -233,32 +260,33 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
         return stacked, jax.tree.map(lambda _: True, stacked)
 
-    return call
+    def checked(*args: Tree) -> Tree:
+        for equation in equations(traced_once.trace(*args).jaxpr):
+            axes = [axis for axis in axes_of(equation) if isinstance(axis, str)]
+            if axes:
+                raise ValueError(
+                    "`unrolled` runs a function for one worker after another, so that "
+                    "it must not use their axis, but it calls "
+                    f"`{equation.primitive.name}` over {axes[0]!r}. Call collectives, "
+                    "channels and `worker_key` outside of it, and pass in what they "
+                    "give."
+                )
+        return call(*args)
+
+    return checked
 
 
-class Paced:
-    """A `jax.jit` function that waits for the state it is given before it starts.
+class Paced(Train):
+    """One that waits for the state it is given before it starts.
 
     XLA's CPU client lets a device have 32 computations in flight and makes the thread
     that launches the next one wait. With collectives in them that is a deadlock: the
     ones in flight may wait for devices that this thread was yet to launch.
     """
 
-    def __init__(self, train: Train) -> None:
-        """Wraps a function whose first argument is the state."""
-        self._train = train
-
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step once the last one is done."""
-        return self._train(jax.block_until_ready(state), batch)
-
-    def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
-        """As of `jax.jit`."""
-        return self._train.trace(state, batch)
-
-    def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
-        """As of `jax.jit`."""
-        return self._train.lower(state, batch)
+        return super().__call__(jax.block_until_ready(state), batch)
 
 
 def _plan(
@@ -275,13 +303,27 @@ def _plan(
     return plan
 
 
+def _summary(metrics: Metrics) -> Callable[[Tree], Tree]:
+    """What becomes of the metrics of all workers."""
+    if metrics not in get_args(Metrics):
+        raise ValueError(
+            f"`metrics` says whose come back, one of {get_args(Metrics)}, but is "
+            f"{metrics!r}."
+        )
+
+    def mean(leaf: jax.Array) -> jax.Array:
+        return jnp.mean(leaf, axis=0, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+
+    return lambda tree: tree if metrics == "each" else jax.tree.map(mean, tree)
+
+
 def _jit(
     train: Callable[[Tree, Tree], tuple[Tree, Tree]],
-    workers: int,
-    shardings_out: Tree = None,
-) -> Train:
+    plan: Layout,
+    shardings_out: tuple[Tree, Tree] | None = None,
+) -> jax.stages.Wrapped:
     def checked(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        check_batch(batch, workers)
+        plan.check(state, batch)
         return train(state, batch)
 
     return jax.jit(checked, donate_argnums=0, out_shardings=shardings_out)

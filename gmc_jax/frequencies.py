@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gmc_jax.channels.neighbours import OtherWorkersError
 from gmc_jax.channels.noting import Notes, noting
 from gmc_jax.core import Tree
-from gmc_jax.traffic import FREE, Program, is_along, programs_in
+from gmc_jax.programs import FREE, Program, axes_of, within
 from gmc_jax.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
@@ -136,13 +136,13 @@ def _messages(program: Program, axis_name: str, notes: Notes) -> dict[Hashable, 
     """The bits of all that is sent, by the key of its equation."""
     found: dict[Hashable, int] = {}
     for equation in program.eqns:
-        if is_along(equation, axis_name):
+        if axis_name in axes_of(equation):
             if equation.primitive.name not in FREE:
                 operands = [value.aval for value in equation.invars]
                 found[_key(equation)] = size_in_bits(operands)
             continue
         inside: dict[Hashable, int] = {}
-        for inner in programs_in(equation):
+        for inner in within(equation):
             inside |= _messages(inner, axis_name, notes)
         key = _key(equation)
         # A channel around channels sends what these do.
@@ -194,9 +194,9 @@ class _Walk(NamedTuple):
         unknown: Values = [None] * len(equation.outvars)
         if (key := _key(equation)) in self.keys:
             return nothing.at[self.keys.index(key)].set(1), unknown
-        if is_along(equation, self.axis_name):
+        if self.axis_name in axes_of(equation):
             return nothing, unknown
-        programs = list(programs_in(equation))
+        programs = list(within(equation))
         if name == "cond":
             return self._choose(programs, values)
         if len(programs) == 1 and name not in _LOOPS:

@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.sharding import PartitionSpec
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.differences import first_difference
+from gmc_jax.doubts import doubts, warn
+from gmc_jax.programs import batched_results
+from gmc_jax.steps import Step, trace
 from gmc_jax.trees import is_key, is_raw_key
 
-Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
-"""The step of one worker: `(state, batch) -> (state, metrics)`."""
+
+class Train:
+    """The step of all workers, compiled: `(state, batch) -> (state, metrics)`.
+
+    Attributes:
+      layout: how the state is kept.
+    """
+
+    def __init__(self, run: jax.stages.Wrapped, layout: Layout) -> None:
+        """Wraps a function of `jax.jit` or `jax.pmap`."""
+        self._run = run
+        self.layout = layout
+
+    def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        """Runs a step."""
+        return self._run(state, batch)
+
+    def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
+        """As of `jax.jit`."""
+        return self._run.trace(state, batch)
+
+    def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
+        """As of `jax.jit`."""
+        return self._run.lower(state, batch)
+
+
+class Checked(Train):
+    """One that checks its arguments at every call, before it runs."""
+
+    def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        """Runs a step."""
+        self.layout.check(state, batch)
+        return super().__call__(state, batch)
+
+    def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
+        """As of `jax.jit`."""
+        self.layout.check(state, batch)
+        return super().trace(state, batch)
+
+    def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
+        """As of `jax.jit`."""
+        self.layout.check(state, batch)
+        return super().lower(state, batch)
 
 
 class Layout(NamedTuple):
@@ -63,13 +107,24 @@ class Layout(NamedTuple):
         )
 
     def lay_out(self, state: Tree) -> Tree:
-        """One worker's state as it is kept: copied, and repeated where it differs."""
+        """One worker's state as it is kept: copied, and repeated where it differs.
+
+        Raises:
+          ValueError: if it is not one worker's.
+        """
 
         def place(leaf: jax.Array, differs: bool) -> jax.Array:
             # A Python number would come back as an array, and compile the step twice.
             leaf = jnp.array(leaf, jnp.result_type(leaf), copy=True)
             return jnp.repeat(leaf[None], self.workers, axis=0) if differs else leaf
 
+        difference = first_difference(self.shapes, state, "state")
+        if difference is not None:
+            raise ValueError(
+                f"`state` must be one worker's, of the step that this is the layout "
+                f"of, but {difference}. A state that is laid out already is kept as "
+                "it is."
+            )
         return jax.tree.map(place, state, self.differs)
 
     def average(self, tree: Tree) -> Tree:
@@ -98,23 +153,34 @@ class Layout(NamedTuple):
 
     def check_kept(self, state: Tree) -> None:
         """Raises ValueError unless a state is one as this layout keeps it."""
-        ours, theirs = jax.tree.structure(self.shapes), jax.tree.structure(state)
-        if ours != theirs:
+        difference = first_difference(self.kept, state, "state")
+        if difference is not None:
             raise ValueError(
-                f"`state` must have the structure of its layout, {ours}, but has "
-                f"{theirs}. Pass the layout of the step that made it, and the whole of "
-                "it, or a part with its layout: `layout.of(lambda state: ...)`."
+                f"`state` is not one of {self.workers} workers as its layout keeps it: "
+                f"{difference}. State, `train` and layout must come from one call of "
+                "`simulate` or `distribute` (for `jax.pmap` from `layout.lay_out`). "
+                "Take a state of another number of workers through `gmc_jax.resize` "
+                "first; a part of a state goes with `layout.of(lambda state: ...)`."
             )
-        leaves = jax.tree.leaves(state)
-        kept = jax.tree_util.tree_leaves_with_path(self.kept)
-        for (path, one), leaf in zip(kept, leaves, strict=True):
-            if (one.shape, one.dtype) != (jnp.shape(leaf), jnp.result_type(leaf)):
-                raise ValueError(
-                    f"`layout` keeps `state{jax.tree_util.keystr(path)}` of "
-                    f"{self.workers} workers as {one.dtype}{list(one.shape)}, but it "
-                    f"is {jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Pass the "
-                    "layout of the step that made the state, for as many workers."
-                )
+
+    def check(self, state: Tree, batch: Tree) -> None:
+        """Raises ValueError unless both are those of all workers, as they are kept."""
+        self.check_kept(state)
+        check_batch(batch, self.workers)
+
+    def checked(self, train: jax.stages.Wrapped) -> Train:
+        """Makes the step of all workers refuse the state of others, at every call.
+
+        For `jax.pmap`, which looks at little of what it is given. What `simulate` and
+        `distribute` return checks its arguments by itself, when it is compiled.
+
+        Args:
+          train: `(state, batch) -> (state, metrics)` of all workers.
+
+        Returns:
+          The same function, which also has this `layout`.
+        """
+        return Checked(train, self)
 
     def _differs_in(self, tree: Tree) -> Tree:
         """The part of `differs` that belongs to a kept tree, found by its shapes."""
@@ -175,10 +241,16 @@ def layout(
 ) -> Layout:
     """Infers which leaves of a state come to differ between workers.
 
-    The step is traced under `jax.vmap`, never run: a leaf of the new state that comes
-    out batched depends on the worker's own batch or index. What differs is fed back
-    until nothing is added, two or three traces in all. What does not differ is thereby
-    *proved* to be the same on all workers.
+    The step is traced once and never run, and its program is batched by `jax.vmap`: a
+    leaf of the new state that comes out batched depends on the worker's own batch or
+    index. What differs is fed back until nothing is added. What does not differ is
+    thereby *proved* to be the same on all workers.
+
+    A warning tells of a step that takes gradients and trains separate models, since
+    nothing of what workers send comes into the state, and of one that never asks
+    `gmc_jax.query` where its method takes them. The channel `alone()` says that
+    workers are meant to stay apart. What a trace cannot show is said with what it
+    concerns: `periodic`, `gmc`, `reset_buffers`.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return
@@ -199,14 +271,18 @@ def layout(
     checks.positive(workers=workers)
     check_batch(batch, workers)
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
-    plan = Layout(workers, axis_name, jax.tree.map(lambda _: False, shapes), shapes)
-    while True:
-        found = _differing_after(step, plan, batch)
-        differs = jax.tree.map(lambda old, new: old or new, plan.differs, found)
-        # Not the trees: a container need not know how to compare itself.
-        if jax.tree.leaves(differs) == jax.tree.leaves(plan.differs):
-            return plan
-        plan = Layout(workers, axis_name, differs, shapes)
+    program = trace(step, shapes, batch, workers, axis_name)
+    leaves, treedef = jax.tree.flatten(shapes)
+    own, found = [], [False] * len(leaves)
+    while own != found:
+        own = found
+        of_batches = [True] * len(jax.tree.leaves(batch))
+        new = batched_results(program, [*own, *of_batches], workers, axis_name)
+        found = [old or now for old, now in zip(own, new, strict=True)]
+    plan = Layout(workers, axis_name, treedef.unflatten(own), shapes)
+    for doubt in doubts(program, plan.shapes, plan.differs, workers, axis_name):
+        warn(doubt)
+    return plan
 
 
 def check_batch(batch: Tree, workers: int) -> None:
@@ -219,64 +295,4 @@ def check_batch(batch: Tree, workers: int) -> None:
                 f"but `batch{jax.tree_util.keystr(path)}` has shape {shape}. Reshape "
                 f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
                 "workers (under `distribute`: the size of the mesh's axis)."
-            )
-
-
-def _differing_after(step: Step, plan: Layout, batch: Tree) -> Tree:
-    """Which leaves come out batched when those that differ by now go in batched."""
-    leaves, treedef = jax.tree.flatten(plan.shapes)
-    batched = [False] * len(leaves)
-
-    def probe(place: int, leaf: jax.Array) -> jax.Array:
-        @custom_vmap
-        def identity(leaf: jax.Array) -> jax.Array:
-            return leaf
-
-        @identity.def_vmap
-        def _(size: int, is_batched: list[bool], leaf: jax.Array) -> tuple:
-            del size
-            batched[place] = is_batched[0]
-            return leaf, is_batched[0]
-
-        return identity(leaf)
-
-    def one_worker(state: Tree, batch: Tree) -> list[jax.Array]:
-        new, _ = step(state, batch)
-        _check_same_types(plan.shapes, new)
-        return [probe(place, leaf) for place, leaf in enumerate(jax.tree.leaves(new))]
-
-    jax.eval_shape(
-        jax.vmap(
-            one_worker,
-            in_axes=(plan.axes, 0),
-            axis_size=plan.workers,
-            axis_name=plan.axis_name,
-        ),
-        plan.kept,
-        jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
-            batch,
-        ),
-    )
-    return treedef.unflatten(batched)
-
-
-def _check_same_types(before: Tree, after: Tree) -> None:
-    old, new = jax.tree.structure(before), jax.tree.structure(after)
-    if old != new:
-        raise ValueError(
-            "`step` must return a state of the structure that it was given, but it was "
-            f"given {old} and returned {new}."
-        )
-    new_leaves = jax.tree.leaves(after)
-    pairs = zip(jax.tree_util.tree_leaves_with_path(before), new_leaves, strict=True)
-    for (path, was), leaf in pairs:
-        now = jax.typeof(jnp.asarray(leaf))
-        if (was.shape, was.dtype) != (now.shape, now.dtype):
-            name = f"state{jax.tree_util.keystr(path)}"
-            raise ValueError(
-                "`step` must return a state of the shapes and dtypes that it was "
-                f"given, but `{name}` was {was.dtype}{list(was.shape)} and came back "
-                f"{now.dtype}{list(now.shape)}. Cast it in the step, or start with a "
-                "state of that type."
             )

@@ -101,11 +101,11 @@ def resize(
       ...     updates, opt_state = tx.update(params - batch, opt_state, params)
       ...     return (optax.apply_updates(params, updates), opt_state), {}
       >>> start, batch = jnp.zeros(4), jnp.ones((8, 4))
-      >>> layout = gmc_jax.layout(step, (start, tx.init(start)), batch, workers=8)
       >>> train, state = gmc_jax.simulate(step, (start, tx.init(start)), batch, 8)
       >>> state, _ = train(state, batch)
+      >>> state = gmc_jax.resize(state, train.layout, workers=6)
       >>> train, fresh = gmc_jax.simulate(step, (start, tx.init(start)), batch[:6], 6)
-      >>> state, _ = train(gmc_jax.resize(state, layout, workers=6), batch[:6])
+      >>> state, _ = train(state, batch[:6])
 
     Guarantees:
       The mean over workers of every float that differs, push-sum's parameters weighed,

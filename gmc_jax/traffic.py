@@ -25,24 +25,22 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 from numpy.typing import NDArray
 
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
+from gmc_jax.programs import FREE, Program, axes_of, within
 from gmc_jax.timelines import Link
 from gmc_jax.trees import size_in_bits
 
 Loads: TypeAlias = NDArray[np.float64]
 """Bytes and hops of every worker, [workers, 2]."""
-
-Program: TypeAlias = Jaxpr | ClosedJaxpr
-"""What JAX traces a function to."""
 
 _REDUCTIONS = ("psum", "pmax", "pmin")
 # Of so many workers: how many times its operands a worker sends, and its hops.
@@ -54,7 +52,6 @@ _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
     "all_gather": lambda workers: (workers - 1, workers - 1),
     "all_to_all": lambda workers: (1 - 1 / workers, workers - 1),
 }
-FREE = ("axis_index", "pvary", "pcast")
 
 
 class Traffic(NamedTuple):
@@ -124,7 +121,7 @@ def _loads(program: Program, axis: str, workers: int) -> Loads:
     total = np.zeros((workers, 2))
     reduced: set[int] = set()  # What the reductions right before this one have given.
     for equation in program.eqns:
-        if not is_along(equation, axis):
+        if axis not in axes_of(equation):
             total += _within(equation, axis, workers)
             reduced = set()
             continue
@@ -163,27 +160,8 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
 def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
     """What the programs in an equation send: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
-    loads = [_loads(program, axis, workers) for program in programs_in(equation)]
+    loads = [_loads(program, axis, workers) for program in within(equation)]
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
     once = sum(loads, np.zeros((workers, 2)))
     return params["length"] * once if name == "scan" else once
-
-
-def is_along(equation: JaxprEqn, axis: str) -> bool:
-    """Whether an equation is a collective, or asks, along a named axis."""
-    along = equation.params.get("axes", equation.params.get("axis_name", ()))
-    return axis in (along if isinstance(along, tuple) else (along,))
-
-
-def programs_in(equation: JaxprEqn) -> Iterator[Program]:
-    """The programs in an equation: branches, bodies of loops, what it calls."""
-    return _programs(equation.params.values())
-
-
-def _programs(values: Iterable) -> Iterator[Program]:
-    for value in values:
-        if isinstance(value, tuple | list):
-            yield from _programs(value)
-        elif isinstance(value, Jaxpr | ClosedJaxpr):
-            yield value

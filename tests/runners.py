@@ -29,7 +29,7 @@ def pmap(step: Callable, state, batch):
     plan = gmc_jax.layout(step, state, batch, WORKERS)
     axes = (plan.axes, 0)
     run = jax.pmap(step, axis_name="workers", in_axes=axes, out_axes=axes)
-    return run, plan.lay_out(state)
+    return plan.checked(run), plan.lay_out(state)
 
 
 RUNNERS = {"simulate": simulate, "distribute": gmc_jax.distribute}

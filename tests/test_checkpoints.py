@@ -351,11 +351,9 @@ def test_another_model_or_method_is_told_apart(tmp_path):
 def test_what_is_not_of_the_layout_is_neither_saved_nor_restored(tmp_path):
     plan, state = small()
     with Checkpoints(tmp_path, plan) as checkpoints:
-        with pytest.raises(
-            ValueError, match=r"`layout` keeps .*residual.* of 4 workers"
-        ):
+        with pytest.raises(ValueError, match=r"not one of 4 workers .*residual"):
             checkpoints.save(1, small(8)[1])
-        with pytest.raises(ValueError, match="must have the structure"):
+        with pytest.raises(ValueError, match=r"`state\['own'\]` must be a"):
             checkpoints.restore(state["own"])
         assert checkpoints.latest is None
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
@@ -569,6 +570,194 @@ def test_outside_the_axis_the_error_says_how_to_get_inside(wrapped, caller):
         jax.jit(step_of(tx))(state, targets()[0, 0])
     with pytest.raises(NameError, match=message):
         gmc_jax.simulate(step_of(tx), state, targets()[0], 8, axis_name="replicas")
+
+
+# States of others.
+
+
+def two_by(name: str):
+    """A runner of two workers."""
+
+    def by_pmap(step, state, batch):
+        plan = gmc_jax.layout(step, state, batch, 2)
+        axes = (plan.axes, 0)
+        run = jax.pmap(
+            step, "workers", in_axes=axes, out_axes=axes, devices=jax.devices()[:2]
+        )
+        return plan.checked(run), plan.lay_out(state)
+
+    return {
+        "simulate": functools.partial(gmc_jax.simulate, workers=2),
+        "distribute": functools.partial(
+            gmc_jax.distribute, mesh=Mesh(devices(2), ("workers",))
+        ),
+        "pmap": by_pmap,
+    }[name]
+
+
+def flax_state(tx) -> TrainState:
+    return TrainState.create(apply_fn=None, params=start(), tx=tx)
+
+
+def flax_step(state, batch):
+    grads = jax.grad(loss_fn)(state.params, batch)
+    return state.apply_gradients(grads=grads), {}
+
+
+GMC = gmc_jax.gmc(0.01, CHANNELS["top_k"])
+FLAX = flax_state(GMC)
+
+
+def plain_state(tx=GMC):
+    return start(), tx.init(start())
+
+
+def others(kind: str):
+    """A step, its state, and a state that is not of its two workers; what is said."""
+    step, mine = step_of(GMC), plain_state()
+    residual = r"state\[1\]\[0\].inner.residual\['bias'\]` must be float32\[2, 4\]"
+    if kind == "four workers":
+        kept = gmc_jax.layout(step, mine, targets(4)[0], 4).lay_out(mine)
+        return step, mine, kept, residual + r", but is float32\[4, 4\].*gmc_jax.resize"
+    if kind == "never laid out":
+        return step, mine, mine, residual + r", but is float32\[4\].*from one call"
+    if kind == "another method":
+        other = plain_state(gmc_jax.dmsgd(0.01, exact()))
+        return step, mine, other, r"`state\[1\]\[0\]` must be a .*, but is a "
+    if kind == "another type":
+        plan = gmc_jax.layout(step, mine, targets(2)[0], 2)
+        kept = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), plan.lay_out(mine))
+        return step, mine, kept, r"must be float32\[4\], but is bfloat16\[4\]"
+    if kind == "another tx":
+        other = flax_state(gmc_jax.gmc(0.01, CHANNELS["top_k"]))
+        other = gmc_jax.layout(flax_step, other, targets(2)[0], 2).lay_out(other)
+        return (
+            flax_step,
+            FLAX,
+            other,
+            r"`state.tx`, which is no array, must be the very",
+        )
+    other = jax.tree.map(jnp.asarray, flax_state(optax.sgd(0.1)))
+    return flax_step, FLAX, other, r"`state.opt_state\[0\]` must be a .*, but is a "
+
+
+@pytest.mark.parametrize("runner", ["simulate", "distribute", "pmap"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "four workers",
+        "never laid out",
+        "another method",
+        "another type",
+        "another tx",
+        "another TrainState",
+    ],
+)
+def test_a_state_of_others_is_refused_in_few_words(kind, runner):
+    """The kind: a state that fits by chance, and drops workers or mixes up axes.
+
+    Nothing runs and nothing is donated, and one place is named, not two structures.
+    """
+    step, mine, other, message = others(kind)
+    train, state = two_by(runner)(step, mine, targets(2)[0])
+    for call in (train, train.lower):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(other, targets(2)[0])
+        assert len(str(caught.value).split("\n")[0]) < 600
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, other)))
+    with pytest.raises(ValueError, match="leading axis of 2 workers"):
+        train(state, targets(4)[0])
+
+
+@both_runners
+def test_a_state_of_the_right_shapes_may_come_from_anywhere(runner):
+    """Fetched, committed to one device, read as numbers: it is the same state."""
+    train, state = runner(step_of(GMC), plain_state(), targets()[0])
+    state, _ = train(state, targets()[0])
+    fetched = gmc_jax.fetch(state)
+    expected, _ = train(state, targets()[1])
+    for other in (
+        fetched,
+        jax.device_put(fetched, jax.devices()[0]),
+        jax.tree.map(lambda leaf: leaf if leaf.ndim else leaf.item(), fetched),
+    ):
+        if runner is gmc_jax.distribute and other is not fetched:
+            other = jax.tree.map(np.asarray, other)
+        found, _ = train(other, targets()[1])
+        chex.assert_trees_all_equal(gmc_jax.fetch(found), gmc_jax.fetch(expected))
+
+
+def test_a_state_that_is_laid_out_is_not_laid_out_again():
+    plan = gmc_jax.layout(step_of(GMC), plain_state(), targets()[0], WORKERS)
+    message = r"`state` must be one worker's.*residual\['bias'\]` must be float32\[4\]"
+    with pytest.raises(ValueError, match=message):
+        plan.lay_out(plan.lay_out(plain_state()))
+
+
+# What train carries.
+
+
+@every_runner
+def test_train_carries_the_layout_of_its_state(runner):
+    """So that it need not be traced again, nor the first state be at hand."""
+    state = plain_state()
+    train, kept = runner(step_of(GMC), state, targets()[0])
+    plan = gmc_jax.layout(step_of(GMC), state, targets()[0], WORKERS)
+    assert train.layout == plan
+    train.layout.check_kept(kept)
+    point = gmc_jax.evaluate(kept[1], kept[0], train.layout)
+    chex.assert_trees_all_equal(point, start())
+
+
+# Metrics of all workers together.
+
+
+@both_runners
+def test_mean_metrics_are_whole_on_every_device(runner):
+    """The kind: metrics that one process cannot read without the others.
+
+    The state is what it is with the metrics of each.
+    """
+
+    def step(state, batch):
+        new = state + jax.lax.pmean(batch, "workers")
+        metrics = {
+            "own": batch,
+            "half": batch.astype("bfloat16"),
+            "index": jax.lax.axis_index("workers"),
+            "flag": jax.lax.axis_index("workers") < 2,
+            "number": 2.5,
+            "nothing": None,
+        }
+        return new, metrics
+
+    batch = targets()[0]
+    each, state = runner(step, jnp.zeros(D), batch)
+    expected, rows = each(state, batch)
+    mean, state = runner(step, jnp.zeros(D), batch, metrics="mean")
+    state, metrics = mean(state, batch)
+
+    np.testing.assert_array_equal(state, expected)
+    for leaf in jax.tree.leaves(metrics):
+        assert leaf.is_fully_replicated
+        assert leaf.sharding.device_set == state.sharding.device_set
+        assert leaf.dtype == np.float32
+    assert metrics.pop("nothing") is None
+    assert float(metrics["index"]) == (WORKERS - 1) / 2
+    assert float(metrics["flag"]) == 2 / WORKERS
+    assert float(metrics["number"]) == 2.5
+    np.testing.assert_allclose(metrics["own"], batch.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        metrics["half"], np.float32(rows["half"]).mean(axis=0), atol=1e-6
+    )
+
+
+@both_runners
+def test_metrics_are_each_workers_or_their_mean(runner):
+    with pytest.raises(
+        ValueError, match=r"`metrics` says whose.*'each', 'mean'.*'sum'"
+    ):
+        runner(step_of(GMC), plain_state(), targets()[0], metrics="sum")
 
 
 def test_a_worker_has_no_key_outside_the_axis():

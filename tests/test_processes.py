@@ -95,6 +95,13 @@ def test_both_processes_see_the_same(seen):
         np.testing.assert_array_equal(value, second[name])
 
 
+def test_the_first_process_reads_mean_metrics_alone(seen):
+    """The kind: metrics that one process cannot read, and for which it would hang."""
+    for process in seen:
+        expected = process["top_k, whole, loss"][0].mean()
+        np.testing.assert_allclose(process["mean loss"], expected, rtol=1e-6)
+
+
 def test_replicas_that_differ_between_processes_are_found(seen):
     for process in seen:
         assert "other bits in some processes" in str(process["replicas"])

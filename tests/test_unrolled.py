@@ -2,9 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import gmc_jax
-from tests.runners import WORKERS, close, pull, simulate, start, targets
+from tests.runners import (
+    WORKERS,
+    close,
+    every_runner,
+    pull,
+    simulate,
+    start,
+    targets,
+)
 
 BATCH = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
 
@@ -54,3 +63,37 @@ def test_unrolled_runs_the_function_once_a_worker_under_simulate_alone():
     assert shapes == {leaf.shape for leaf in jax.tree.leaves(start())}
     close(grads, gmc_jax.fetch(own))
     close(simulated, gmc_jax.fetch(distributed))
+
+
+@pytest.mark.parametrize(
+    ("inner", "name"),
+    [
+        (lambda w, b: jax.lax.pmean(w - b, "workers"), "psum"),
+        (lambda w, b: gmc_jax.exact().average(w - b, ())[0], "psum"),
+        (lambda w, b: (w - b) * jax.lax.axis_index("workers"), "axis_index"),
+        (lambda w, b: jax.jit(lambda w: jax.lax.pmax(w, "workers"))(w), "pmax"),
+    ],
+)
+@every_runner
+def test_what_uses_the_axis_inside_is_named(inner, name, runner):
+    """The kind: errors without words from within JAX; before, an AssertionError."""
+
+    def step(state, batch):
+        grads = gmc_jax.unrolled(inner)(state, batch)
+        return state - jax.lax.pmean(grads, "workers"), {}
+
+    message = rf"must not use their axis, but it calls `{name}` over 'workers'.*outside"
+    with pytest.raises(ValueError, match=message):
+        runner(step, jnp.zeros(3), jnp.ones((WORKERS, 3)))
+
+
+def test_an_axis_of_its_own_is_a_functions_own_business():
+    def inner(w, b):
+        rows = jax.vmap(lambda x: x - jax.lax.pmean(x, "rows"), axis_name="rows")
+        return rows(w - b)
+
+    def step(state, batch):
+        grads = gmc_jax.unrolled(inner)(state, batch)
+        return state - jax.lax.pmean(grads, "workers"), {}
+
+    gmc_jax.layout(step, jnp.zeros(3), jnp.ones((WORKERS, 3)), WORKERS)

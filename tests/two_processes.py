@@ -80,8 +80,10 @@ def checkpoints(directory: pathlib.Path) -> dict[str, np.ndarray]:
     tx = METHODS["top_k"]
     batch = [jax.tree.map(lambda x, t=t: x[t], batches("top_k")) for t in (0, 1)]
     plan, begun = planned("top_k", WORKERS)
-    run, state = gmc_jax.distribute(step_of(tx), begun, batch[0])
-    state, _ = run(state, batch[0])
+    run, state = gmc_jax.distribute(step_of(tx), begun, batch[0], metrics="mean")
+    state, metrics = run(state, batch[0])
+    if jax.process_index() == 0:  # Alone, which would wait for ever for each worker's.
+        float(metrics["loss"])
     with gmc_jax.Checkpoints(directory, plan, about={"ratio": 0.2}) as saved:
         assert saved.latest is None
         saved.save(1, state, seconds=2.5)
@@ -103,6 +105,7 @@ def checkpoints(directory: pathlib.Path) -> dict[str, np.ndarray]:
     return {
         "goes on": np.array([np.array_equal(one, other) for one, other in pairs]),
         "refused": np.array(refused),
+        "mean loss": np.float32(metrics["loss"]),
         **{f"saved params {k}": v for k, v in kept[0].items()},
         **{f"saved residual {k}": v for k, v in residual.items()},
     }

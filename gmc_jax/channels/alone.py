@@ -5,6 +5,7 @@ from __future__ import annotations
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
+from gmc_jax.programs import alone_on, mark
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
@@ -13,7 +14,9 @@ def alone(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: every worker's mean is its own contribution, and none is lost.
 
     What a worker would do without the others. As the channel of `slowmo` it gives each
-    worker a slow momentum of its own, the variant without averages.
+    worker a slow momentum of its own, the variant without averages. It also says that
+    workers are meant to train models apart, of which `simulate` and `distribute` would
+    warn: `optax.chain(averaged(alone()), optax.adam(0.001))`.
 
     Args:
       axis_name: the named axis whose indices are the workers.
@@ -36,7 +39,8 @@ def alone(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         checks.floating(tree)
-        return widen(tree), zeros_to_accumulate(tree), state
+        mean = mark(widen(tree), alone_on(axis_name))
+        return mean, zeros_to_accumulate(tree), state
 
     def nothing(tree: Tree) -> int:
         del tree

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
+from gmc_jax.programs import alone_on, mark
 from gmc_jax.trees import widen, zeros_to_accumulate
 
 
@@ -35,7 +36,8 @@ def silent(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         checks.floating(tree)
-        return zeros_to_accumulate(tree), widen(tree), state
+        mean = mark(zeros_to_accumulate(tree), alone_on(axis_name))
+        return mean, widen(tree), state
 
     def nothing(tree: Tree) -> int:
         del tree

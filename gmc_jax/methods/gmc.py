@@ -35,8 +35,12 @@ def gmc(
     fall: as they do, momentum grows in units of gradients, and where a rate jumps up
     again (a warm restart) what is still owed of it is sent at the new rate, a large
     step. For such schedules, `chain(global_momentum(error_feedback(channel), momentum),
-    scale_by_learning_rate(schedule))` keeps the buffer of `optax.trace`. Weight decay
-    belongs in front, as part of g_k:
+    scale_by_learning_rate(schedule))` keeps the buffer of `optax.trace`.
+
+    It gives steps, signed and scaled, and so stands last in its chain. An optimizer
+    behind it, such as `optax.adam`, would take steps for gradients and go uphill, and
+    no error tells of it; `chain(error_feedback(channel), optax.adam(rate))` is Adam on
+    compressed means. Weight decay belongs in front, as part of g_k:
     `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
 
     Args:

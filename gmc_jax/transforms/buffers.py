@@ -54,6 +54,9 @@ def reset_buffers() -> Buffers:
     conserves is none (see `with_hooks`): residuals are still owed, messages still
     arrive, anchors, corrections and trackers stay what they are.
 
+    A base that remembers where parameters were needs it, such as the schedule-free
+    optimizers of optax: it starts again from where workers met.
+
     Adam counts on as well, and corrects a bias that its new moments have not yet lost:
     after a meeting it steps further. The paper maintains its moments.
 

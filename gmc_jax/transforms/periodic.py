@@ -11,10 +11,11 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.doubts import warn
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import map_unmasked, narrow, widen
+from gmc_jax.trees import find, map_unmasked, narrow, widen
 
 Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
@@ -78,17 +79,21 @@ def periodic(
         GMC, at the meetings gmc(1.0, channel, momentum=0.9)
 
     The meeting is a branch of a conditional that all workers take at the same updates,
-    so in between nothing of it is computed or sent. The last in its chain, since the
-    update that is returned leads from the parameters to the anchor; weight decay
-    belongs into `inner`, and `init` is to be called anew after changing parameters by
-    hand. To skip what is not finite, put it into `skip_nonfinite`, which all workers
+    so in between nothing of it is computed or sent.
+
+    It stands last in its chain, since the update that is returned leads from the
+    parameters to the anchor: behind it `optax.scale(0.5)` would lead every worker half
+    of its way there, and no error tells of it. Rates, clipping and weight decay belong
+    into `inner`, and `init` is to be called anew after changing parameters by hand. To
+    skip what is not finite, put it into `skip_nonfinite`, which all workers
     decide together, and not into `optax.apply_if_finite`, which each decides alone.
 
     Args:
       inner: the base: any method from gradients to steps, learning rate included. It
         may communicate at every step, through `gossip` or `exact`, or be `periodic`
-        itself. States of others that remember where parameters were (schedule-free
-        optimizers) do not learn of meetings: use `reset_buffers()` over them.
+        itself. States of others that remember where parameters were do not learn of
+        meetings: use `reset_buffers()` over them. For optax's schedule-free optimizers
+        a warning says so, unless `buffers` is given.
       outer: from z - x_k (float32 for 16-bit parameters) to what the anchor moves by.
       period: local steps between two meetings, at least 1: a number, or a function of
         the step, which is asked at every step whether so many have gone by.
@@ -119,6 +124,7 @@ def periodic(
     if not callable(period):
         checks.steps(period=period)
     checks.transformation(inner=inner, outer=outer)
+    is_default = buffers is None
     buffers = maintain_buffers() if buffers is None else buffers
     if not isinstance(buffers, Buffers):
         raise TypeError(
@@ -131,6 +137,12 @@ def periodic(
     def init(params):
         checks.floating(params)
         own = inner.init(params)
+        if is_default and find(own, optax.contrib.ScheduleFreeState):
+            warn(
+                "`inner` is schedule-free: it remembers a point (z) of its own, which "
+                "would not follow where workers meet. Pass `buffers=reset_buffers()`, "
+                "or `maintain_buffers()` if it is meant to stay."
+            )
         # A copy: the loop may donate the parameters' own memory.
         anchor = jax.tree.map(jnp.array, widen(params))
         return PeriodicState(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
+from gmc_jax.programs import QUERIED, mark
 from gmc_jax.trees import find_hooks
 
 
@@ -16,6 +17,10 @@ def query(opt_state: Tree, params: Tree) -> Tree:
     any chain or wrapper of optax that keeps the structure of the parameters.
     Without one the parameters themselves come back, so the loop never knows the method.
 
+    A step that never calls it trains by another method where a state moves the point:
+    `simulate`, `distribute` and `layout` warn of that. That the gradient is taken at
+    what it returns they cannot see. Call it and leave the result where that is meant.
+
     Args:
       opt_state: one worker's state of any optax transformation.
       params: that worker's parameters.
@@ -24,7 +29,7 @@ def query(opt_state: Tree, params: Tree) -> Tree:
       The point, in the structure, shapes and dtypes of the parameters.
     """
     for state in find_hooks(opt_state, "query"):
-        params = state.query(params)
+        params = mark(state.query(params), QUERIED)
     return params
 
 

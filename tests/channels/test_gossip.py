@@ -83,6 +83,7 @@ def test_with_a_delay_what_is_given_away_arrives_later(name, delay):
     np.testing.assert_allclose(means.mean(axis=1), arrived, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:This step trains 8 separate models")
 @every_topology
 def test_bits_are_those_of_the_busiest_worker(name):
     """And the compiled program sends no more: 20 float32 for each exchange."""

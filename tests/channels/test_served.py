@@ -98,6 +98,7 @@ def test_behind_a_channel_it_sends_nothing_and_keeps_one_residual():
     assert jax.tree.map(jnp.shape, server.residual) == jax.tree.map(jnp.shape, start())
 
 
+@pytest.mark.filterwarnings("ignore:This step trains 8 separate models")
 def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
     """Which the layout reports: it belongs behind a channel."""
     tx = error_feedback(served(top_k(0.1)))

@@ -213,3 +213,34 @@ def test_errors_name_what_is_wrong():
 def test_what_is_no_part_of_it_is_an_error(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+@pytest.mark.parametrize("method", [gmc_jax.slowmo, gmc_jax.bmuf, gmc_jax.diloco])
+def test_a_schedule_free_base_does_not_follow_meetings_by_itself(method):
+    """The kind: a base that remembers a point, and leaves meetings from elsewhere."""
+    base = optax.contrib.schedule_free_sgd(0.1)
+    tx = method(base, gmc_jax.exact(), period=2)
+    with pytest.warns(UserWarning, match=r"`inner` is schedule-free.*reset_buffers"):
+        tx.init(runners.start())
+    for buffers in (reset_buffers(), gmc_jax.maintain_buffers()):
+        tx = method(base, gmc_jax.exact(), period=2, buffers=buffers)
+        tx.init(runners.start())
+
+
+def test_a_schedule_free_base_that_is_reset_goes_on_from_where_workers_met():
+    base = optax.contrib.schedule_free_sgd(0.1)
+    tx = periodic(base, MEAN, 2, buffers=reset_buffers())
+    params = runners.start()
+    (params, state), _ = runners.drive(
+        runners.simulate,
+        runners.step_of(tx),
+        (params, tx.init(params)),
+        runners.targets(params, 2),
+    )
+    for point, met in zip(
+        jax.tree.leaves((params, state.inner.z)),
+        jax.tree.leaves((state.anchor, state.anchor)),
+        strict=True,
+    ):
+        expected = np.broadcast_to(met, point.shape)
+        np.testing.assert_allclose(point, expected, rtol=1e-6)

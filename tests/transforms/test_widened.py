@@ -38,7 +38,7 @@ def test_behind_error_feedback_an_optimizer_trains_16_bits():
     gradients = jnp.ones((3, 2, 20), jnp.bfloat16)
 
     bare = optax.chain(error_feedback(channel), optax.adam(0.1))
-    with pytest.raises(ValueError, match=r"mu.* was bfloat16"):
+    with pytest.raises(ValueError, match=r"mu.* must be bfloat16"):
         problems.updates(bare, params, gradients)
 
     tx = optax.chain(error_feedback(channel), widened(optax.adam(0.1)))

@@ -1,0 +1,96 @@
+"""What a traced step shows that its author hardly means."""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from gmc_jax import programs
+from gmc_jax.core import Tree
+from gmc_jax.trees import find_hooks
+
+_NOT_USERS = ("gmc_jax.", "jax.", "optax.")
+
+
+def doubts(
+    program: ClosedJaxpr, shapes: Tree, differs: Tree, workers: int, axis_name: str
+) -> Iterator[str]:
+    """What to warn of, each in a few sentences.
+
+    Args:
+      program: one worker's step, from the leaves of state and batch to those of the
+        new state.
+      shapes: the state of one worker.
+      differs: which of its leaves differ between workers.
+      workers: their number.
+      axis_name: the axis that the step averages over.
+    """
+    marks = programs.marks(program)
+    stray = _stray(program, shapes, differs, axis_name)
+    if workers > 1 and stray and programs.alone_on(axis_name) not in marks:
+        yield (
+            f"This step trains {workers} separate models: nothing of what workers send "
+            f"along the axis {axis_name!r} comes into the state, and `state{stray}` "
+            "differs between them. Put a channel into the method, such as "
+            "`optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(0.001))`. "
+            "Where workers are meant to stay apart, say so with the channel "
+            "`gmc_jax.alone()` in the place of `exact()`."
+        )
+    moving = find_hooks(shapes, "query")
+    if moving and programs.QUERIED not in marks and _takes_gradients(program):
+        yield (
+            f"The state holds a `{type(moving[0]).__name__}`, whose method takes "
+            "gradients away from the parameters, but this step never asks where, and "
+            "so trains by another method. Take the gradient at "
+            "`gmc_jax.query(opt_state, params)` in the place of `params`. Where it is "
+            "meant to be taken elsewhere, call `gmc_jax.query` all the same, and leave "
+            "its result."
+        )
+
+
+def warn(doubt: str) -> None:
+    """A warning at the line of the user's that leads here."""
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").startswith(_NOT_USERS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(doubt, stacklevel=level)
+
+
+def _takes_gradients(program: ClosedJaxpr) -> bool:
+    return any(map(programs.differentiated, programs.equations(program)))
+
+
+def _stray(
+    program: ClosedJaxpr, shapes: Tree, differs: Tree, axis_name: str
+) -> str | None:
+    """A float that differs and is trained, where workers tell each other nothing.
+
+    What is trained goes into a gradient. So counters, keys, the sums of an evaluation
+    and the statistics of a model that stays as it is are none.
+    """
+
+    def sends(equation: JaxprEqn) -> bool:
+        return programs.sends(equation, axis_name)
+
+    def trains(places: list[int]) -> bool:
+        parts = []
+        given = [place in places for place in range(arguments)]
+        programs.flow(program, given, visit=parts.append)
+        return any(map(programs.differentiated, parts))
+
+    arguments = len(program.jaxpr.invars)
+    told = programs.flow(program, [False] * arguments, begins=sends)
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    floats = [
+        place
+        for place, (_, leaf) in enumerate(leaves)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    own = [place for place in floats if jax.tree.leaves(differs)[place]]
+    if any(told[place] for place in floats) or not trains(own):
+        return None
+    first = next(place for place in own if trains([place]))
+    return jax.tree_util.keystr(leaves[first][0])

@@ -1,0 +1,187 @@
+"""Programs as JAX traces them: what is in them, and where values flow."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_batching import custom_vmap
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
+
+from gmc_jax.core import Tree
+
+Program: TypeAlias = Jaxpr | ClosedJaxpr
+"""What JAX traces a function to."""
+
+FREE = ("axis_index", "pvary", "pcast")
+"""What names an axis and sends nothing along it."""
+
+_LOOPS = ("scan", "while")
+_DIFFERENTIATED = re.compile(r"\b(jvp|transpose)\(")
+
+
+def mark(tree: Tree, name: str) -> Tree:
+    """The tree as it is, with a name that `marks` finds; it compiles to nothing."""
+    return checkpoint_name(tree, name)
+
+
+def alone_on(axis_name: str) -> str:
+    """The mark of what workers on an axis mean to keep to themselves."""
+    return f"gmc_jax.alone({axis_name!r})"
+
+
+QUERIED = "gmc_jax.query"
+"""The mark of the point that `query` has moved."""
+
+
+def marks(program: Program) -> set[str]:
+    """The names that were given in a program."""
+    return {
+        equation.params["name"]
+        for equation in equations(program)
+        if equation.primitive.name == "name"
+    }
+
+
+def equations(program: Program) -> Iterator[JaxprEqn]:
+    """All of a program, those within branches, loops and calls included."""
+    for equation in program.eqns:
+        yield equation
+        for inner in within(equation):
+            yield from equations(inner)
+
+
+def within(equation: JaxprEqn) -> Iterator[Program]:
+    """The programs in an equation: branches, bodies of loops, calls."""
+    yield from _programs(equation.params.values())
+
+
+def axes_of(equation: JaxprEqn) -> tuple:
+    """The named axes that an equation is about."""
+    axes = equation.params.get("axes", equation.params.get("axis_name", ()))
+    return axes if isinstance(axes, tuple) else (axes,)
+
+
+def sends(equation: JaxprEqn, axis_name: str) -> bool:
+    """Whether it is a collective along an axis."""
+    return axis_name in axes_of(equation) and equation.primitive.name not in FREE
+
+
+def differentiated(equation: JaxprEqn) -> bool:
+    """Whether it is part of a gradient."""
+    return bool(_DIFFERENTIATED.search(str(equation.source_info.name_stack)))
+
+
+def flow(
+    program: Program,
+    given: Sequence[bool],
+    *,
+    begins: Callable[[JaxprEqn], bool] = lambda equation: False,
+    visit: Callable[[JaxprEqn], object] = lambda equation: None,
+) -> list[bool]:
+    """Which results of a program some of its values flow into.
+
+    What a condition decides does not carry the condition. In a loop all that is carried
+    is taken to reach all else.
+
+    Args:
+      program: the program.
+      given: of every argument whether it is followed.
+      begins: whether what an equation gives is followed.
+      visit: called with the equations that use what is followed.
+    """
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    pairs = zip(jaxpr.invars, given, strict=True)
+    followed = {value for value, is_followed in pairs if is_followed}
+
+    def carries(values: Sequence) -> list[bool]:
+        return [isinstance(value, Var) and value in followed for value in values]
+
+    for equation in jaxpr.eqns:
+        operands = carries(equation.invars)
+        if any(operands):
+            visit(equation)
+        if begins(equation):
+            results = [True] * len(equation.outvars)
+        else:
+            results = _through(equation, operands, begins, visit)
+        reached = zip(equation.outvars, results, strict=True)
+        followed.update(value for value, is_reached in reached if is_reached)
+    return carries(jaxpr.outvars)
+
+
+def batched_results(
+    program: ClosedJaxpr, batched: Sequence[bool], workers: int, axis_name: str
+) -> list[bool]:
+    """Which results of a program differ between workers, where some arguments do.
+
+    Args:
+      program: of one worker.
+      batched: of every argument whether it differs.
+      workers: their number.
+      axis_name: the named axis that they are on.
+    """
+    found = [False] * len(program.out_avals)
+
+    def probe(place: int, leaf: jax.Array) -> jax.Array:
+        @custom_vmap
+        def identity(leaf: jax.Array) -> jax.Array:
+            return leaf
+
+        @identity.def_vmap
+        def _(size: int, is_batched: list[bool], leaf: jax.Array) -> tuple:
+            del size
+            found[place] = is_batched[0]
+            return leaf, is_batched[0]
+
+        return identity(leaf)
+
+    def one_worker(*leaves: jax.Array) -> list[jax.Array]:
+        new = jaxpr_as_fun(program)(*leaves)
+        return [probe(place, leaf) for place, leaf in enumerate(new)]
+
+    def kept(one: jax.ShapeDtypeStruct, differs: bool) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((workers,) * differs + one.shape, one.dtype)
+
+    over_workers = jax.vmap(
+        one_worker,
+        in_axes=tuple(0 if differs else None for differs in batched),
+        axis_size=workers,
+        axis_name=axis_name,
+    )
+    jax.eval_shape(over_workers, *map(kept, program.in_avals, batched))
+    return found
+
+
+def _through(
+    equation: JaxprEqn,
+    operands: list[bool],
+    begins: Callable[[JaxprEqn], bool],
+    visit: Callable[[JaxprEqn], object],
+) -> list[bool]:
+    """Which results of an equation are reached."""
+    name, outs = equation.primitive.name, len(equation.outvars)
+    if name == "cond":
+        operands = operands[1:]
+    inside = list(within(equation))
+    if not inside:
+        return [any(operands)] * outs
+    reached = [False] * outs
+    for program in inside:
+        jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+        whole = name in _LOOPS or len(jaxpr.invars) != len(operands)
+        given = [any(operands)] * len(jaxpr.invars) if whole else operands
+        found = flow(jaxpr, given, begins=begins, visit=visit)
+        if name in _LOOPS or len(found) != outs:
+            found = [any(found)] * outs
+        reached = [a or b for a, b in zip(reached, found, strict=True)]
+    return reached
+
+
+def _programs(values: Iterable) -> Iterator[Program]:
+    for value in values:
+        if isinstance(value, tuple | list):
+            yield from _programs(value)
+        elif isinstance(value, Jaxpr | ClosedJaxpr):
+            yield value
