@@ -179,5 +179,7 @@ def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
 
 def is_raw_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether a leaf is taken for raw random keys: uint32 of a key's shape."""
+    if leaf.dtype != jnp.uint32:
+        return False
     raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    return (leaf.shape[-1:], leaf.dtype) == (raw.shape, raw.dtype)
+    return leaf.shape[-1:] == raw.shape
