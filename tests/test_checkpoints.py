@@ -32,6 +32,7 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
+from gmc_jax.storing import Files
 from tests.runners import RUNNERS, pmap, simulate, start, step_of, targets
 from tests.saving_for_ever import plan as killed_plan
 from tests.saving_for_ever import state_at
@@ -375,7 +376,7 @@ def two(tmp_path):
 
 def files_of(directory: pathlib.Path, step: int) -> list[pathlib.Path]:
     """The files of a checkpoint, those with arrays in them first."""
-    folder = directory / manifests.read(directory, step).folder
+    folder = manifests.arrays(directory, manifests.read(directory, step).folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: "d" not in path.relative_to(folder).parts)
 
@@ -517,42 +518,181 @@ def test_at_least_one_is_kept(tmp_path, keep):
         Checkpoints(tmp_path, small()[0], keep=keep)
 
 
-@pytest.mark.parametrize("where", ["write", "sizes"])
-def test_the_last_good_one_outlives_a_write_that_fails(tmp_path, monkeypatch, where):
+FAILURES = {
+    "disk full": OSError("no space left on device"),
+    "interrupted": KeyboardInterrupt(),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
+    tmp_path, monkeypatch, failure
+):
+    """Wherever it fails: leftovers of failed saves once piled up on a full disk."""
+    plan, state = small()
+    places = [
+        (Files, "write"),
+        (Files, "check"),
+        (manifests, "sizes"),
+        (manifests, "checksum"),
+        (manifests, "write"),
+        (pathlib.Path, "touch"),
+    ]
+    with Checkpoints(tmp_path, plan, keep=1) as checkpoints:
+        checkpoints.save(0, state)
+        for step, (where, name) in enumerate(places, start=1):
+            before = set(tmp_path.rglob("*"))
+
+            def fail(*_):
+                raise FAILURES[failure]
+
+            with monkeypatch.context() as patched:
+                patched.setattr(where, name, fail)
+                with pytest.raises(type(FAILURES[failure])):
+                    checkpoints.save(step, state)
+            assert set(tmp_path.rglob("*")) == before
+            assert checkpoints.latest == step - 1
+            checkpoints.save(step, state)
+            checkpoints.restore(state)
+    assert manifests.steps(tmp_path) == [len(places)]
+
+
+def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
     plan, state = small()
     with Checkpoints(tmp_path, plan, keep=1) as checkpoints:
-        checkpoints.save(1, state)
 
         def fail(*_):
-            raise OSError("no space left on device")
+            raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(manifests, where, fail)
-            with pytest.raises(OSError, match="no space left"):
-                checkpoints.save(2, state)
-        assert checkpoints.latest == 1
-        checkpoints.restore(state)
-        assert len(list(tmp_path.iterdir())) > 3
-        Checkpoints(tmp_path, plan)
-        assert len(list(tmp_path.iterdir())) == 3
+            patched.setattr(manifests, "keep_up_to", fail)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(1, state)
+        assert checkpoints.restore(state)[0] == 1
         checkpoints.save(2, state)
-        assert manifests.steps(tmp_path) == [2]
+    assert manifests.steps(tmp_path) == [2]
 
 
-def test_leftovers_are_removed_when_nobody_writes(two):
-    directory, plan, _ = two
-    (directory / "70-0123abcd.orbax-checkpoint-tmp").mkdir()
-    (directory / "70-0123abcd.draft").touch()
-    (directory / "70-0123abce").mkdir()
-    (directory / "notes.txt").touch()
-    everything = set(directory.iterdir())
-    with manifests.only_writer(directory, wait=True):
-        Checkpoints(directory, plan)
-        assert set(directory.iterdir()) == everything
-    Checkpoints(directory, plan)
-    left = everything - set(directory.iterdir())
-    assert {path.name[:11] for path in left} == {"70-0123abcd", "70-0123abce"}
-    assert len(left) == 3
+@pytest.mark.parametrize("lost", ["array", "file"])
+def test_what_was_written_is_there_before_it_is_a_checkpoint(
+    tmp_path, monkeypatch, lost
+):
+    """A save that loses something is no checkpoint; once it was, and the latest.
+
+    Orbax takes no offence where it finds no parts to join; and of what could not be
+    read, -1 was written as the checksum, and found again.
+    """
+    plan, state = small()
+    write = Files.write
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with monkeypatch.context() as patched:
+            if lost == "file":
+                patched.setattr(manifests, "checksum", lambda _: -1)
+            else:
+                patched.setattr(
+                    Files, "write", lambda *given: write(*given[:2], given[2][1:])
+                )
+            with pytest.raises(OSError, match="was written without an error, but"):
+                checkpoints.save(1, state)
+        assert checkpoints.latest is None
+        checkpoints.save(1, state)
+        same_bits(checkpoints.restore(state)[1], state)
+
+
+def test_leftovers_are_removed_and_nothing_of_others_ever(two):
+    """Opening once removed others' folders named alike, and saving their 5.json."""
+    directory, plan, state = two
+    for name in ("70-0123abcd", "55-0123abcd"):
+        (directory / name / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
+        (directory / name / "gmc_jax").touch()
+    ours = {directory / "70-0123abcd", directory / "55-0123abcd"}
+    for name in ("12-3f2a9c1d", "20251129-20231145", "70-0123abcd.backup", "8.json"):
+        (directory / name).mkdir()
+        (directory / name / "precious").touch()
+    (directory / "70-0123abcd.backup" / "gmc_jax").touch()
+    (directory / "5-0123abcd").symlink_to(directory / "70-0123abcd.backup")
+    names = ("000100.json", "٣.json", "².json", "-5.json", "5.json", "notes.txt")
+    for name in (*names, "60-0123abcd.draft"):
+        (directory / name).write_text('{"loss": 0.5}')
+    (directory / "9.json").symlink_to("nowhere")
+    os.mkfifo(directory / "11.json")
+    before = set(directory.rglob("*"))
+    with Checkpoints(directory, plan, keep=1) as checkpoints:
+        assert checkpoints.latest == 60
+        assert set(directory.rglob("*")) == before
+        checkpoints.restore(state)
+        for step in (61, 62):
+            checkpoints.save(step, state)
+        assert checkpoints.latest == 62
+    gone = before - set(directory.rglob("*"))
+    theirs = {path for path in gone if path not in ours and path.parent not in ours}
+    assert ours < gone
+    assert {path.name[:3] for path in theirs if path.parent == directory} == {
+        "40-",
+        "40.",
+        "60-",
+        "60.",
+    }
+    assert not any("precious" in path.name for path in gone)
+    assert manifests.steps(directory) == [62]
+
+
+@pytest.mark.parametrize("name", ["5.json", "8.json", "9.json"])
+def test_a_file_of_others_is_not_replaced(tmp_path, name):
+    plan, state = small()
+    made = {
+        "5.json": lambda path: path.write_text('{"loss": 0.5}'),
+        "8.json": pathlib.Path.mkdir,
+        "9.json": lambda path: path.symlink_to("nowhere"),
+    }
+    made[name](tmp_path / name)
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with pytest.raises(ValueError, match=rf"{name}`, where the manifest of step"):
+            checkpoints.save(int(name[0]), state)
+        checkpoints.save(10, state)
+        assert checkpoints.restore(state)[0] == 10
+    assert os.path.lexists(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 4  # And nothing of what failed.
+
+
+@pytest.mark.parametrize(
+    "step", [True, 1.0, "3", None, np.float32(2), np.True_, np.arange(1), -1]
+)
+def test_a_step_is_a_whole_number_or_nothing_is_written(tmp_path, step):
+    """Once some were saved first, and failed then."""
+    plan, state = small()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        for value in (np.int64(3), jnp.int32(4), np.array(5)):
+            checkpoints.save(value, state)
+            assert checkpoints.restore(state, step=value)[0] == int(value)
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match="`step` counts something and must be a"):
+            checkpoints.save(step, state)
+        assert set(tmp_path.rglob("*")) == before
+        if step is not None:
+            with pytest.raises(ValueError, match="`step` counts something and must"):
+                checkpoints.restore(state, step=step)
+
+
+def test_checkpoints_can_be_moved_and_be_where_nothing_is_written(tmp_path):
+    """Restoring once needed to write a lock, and so a directory of its own."""
+    plan, state = small()
+    with Checkpoints(tmp_path / "a", plan) as checkpoints:
+        assert checkpoints.latest is None
+        assert not (tmp_path / "a").exists()
+        checkpoints.save(1, state)
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "b" / "lock").unlink()
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with Checkpoints(tmp_path / "b", plan) as checkpoints:
+        assert checkpoints.latest == 1
+        same_bits(checkpoints.restore(state)[1], state)
+    assert before.keys() == set(tmp_path.rglob("*"))
+    for path, was in before.items():
+        assert path.stat().st_mtime_ns == was.st_mtime_ns
+        path.chmod(was.st_mode)
 
 
 def test_without_orbax_the_error_says_how_to_get_it(tmp_path, monkeypatch):

@@ -39,10 +39,12 @@ def arrays(where) -> list[jax.Array]:
 def test_what_is_read_is_placed_as_another_one(tmp_path, files, where):
     files.write(tmp_path / "a", arrays(None))
     likes = arrays(where)
-    for leaf, like in zip(files.read(tmp_path / "a", likes), likes, strict=True):
+    for leaf, like in zip(
+        files.read(tmp_path / "a", range(3), likes), likes, strict=True
+    ):
         assert (leaf.sharding, leaf.committed) == (like.sharding, like.committed)
         assert leaf.dtype == like.dtype
-    read, key, empty = files.read(tmp_path / "a", likes)
+    read, key, empty = files.read(tmp_path / "a", range(3), likes)
     np.testing.assert_array_equal(read, np.arange(8.0))
     drawn = jax.vmap(jax.random.bits)(key)
     np.testing.assert_array_equal(drawn, jax.vmap(jax.random.bits)(arrays(None)[1]))
@@ -52,7 +54,7 @@ def test_what_is_read_is_placed_as_another_one(tmp_path, files, where):
 def test_shapes_alone_are_read_on_the_host(tmp_path, files):
     files.write(tmp_path / "a", arrays(None))
     shapes = jax.eval_shape(lambda: arrays(None))
-    numbers, keys, empty = files.read(tmp_path / "a", shapes)
+    numbers, keys, empty = files.read(tmp_path / "a", range(3), shapes)
     assert all(type(leaf) is np.ndarray for leaf in (numbers, keys, empty))
     np.testing.assert_array_equal(keys, jax.random.key_data(arrays(None)[1]))
 
@@ -72,5 +74,5 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
     files.write(tmp_path / "a", [jnp.ones(2)])
     with pytest.raises(ValueError, match="exists"):
         files.write(tmp_path / "a", [jnp.zeros(2)])
-    (kept,) = files.read(tmp_path / "a", [jnp.zeros(2)])
+    (kept,) = files.read(tmp_path / "a", [0], [jnp.zeros(2)])
     assert kept.tolist() == [1, 1]
