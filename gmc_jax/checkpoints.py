@@ -229,7 +229,7 @@ class Checkpoints:
         """
         self._layout.check_kept(like)
         here, leaves = leaves_of(self._layout), jax.tree.leaves(like)
-        part = range(len(leaves)) if only is None else chosen(only, like)
+        part = range(len(leaves)) if only is None else chosen(only, self._layout)
         manifest = self._whole(None if step is None else number_of(step))
         what = f"the checkpoint of step {manifest.step}"
         if only is None:
@@ -272,13 +272,12 @@ class Checkpoints:
         unread = [leaf.name for leaf in manifest.leaves if leaf.name not in restored]
         others = differences(manifest.about, self._about).values()
         _log.warning(
-            "of %s `only` has restored %s; not restored is %s, and the state keeps its "
-            "own %s%s.",
+            "Of %s are restored: %s. Not restored: %s. Kept as they were: %s.%s",
             what,
             some(restored),
             some(unread),
             some(self.not_restored),
-            "".join(f"; {words}" for words in others),
+            "".join(f" It is of another training: {words}." for words in others),
         )
 
     def _begin(self, step: int, writing: ExitStack) -> str:

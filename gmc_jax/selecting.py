@@ -10,18 +10,28 @@ from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout
 
 
-def chosen(only: Callable[[Tree], Tree], like: Tree) -> list[int]:
-    """The places of the leaves that are selected."""
-    treedef = jax.tree.structure(like)
-    places = range(treedef.num_leaves)
-    found = jax.tree.leaves(only(treedef.unflatten(places)))
-    if not found or not all(type(place) is int and place in places for place in found):
-        said = f"makes {found[0]!r} of one" if found else "selects nothing"
+def chosen(only: Callable[[Tree], Tree], layout: Layout) -> list[int]:
+    """The places of the leaves that are selected from a state.
+
+    Raises:
+      ValueError: if there are none, or something else is made of the state.
+    """
+    kept = layout.kept  # Shapes: no two are the same object, nor can be computed with.
+    places = {id(leaf): place for place, leaf in enumerate(jax.tree.leaves(kept))}
+    try:
+        found = jax.tree.leaves(only(kept))
+        wrong = "it selects none" if not found else ""
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        found, wrong = [], f"{type(error).__name__}: {error}"
+    for leaf in found:
+        if id(leaf) not in places:
+            wrong = f"it makes another {type(leaf).__name__} of it"
+    if wrong:
         raise ValueError(
             "`only` must select leaves of the state and return them as they are, but "
-            f"{said}. Pass, say, `only=lambda state: state[0]`."
+            f"here {wrong}. Pass, say, `only=lambda state: state[0]`."
         )
-    return sorted(set(found))
+    return sorted({places[id(leaf)] for leaf in found})
 
 
 def taking_turns(state: Tree, layout: Layout, workers: int) -> Tree:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -185,7 +185,9 @@ def test_arrays_of_all_kinds_come_back(tmp_path):
     own = {
         "bfloat16": values.astype("bfloat16"),
         "float16": values.astype("float16"),
+        "float8": values.astype("float8_e4m3fn"),
         "bool": values > 0,
+        "int4": jnp.arange(-8, 8).astype("int4").reshape(2, 8),
         "int8": jnp.arange(2, dtype="int8"),
         "uint32": jnp.array([[1, 2**32 - 1]] * 2, "uint32"),
         "complex": values * (1 + 2j),
@@ -361,6 +363,148 @@ def test_what_is_not_of_the_layout_is_neither_saved_nor_restored(tmp_path):
         assert checkpoints.latest is None
 
 
+# A part of a state.
+
+
+def perturbed(state: Tree) -> Tree:
+    """A state no leaf of which, but for keys, is as it was."""
+    return jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf + 1, state)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_parameters_alone_go_on_with_another_method(tmp_path, runner, caplog):
+    """Checkpoints were all or nothing."""
+    before, _, begun = made("gmc, random_block", simulate)
+    saved = perturbed(begun())
+    with Checkpoints(tmp_path, before, about={"method": "gmc"}) as checkpoints:
+        checkpoints.save(3, saved)
+    plan, train, fresh = made("majority_vote", RUNNERS[runner])
+    like = fresh()
+    with Checkpoints(tmp_path, plan, about={"method": "signum"}) as checkpoints:
+        with pytest.raises(ValueError, match=r"another training.*restore by `only` wh"):
+            checkpoints.restore(like)
+        step, state, _ = checkpoints.restore(like, only=lambda state: state[0])
+        kept = checkpoints.not_restored
+        assert kept == tuple(
+            f"state[1][0].{name}" for name in ("count", "ema['bias']", "ema['kernel']")
+        )
+        (said,) = caplog.messages
+        assert "Not restored: `state[1][0].step`, " in said
+        assert f"Kept as they were: `{kept[0]}`, `{kept[1]}`" in said
+        assert '`about[\'method\']` is "gmc" there and "signum" here' in said
+        assert step == 3
+        chex.assert_trees_all_equal(*gmc_jax.fetch((state[0], saved[0])))
+        same_bits(*jax.tree.map(jnp.zeros_like, (state[0], like[0])))
+        same_bits(state[1], like[1])
+        state = trained(train, state, 3, 4)
+        same_bits(like, fresh())  # Nothing of it was donated.
+        checkpoints.save(4, state)
+        checkpoints.restore(state)
+        assert checkpoints.not_restored == ()
+
+
+def test_a_constant_rate_becomes_a_schedule(tmp_path):
+    plan, _, fresh = made("gmc, random_block", simulate)
+    tx = gmc_jax.gmc(0.1, BLOCK)
+    state = start(), tx.init(start())
+    constant = gmc_jax.layout(step_of(tx), state, batch_at(0), 8)
+    saved = perturbed(constant.lay_out(state))
+    with Checkpoints(tmp_path, constant) as checkpoints:
+        checkpoints.save(3, saved)
+    like = fresh()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
+            checkpoints.restore(like)
+        with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
+            checkpoints.restore(like, only=lambda state: state)
+        _, (params, opt_state), _ = checkpoints.restore(
+            like, only=lambda state: (state[0], state[1][0])
+        )
+        assert checkpoints.not_restored == ("state[1][1].count",)
+    same_bits((params, opt_state[0]), (saved[0], saved[1][0]))
+    same_bits(opt_state[1], like[1][1])
+
+
+def test_what_is_selected_must_be_alike(tmp_path):
+    """In its shape, its dtype, and in whether workers differ in it."""
+    plan, state = small()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(3, state)
+    weights = state["same"]["weights"]
+    for (plan, like), expected in (
+        (
+            small(size=5),
+            r"is float32\[3\], the same on all workers, there and float32\[5",
+        ),
+        (laid_out(4, {}, {"weights": weights.astype(int)}), r"and int32\[3\]"),
+        (
+            laid_out(4, {}, {"other": weights}),
+            r"only here `state\['same'\]\['other'\]`",
+        ),
+        (laid_out(4, {}, {"weights": jax.random.key(0)}), r"there and key<fry>\[\]"),
+    ):
+        with (
+            Checkpoints(tmp_path, plan) as checkpoints,
+            pytest.raises(ValueError, match=expected),
+        ):
+            checkpoints.restore(like, only=lambda state: state["same"])
+    (plan, like) = small()
+    plan = plan._replace(differs={"own": {"residual": True}, "same": {"weights": True}})
+    like["same"] = {"weights": jnp.zeros((4, 3))}
+    with (
+        Checkpoints(tmp_path, plan) as checkpoints,
+        pytest.raises(ValueError, match=r"the same on .*there and .*each worker's own"),
+    ):
+        checkpoints.restore(like, only=lambda state: state["same"])
+
+
+def test_fields_that_have_changed_their_places_are_found_by_name(tmp_path):
+    """Once what was the residual came back as the momentum, without a word."""
+
+    class Before(NamedTuple):
+        momentum: Tree
+        residual: Tree
+
+    class After(NamedTuple):
+        residual: Tree
+        momentum: Tree
+
+    plan, state = laid_out(4, (), Before(jnp.zeros(3), jnp.ones(3)))
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(1, state)
+    for workers, how in ((4, {}), (2, {"resize": True, "params": lambda state: ()})):
+        plan, like = laid_out(workers, (), After(jnp.full(3, 2.0), jnp.full(3, 3.0)))
+        with Checkpoints(tmp_path, plan) as checkpoints:
+            state = checkpoints.restore(like, **how)[1]
+            assert (state["same"].residual == 1).all()
+            assert (state["same"].momentum == 0).all()
+            state = checkpoints.restore(
+                like, only=lambda state: state["same"].momentum, **how
+            )[1]
+            assert (state["same"].residual == 2).all()
+            assert (state["same"].momentum == 0).all()
+
+
+@pytest.mark.parametrize("workers", [4, 8])
+def test_a_part_is_placed_and_resized_as_the_whole(tmp_path, workers):
+    """Over the devices of a worker too; the rest is what `like` has."""
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
+    plan, state = small(workers, size=4)
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(1, state)
+    four, like = small(4, size=4)
+    like = placed_on(mesh, jax.tree.map(jnp.ones_like, like), "model")
+    expected = resize(state, plan, 4)
+    with Checkpoints(tmp_path, four) as checkpoints:
+        for part, rest in (("own", "same"), ("same", "own")):
+            _, ours, _ = checkpoints.restore(
+                like, only=lambda state, part=part: state[part], resize=True
+            )
+            chex.assert_trees_all_equal(gmc_jax.fetch(ours[part]), expected[part])
+            same_bits(ours[rest], like[rest])
+            same_bits(jax.tree.map(jnp.ones_like, ours), like)
+
+
 # Files that are not as they were.
 
 
@@ -518,43 +662,40 @@ def test_at_least_one_is_kept(tmp_path, keep):
         Checkpoints(tmp_path, small()[0], keep=keep)
 
 
-FAILURES = {
-    "disk full": OSError("no space left on device"),
-    "interrupted": KeyboardInterrupt(),
-}
-
-
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    ("where", "name", "error"),
+    [
+        (pathlib.Path, "touch", OSError),
+        (Files, "write", OSError),
+        (Files, "write", KeyboardInterrupt),
+        (Files, "check", OSError),
+        (manifests, "sizes", KeyboardInterrupt),
+        (manifests, "checksum", OSError),
+        (manifests, "write", OSError),
+        (manifests, "write", KeyboardInterrupt),
+    ],
+)
 def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
-    tmp_path, monkeypatch, failure
+    two, monkeypatch, where, name, error
 ):
     """Wherever it fails: leftovers of failed saves once piled up on a full disk."""
-    plan, state = small()
-    places = [
-        (Files, "write"),
-        (Files, "check"),
-        (manifests, "sizes"),
-        (manifests, "checksum"),
-        (manifests, "write"),
-        (pathlib.Path, "touch"),
-    ]
-    with Checkpoints(tmp_path, plan, keep=1) as checkpoints:
-        checkpoints.save(0, state)
-        for step, (where, name) in enumerate(places, start=1):
-            before = set(tmp_path.rglob("*"))
+    directory, plan, state = two
+    before = set(directory.rglob("*"))
 
-            def fail(*_):
-                raise FAILURES[failure]
+    def fail(*_):
+        raise error("no space left on device")
 
-            with monkeypatch.context() as patched:
-                patched.setattr(where, name, fail)
-                with pytest.raises(type(FAILURES[failure])):
-                    checkpoints.save(step, state)
-            assert set(tmp_path.rglob("*")) == before
-            assert checkpoints.latest == step - 1
-            checkpoints.save(step, state)
-            checkpoints.restore(state)
-    assert manifests.steps(tmp_path) == [len(places)]
+    with Checkpoints(directory, plan) as checkpoints:
+        checkpoints.restore(state)
+        with monkeypatch.context() as patched:
+            patched.setattr(where, name, fail)
+            with pytest.raises(error, match="no space left"):
+                checkpoints.save(70, state)
+        assert set(directory.rglob("*")) == before
+        assert checkpoints.latest == 60
+        if error is KeyboardInterrupt:
+            checkpoints.save(70, state)
+            assert manifests.whole(directory) == [70, 60]
 
 
 def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
@@ -590,7 +731,9 @@ def test_what_was_written_is_there_before_it_is_a_checkpoint(
                 patched.setattr(manifests, "checksum", lambda _: -1)
             else:
                 patched.setattr(
-                    Files, "write", lambda *given: write(*given[:2], given[2][1:])
+                    Files,
+                    "write",
+                    lambda self, folder, leaves: write(self, folder, leaves[1:]),
                 )
             with pytest.raises(OSError, match="was written without an error, but"):
                 checkpoints.save(1, state)
