@@ -1,7 +1,8 @@
 """Arrays in files, by orbax: each process writes and reads what it holds."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ class Files:
         """Writes leaves to a folder that is not there yet, and waits for it."""
         held = _held(leaves)
         if held:  # Orbax knows neither empty arrays nor empty trees.
-            self._files.save(folder, args=self._orbax.args.PyTreeSave(held))
+            args = self._orbax.args.PyTreeSave(held)
+            _to_the_end(lambda: self._files.save(folder, args=args))
         else:
             folder.mkdir(exist_ok=True)
 
@@ -66,7 +68,7 @@ class Files:
             args = self._orbax.args.PyTreeRestore(
                 item=dict.fromkeys(how, 0), restore_args=how, partial_restore=True
             )
-            found = self._files.restore(folder, args=args)
+            found = _to_the_end(lambda: self._files.restore(folder, args=args))
         read = (
             found[name] if name in found else np.zeros(leaf.shape, leaf.dtype)
             for name, leaf in numbers.items()
@@ -105,6 +107,16 @@ def placed(leaf: Tree, like: Tree) -> Tree:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
     return leaf
+
+
+def _to_the_end(work: Callable[[], Tree]) -> Tree:
+    """Does work that is not left half done when the process is interrupted.
+
+    The interrupt is raised afterwards. Orbax has threads of its own, who would write
+    on where all has been removed, and end in errors of theirs.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _name(place: int) -> str:

@@ -868,7 +868,11 @@ def survives(directory: pathlib.Path, times: int) -> None:
         told = killed_after(directory, draw.uniform(0, 0.5))
         with Checkpoints(directory, killed_plan()) as checkpoints:
             step, state, _ = checkpoints.restore(state_at(0))
+            checkpoints.save(step + 1, state_at(step + 1))
         assert told <= step <= told + 1
+        folders = {path.name for path in directory.glob("*-*") if any(path.iterdir())}
+        left = manifests.whole(directory)
+        assert folders == {manifests.read(directory, at).folder for at in left}
         chex.assert_trees_all_equal(state, jax.tree.map(np.asarray, state_at(step)))
 
 

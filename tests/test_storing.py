@@ -1,5 +1,9 @@
 """Tests of arrays in files."""
 
+import os
+import signal
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,3 +80,37 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
         files.write(tmp_path / "a", [jnp.zeros(2)])
     (kept,) = files.read(tmp_path / "a", [0], [jnp.zeros(2)])
     assert kept.tolist() == [1, 1]
+
+
+def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
+    """Orbax's threads once wrote on into a folder that was being removed."""
+    save, written = files._files.save, []
+
+    def interrupted(*given, **named):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        save(*given, **named)
+        written.extend((tmp_path / "a").iterdir())
+
+    monkeypatch.setattr(files._files, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(tmp_path / "a", [jnp.ones(2)])
+    assert set(written) == set((tmp_path / "a").iterdir()) != set()
+
+
+def test_arrays_that_were_not_written_are_missed(tmp_path, files):
+    leaves = [jnp.ones(2), jnp.zeros((0, 2)), jnp.zeros(3)]
+    files.write(tmp_path / "a", leaves)
+    files.check(tmp_path / "a", leaves)
+    with pytest.raises(OSError, match=r"/a` was written .*2 of 4 arrays are not in it"):
+        files.check(tmp_path / "a", [*leaves, jnp.ones(1), jnp.ones(1)])
+    files.write(tmp_path / "b", leaves[1:2])
+    files.check(tmp_path / "b", leaves[1:2])
+
+
+def test_some_of_many_are_read(tmp_path, files):
+    leaves = [jnp.full(2, number) for number in range(4)]
+    files.write(tmp_path / "a", leaves)
+    third, first = files.read(tmp_path / "a", [2, 0], leaves[:2])
+    assert (third[0], first[0]) == (2, 0)
