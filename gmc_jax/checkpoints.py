@@ -1,24 +1,36 @@
 """Checkpoints of training that are whole or are not there."""
 
-import json
+import logging
 import os
 import pathlib
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import SupportsIndex
 
 import jax
-import numpy as np
 
 from gmc_jax import checks, manifests, resizing
 from gmc_jax.core import Tree
-from gmc_jax.descriptions import check_about, check_leaves, leaves_of
+from gmc_jax.descriptions import (
+    check_about,
+    check_leaves,
+    differences,
+    find_leaves,
+    leaves_of,
+    number_of,
+    plain,
+    some,
+)
+from gmc_jax.directories import path_of, usable
 from gmc_jax.layouts import Layout
 from gmc_jax.manifests import Manifest
 from gmc_jax.processes import Plain, agree, shared
 from gmc_jax.replicas import fetch
+from gmc_jax.selecting import chosen, replaced, taking_turns
 from gmc_jax.storing import Files, placed
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -37,17 +49,25 @@ class Checkpoints:
     ones are removed when the first new one is whole.
 
     Args:
-      directory: where checkpoints are; it is made if it is not there. Leftovers of
-        writes that did not end are removed, unless some process is writing just now.
+      directory: where checkpoints are, on a file system; a leading `~` is the user's
+        home. Nothing is written before the first `save`, so that it may be read-only
+        where states are only restored. `save` makes it if it is not there, and removes
+        what earlier writes left that did not end; files of others stay.
       layout: of the states that are saved and restored, as `train.layout` has it.
       about: what tells this training from others, such as `{"method": "gmc", "ratio":
-        0.01}`, in what JSON can say: saved, and compared when a state is restored.
+        0.01}`, in what JSON can say: saved, and compared by value when a state is
+        restored.
       keep: how many checkpoints are kept, the newest ones; at least 1.
+
+    Attributes:
+      not_restored: the names of the leaves that the last `restore` left as they were,
+        such as `state[1].count`; empty unless it was told `only` what to restore.
 
     Raises:
       ImportError: if orbax is not installed.
       TypeError: if `about` is not a mapping of what JSON can say.
-      ValueError: if `keep` is not a whole number of at least 1.
+      ValueError: if `keep` is not a whole number of at least 1, or `directory` a URL,
+        a file, a place that cannot be read or made, or a name that orbax cannot use.
 
     Example:
       >>> import gmc_jax, jax.numpy as jnp, optax, tempfile
@@ -74,6 +94,7 @@ class Checkpoints:
       whole; whatever else is in the directory is not taken for one.
       Files that are missing, too short or not as they were are found before they are
       used.
+      A `save` that fails leaves nothing behind.
     """
 
     def __init__(
@@ -84,22 +105,16 @@ class Checkpoints:
         about: Mapping[str, Plain] | None = None,
         keep: int = 2,
     ) -> None:
-        """Makes the directory, and removes leftovers."""
+        """Checks the directory, and writes nothing."""
         checks.positive(keep=keep)
-        self._about = _plain("about", {} if about is None else about)
-        self._directory = pathlib.Path(directory).absolute()
+        self._about = plain("about", {} if about is None else about)
+        said = path_of(directory)
+        self._directory = pathlib.Path(agree(lambda: usable(said)))
         self._layout, self._keep = layout, keep
         self._at = -1  # The last step saved or restored.
         self._seen: set[int] = set()  # The steps that were here then.
         self._files = Files()
-
-        def open_directory() -> None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with manifests.only_writer(self._directory, wait=False) as nobody_writes:
-                if nobody_writes:
-                    manifests.clean(self._directory)
-
-        agree(open_directory)
+        self.not_restored: tuple[str, ...] = ()
 
     def __enter__(self) -> "Checkpoints":
         """Itself."""
@@ -123,7 +138,7 @@ class Checkpoints:
         """
         return agree(lambda: next(iter(manifests.whole(self._directory)), None))
 
-    def save(self, step: int, state: Tree, **extras: Plain) -> None:
+    def save(self, step: SupportsIndex, state: Tree, **extras: Plain) -> None:
         """Saves a state as it is kept between steps; when it returns, it is saved.
 
         Args:
@@ -137,48 +152,69 @@ class Checkpoints:
             of at least 0, not later than the last one, or not later than a checkpoint
             that training does not come from.
         """
-        checks.count(step=step)
+        step = number_of(step)
         self._layout.check_kept(state)
-        said = _plain("extras", extras)
+        said = plain("extras", extras)
+        leaves = jax.tree.leaves(state)
         with ExitStack() as writing:
             name = agree(lambda: self._begin(step, writing))
-            folder = self._directory / name
-            self._files.write(folder, jax.tree.leaves(state))
+            folder = manifests.arrays(self._directory, name)
+            self._files.write(folder, leaves)
+            agree(lambda: self._files.check(folder, leaves))
             sizes = agree(lambda: manifests.sizes(folder))
             sums = shared(lambda file: manifests.checksum(folder / file), list(sizes))
-            files = {
-                file: [size, checksum]
-                for (file, size), checksum in zip(sizes.items(), sums, strict=True)
-            }
-            workers, leaves = self._layout.workers, leaves_of(self._layout)
+            if unread := [
+                file for file, sum in zip(sizes, sums, strict=True) if sum < 0
+            ]:
+                raise OSError(
+                    f"`{folder}` was written without an error, but {some(unread)} in "
+                    "it cannot be read, perhaps by another process than the one that "
+                    "wrote it. All processes must share the directory."
+                )
             manifest = Manifest(
-                int(step), name, workers, leaves, self._about, said, files
+                step,
+                name,
+                self._layout.workers,
+                leaves_of(self._layout),
+                self._about,
+                said,
+                {
+                    file: [size, checksum]
+                    for (file, size), checksum in zip(sizes.items(), sums, strict=True)
+                },
             )
-
-            def end() -> None:
-                manifests.write(self._directory, manifest)
-                manifests.keep_up_to(self._directory, step, self._keep)
-
-            agree(end)
-        self._at = step
-        self._seen.add(step)
+            agree(lambda: manifests.write(self._directory, manifest))
+            self._at = step
+            self._seen.add(step)
+            agree(lambda: manifests.keep_up_to(self._directory, step, self._keep))
 
     def restore(
         self,
         like: Tree,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         *,
+        only: Callable[[Tree], Tree] | None = None,
         resize: bool = False,
         params: Callable[[Tree], Tree] = resizing.first,
     ) -> tuple[int, Tree, dict[str, Plain]]:
-        """Reads a checkpoint.
+        """Reads a checkpoint, or a part of one.
 
         Args:
           like: the state that `simulate` or `distribute` has just made, or
             `layout.lay_out` for `pmap`: what is restored is placed as it is.
           step: which one; None for the newest that is whole.
+          only: selects what is restored; the rest stays as `like` has it. So parameters
+            go on with another method, `lambda state: state[0]`, or all does but what a
+            new schedule counts, `lambda state: (state[0],
+            state[1]._replace(count=None))`. What is selected must be in the checkpoint
+            under the same name, such as `state[0]['bias']`, with the same shape and
+            dtype, and on all workers alike or not; for the rest the checkpoint may be
+            of another training (`about`), method or model. What was not restored is
+            logged, and named by `not_restored`. None restores all, and wants all to
+            be the same.
           resize: whether a checkpoint of another number of workers is read whole, by
             all processes, and passed through `gmc_jax.resize`; else it is refused.
+            What `only` does not select is asked there as `like` has it.
           params: selects the parameters, as `resize` wants it.
 
         Returns:
@@ -186,26 +222,35 @@ class Checkpoints:
 
         Raises:
           ValueError: if there is no such checkpoint, or it is not whole, or of another
-            training (`about`), method, model or number of workers. The error names what
-            differs, or the file that is damaged, and what to do.
+            training (`about`), method, model or number of workers, or `only` selects
+            nothing, or what is not in the state. The error names what differs, or the
+            file that is damaged, and what to do.
         """
         self._layout.check_kept(like)
-        manifest = self._whole(step)
+        here, leaves = leaves_of(self._layout), jax.tree.leaves(like)
+        part = range(len(leaves)) if only is None else chosen(only, self._layout)
+        manifest = self._whole(None if step is None else number_of(step))
         what = f"the checkpoint of step {manifest.step}"
-        check_about(what, manifest.about, self._about)
-        check_leaves(what, manifest.leaves, leaves_of(self._layout))
-        folder = self._directory / manifest.folder
-        leaves, treedef = jax.tree.flatten(like)
+        if only is None:
+            check_about(what, manifest.about, self._about)
+            check_leaves(what, manifest.leaves, here)
+        wanted = [here[place] for place in part]
+        places = find_leaves(what, manifest.leaves, wanted)
+        folder = manifests.arrays(self._directory, manifest.folder)
+        likes = [leaves[place] for place in part]
         ours, theirs = self._layout.workers, manifest.workers
         if ours == theirs:
-            new = self._files.read(folder, leaves)
+            new = self._files.read(folder, places, likes)
         elif resize:
             before = self._layout._replace(workers=theirs)
-            kept = treedef.unflatten(
-                self._files.read(folder, jax.tree.leaves(before.kept))
-            )
-            met = resizing.resize(kept, before, workers=ours, params=params)
-            new = list(map(placed, jax.tree.leaves(fetch(met)), leaves))
+            kept = before.kept
+            sources = [jax.tree.leaves(kept)[place] for place in part]
+            if only is not None:
+                kept = taking_turns(fetch(like), self._layout, theirs)
+            old = replaced(kept, part, self._files.read(folder, places, sources))
+            met = resizing.resize(old, before, workers=ours, params=params)
+            met = jax.tree.leaves(fetch(met))
+            new = list(map(placed, [met[place] for place in part], likes))
         else:
             raise ValueError(
                 f"{what} is of {theirs} workers, and `layout` of {ours}. Train with "
@@ -214,11 +259,30 @@ class Checkpoints:
             )
         self._at = manifest.step
         self._seen = set(agree(lambda: manifests.steps(self._directory)))
-        return manifest.step, treedef.unflatten(new), manifest.extras
+        self.not_restored = tuple(
+            leaf.name for place, leaf in enumerate(here) if place not in set(part)
+        )
+        if only is not None and jax.process_index() == 0:
+            self._tell(what, manifest, [leaf.name for leaf in wanted])
+        return manifest.step, replaced(like, part, new), manifest.extras
+
+    def _tell(self, what: str, manifest: Manifest, restored: Sequence[str]) -> None:
+        """Logs what was not restored."""
+        unread = [leaf.name for leaf in manifest.leaves if leaf.name not in restored]
+        others = differences(manifest.about, self._about).values()
+        _log.warning(
+            "Of %s are restored: %s. Not restored: %s. Kept as they were: %s.%s",
+            what,
+            some(restored),
+            some(unread),
+            some(self.not_restored),
+            "".join(f" It is of another training: {words}." for words in others),
+        )
 
     def _begin(self, step: int, writing: ExitStack) -> str:
-        """Becomes the only writer, checks the step, and names a folder."""
-        writing.enter_context(manifests.only_writer(self._directory, wait=True))
+        """Becomes the only writer, checks the step, and makes a folder."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        writing.enter_context(manifests.only_writer(self._directory))
         if step <= self._at:
             raise ValueError(
                 f"`step` must be later than {self._at}, the last one that was saved or "
@@ -232,62 +296,18 @@ class Checkpoints:
                 f"this training, at step {step}, does not come from. Go on from it "
                 "with `restore`, or give another directory."
             )
-        return f"{step}-{secrets.token_hex(4)}"
+        return writing.enter_context(manifests.new_folder(self._directory, step))
 
     def _whole(self, step: int | None) -> Manifest:
         """The manifest of a checkpoint that has not changed since it was written."""
-
-        def choose() -> dict:
-            found = [step] if step is not None else manifests.whole(self._directory)
-            if not found:
-                wrong = [
-                    f"; of step {at}, {manifests.fault(self._directory, at)}"
-                    for at in manifests.steps(self._directory)
-                ]
-                raise ValueError(
-                    f"`{self._directory}` holds no checkpoint that is whole"
-                    f"{''.join(wrong)}. Where `latest` is None, start anew."
-                )
-            if wrong := manifests.fault(self._directory, found[0]):
-                raise ValueError(self._not_whole(found[0], wrong))
-            return manifests.read(self._directory, found[0])._asdict()
-
-        manifest = manifests.parsed(agree(choose))
-        folder = self._directory / manifest.folder
+        found = agree(lambda: manifests.choose(self._directory, step)._asdict())
+        manifest = manifests.parsed(found)
+        folder = manifests.arrays(self._directory, manifest.folder)
         files = list(manifest.files)
         sums = shared(lambda file: manifests.checksum(folder / file), files)
         if wrong := manifests.changed(manifest, sums):
-            raise ValueError(agree(lambda: self._not_whole(manifest.step, wrong)))
+            words = agree(
+                lambda: manifests.not_whole(self._directory, manifest.step, wrong)
+            )
+            raise ValueError(words)
         return manifest
-
-    def _not_whole(self, step: int, wrong: str) -> str:
-        """What to say of a damaged checkpoint, and which other one is whole."""
-        found = manifests.steps(self._directory)
-        before = [at for at in found if at < step]
-        after = [at for at in reversed(found) if at > step]
-        for at in before + after:
-            if not manifests.fault(self._directory, at, thorough=True):
-                where = "before" if at < step else "after"
-                remedy = f"The one {where}, {at}, is whole: `restore(like, step={at})`."
-                break
-        else:
-            remedy = "No other one is whole: start anew, in another directory."
-        return f"the checkpoint of step {step} is not whole: {wrong}. {remedy}"
-
-
-def _plain(name: str, said: Mapping[str, Plain]) -> dict[str, Plain]:
-    """What JSON makes of it; numbers of NumPy and JAX are numbers."""
-
-    def number(value: object) -> Plain:
-        array = np.asarray(value)
-        if array.ndim or array.dtype.kind not in "biuf":
-            raise TypeError(f"{value!r} is none of it")
-        return array.item()
-
-    try:
-        return json.loads(json.dumps(dict(said), default=number))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`{name}` must hold what JSON can say, such as numbers and strings, but "
-            f"{error}. Arrays belong into the state."
-        ) from None

@@ -1,15 +1,22 @@
 """What a state is made of, and how two trainings differ."""
 
 import json
+import operator
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from gmc_jax.layouts import Layout
 from gmc_jax.processes import Plain
 
-_REMEDY = "Make the method and the model as they were, or give another directory."
+_REMEDY = (
+    "Make the method and the model as they were, restore by `only` what both have, or "
+    "give another directory."
+)
 
 
 class Leaf(NamedTuple):
@@ -48,6 +55,56 @@ def leaves_of(layout: Layout) -> list[Leaf]:
     ]
 
 
+def number_of(step: SupportsIndex) -> int:
+    """A step, of whatever type of whole numbers; arrays of JAX and NumPy are some."""
+    try:
+        if not isinstance(step, bool):
+            number = operator.index(step)
+            if number >= 0:
+                return number
+    except TypeError:
+        pass
+    raise ValueError(
+        f"`step` counts something and must be a whole number of at least 0, but is "
+        f"{step!r}."
+    )
+
+
+def plain(name: str, said: Mapping[str, Plain]) -> dict[str, Plain]:
+    """What JSON makes of what a user says; numbers of NumPy and JAX are numbers.
+
+    Raises:
+      TypeError: if there is more to it than JSON can say and give back.
+    """
+    try:
+        return json.loads(json.dumps({key: _plain(said[key]) for key in _keys(said)}))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must hold what JSON can say, such as numbers and strings, but "
+            f"{error}. Arrays belong into the state."
+        ) from None
+
+
+def differences(
+    theirs: Mapping[str, Plain], ours: Mapping[str, Plain]
+) -> dict[str, str]:
+    """How what users say of two trainings differs, by the keys that do.
+
+    Compared by value, as JSON has it: the order of keys does not count, 1 is 1.0 and
+    not `true`, and a NaN is like another one.
+    """
+    words = {}
+    for key in {**theirs, **ours}:
+        both = key in theirs and key in ours
+        if not (both and _is_same(theirs[key], ours[key])):
+            there, here = (
+                json.dumps(about[key]) if key in about else "missing"
+                for about in (theirs, ours)
+            )
+            words[key] = f"`about[{key!r}]` is {there} there and {here} here"
+    return words
+
+
 def check_about(
     what: str, theirs: Mapping[str, Plain], ours: Mapping[str, Plain]
 ) -> None:
@@ -58,16 +115,8 @@ def check_about(
       theirs: what is said of that one.
       ours: of the one that wants to go on from it.
     """
-    for key in {**theirs, **ours}:
-        there, here = (
-            json.dumps(about[key]) if key in about else "missing"
-            for about in (theirs, ours)
-        )
-        if there != here:
-            raise ValueError(
-                f"{what} is of another training: `about[{key!r}]` is {there} there and "
-                f"{here} here. {_REMEDY}"
-            )
+    for words in differences(theirs, ours).values():
+        raise ValueError(f"{what} is of another training: {words}. {_REMEDY}")
 
 
 def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> None:
@@ -85,7 +134,7 @@ def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> Non
     if only_there or only_here:
         raise ValueError(
             f"{what} is of another method, channel or model: only there is "
-            f"{_some(only_there)}, and only here {_some(only_here)}. {_REMEDY}"
+            f"{some(only_there)}, and only here {some(only_here)}. {_REMEDY}"
         )
     others = [name for name in there if there[name] != here[name]]
     if others:
@@ -96,8 +145,63 @@ def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> Non
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def find_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> list[int]:
+    """Where among other leaves some are, of those of the same name in their order.
+
+    Not by their own places, since the fields of a state may have changed theirs.
+
+    Raises:
+      ValueError: unless all of them are there, and alike.
+    """
+    names = {leaf.name for leaf in ours}
+    check_leaves(what, [leaf for leaf in theirs if leaf.name in names], ours)
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for place, leaf in enumerate(theirs):
+        places[leaf.name].append(place)
+    return [places[leaf.name].popleft() for leaf in ours]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     if not names:
         return "nothing"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(f"`{name}`" for name in names[:3]) + more
+
+
+def _plain(value: object) -> Plain:
+    if isinstance(value, Mapping):
+        return {key: _plain(value[key]) for key in _keys(value)}
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    number = np.asarray(value)
+    if number.ndim == 0:
+        for kind, said in (
+            (jnp.floating, float),
+            (jnp.integer, int),
+            (jnp.bool_, bool),
+        ):
+            if jnp.issubdtype(number.dtype, kind):
+                return said(number)
+    raise TypeError(f"{value!r} is none of it")
+
+
+def _keys(said: Mapping) -> list[str]:
+    for key in said:
+        if not isinstance(key, str):
+            raise TypeError(f"the key {key!r} is no string")
+    return list(said)
+
+
+def _is_same(one: Plain, other: Plain) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(
+            _is_same(value, other[key]) for key, value in one.items()
+        )
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return one == other or (one != one and other != other)

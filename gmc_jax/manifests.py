@@ -4,16 +4,19 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from gmc_jax.descriptions import Leaf
 from gmc_jax.processes import Plain
 
-_FOLDER = re.compile(r"(\d+)-[0-9a-f]{8}\b.*")  # Orbax appends to it while it writes.
+_FOLDER = re.compile(r"([0-9]+)-[0-9a-f]{8}")
+_MARK = "gmc_jax"  # An empty file in each folder of ours: none without it is removed.
+_START = b'{"gmc_jax": "checkpoint", '  # Of each manifest of ours.
 _CHUNK = 2**20
 
 
@@ -22,12 +25,12 @@ class Manifest(NamedTuple):
 
     Attributes:
       step: of training.
-      folder: that holds its files, beside the manifest.
+      folder: that is its own, beside the manifest.
       workers: whose state it is.
       leaves: of the state, in order.
       about: what the user says of the training.
       extras: what else was saved.
-      files: by their paths in the folder, sizes and checksums.
+      files: by their paths in the folder's `arrays`, sizes and checksums.
     """
 
     step: int
@@ -39,13 +42,18 @@ class Manifest(NamedTuple):
     files: dict[str, list[int]]
 
 
+def arrays(directory: pathlib.Path, folder: str) -> pathlib.Path:
+    """Where the files of a checkpoint are."""
+    return directory / folder / "arrays"
+
+
 def write(directory: pathlib.Path, manifest: Manifest) -> None:
     """Makes files a checkpoint: at once, in the place of any other of that step."""
     body = json.dumps(manifest._asdict())
-    text = json.dumps({"checksum": zlib.crc32(body.encode()), "body": body})
-    draft = directory / f"{manifest.folder}.draft"
+    said = {"gmc_jax": "checkpoint", "checksum": zlib.crc32(body.encode())}
+    draft = directory / manifest.folder / "manifest"
     with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
+        json.dump({**said, "body": body}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, _path(directory, manifest.step))
@@ -62,11 +70,17 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
     """
     path = _path(directory, step)
     try:
-        said = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        if not text.startswith(_START):
+            raise ValueError("it does not begin as one")
+        said = json.loads(text)
         body = said["body"]
         if zlib.crc32(body.encode()) != said["checksum"]:
             raise ValueError("its bytes have changed")
-        return parsed(json.loads(body))
+        manifest = parsed(json.loads(body))
+        if manifest.step != step:
+            raise ValueError(f"it is of step {manifest.step}")
+        return manifest
     except FileNotFoundError:
         raise ValueError(f"its manifest `{path}` is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -80,14 +94,50 @@ def parsed(fields: dict) -> Manifest:
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """The steps of all manifests, whole or not, the newest first."""
+    """The steps of all manifests of ours, whole or not, the newest first."""
     names = [path.stem for path in directory.glob("*.json")]
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    # Not what `int` reads as well: 007, or digits of other scripts.
+    found = [int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)]
+    ours = [step for step in found if _may_be_ours(_path(directory, step))]
+    return sorted(ours, reverse=True)
 
 
 def whole(directory: pathlib.Path) -> list[int]:
     """The steps whose files are all there and long enough, the newest first."""
     return [step for step in steps(directory) if not fault(directory, step)]
+
+
+def choose(directory: pathlib.Path, step: int | None) -> Manifest:
+    """The manifest of a step, or of the newest that is whole.
+
+    Raises:
+      ValueError: if there is none, with what is wrong, and what is not.
+    """
+    found = whole(directory) if step is None else [step]
+    if not found:
+        wrong = [f"; of step {at}, {fault(directory, at)}" for at in steps(directory)]
+        raise ValueError(
+            f"`{directory}` holds no checkpoint that is whole{''.join(wrong)}. Where "
+            "`latest` is None, start anew."
+        )
+    if wrong := fault(directory, found[0]):
+        raise ValueError(not_whole(directory, found[0], wrong))
+    return read(directory, found[0])
+
+
+def not_whole(directory: pathlib.Path, step: int, wrong: str) -> str:
+    """What to say of a damaged checkpoint, and which other one is whole."""
+    found = steps(directory)
+    before = [at for at in found if at < step]
+    after = [at for at in reversed(found) if at > step]
+    for at in before + after:
+        if not fault(directory, at, thorough=True):
+            where = "before" if at < step else "after"
+            remedy = f"The one {where}, {at}, is whole: `restore(like, step={at})`."
+            break
+    else:
+        remedy = "No other one is whole: start anew, in another directory."
+    return f"the checkpoint of step {step} is not whole: {wrong}. {remedy}"
 
 
 def fault(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
@@ -97,7 +147,7 @@ def fault(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
     except ValueError as error:
         return str(error)
     for name, (size, _) in manifest.files.items():
-        path = directory / manifest.folder / name
+        path = arrays(directory, manifest.folder) / name
         try:
             now = path.stat().st_size
         except OSError:
@@ -106,7 +156,7 @@ def fault(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
             return f"its file `{path}` has {now} bytes, and had {size}"
     if not thorough:
         return ""
-    folder = directory / manifest.folder
+    folder = arrays(directory, manifest.folder)
     return changed(manifest, [checksum(folder / name) for name in manifest.files])
 
 
@@ -114,7 +164,7 @@ def changed(manifest: Manifest, sums: Sequence[int]) -> str:
     """Which file has other bytes, by the checksums of all; nothing if none has."""
     for (name, (_, was)), now in zip(manifest.files.items(), sums, strict=True):
         if now != was:
-            file = f"{manifest.folder}/{name}"
+            file = arrays(pathlib.Path(), manifest.folder) / name
             return f"the bytes of its file `{file}` have changed, or cannot be read"
     return ""
 
@@ -143,8 +193,9 @@ def keep_up_to(directory: pathlib.Path, step: int, keep: int) -> None:
     if step not in kept:  # Whatever happened to it, the others are still good.
         return
     for at in steps(directory):
-        if not kept[-1] <= at <= step:
-            _path(directory, at).unlink()
+        path = _path(directory, at)
+        if not kept[-1] <= at <= step and _start_of(path) == _START:
+            path.unlink()
     clean(directory)
 
 
@@ -160,28 +211,79 @@ def clean(directory: pathlib.Path) -> None:
         ours = _FOLDER.fullmatch(path.name)
         if not ours or path.name in named or int(ours[1]) in damaged:
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if (path / _MARK).is_file() and not path.is_symlink():
+            _remove(path)
 
 
 @contextmanager
-def only_writer(directory: pathlib.Path, *, wait: bool) -> Iterator[bool]:
-    """Keeps other processes from writing; they may read.
+def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
+    """Makes a folder for files, and removes it again if no checkpoint comes of it.
 
-    Yields whether nobody else is writing, which with `wait` is waited for. However a
-    process ends, its lock goes with it.
+    Yields its name. What others left, who were stopped, is removed before.
+
+    Raises:
+      ValueError: if a file of somebody else's is where the manifest is to be.
+    """
+    path = _path(directory, step)
+    if os.path.lexists(path) and not _may_be_ours(path):
+        raise ValueError(
+            f"`{path}`, where the manifest of step {step} is to be, is none of "
+            "`Checkpoints`. Move it away, or give another directory."
+        )
+    clean(directory)
+    name = f"{step}-{secrets.token_hex(4)}"
+    try:
+        (directory / name).mkdir()
+        (directory / name / _MARK).touch()
+        yield name
+    except BaseException:
+        with suppress(ValueError):
+            if read(directory, step).folder == name:
+                raise
+        _remove(directory / name)
+        raise
+
+
+@contextmanager
+def only_writer(directory: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process writes, and keeps others from it; they may read.
+
+    However a process ends, its lock goes with it.
     """
     import fcntl  # There is none on Windows, where the rest of the package runs.
 
     with (directory / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder, as far as it can be; the mark last, so that it is found."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _MARK:
+                path.unlink()
+        (folder / _MARK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _may_be_ours(path: pathlib.Path) -> bool:
+    """Whether a file is a manifest, be it a damaged one that ends too early."""
+    start = _start_of(path)
+    return start is not None and _START.startswith(start)
+
+
+def _start_of(path: pathlib.Path) -> bytes | None:
+    """The first bytes of a file; None if it is none, or cannot be read."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(len(_START))
+    except OSError:
+        pass
+    return None
 
 
 def _path(directory: pathlib.Path, step: int) -> pathlib.Path:

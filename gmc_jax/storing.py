@@ -1,7 +1,8 @@
 """Arrays in files, by orbax: each process writes and reads what it holds."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -22,33 +23,56 @@ class Files:
                 "`Checkpoints` writes arrays by orbax, which is not installed. Install "
                 'it with `pip install "gmc_jax[checkpoints]"`.'
             ) from error
-        self._orbax = orbax
+        import tensorstore  # Orbax needs it.
+
+        self._orbax, self._tensorstore = orbax, tensorstore
         self._files = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
 
     def write(self, folder: pathlib.Path, leaves: Sequence[Tree]) -> None:
         """Writes leaves to a folder that is not there yet, and waits for it."""
-        numbers = enumerate(map(_numbers, leaves))
-        held = {_name(place): leaf for place, leaf in numbers if leaf.size}
+        held = _held(leaves)
         if held:  # Orbax knows neither empty arrays nor empty trees.
-            self._files.save(folder, args=self._orbax.args.PyTreeSave(held))
+            args = self._orbax.args.PyTreeSave(held)
+            _to_the_end(lambda: self._files.save(folder, args=args))
         else:
             folder.mkdir(exist_ok=True)
 
-    def read(self, folder: pathlib.Path, likes: Sequence[Tree]) -> list[Tree]:
-        """Reads leaves, each placed as another one that is like it."""
-        numbers = list(map(_numbers, likes))
-        how = {
-            _name(place): self._way_of(leaf)
-            for place, leaf in enumerate(numbers)
-            if leaf.size
-        }
+    def check(self, folder: pathlib.Path, leaves: Sequence[Tree]) -> None:
+        """Raises OSError unless all leaves that were written are there.
+
+        Orbax first writes what each process holds, and then joins the parts; it takes
+        no offence where it finds none.
+        """
+        wanted = _held(leaves)
+        found = set()
+        if wanted:
+            files = {"driver": "file", "path": f"{folder}/"}
+            spec = {"driver": "ocdbt", "base": files}
+            keys = self._tensorstore.KvStore.open(spec).result().list().result()
+            found = {key.decode().partition("/")[0] for key in keys}
+        if missing := sorted(wanted.keys() - found):
+            raise OSError(
+                f"`{folder}` was written without an error, but {len(missing)} of "
+                f"{len(wanted)} arrays are not in it. Try another directory, and the "
+                "version of orbax-checkpoint that gmc_jax was tested with."
+            )
+
+    def read(
+        self, folder: pathlib.Path, places: Sequence[int], likes: Sequence[Tree]
+    ) -> list[Tree]:
+        """Reads leaves of some places, each placed as another one that is like it."""
+        numbers = dict(zip(map(_name, places), map(_numbers, likes), strict=True))
+        how = {name: self._way_of(leaf) for name, leaf in numbers.items() if leaf.size}
         found = {}
         if how:
-            item = dict.fromkeys(how, 0)
-            args = self._orbax.args.PyTreeRestore(item=item, restore_args=how)
-            found = self._files.restore(folder, args=args)
-        empty = (np.zeros(leaf.shape, leaf.dtype) for leaf in numbers)
-        read = (found.get(_name(place), leaf) for place, leaf in enumerate(empty))
+            args = self._orbax.args.PyTreeRestore(
+                item=dict.fromkeys(how, 0), restore_args=how, partial_restore=True
+            )
+            found = _to_the_end(lambda: self._files.restore(folder, args=args))
+        read = (
+            found[name] if name in found else np.zeros(leaf.shape, leaf.dtype)
+            for name, leaf in numbers.items()
+        )
         return list(map(placed, read, likes))
 
     def close(self) -> None:
@@ -85,8 +109,24 @@ def placed(leaf: Tree, like: Tree) -> Tree:
     return leaf
 
 
+def _to_the_end(work: Callable[[], Tree]) -> Tree:
+    """Does work that is not left half done when the process is interrupted.
+
+    The interrupt is raised afterwards. Orbax has threads of its own, who would write
+    on where all has been removed, and end in errors of theirs.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
+
+
 def _name(place: int) -> str:
     return f"{place:06}"
+
+
+def _held(leaves: Sequence[Tree]) -> dict[str, Tree]:
+    """What there is to write, by its name."""
+    numbers = enumerate(map(_numbers, leaves))
+    return {_name(place): leaf for place, leaf in numbers if leaf.size}
 
 
 def _numbers(leaf: Tree) -> Tree:

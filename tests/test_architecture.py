@@ -56,7 +56,9 @@ FLOORS = {
     "resizing": 5,
     "processes": 5,
     "descriptions": 5,
+    "directories": 5,
     "manifests": 5,
+    "selecting": 5,
     "storing": 5,
     "checkpoints": 5,
     "__init__": 6,
@@ -92,7 +94,7 @@ SHARED = {
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}
 # What some files import where it is needed, and not before.
-LAZY = {"storing": {"orbax"}}
+LAZY = {"storing": {"orbax", "tensorstore"}}
 EXTRAS = [
     "chex",
     "flax",
@@ -105,6 +107,7 @@ EXTRAS = [
     "sklearn",
     "tensorflow",
     "tensorflow_datasets",
+    "tensorstore",
     "tyro",
 ]
 NOT_COLLECTIVES = {"axis_index", "axis_size", "pcast"}

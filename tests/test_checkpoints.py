@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -32,6 +32,7 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
+from gmc_jax.storing import Files
 from tests.runners import RUNNERS, pmap, simulate, start, step_of, targets
 from tests.saving_for_ever import plan as killed_plan
 from tests.saving_for_ever import state_at
@@ -184,7 +185,9 @@ def test_arrays_of_all_kinds_come_back(tmp_path):
     own = {
         "bfloat16": values.astype("bfloat16"),
         "float16": values.astype("float16"),
+        "float8": values.astype("float8_e4m3fn"),
         "bool": values > 0,
+        "int4": jnp.arange(-8, 8).astype("int4").reshape(2, 8),
         "int8": jnp.arange(2, dtype="int8"),
         "uint32": jnp.array([[1, 2**32 - 1]] * 2, "uint32"),
         "complex": values * (1 + 2j),
@@ -358,6 +361,148 @@ def test_what_is_not_of_the_layout_is_neither_saved_nor_restored(tmp_path):
         assert checkpoints.latest is None
 
 
+# A part of a state.
+
+
+def perturbed(state: Tree) -> Tree:
+    """A state no leaf of which, but for keys, is as it was."""
+    return jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf + 1, state)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_parameters_alone_go_on_with_another_method(tmp_path, runner, caplog):
+    """Checkpoints were all or nothing."""
+    before, _, begun = made("gmc, random_block", simulate)
+    saved = perturbed(begun())
+    with Checkpoints(tmp_path, before, about={"method": "gmc"}) as checkpoints:
+        checkpoints.save(3, saved)
+    plan, train, fresh = made("majority_vote", RUNNERS[runner])
+    like = fresh()
+    with Checkpoints(tmp_path, plan, about={"method": "signum"}) as checkpoints:
+        with pytest.raises(ValueError, match=r"another training.*restore by `only` wh"):
+            checkpoints.restore(like)
+        step, state, _ = checkpoints.restore(like, only=lambda state: state[0])
+        kept = checkpoints.not_restored
+        assert kept == tuple(
+            f"state[1][0].{name}" for name in ("count", "ema['bias']", "ema['kernel']")
+        )
+        (said,) = caplog.messages
+        assert "Not restored: `state[1][0].step`, " in said
+        assert f"Kept as they were: `{kept[0]}`, `{kept[1]}`" in said
+        assert '`about[\'method\']` is "gmc" there and "signum" here' in said
+        assert step == 3
+        chex.assert_trees_all_equal(*gmc_jax.fetch((state[0], saved[0])))
+        same_bits(*jax.tree.map(jnp.zeros_like, (state[0], like[0])))
+        same_bits(state[1], like[1])
+        state = trained(train, state, 3, 4)
+        same_bits(like, fresh())  # Nothing of it was donated.
+        checkpoints.save(4, state)
+        checkpoints.restore(state)
+        assert checkpoints.not_restored == ()
+
+
+def test_a_constant_rate_becomes_a_schedule(tmp_path):
+    plan, _, fresh = made("gmc, random_block", simulate)
+    tx = gmc_jax.gmc(0.1, BLOCK)
+    state = start(), tx.init(start())
+    constant = gmc_jax.layout(step_of(tx), state, batch_at(0), 8)
+    saved = perturbed(constant.lay_out(state))
+    with Checkpoints(tmp_path, constant) as checkpoints:
+        checkpoints.save(3, saved)
+    like = fresh()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
+            checkpoints.restore(like)
+        with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
+            checkpoints.restore(like, only=lambda state: state)
+        _, (params, opt_state), _ = checkpoints.restore(
+            like, only=lambda state: (state[0], state[1][0])
+        )
+        assert checkpoints.not_restored == ("state[1][1].count",)
+    same_bits((params, opt_state[0]), (saved[0], saved[1][0]))
+    same_bits(opt_state[1], like[1][1])
+
+
+def test_what_is_selected_must_be_alike(tmp_path):
+    """In its shape, its dtype, and in whether workers differ in it."""
+    plan, state = small()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(3, state)
+    weights = state["same"]["weights"]
+    for (plan, like), expected in (
+        (
+            small(size=5),
+            r"is float32\[3\], the same on all workers, there and float32\[5",
+        ),
+        (laid_out(4, {}, {"weights": weights.astype(int)}), r"and int32\[3\]"),
+        (
+            laid_out(4, {}, {"other": weights}),
+            r"only here `state\['same'\]\['other'\]`",
+        ),
+        (laid_out(4, {}, {"weights": jax.random.key(0)}), r"there and key<fry>\[\]"),
+    ):
+        with (
+            Checkpoints(tmp_path, plan) as checkpoints,
+            pytest.raises(ValueError, match=expected),
+        ):
+            checkpoints.restore(like, only=lambda state: state["same"])
+    (plan, like) = small()
+    plan = plan._replace(differs={"own": {"residual": True}, "same": {"weights": True}})
+    like["same"] = {"weights": jnp.zeros((4, 3))}
+    with (
+        Checkpoints(tmp_path, plan) as checkpoints,
+        pytest.raises(ValueError, match=r"the same on .*there and .*each worker's own"),
+    ):
+        checkpoints.restore(like, only=lambda state: state["same"])
+
+
+def test_fields_that_have_changed_their_places_are_found_by_name(tmp_path):
+    """Once what was the residual came back as the momentum, without a word."""
+
+    class Before(NamedTuple):
+        momentum: Tree
+        residual: Tree
+
+    class After(NamedTuple):
+        residual: Tree
+        momentum: Tree
+
+    plan, state = laid_out(4, (), Before(jnp.zeros(3), jnp.ones(3)))
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(1, state)
+    for workers, how in ((4, {}), (2, {"resize": True, "params": lambda state: ()})):
+        plan, like = laid_out(workers, (), After(jnp.full(3, 2.0), jnp.full(3, 3.0)))
+        with Checkpoints(tmp_path, plan) as checkpoints:
+            state = checkpoints.restore(like, **how)[1]
+            assert (state["same"].residual == 1).all()
+            assert (state["same"].momentum == 0).all()
+            state = checkpoints.restore(
+                like, only=lambda state: state["same"].momentum, **how
+            )[1]
+            assert (state["same"].residual == 2).all()
+            assert (state["same"].momentum == 0).all()
+
+
+@pytest.mark.parametrize("workers", [4, 8])
+def test_a_part_is_placed_and_resized_as_the_whole(tmp_path, workers):
+    """Over the devices of a worker too; the rest is what `like` has."""
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
+    plan, state = small(workers, size=4)
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        checkpoints.save(1, state)
+    four, like = small(4, size=4)
+    like = placed_on(mesh, jax.tree.map(jnp.ones_like, like), "model")
+    expected = resize(state, plan, 4)
+    with Checkpoints(tmp_path, four) as checkpoints:
+        for part, rest in (("own", "same"), ("same", "own")):
+            _, ours, _ = checkpoints.restore(
+                like, only=lambda state, part=part: state[part], resize=True
+            )
+            chex.assert_trees_all_equal(gmc_jax.fetch(ours[part]), expected[part])
+            same_bits(ours[rest], like[rest])
+            same_bits(jax.tree.map(jnp.ones_like, ours), like)
+
+
 # Files that are not as they were.
 
 
@@ -373,7 +518,7 @@ def two(tmp_path):
 
 def files_of(directory: pathlib.Path, step: int) -> list[pathlib.Path]:
     """The files of a checkpoint, those with arrays in them first."""
-    folder = directory / manifests.read(directory, step).folder
+    folder = manifests.arrays(directory, manifests.read(directory, step).folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: "d" not in path.relative_to(folder).parts)
 
@@ -515,42 +660,180 @@ def test_at_least_one_is_kept(tmp_path, keep):
         Checkpoints(tmp_path, small()[0], keep=keep)
 
 
-@pytest.mark.parametrize("where", ["write", "sizes"])
-def test_the_last_good_one_outlives_a_write_that_fails(tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("where", "name", "error"),
+    [
+        (pathlib.Path, "touch", OSError),
+        (Files, "write", OSError),
+        (Files, "write", KeyboardInterrupt),
+        (Files, "check", OSError),
+        (manifests, "sizes", KeyboardInterrupt),
+        (manifests, "checksum", OSError),
+        (manifests, "write", OSError),
+        (manifests, "write", KeyboardInterrupt),
+    ],
+)
+def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
+    two, monkeypatch, where, name, error
+):
+    """Wherever it fails: leftovers of failed saves once piled up on a full disk."""
+    directory, plan, state = two
+    before = set(directory.rglob("*"))
+
+    def fail(*_):
+        raise error("no space left on device")
+
+    with Checkpoints(directory, plan) as checkpoints:
+        checkpoints.restore(state)
+        with monkeypatch.context() as patched:
+            patched.setattr(where, name, fail)
+            with pytest.raises(error, match="no space left"):
+                checkpoints.save(70, state)
+        assert set(directory.rglob("*")) == before
+        assert checkpoints.latest == 60
+        if error is KeyboardInterrupt:
+            checkpoints.save(70, state)
+            assert manifests.whole(directory) == [70, 60]
+
+
+def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
     plan, state = small()
     with Checkpoints(tmp_path, plan, keep=1) as checkpoints:
-        checkpoints.save(1, state)
 
         def fail(*_):
-            raise OSError("no space left on device")
+            raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(manifests, where, fail)
-            with pytest.raises(OSError, match="no space left"):
-                checkpoints.save(2, state)
-        assert checkpoints.latest == 1
-        checkpoints.restore(state)
-        assert len(list(tmp_path.iterdir())) > 3
-        Checkpoints(tmp_path, plan)
-        assert len(list(tmp_path.iterdir())) == 3
+            patched.setattr(manifests, "keep_up_to", fail)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(1, state)
+        assert checkpoints.restore(state)[0] == 1
         checkpoints.save(2, state)
-        assert manifests.steps(tmp_path) == [2]
+    assert manifests.steps(tmp_path) == [2]
 
 
-def test_leftovers_are_removed_when_nobody_writes(two):
-    directory, plan, _ = two
-    (directory / "70-0123abcd.orbax-checkpoint-tmp").mkdir()
-    (directory / "70-0123abcd.draft").touch()
-    (directory / "70-0123abce").mkdir()
-    (directory / "notes.txt").touch()
-    everything = set(directory.iterdir())
-    with manifests.only_writer(directory, wait=True):
-        Checkpoints(directory, plan)
-        assert set(directory.iterdir()) == everything
-    Checkpoints(directory, plan)
-    left = everything - set(directory.iterdir())
-    assert {path.name[:11] for path in left} == {"70-0123abcd", "70-0123abce"}
-    assert len(left) == 3
+@pytest.mark.parametrize("lost", ["array", "file"])
+def test_what_was_written_is_there_before_it_is_a_checkpoint(
+    tmp_path, monkeypatch, lost
+):
+    """A save that loses something is no checkpoint; once it was, and the latest.
+
+    Orbax takes no offence where it finds no parts to join; and of what could not be
+    read, -1 was written as the checksum, and found again.
+    """
+    plan, state = small()
+    write = Files.write
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with monkeypatch.context() as patched:
+            if lost == "file":
+                patched.setattr(manifests, "checksum", lambda _: -1)
+            else:
+                patched.setattr(
+                    Files,
+                    "write",
+                    lambda self, folder, leaves: write(self, folder, leaves[1:]),
+                )
+            with pytest.raises(OSError, match="was written without an error, but"):
+                checkpoints.save(1, state)
+        assert checkpoints.latest is None
+        checkpoints.save(1, state)
+        same_bits(checkpoints.restore(state)[1], state)
+
+
+def test_leftovers_are_removed_and_nothing_of_others_ever(two):
+    """Opening once removed others' folders named alike, and saving their 5.json."""
+    directory, plan, state = two
+    for name in ("70-0123abcd", "55-0123abcd"):
+        (directory / name / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
+        (directory / name / "gmc_jax").touch()
+    ours = {directory / "70-0123abcd", directory / "55-0123abcd"}
+    for name in ("12-3f2a9c1d", "20251129-20231145", "70-0123abcd.backup", "8.json"):
+        (directory / name).mkdir()
+        (directory / name / "precious").touch()
+    (directory / "70-0123abcd.backup" / "gmc_jax").touch()
+    (directory / "5-0123abcd").symlink_to(directory / "70-0123abcd.backup")
+    names = ("000100.json", "٣.json", "².json", "-5.json", "5.json", "notes.txt")
+    for name in (*names, "60-0123abcd.draft"):
+        (directory / name).write_text('{"loss": 0.5}')
+    (directory / "9.json").symlink_to("nowhere")
+    os.mkfifo(directory / "11.json")
+    before = set(directory.rglob("*"))
+    with Checkpoints(directory, plan, keep=1) as checkpoints:
+        assert checkpoints.latest == 60
+        assert set(directory.rglob("*")) == before
+        checkpoints.restore(state)
+        for step in (61, 62):
+            checkpoints.save(step, state)
+        assert checkpoints.latest == 62
+    gone = before - set(directory.rglob("*"))
+    theirs = {path for path in gone if path not in ours and path.parent not in ours}
+    assert ours < gone
+    assert {path.name[:3] for path in theirs if path.parent == directory} == {
+        "40-",
+        "40.",
+        "60-",
+        "60.",
+    }
+    assert not any("precious" in path.name for path in gone)
+    assert manifests.steps(directory) == [62]
+
+
+@pytest.mark.parametrize("name", ["5.json", "8.json", "9.json"])
+def test_a_file_of_others_is_not_replaced(tmp_path, name):
+    plan, state = small()
+    made = {
+        "5.json": lambda path: path.write_text('{"loss": 0.5}'),
+        "8.json": pathlib.Path.mkdir,
+        "9.json": lambda path: path.symlink_to("nowhere"),
+    }
+    made[name](tmp_path / name)
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        with pytest.raises(ValueError, match=rf"{name}`, where the manifest of step"):
+            checkpoints.save(int(name[0]), state)
+        checkpoints.save(10, state)
+        assert checkpoints.restore(state)[0] == 10
+    assert os.path.lexists(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 4  # And nothing of what failed.
+
+
+@pytest.mark.parametrize(
+    "step", [True, 1.0, "3", None, np.float32(2), np.True_, np.arange(1), -1]
+)
+def test_a_step_is_a_whole_number_or_nothing_is_written(tmp_path, step):
+    """Once some were saved first, and failed then."""
+    plan, state = small()
+    with Checkpoints(tmp_path, plan) as checkpoints:
+        for value in (np.int64(3), jnp.int32(4), np.array(5)):
+            checkpoints.save(value, state)
+            assert checkpoints.restore(state, step=value)[0] == int(value)
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match="`step` counts something and must be a"):
+            checkpoints.save(step, state)
+        assert set(tmp_path.rglob("*")) == before
+        if step is not None:
+            with pytest.raises(ValueError, match="`step` counts something and must"):
+                checkpoints.restore(state, step=step)
+
+
+def test_checkpoints_can_be_moved_and_be_where_nothing_is_written(tmp_path):
+    """Restoring once needed to write a lock, and so a directory of its own."""
+    plan, state = small()
+    with Checkpoints(tmp_path / "a", plan) as checkpoints:
+        assert checkpoints.latest is None
+        assert not (tmp_path / "a").exists()
+        checkpoints.save(1, state)
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "b" / "lock").unlink()
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with Checkpoints(tmp_path / "b", plan) as checkpoints:
+        assert checkpoints.latest == 1
+        same_bits(checkpoints.restore(state)[1], state)
+    assert before.keys() == set(tmp_path.rglob("*"))
+    for path, was in before.items():
+        assert path.stat().st_mtime_ns == was.st_mtime_ns
+        path.chmod(was.st_mode)
 
 
 def test_without_orbax_the_error_says_how_to_get_it(tmp_path, monkeypatch):
@@ -583,7 +866,11 @@ def survives(directory: pathlib.Path, times: int) -> None:
         told = killed_after(directory, draw.uniform(0, 0.5))
         with Checkpoints(directory, killed_plan()) as checkpoints:
             step, state, _ = checkpoints.restore(state_at(0))
+            checkpoints.save(step + 1, state_at(step + 1))
         assert told <= step <= told + 1
+        folders = {path.name for path in directory.glob("*-*") if any(path.iterdir())}
+        left = manifests.whole(directory)
+        assert folders == {manifests.read(directory, at).folder for at in left}
         chex.assert_trees_all_equal(state, jax.tree.map(np.asarray, state_at(step)))
 
 

@@ -1,11 +1,24 @@
 """Tests of what a state is made of, and how two trainings differ."""
 
+import types
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax.descriptions import Leaf, check_about, check_leaves, leaves_of
+from gmc_jax.descriptions import (
+    Leaf,
+    check_about,
+    check_leaves,
+    differences,
+    find_leaves,
+    leaves_of,
+    number_of,
+    plain,
+)
 
 
 def test_the_leaves_of_a_layout():
@@ -26,6 +39,68 @@ def test_what_is_said_of_two_trainings_is_compared_key_by_key():
         check_about("that", {"a": 1, "b": 1}, {"a": 1, "b": True})
     with pytest.raises(ValueError, match=r"is missing there and null here\. Make"):
         check_about("that", {}, {"b": None})
+
+
+SAME: list[tuple[Any, Any]] = [
+    (1, 1.0),
+    ({"a": 1, "b": {"c": 2, "d": [1, {}]}}, {"b": {"d": [1.0, {}], "c": 2}, "a": 1}),
+    ((1, (2,)), [1, [2]]),
+    (float("nan"), float("nan")),
+    ([float("inf")], [np.float32(np.inf)]),
+    (0.5, jnp.bfloat16(0.5)),
+    (3, np.int8(3)),
+    (True, np.True_),
+    (types.MappingProxyType({"a": 1}), {"a": 1}),
+]
+OTHER: list[tuple[Any, Any]] = [
+    (1, True),
+    (0, False),
+    (None, False),
+    (1, "1"),
+    ({"a": {"b": 1}}, {"a": {"b": True}}),
+    ({"a": 1}, {"a": 1, "b": None}),
+    ([1, 2], [2, 1]),
+    ([1], [1, 1]),
+    ({}, []),
+    ("", None),
+    (2**53 + 1, float(2**53)),
+    (float("nan"), None),
+]
+
+
+def test_two_trainings_are_compared_by_value():
+    """The order of keys counted, and 1 was unlike 1.0."""
+    for places, pairs in ((0, SAME), (1, OTHER)):
+        for one, other in pairs:
+            ours, theirs = plain("about", {"a": one}), plain("about", {"a": other})
+            assert len(differences(ours, theirs)) == places, (one, other)
+            assert len(differences(theirs, ours)) == places, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({1: 2}, "the key 1 is no string"),
+        ({"a": [{"b": {(1, 2): 3}}]}, r"the key \(1, 2\) is no string"),
+        ({"a": {1}}, r"\{1\} is none of it"),
+        ({"a": b"x"}, "b'x' is none of it"),
+        ({"a": 1j}, "1j is none of it"),
+        ({"a": np.ones(2)}, "is none of it"),
+        ({"a": jax.random.key(0)}, "Arrays belong into the state"),
+        ([1], "`about` must hold what JSON can say"),
+        (3, "`about` must hold what JSON can say"),
+    ],
+)
+def test_what_json_cannot_give_back_is_refused(said: Any, wrong):
+    """Keys that are no strings came back as strings, and two could be one."""
+    with pytest.raises(TypeError, match=wrong):
+        plain("about", said)
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), jnp.int32(3), np.array(3)])
+def test_whole_numbers_are_numbers(number):
+    assert type(number_of(number)) is int
+    assert number_of(number) == 3
 
 
 LEAF = Leaf("x", "float32", [3], True)
@@ -55,3 +130,12 @@ def test_of_many_names_some_are_said():
     others = [leaf._replace(dtype="int8") for leaf in many]
     with pytest.raises(ValueError, match=r"`x0` is .*\(leaves that differ: 9\)"):
         check_leaves("that", many, others)
+
+
+def test_leaves_are_found_by_their_names_wherever_they_are():
+    names = ["a", "b", "c", "b"]
+    theirs = [LEAF._replace(name=name) for name in names]
+    ours = [LEAF._replace(name=name) for name in ("c", "b", "b")]
+    assert find_leaves("that", theirs, ours) == [2, 1, 3]
+    with pytest.raises(ValueError, match="only here `d`"):
+        find_leaves("that", theirs, [LEAF._replace(name="d")])

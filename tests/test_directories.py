@@ -1,0 +1,74 @@
+"""Tests of where checkpoints can be."""
+
+import os
+import pathlib
+from typing import Any
+
+import pytest
+
+from gmc_jax.directories import path_of, usable
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/run", "s3://bucket", "file:///tmp/run", "gs:/bucket", "az:/b"]
+)
+def test_a_url_is_no_directory(url):
+    """Once a folder of that name was made here, and the first save failed."""
+    for directory in (url, pathlib.Path(url)):
+        with pytest.raises(ValueError, match=r"is the URL `.*Mount the bucket"):
+            usable(path_of(directory))
+
+
+@pytest.mark.parametrize(
+    "name", ["run[lr=0.1]", "[a]", "[!a]", "a\\b", "\\", "\udcff", "x/[0]/y"]
+)
+def test_a_name_that_orbax_takes_for_another_is_refused(tmp_path, name):
+    """It was saved to, listed as the latest, and could never be restored."""
+    with pytest.raises(ValueError, match=r"`directory` must have a name that orbax"):
+        usable(path_of(tmp_path / name))
+
+
+def test_home_is_found_or_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert usable("~/run") == str(tmp_path / "run")
+    assert usable("~") == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert usable("./~nobody") == str(tmp_path / "~nobody")
+    with pytest.raises(ValueError, match=r"`~no-such-user/a`, and there is no such ho"):
+        usable("~no-such-user/a")
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/a/b"):
+        with pytest.raises(ValueError, match=r"but `.*/file` is a file"):
+            usable(str(tmp_path / name))
+    with pytest.raises(ValueError, match="`directory` is empty"):
+        usable("")
+    for wrong in (None, 3):
+        given: Any = wrong
+        with pytest.raises(TypeError, match=f"must be a path, but is {given!r}"):
+            path_of(given)
+
+
+def test_links_and_parents_lead_where_the_system_says(tmp_path, monkeypatch):
+    """Orbax would resolve `..` by name alone."""
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
+    monkeypatch.chdir(tmp_path)
+    assert usable("link/../run") == str(tmp_path / "far" / "run")
+    assert usable(".") == str(tmp_path)
+    (tmp_path / "run[1]").symlink_to(tmp_path / "far")
+    assert usable("run[1]") == str(tmp_path / "far")
+    assert not (tmp_path / "far" / "run").exists()
+
+
+def test_without_permission_the_error_says_for_what(tmp_path, monkeypatch):
+    """Root may do everything, so the system's answer is given here."""
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    assert usable(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(ValueError, match=rf"which cannot be made in `{tmp_path}`"):
+        usable(str(tmp_path / "a"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="which cannot be read: no permission"):
+        usable(str(tmp_path))
