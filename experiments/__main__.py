@@ -1,15 +1,21 @@
 """The command line; without arguments it runs the main job, `run digits`."""
 
 import dataclasses
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from experiments import signals
+
+if TYPE_CHECKING:
+    from experiments.config import Config
 
 Result = TypeVar("Result")
 
@@ -20,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command, which imports what it needs and nothing else."""
     given = sys.argv[1:] if arguments is None else arguments
     command, *options = given or ("run", "digits")
+    signals.forget()
     if command in ("-h", "--help"):
         Console().print(_usage())
     elif command not in COMMANDS:
@@ -29,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         try:
             COMMANDS[command](options)
-        except KeyboardInterrupt:
-            kept = "the same command resumes it" if command == "run" else "nothing kept"
-            raise SystemExit(f"interrupted; {kept}") from None
+        except KeyboardInterrupt as end:
+            number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
+            signals.say(signals.last_words(number))
+            raise SystemExit(128 + number) from None
         except (ValueError, FileNotFoundError) as error:
             if _is_ours(error):
                 raise SystemExit(f"{type(error).__name__}: {error}") from None
@@ -42,8 +50,25 @@ def run(options: Sequence[str]) -> None:
     """Train and compare methods: `run NAME`, with options to change what NAME says."""
     import jax
 
-    from experiments import list as runs
     from experiments import run
+
+    joined = jax.distributed.is_initialized()
+    places = (jax.process_count(), jax.device_count()) if joined else None
+    run.main(*_asked(options, places))
+
+
+def _asked(
+    options: Sequence[str], places: tuple[int, int] | None
+) -> tuple[str, "Config", Path]:
+    """The name, configuration and directory of results that options of `run` mean.
+
+    Args:
+      options: of the command line.
+      places: how many processes train together and how many devices they hold, where
+        they do.
+    """
+    from experiments import backends
+    from experiments import list as runs
     from experiments.config import Config
 
     name, *options = options or ("digits",)
@@ -51,10 +76,8 @@ def run(options: Sequence[str]) -> None:
         name, options = "digits", [name]
     named = runs.find(name)
     config = named.config
-    if jax.distributed.is_initialized():
-        config = dataclasses.replace(
-            config, backend="distribute", workers=jax.device_count()
-        )
+    if places:
+        config = dataclasses.replace(config, backend="distribute", workers=places[1])
 
     @dataclasses.dataclass(frozen=True)
     class Run:
@@ -69,7 +92,11 @@ def run(options: Sequence[str]) -> None:
         default=Run(config),
         args=options,
     )
-    run.main(name, asked.config, asked.results)
+    if places:
+        backends.check_processes(
+            *places, workers=asked.config.workers, backend=asked.config.backend
+        )
+    return name, asked.config, asked.results
 
 
 def list_runs(options: Sequence[str]) -> None:
@@ -160,15 +187,18 @@ def launch(options: Sequence[str]) -> None:
     """Start several processes here that run a command together: `launch run NAME`."""
     from experiments.hosts import launch
 
-    own, command = _split(options)
-    launch.main(_call(launch.Launch, "launch", own), command)
+    own, command = _split(options, "launch")
+    config = _call(launch.Launch, "launch", own)
+    if command[0] == "run":
+        _asked(command[1:], (config.hosts, config.hosts * config.devices_per_host))
+    launch.main(config, command)
 
 
 def join(options: Sequence[str]) -> None:
     """Run a command as one process of several, each on a host: `join run NAME`."""
     from experiments.hosts import join
 
-    own, command = _split(options)
+    own, command = _split(options, "join")
     join.main(_call(join.Join, "join", own), command, main)
 
 
@@ -206,12 +236,26 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "elastic": elastic,
 }
 
+SEVERAL = ("run", "network")
+"""The commands that processes can run together."""
 
-def _split(options: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The options of a command that runs another one, and that one with its own."""
+
+def _split(options: Sequence[str], by: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The options of a command that runs another one, and that one with its own.
+
+    Raises:
+      ValueError: if the other one is of one process.
+    """
     other = [place for place, word in enumerate(options) if word in COMMANDS]
     place = other[0] if other else len(options)
-    return options[:place], options[place:]
+    command = options[place:] or ("run", "digits")
+    if command[0] not in SEVERAL:
+        raise ValueError(
+            f"`{by}` is for what several processes do together, "
+            f"{' or '.join(SEVERAL)}, and `{command[0]}` is of one. Start it without "
+            f"`{by}`."
+        )
+    return options[:place], command
 
 
 def _call(
@@ -241,4 +285,5 @@ def _is_ours(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
+    signals.end_at_once()
     main()

@@ -83,12 +83,7 @@ def mesh(workers: int) -> jax.sharding.Mesh:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", workers)
     present = jax.devices()
-    if jax.process_count() > 1 and len(present) != workers:
-        raise ValueError(
-            f"`workers` is {workers}, but {jax.process_count()} processes hold "
-            f"{len(present)} devices, each of which is a worker. Use `--workers "
-            f"{len(present)}`."
-        )
+    check_processes(jax.process_count(), len(present), workers)
     if len(present) < workers:
         raise ValueError(
             f"`workers` is {workers}, one a device, but there are {len(present)} "
@@ -96,6 +91,28 @@ def mesh(workers: int) -> jax.sharding.Mesh:
             "`--backend simulate`, which holds any number of workers on one device."
         )
     return jax.sharding.Mesh(present[:workers], ("workers",))
+
+
+def check_processes(
+    processes: int, devices: int, workers: int, backend: str = "distribute"
+) -> None:
+    """Refuses what several processes cannot train.
+
+    Raises:
+      ValueError: if the workers are not one a device, over all processes.
+    """
+    if processes == 1:
+        return
+    if backend != "distribute":
+        raise ValueError(
+            f"`backend` is {backend!r}, which keeps the workers of one process, and "
+            f"there are {processes}. Leave it out, or use `--backend distribute`."
+        )
+    if workers != devices:
+        raise ValueError(
+            f"`workers` is {workers}, but {processes} processes hold {devices} "
+            f"devices, each of which is a worker. Use `--workers {devices}`."
+        )
 
 
 def own_workers(backend: str, workers: int) -> list[int]:

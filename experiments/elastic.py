@@ -1,7 +1,6 @@
 """The command `elastic`: stops with 8 workers, goes on with other numbers of them."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments import record, tasks
+from experiments import record, signals, tasks
 from experiments.config import Config
 from experiments.methods import METHODS
 from experiments.plot import tidy
@@ -81,7 +80,7 @@ def follow(method: str, config: Elastic) -> list[Row]:
       A row for each number: losses on all training samples by step, and how far the
       mean residual is from what it was, relative to its norm (None without residuals).
     """
-    with tempfile.TemporaryDirectory() as directory:
+    with signals.temporary_directory() as directory:
         before = config.config(method, config.workers)
         task = tasks.build(before, before.seed)
         program = Program(method, [task], before)

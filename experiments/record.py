@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from experiments import signals
 from experiments.environment import environment
 
 Row: TypeAlias = dict[str, Any]
@@ -49,6 +50,7 @@ class Record:
 
     def __enter__(self) -> Self:
         """Closes the log at the end of the block."""
+        signals.recording(self.path)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,6 +1,7 @@
 """The command `join`: runs a command as one process of several that train together."""
 
 import ctypes
+import dataclasses
 import os
 import re
 import signal
@@ -8,9 +9,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 
+from experiments import signals
+from experiments.hosts import causes, preflight
+from experiments.hosts.processes import Command, ProcessFailed, python, started
 from gmc_jax import checks
 
 PARENT = "GMC_JAX_PARENT"
@@ -38,7 +43,7 @@ class Join:
     heartbeat: int = 20
     """Seconds of silence after which a process counts as dead, and all others end."""
     patience: int = 300
-    """Seconds to wait for the others at the start."""
+    """Seconds to wait for the others at the start, as long as the address is known."""
 
     def __post_init__(self):
         """Refuses numbers that make no group, and half an address."""
@@ -58,6 +63,8 @@ class Join:
                 f"`{missing[0]}` is missing: name all of coordinator, hosts and host, "
                 "or none of them where a cluster's scheduler tells."
             )
+        if self.coordinator is not None:
+            preflight.address(self.coordinator)
         if self.hosts is not None and self.host is not None:
             checks.positive(hosts=self.hosts)
             if not 0 <= self.host < self.hosts:
@@ -72,23 +79,45 @@ def main(
 ) -> None:
     """Joins the others and runs a command, with the words of process 0 alone.
 
+    A process that nobody watches starts itself once more and watches that one: XLA ends
+    processes from C++, and somebody must have the last word.
+
     Args:
       config: who and where the others are.
       command: of `python -m experiments`, with its options.
       run: what runs it.
     """
+    if PARENT not in os.environ:
+        _watch(config, command)
+        return
+    signals.end_in_silence()
     _end_with_parent()
     jax.config.update("jax_num_cpu_devices", config.devices_per_host)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        config.coordinator,
-        config.hosts,
-        config.host,
-        cluster_detection_method="deactivate" if config.coordinator else None,
-        initialization_timeout=config.patience,
-        heartbeat_timeout_seconds=config.heartbeat,
-        shutdown_timeout_seconds=config.heartbeat,
+    # Its handler in C++ swallows SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    waiting = preflight.patient(
+        f"Waits for the other processes, for {config.patience} seconds at most "
+        "(`--patience`)."
     )
+    try:
+        with waiting:
+            jax.distributed.initialize(
+                config.coordinator,
+                config.hosts,
+                config.host,
+                cluster_detection_method="deactivate" if config.coordinator else None,
+                initialization_timeout=config.patience,
+                heartbeat_timeout_seconds=config.heartbeat,
+                shutdown_timeout_seconds=config.heartbeat,
+            )
+    except ValueError as error:
+        if config.coordinator:
+            raise
+        _fail(
+            "no scheduler of a cluster says where the other processes are. Name "
+            f"`--coordinator ADDRESS:PORT --hosts N --host I`. ({error})"
+        )
     _speak(first=jax.process_index() == 0)
     try:
         run(command)
@@ -98,6 +127,42 @@ def main(
     except BaseException as error:
         _fail(_words(error))
     jax.distributed.shutdown()
+
+
+def _watch(config: Join, command: Sequence[str]) -> None:
+    """Runs this command in another process, whose end it puts in words."""
+    signals.unwind()
+    preflight.check_own_name()
+    if config.coordinator and config.host == 0:
+        preflight.check_here(config.coordinator)
+    elif config.coordinator:
+        waits = f"Waits for process 0 at {config.coordinator}"
+        limit = f"for {config.patience} seconds at most (`--patience`)."
+        with preflight.patient(f"{waits}, {limit}"):
+            preflight.check_there(config.coordinator, config.patience)
+    watched = Command(
+        arguments(command, **dataclasses.asdict(config)), {PARENT: str(os.getpid())}
+    )
+    try:
+        with started([watched]) as group:
+            group.wait(hear=partial(os.write, sys.stderr.fileno()))
+    except ProcessFailed as error:
+        words = [signals.kept()]
+        if error.code < 0:
+            words = [f"the process {error.how}.", causes.cause(error.output), *words]
+        if any(words):
+            signals.say("\n".join(filter(None, words)))
+        raise SystemExit(error.status) from None
+
+
+def arguments(command: Sequence[str], **options: str | int | None) -> list[str]:
+    """The arguments of a process that joins the others to run a command."""
+    flags = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    return python("-m", "experiments", "join", *flags, *command)
 
 
 def _speak(first: bool) -> None:
@@ -119,10 +184,9 @@ def _words(error: BaseException) -> str:
     lost = r"Gloo \w+ failed|heartbeat|coordination service"
     if re.search(lost, str(error)):
         return (
+            f"{str(error).splitlines()[0]}\n"
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
-            "one, which must have failed or been killed: its own output says why. Of a "
-            "run, the same command goes on from the last checkpoint.\n"
-            f"{str(error).splitlines()[0]}"
+            "one, which must have failed or been killed: its own output says why."
         )
     return "".join(traceback.format_exception(error))
 

@@ -1,14 +1,13 @@
 """The command `launch`: starts the processes of several hosts on this machine."""
 
 import os
-import signal
-import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.hosts.join import PARENT
-from experiments.hosts.processes import Command, ProcessFailed, python, started
+from experiments import signals
+from experiments.hosts import preflight
+from experiments.hosts.join import PARENT, arguments
+from experiments.hosts.processes import Command, ProcessFailed, started
 from gmc_jax import checks
 
 
@@ -41,13 +40,14 @@ def main(config: Launch, command: Sequence[str]) -> None:
     """Runs a command in all processes; shows what process 0 says.
 
     Raises:
-      SystemExit: if one fails, with its words; the others are stopped.
+      SystemExit: if one fails, after its words; the others are stopped.
     """
-    exit_on_termination()
-    coordinator = f"localhost:{free_port()}"
+    signals.unwind()
+    preflight.check_own_name()
+    coordinator = f"localhost:{preflight.free_port()}"
     commands = [
         Command(
-            join(
+            arguments(
                 command,
                 coordinator=coordinator,
                 hosts=config.hosts,
@@ -63,13 +63,8 @@ def main(config: Launch, command: Sequence[str]) -> None:
         with started(commands) as group:
             group.wait()
     except ProcessFailed as error:
-        raise SystemExit(str(error)) from None
-
-
-def join(command: Sequence[str], **options: str | int) -> list[str]:
-    """The arguments of a process that joins the others to run a command."""
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    return python("-m", "experiments", "join", *flags, *command)
+        signals.say("\n".join(filter(None, [str(error), signals.kept()])))
+        raise SystemExit(error.status) from None
 
 
 def environment(host: int, devices: int) -> dict[str, str]:
@@ -79,15 +74,3 @@ def environment(host: int, devices: int) -> dict[str, str]:
         PARENT: str(os.getpid()),
         "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, places)),
     }
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def exit_on_termination() -> None:
-    """Makes SIGTERM clean up as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

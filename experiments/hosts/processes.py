@@ -7,9 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments import signals
+from experiments.hosts import causes
 
 _POLL = 0.02  # Seconds.
 _LINES = 60  # Of a failed process's output are shown at most.
@@ -34,18 +37,23 @@ class ProcessFailed(Exception):
       index: of the first that failed.
       code: its exit status; minus the number of the signal that ended it.
       output: what it wrote to its standard error.
+      how: it ended.
     """
 
     def __init__(self, index: int, count: int, code: int, output: str):
         """Says which one failed, how, and with which words."""
         self.index, self.code, self.output = index, code, output
-        how = f"ended with the exit status {code}"
+        self.how = f"ended with the exit status {code}"
         if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        words = "\n".join(["", *output.splitlines()[-_LINES:]]) if output else ""
-        super().__init__(
-            f"process {index} of {count} {how}, and the others were stopped.{words}"
-        )
+            self.how = f"was killed by {signal.Signals(-code).name}"
+        lines = causes.readable(output).splitlines()[-_LINES:]
+        who = f"process {index} of {count} {self.how}, and the others were stopped."
+        super().__init__("\n".join([who, *lines]))
+
+    @property
+    def status(self) -> int:
+        """The exit status for a process that ends because of this, as shells count."""
+        return self.code if self.code > 0 else 128 - self.code
 
 
 @contextlib.contextmanager
@@ -53,6 +61,7 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
     """Starts processes, all of which have ended when the block is left."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
         running = []
+        recorded = Path(folder) / "recorded"
         logs = [Path(folder) / str(index) for index in range(len(commands))]
         group = Group(running, logs)
         try:
@@ -60,7 +69,11 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
                 running.append(
                     subprocess.Popen(
                         command.arguments,
-                        env={**os.environ, **command.environment},
+                        env={
+                            **os.environ,
+                            signals.RECORD: str(recorded),
+                            **command.environment,
+                        },
                         stdin=subprocess.DEVNULL,
                         stderr=files.enter_context(log.open("w")),
                         # Ctrl-C is for this process to hear, which then stops them.
@@ -70,6 +83,8 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
             yield group
         finally:
             group.kill()
+            if recorded.exists():
+                signals.recording(Path(recorded.read_text()))
 
 
 class Group:
@@ -83,9 +98,18 @@ class Group:
         """Of processes whose standard errors go to files."""
         self.running = running
         self._logs = logs
+        self._heard = [0] * len(logs)
 
-    def wait(self, seconds: float | None = None) -> None:
+    def wait(
+        self,
+        seconds: float | None = None,
+        hear: Callable[[bytes], object] = lambda said: None,
+    ) -> None:
         """Waits until all have ended well.
+
+        Args:
+          seconds: to wait at most; as long as it takes if it is not told.
+          hear: is given what they write to their standard errors, as they do.
 
         Raises:
           ProcessFailed: as soon as one has not; the others are stopped.
@@ -98,7 +122,9 @@ class Group:
             if end is not None and time.monotonic() > end:
                 self.kill()
                 raise TimeoutError(f"processes still ran after {seconds} seconds")
+            self._pass_on(hear)
             time.sleep(_POLL)
+        self._pass_on(hear)
         failed = {index: code for index, code in enumerate(codes) if code}
         if failed:
             self.kill()
@@ -116,6 +142,14 @@ class Group:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self.running:
             process.wait()
+
+    def _pass_on(self, hear: Callable[[bytes], object]) -> None:
+        for index, log in enumerate(self._logs):
+            if log.stat().st_size > self._heard[index]:
+                with log.open("rb") as file:
+                    file.seek(self._heard[index])
+                    hear(said := file.read())
+                self._heard[index] += len(said)
 
     def _blame(self, index: int, code: int) -> tuple[bool, float]:
         """The first to fail sorts first: the errors of the others come of it.

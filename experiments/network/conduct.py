@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from experiments.hosts import launch
+from experiments.hosts import join, launch, preflight
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.network import namespaces, rows
 from experiments.network.contenders import CONTENDERS, OURS
@@ -85,7 +85,7 @@ def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]
 def _run(config: Network, report: Path, hosts: namespaces.Hosts | None) -> list[Row]:
     """What process 0 reports of methods that train in the same processes."""
     config = dataclasses.replace(config, report=report)
-    coordinator = f"localhost:{launch.free_port()}"
+    coordinator = f"localhost:{preflight.free_port()}"
     if hosts:
         coordinator = f"{hosts.address(0)}:{_PORT}"
     program = _ours if config.methods[0] in OURS else _of_pytorch
@@ -122,7 +122,7 @@ def _ours(
     config: Network, coordinator: str, host: int
 ) -> tuple[list[str], dict[str, str]]:
     """The same command on one host."""
-    arguments = launch.join(
+    arguments = join.arguments(
         ["network", *_flags(dataclasses.asdict(config))],
         coordinator=coordinator,
         hosts=config.hosts,

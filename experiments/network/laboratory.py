@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 import jax
 from rich.console import Console
 
-from experiments import record, tasks
+from experiments import record, signals, tasks
 from experiments.hosts.gather import gather
-from experiments.hosts.launch import exit_on_termination
 from experiments.network import calibrate, report, rows
 from experiments.network.conduct import conduct
 from experiments.network.contenders import CONTENDERS
@@ -26,7 +25,7 @@ def main(config: Network) -> None:
     On hosts of a real network it is `join ... network --rates unshaped`.
     """
     if not jax.distributed.is_initialized():
-        exit_on_termination()
+        signals.unwind()
         keep(conduct(config, Console()), config)
     elif jax.process_index():
         for _ in take_part(config):
@@ -53,6 +52,11 @@ def take_part(config: Network) -> Iterator[Row]:
     Yields:
       A row for each method, of all hosts together, the same in all processes.
     """
+    if len(config.rates) != 1:
+        raise ValueError(
+            f"`rates` names {len(config.rates)}, and the links between processes that "
+            "have joined are what they are. Use `--rates unshaped`."
+        )
     (rate,) = config.rates
     capacity = float("inf") if rate == LOOPBACK else bytes_per_second(rate)
     first = config.config(CONTENDERS[config.methods[0]])

@@ -165,15 +165,6 @@ def test_four_hosts_of_two_workers_train_as_simulated_ones_do(tmp_path, capfd):
     assert accuracies[0] == pytest.approx(accuracies[1], abs=2e-3)
 
 
-def test_another_number_of_workers_than_devices_is_an_error(tmp_path):
-    options = ["--workers", "3", "--results", str(tmp_path)]
-    with pytest.raises(SystemExit) as caught:
-        main(["launch", "--hosts", "2", "run", "digits_quick", *options])
-    message = str(caught.value)
-    assert "`workers` is 3, but 2 processes hold 2 devices" in message
-    assert "Traceback" not in message
-
-
 def _ends(pid: int) -> bool:
     """Whether a process is gone, at once or soon."""
     for _ in range(100):

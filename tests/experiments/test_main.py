@@ -1,6 +1,7 @@
 """The command line, in this process."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import time
 import jax
 import pytest
 
+from experiments import backends, record, signals
 from experiments.__main__ import COMMANDS, main
-from experiments.record import LOG, read
+from experiments.record import CHECKPOINTS, LOG, read
+from gmc_jax import manifests
 
 TINY = ("--method", "gmc", "--steps", "2", "--evaluations", "1", "--workers", "2")
 
@@ -103,16 +106,61 @@ def test_an_error_of_others_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [("run", "the same command resumes"), ("theory", "nothing kept")],
+    [
+        ("run", "goes on there"),
+        ("launch", "goes on there"),
+        ("theory", r"the rows of log\.jsonl"),
+        ("list", "interrupted; nothing kept"),
+    ],
 )
-def test_an_interruption_says_how_to_go_on(command, message, monkeypatch):
+def test_an_interruption_says_what_is_there(
+    command, message, monkeypatch, tmp_path, capfd
+):
+    """`run` always said that it goes on, and all others that nothing is kept."""
+    monkeypatch.setattr(manifests, "whole", lambda folder: [3])
+
     def interrupt(options):
-        raise KeyboardInterrupt
+        if command != "list":
+            with record.create(tmp_path, "run", {}) as log:
+                log.append(kind="evaluation")
+                if command != "theory":
+                    (log.path / CHECKPOINTS / "gmc-0").mkdir(parents=True)
+        raise signals.Ended(signal.SIGINT)
 
     monkeypatch.setitem(COMMANDS, command, interrupt)
 
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit) as end:
         main([command])
+
+    assert end.value.code == 130
+    assert re.search(message, capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["run", "digits_quick", "--backend", "pmap"], "`backend` is 'pmap', which"),
+        (["run", "digits_quick", "--backend", "simulate"], "`backend` is 'simulate'"),
+        (["run", "digits_quick", "--workers", "3"], "`workers` is 3, but 2 processes"),
+        (["run", "digit"], "no run 'digit'"),
+        (["theory"], "`theory` is of one. Start it without `launch`"),
+        (["launch", "run"], "`launch` is of one"),
+    ],
+)
+def test_what_several_processes_cannot_run_is_refused_before_any_starts(
+    command, message, monkeypatch
+):
+    """It failed in all of them, in JAX's or orbax's words and a traceback."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(SystemExit, match=message):
+        main(["launch", "--hosts", "2", *command])
+
+
+def test_what_joins_is_refused_as_well():
+    with pytest.raises(SystemExit, match=r"`theory` is of one\. Start it wi"):
+        main(["join", "theory"])
+    with pytest.raises(ValueError, match="`backend` is 'pmap'"):
+        backends.check_processes(2, 2, 2, "pmap")
 
 
 def rows(path):
