@@ -76,6 +76,8 @@ def _is_dataclass(node: Tree) -> bool:
 
 
 def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype]:
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # Ten times faster.
+        return leaf.shape, leaf.dtype
     return jnp.shape(leaf), jnp.result_type(leaf)
 
 

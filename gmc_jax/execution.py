@@ -75,8 +75,8 @@ def simulate(
       >>> losses.shape
       (8,)
     """
-    plan = _plan(step, state, batch, workers, axis_name, replicated)
     summary = _summary(metrics)
+    plan = _plan(step, state, batch, workers, axis_name, replicated)
     batched = jax.vmap(
         step,
         in_axes=(plan.axes, 0),
@@ -148,10 +148,10 @@ def distribute(
     Guarantees:
       A leaf of the state keeps its sharding over the axes inside a worker.
     """
+    summary = _summary(metrics)
     mesh = _auto(mesh, axis_name)
     workers = mesh.shape[axis_name]
     plan = _plan(step, state, batch, workers, axis_name, replicated)
-    summary = _summary(metrics)
     own = PartitionSpec(axis_name)
     inside = shardings.read(state, mesh, axis_name)
 

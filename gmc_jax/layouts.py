@@ -44,22 +44,35 @@ class Train:
 
 
 class Checked(Train):
-    """One that checks its arguments at every call, before it runs."""
+    """One that checks its arguments before it runs."""
+
+    _passed: object = None
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step."""
-        self.layout.check(state, batch)
+        self._check(state, batch)
         return super().__call__(state, batch)
 
     def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
         """As of `jax.jit`."""
-        self.layout.check(state, batch)
+        self._check(state, batch)
         return super().trace(state, batch)
 
     def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
         """As of `jax.jit`."""
-        self.layout.check(state, batch)
+        self._check(state, batch)
         return super().lower(state, batch)
+
+    def _check(self, state: Tree, batch: Tree) -> None:
+        """Looks closely only at what is of other types than the last that passed."""
+        leaves, treedef = jax.tree.flatten((state, batch))
+        types = [
+            (getattr(leaf, "shape", type(leaf)), getattr(leaf, "dtype", None))
+            for leaf in leaves
+        ]
+        if self._passed != (treedef, types):
+            self.layout.check(state, batch)
+            self._passed = treedef, types
 
 
 class Layout(NamedTuple):
@@ -169,7 +182,7 @@ class Layout(NamedTuple):
         check_batch(batch, self.workers)
 
     def checked(self, train: jax.stages.Wrapped) -> Train:
-        """Makes the step of all workers refuse the state of others, at every call.
+        """Makes the step of all workers refuse the state of others.
 
         For `jax.pmap`, which looks at little of what it is given. What `simulate` and
         `distribute` return checks its arguments by itself, when it is compiled.

@@ -752,6 +752,24 @@ def test_mean_metrics_are_whole_on_every_device(runner):
     )
 
 
+def test_mean_metrics_are_whole_where_a_worker_is_split():
+    """Though what they are made of lies in parts, and XLA would leave it so."""
+    mesh = Mesh(devices(2, 4), ("workers", "model"))
+    split = NamedSharding(mesh, PartitionSpec("model"))
+    weights = jax.device_put(jnp.arange(D, dtype="float32"), split)
+
+    def step(state, batch):
+        return state + jax.lax.pmean(batch, "workers"), {"weights": state}
+
+    train, state = gmc_jax.distribute(
+        step, weights, targets(2)[0], mesh=mesh, metrics="mean"
+    )
+    state, metrics = train(state, targets(2)[0])
+    assert state.sharding.spec == PartitionSpec("model")
+    assert metrics["weights"].is_fully_replicated
+    np.testing.assert_array_equal(metrics["weights"], np.arange(D))
+
+
 @both_runners
 def test_metrics_are_each_workers_or_their_mean(runner):
     with pytest.raises(
