@@ -69,10 +69,14 @@ def resize(
 
     What is the same on all workers stays as it is, schedules, momentum and the draws of
     channels included. States with a hook `weighed(way)` or `moved(start, end)` are
-    asked as where `periodic` meets. Make the layout, and the step, anew for the new
-    number. A method with a topology needs one of as many workers, and its state fits,
-    whatever the topology; a delay must stay what it is. States of `ad_psgd` and
-    `a_psgd` have no layout, and cannot be resized.
+    asked as where `periodic` meets. They are found where the state holds them as the
+    method made them: `nnx.split` takes the state of an `nnx.Optimizer` apart into
+    dictionaries, so keep `nnx.as_pure(optimizer.opt_state)` instead.
+
+    Make the layout, and the step, anew for the new number. A method with a topology
+    needs one of as many workers, and its state fits, whatever the topology; a delay
+    must stay what it is. States of `ad_psgd` and `a_psgd` have no layout, and cannot be
+    resized.
 
     Args:
       state: as it is kept between steps: leaves that differ have a leading axis of

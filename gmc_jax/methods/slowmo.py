@@ -44,7 +44,8 @@ def slowmo(
         below may be injected by `optax.inject_hyperparams`.
       channel: what averages at the meetings; `exact()` in the paper, `alone()` for its
         variant without averages, where each worker has its own u (over push-sum only of
-        a topology that is doubly stochastic: elsewhere a meeting sets weights to 1).
+        a topology that treats all workers alike: elsewhere a meeting weighs each, and
+        without a delay sets weights to 1).
       period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
         in the paper.
       slow_learning_rate: alpha, greater than 0; 1 throughout the paper.

@@ -40,7 +40,8 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
 
     Args:
       opt_state: the state as it is kept between steps, its differing leaves with a
-        leading axis of workers.
+        leading axis of workers; of the classes that the method made, which are not left
+        of an `nnx.Optimizer` in `nnx.split`.
       params: the parameters as they are kept.
       layout: of the whole state that both are parts of, or of a part that holds them.
 

@@ -359,6 +359,26 @@ def test_over_push_sum_workers_count_by_their_mass(buffers, period, delay, slow)
     np.testing.assert_allclose(total, 4, rtol=1e-12)
 
 
+@pytest.mark.slow
+def test_runners_agree_on_messages_that_meetings_move():
+    """On an uneven graph of eight, with buffers that start again."""
+    uneven = topologies.pushing(np.triu(np.ones((8, 8))) + np.eye(8, k=-1))
+    base = sgp(0.1, uneven, momentum=0.5, delay=1)
+    tx = slowmo(base, exact(), period=3, buffers=reset_buffers())
+    params = runners.start()
+    ends = [
+        runners.drive(
+            runner,
+            runners.step_of(tx),
+            (params, tx.init(params)),
+            runners.targets(params, 7),
+        )[0]
+        for runner in (runners.simulate, gmc_jax.distribute, runners.pmap)
+    ]
+    runners.close(ends[1], ends[0])
+    runners.close(ends[2], ends[0])
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_over_d2_what_a_meeting_changes_is_not_given_back(momentum):
     """Or slow momentum would be applied twice; at rest there is still no bias."""
