@@ -30,6 +30,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
+from gmc_jax.core import Tree
 from tests.factories import RIGHT, found, names_of
 from tests.runners import start
 
@@ -186,7 +187,8 @@ def test_an_injected_momentum_of_0_is_none_and_may_become_one(name):
     factory, params = ALONE[name], {"a": jnp.array([1.0, -2.0])}
     tx = optax.inject_hyperparams(factory)(momentum=0.0)
     plain = [factory(momentum=None), factory(momentum=0)]
-    state, states = tx.init(params), [one.init(params) for one in plain]
+    state: Tree = tx.init(params)
+    states = [one.init(params) for one in plain]
     for factor in (1.0, -2.0):
         grads = jax.tree.map(lambda x, factor=factor: factor * x, params)
         out, state = tx.update(grads, state, params)
@@ -194,10 +196,10 @@ def test_an_injected_momentum_of_0_is_none_and_may_become_one(name):
             same, states[place] = one.update(grads, states[place], params)
             chex.assert_trees_all_equal(same, out)
     state.hyperparams["momentum"] = jnp.float32(0.5)
-    with_it, _ = tx.update(params, state, params)
+    with_it: Tree = tx.update(params, state, params)[0]
     expected, _ = factory(momentum=0.5).update(params, state.inner_state, params)
     chex.assert_trees_all_close(with_it, expected, rtol=1e-6)
-    without, _ = plain[0].update(params, states[0], params)
+    without: Tree = plain[0].update(params, states[0], params)[0]
     assert name == "signum" or np.any(with_it["a"] != without["a"])
 
 
@@ -228,11 +230,11 @@ def test_what_was_counted_past_an_injected_period_is_done_at_once():
     """A period that becomes shorter than what was counted does not wait for ever."""
     factory = functools.partial(accumulate, optax.sgd(1.0))
     tx = optax.inject_hyperparams(factory)(every=5)
-    state = tx.init(jnp.ones(2))
+    state: Tree = tx.init(jnp.ones(2))
     for _ in range(4):
         _, state = tx.update(jnp.ones(2), state)
     state.hyperparams["every"] = jnp.int32(2)
-    out, _ = tx.update(jnp.ones(2), state)
+    out: Tree = tx.update(jnp.ones(2), state)[0]
     assert np.all(out)
 
 
