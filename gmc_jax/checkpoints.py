@@ -94,7 +94,8 @@ class Checkpoints:
       whole; whatever else is in the directory is not taken for one.
       Files that are missing, too short or not as they were are found before they are
       used.
-      A `save` that fails leaves nothing behind.
+      A `save` that fails leaves nothing behind; one that is interrupted ends what it
+      writes, removes it and raises then.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Checkpoints:
         checks.positive(keep=keep)
         self._about = plain("about", {} if about is None else about)
         said = path_of(directory)
-        self._directory = pathlib.Path(agree(lambda: usable(said)))
+        agree(lambda: usable(said))
+        # Each process its own: hosts may have mounted it in different places.
+        self._directory = pathlib.Path(usable(said))
         self._layout, self._keep = layout, keep
         self._at = -1  # The last step saved or restored.
         self._seen: set[int] = set()  # The steps that were here then.
@@ -150,7 +153,9 @@ class Checkpoints:
           TypeError: if JSON cannot say the extras.
           ValueError: if `state` is not one of the layout, or `step` not a whole number
             of at least 0, not later than the last one, or not later than a checkpoint
-            that training does not come from.
+            that training does not come from; or if a file of somebody else's is where
+            the manifest is to be.
+          OSError: if it cannot be written, or what was written is not there.
         """
         step = number_of(step)
         self._layout.check_kept(state)

@@ -61,6 +61,42 @@ def test_the_newest_come_first_by_number(three):
     assert manifests.steps(three) == manifests.whole(three) == [20, 3, 1]
 
 
+@pytest.mark.parametrize("name", ["020", "٢٠", "²", "-3", "+3", "3 ", "1_0", ""])
+def test_no_other_name_is_read_as_a_number(three, name):
+    """Each of them made every save fail once it had saved, or counted twice."""
+    (three / f"{name}.json").write_bytes((three / "20.json").read_bytes())
+    assert manifests.steps(three) == [20, 3, 1]
+    manifests.keep_up_to(three, 20, 1)
+    assert manifests.steps(three) == [20]
+    assert (three / f"{name}.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"gmc_jax": "check', '{"loss": 1}', "[]"])
+def test_only_what_begins_as_ours_is_removed(three, text):
+    """What ends too early may be ours, and give way to another; nobody knows."""
+    (three / "2.json").write_text(text)
+    manifests.keep_up_to(three, 20, 1)
+    assert (three / "2.json").read_text() == text
+    if text in '{"gmc_jax": "checkpoint"':
+        manifests.write(three, checkpoint(three, 2))
+        assert manifests.steps(three) == [20, 2]
+    else:
+        with (
+            pytest.raises(ValueError, match=r"2.json`, where .* none of `Checkpoints`"),
+            manifests.new_folder(three, 2),
+        ):
+            pass
+
+
+def test_leftovers_are_gone_before_more_is_written(three):
+    """The disk may be full of them."""
+    (three / "5-0123abcd" / "arrays").mkdir(parents=True)
+    (three / "5-0123abcd" / "gmc_jax").touch()
+    with manifests.new_folder(three, 30) as name:
+        assert not (three / "5-0123abcd").exists()
+        assert list((three / name).iterdir()) == [three / name / "gmc_jax"]
+
+
 def test_what_is_wrong_is_named(three):
     assert manifests.fault(three, 3, thorough=True) == ""
     assert "manifest `" in manifests.fault(three, 4)
