@@ -34,7 +34,7 @@ from gmc_jax.trees import size_in_bits
 Values: TypeAlias = list[jax.Array | None]
 """Arrays, and None for those that depend on what is not known."""
 
-_LARGEST = 1024  # Entries of what is taken for a counter, or a table of steps.
+_LARGEST = 2**16  # Entries of what is taken for a counter, or for a table of steps.
 _LOOPS = ("scan", "while")
 _fresh = itertools.count()
 
@@ -77,6 +77,8 @@ def bits_of_steps(
 def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.int64]:
     """Runs the programs of a transformation of so many leaves for its counters."""
     sizes = _messages(traced.update, axis_name, traced.notes)
+    if not sizes:
+        return np.zeros(steps, np.int64)
     walk = _Walk(axis_name, tuple(sizes), np.array(list(sizes.values()), float))
     rest: Values = [None] * (len(traced.update.in_avals) - len(traced.update.out_avals))
 
@@ -106,7 +108,8 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
 
         return jax.lax.scan(one, values, length=steps)[1]
 
-    sent = np.asarray(jax.jit(run)(), np.int64)
+    with jax.ensure_compile_time_eval():  # A caller may be traced itself.
+        sent = np.asarray(jax.jit(run)(), np.int64)
     return sent @ np.array(list(sizes.values()), np.int64)
 
 

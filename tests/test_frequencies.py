@@ -55,6 +55,12 @@ def test_a_period_may_be_a_schedule_of_steps():
     assert sent(tx, 10) == [0, DENSE, 0, DENSE, 0, 0, DENSE, 0, 0, DENSE]
 
 
+def test_a_period_may_be_read_from_a_long_table():
+    table = jnp.full(5000, 2).at[0].set(1)
+    tx = gmc_jax.local_sgd(0.1, exact(), period=lambda step: table[step])
+    assert sent(tx, 5) == [DENSE, 0, DENSE, 0, DENSE]
+
+
 def test_of_joined_channels_each_counts_in_its_stretch():
     joined = gmc_jax.join_channels([exact(), CHANNEL], [2])
     assert sent(gmc_jax.gmc(0.1, joined), 4) == [DENSE, DENSE, SPARSE, SPARSE]
