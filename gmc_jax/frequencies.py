@@ -230,7 +230,8 @@ class _Walk(NamedTuple):
         )
         each = jnp.stack(sent)
         if index is None:
-            most = jnp.argmax(each @ jnp.asarray(self.sizes))
+            sizes = jnp.asarray(self.sizes, jnp.float32)
+            most = jnp.argmax(each.astype(jnp.float32) @ sizes)
             return each[most], [None] * len(results[0])
         place = jnp.clip(index, 0, len(branches) - 1)
         return each[place], [
