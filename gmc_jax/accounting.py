@@ -19,7 +19,9 @@ from gmc_jax.hlo import Collective, Cost, collectives
 from gmc_jax.replicas import fetch
 from gmc_jax.trees import find
 
-_HORIZON = 2**14  # Steps in which a transformation is to come to its long run.
+# Steps in which a transformation is to come to its long run: of those that send
+# nothing for so long, many more.
+_HORIZONS = (2**14, 2**20)
 
 
 @runtime_checkable
@@ -81,7 +83,7 @@ def message_bits(
         `jax.ShapeDtypeStruct` will do.
       steps: of a transformation, the mean is over so many first steps. By default over
         the shortest cycle that the first 16,384 steps end in, or over all of these
-        where they end in none.
+        where they end in none; where none of them sends anything, of the first 2^20.
       axis_name: the named axis that the transformation averages over.
       **extra_args: what else the update of the transformation takes, in the shapes of
         `params` or as it wants it, such as `snapshot_grads`.
@@ -119,21 +121,34 @@ def message_bits(
         )
     if steps is not None:
         checks.positive(steps=steps)
-    horizon = _HORIZON if steps is None else steps
-    sent = bits_of_steps(what, params, horizon, axis_name, extra_args)
-    if steps is None:
-        sent = _cycle(sent)
+        return _mean_of(bits_of_steps(what, params, steps, axis_name, extra_args))
+    sent = np.zeros(1, np.int64)
+    for horizon in _HORIZONS:
+        if not sent.any():
+            sent = bits_of_steps(what, params, horizon, axis_name, extra_args)
+    return _mean_of(_cycle(sent))
+
+
+def _mean_of(sent: NDArray[np.int64]) -> float:
     total, count = sum(sent.tolist()), len(sent)
     return total / count if total % count else total // count
 
 
 def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The shortest cycle of the second half, or all where there is none."""
-    late = sent[len(sent) // 2 :]
-    for period in range(1, len(late) // 2 + 1):
-        if np.array_equal(late[period:], late[:-period]):
-            return late[:period]
-    return sent
+    """The shortest cycle of the second half, or all where there is none.
+
+    Each step is compared with the one a period before, as in the search for a word of
+    Knuth, Morris and Pratt: where they differ, the next longer period that is possible.
+    """
+    late = sent[len(sent) // 2 :].tolist()
+    alike = [0] * len(late)  # Of the steps up to here, how many end as all began.
+    for end in range(1, len(late)):
+        length = alike[end - 1]
+        while length and late[end] != late[length]:
+            length = alike[length - 1]
+        alike[end] = length + (late[end] == late[length])
+    period = len(late) - alike[-1]
+    return sent[-period:] if 2 * period <= len(late) else sent
 
 
 def relative_cost(opt_state: Tree) -> float:

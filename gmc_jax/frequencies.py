@@ -34,7 +34,7 @@ from gmc_jax.trees import size_in_bits
 Values: TypeAlias = list[jax.Array | None]
 """Arrays, and None for those that depend on what is not known."""
 
-_LARGEST = 1024  # Entries of what is taken for a counter, or a table of steps.
+_LARGEST = 2**16  # Entries of what is taken for a counter, or for a table of steps.
 _LOOPS = ("scan", "while")
 _fresh = itertools.count()
 
@@ -77,7 +77,9 @@ def bits_of_steps(
 def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.int64]:
     """Runs the programs of a transformation of so many leaves for its counters."""
     sizes = _messages(traced.update, axis_name, traced.notes)
-    walk = _Walk(axis_name, tuple(sizes), np.array(list(sizes.values()), float))
+    if not sizes:
+        return np.zeros(steps, np.int64)
+    walk = _Walk(axis_name, sizes)
     rest: Values = [None] * (len(traced.update.in_avals) - len(traced.update.out_avals))
 
     def step(values: Values) -> tuple[jax.Array, Values]:
@@ -106,7 +108,8 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
 
         return jax.lax.scan(one, values, length=steps)[1]
 
-    sent = np.asarray(jax.jit(run)(), np.int64)
+    with jax.ensure_compile_time_eval():  # A caller may be traced itself.
+        sent = np.asarray(jax.jit(run)(), np.int64)
     return sent @ np.array(list(sizes.values()), np.int64)
 
 
@@ -162,23 +165,21 @@ class _Walk(NamedTuple):
 
     Attributes:
       axis_name: the named axis whose indices are the workers.
-      keys: of the equations that send.
-      sizes: the bits of each.
+      sizes: the bits of what is sent, by the key of its equation.
     """
 
     axis_name: str
-    keys: tuple[Hashable, ...]
-    sizes: NDArray[np.float64]
+    sizes: dict[Hashable, int]
 
     def run(
         self, program: Program, arguments: Sequence[jax.Array | None]
     ) -> tuple[jax.Array, Values]:
-        """How often each of `keys` sends, and what is known of the results."""
+        """How often each of `sizes` is sent, and what is known of the results."""
         jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
         consts = program.consts if isinstance(program, ClosedJaxpr) else []
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
-        total = jnp.zeros(len(self.keys), jnp.int32)
+        total = jnp.zeros(len(self.sizes), jnp.int32)
 
         def read(atom) -> jax.Array | None:
             return _small(atom.val) if isinstance(atom, Literal) else known[atom]
@@ -190,10 +191,10 @@ class _Walk(NamedTuple):
         return total, list(map(read, jaxpr.outvars))
 
     def _equation(self, equation: JaxprEqn, values: Values) -> tuple[jax.Array, Values]:
-        name, nothing = equation.primitive.name, jnp.zeros(len(self.keys), jnp.int32)
+        name, nothing = equation.primitive.name, jnp.zeros(len(self.sizes), jnp.int32)
         unknown: Values = [None] * len(equation.outvars)
-        if (key := _key(equation)) in self.keys:
-            return nothing.at[self.keys.index(key)].set(1), unknown
+        if (key := _key(equation)) in self.sizes:
+            return nothing.at[list(self.sizes).index(key)].set(1), unknown
         if self.axis_name in axes_of(equation):
             return nothing, unknown
         programs = list(within(equation))
@@ -220,20 +221,33 @@ class _Walk(NamedTuple):
     def _choose(
         self, branches: list[Program], values: Values
     ) -> tuple[jax.Array, Values]:
-        """Of several branches one; where it is not known which, what sends most."""
+        """What one of several branches sends.
+
+        Where it is not known which, it is the one that would send most: a guard that
+        lets steps pass or not is taken to let them pass, and counters inside count on.
+        """
         index, *arguments = values
+        if index is None:
+            most = [self._most(branch) for branch in branches]
+            chosen = most.index(max(most))
+            sent, ends = self.run(branches[chosen], arguments)
+            return sent, ends if max(most) else [None] * len(ends)
         sent, results = zip(
             *(self.run(branch, arguments) for branch in branches), strict=True
         )
-        each = jnp.stack(sent)
-        if index is None:
-            most = jnp.argmax(each @ jnp.asarray(self.sizes))
-            return each[most], [None] * len(results[0])
         place = jnp.clip(index, 0, len(branches) - 1)
-        return each[place], [
+        return jnp.stack(sent)[place], [
             jnp.stack(ends)[place] if all(map(_is_known, ends)) else None
             for ends in zip(*results, strict=True)
         ]
+
+    def _most(self, program: Program) -> int:
+        """The bits of all that a program can send."""
+        total = 0
+        for equation in program.eqns:
+            inside = map(self._most, programs_in(equation))
+            total += self.sizes.get(_key(equation), 0) or sum(inside)
+        return total
 
 
 def _evaluate(equation: JaxprEqn, values: Values) -> Values:

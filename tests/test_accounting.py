@@ -645,6 +645,19 @@ def test_where_there_is_no_cycle_the_mean_is_over_all_steps():
     assert message_bits(rare, start()) == 32 * 20 * meetings / 2**14
 
 
+def test_what_is_rare_is_not_nothing():
+    """A period longer than the steps that are looked at first."""
+    rare = gmc_jax.local_sgd(0.1, exact(), period=20_000)
+    assert message_bits(rare, start()) == 32 * 20 / 20_000
+    local = gmc_jax.cser(0.1, gmc_jax.silent(), gmc_jax.silent(), period=2)
+    assert message_bits(local, start()) == 0
+
+
+def test_bits_are_known_while_a_program_is_traced():
+    tx = gmc(0.1, all_gather(top_k(0.1)))
+    assert jax.jit(lambda: jnp.full((), message_bits(tx, start())))() == 128
+
+
 @pytest.mark.parametrize("what", [top_k(0.1), optax.sgd, None])
 def test_only_channels_and_transformations_send(what):
     with pytest.raises(TypeError, match="`what` must be a channel, such as"):

@@ -55,6 +55,12 @@ def test_a_period_may_be_a_schedule_of_steps():
     assert sent(tx, 10) == [0, DENSE, 0, DENSE, 0, 0, DENSE, 0, 0, DENSE]
 
 
+def test_a_period_may_be_read_from_a_long_table():
+    table = jnp.full(5000, 2).at[0].set(1)
+    tx = gmc_jax.local_sgd(0.1, exact(), period=lambda step: table[step])
+    assert sent(tx, 5) == [DENSE, 0, DENSE, 0, DENSE]
+
+
 def test_of_joined_channels_each_counts_in_its_stretch():
     joined = gmc_jax.join_channels([exact(), CHANNEL], [2])
     assert sent(gmc_jax.gmc(0.1, joined), 4) == [DENSE, DENSE, SPARSE, SPARSE]
@@ -91,6 +97,27 @@ def test_loops_count_their_rounds_and_unknown_conditionals_the_most():
 
     tx = optax.GradientTransformation(lambda params: (), update)
     assert sent(tx, 2) == [4 * DENSE] * 2
+
+
+@pytest.mark.parametrize("passes_first", [True, False])
+def test_a_guard_is_taken_to_let_steps_pass(passes_first):
+    """So that counters inside it count on, and periods are what they are."""
+    inner = gmc_jax.local_sgd(0.1, exact(), period=3)
+    guarded = gmc_jax.skip_nonfinite(inner)
+    assert sent(guarded, 4) == [32, 32, 32 + DENSE, 32]
+
+    def update(updates, state, params=None):
+        def go():
+            return inner.update(updates, state, params)
+
+        def stay():
+            return jax.tree.map(jnp.zeros_like, updates), state
+
+        good = jnp.isfinite(updates["bias"]).all()
+        return lax.cond(good, go, stay) if passes_first else lax.cond(~good, stay, go)
+
+    own = optax.GradientTransformation(inner.init, update)
+    assert sent(own, 4) == [0, 0, DENSE, 0]
 
 
 def test_a_channel_of_ones_own_counts_as_it_says():

@@ -49,8 +49,9 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
 
     Returns:
       A channel whose state is `JoinedState`. Its bits are those of the channel that
-      sends most. Where the channels differ in whether, or how many, entries travel
-      without indices, no common count can be kept: count each channel by itself,
+      sends most; `message_bits` of a method through it counts each in its stretch.
+      Where the channels differ in whether, or how many, entries travel without indices,
+      no common count can be kept: count each channel by itself,
       `join_channels([counted(a), counted(b)], boundaries)`, and `relative_cost` adds
       the counts up.
 

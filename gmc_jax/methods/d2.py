@@ -47,8 +47,8 @@ def d2(
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters, what
-      it remembers of the last step and momenta differ between workers;
+      A transformation from gradients to steps, the last in its chain. Parameters, the
+      sums of what neighbours changed and momenta differ between workers;
       `gmc_jax.evaluate` returns the mean.
 
     Raises:

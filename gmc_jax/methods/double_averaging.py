@@ -27,7 +27,8 @@ def double_averaging(
         after every `period` steps:
         x_k <- mean over j of x_j;  m_k <- mean over j of m_j
 
-    A meeting sends `message_bits(channel, params)` and as much again for the momenta.
+    A meeting sends `message_bits(channel, params)`, and for the momenta
+    `message_bits(buffer_channel, params)`.
 
     Args:
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,

@@ -62,7 +62,7 @@ def slow_momentum(
         negative or not finite.
 
     Guarantees:
-      At a constant rate it is `optax.sgd(slow_learning_rate, decay)`.
+      At a constant rate greater than 0 it is `optax.sgd(slow_learning_rate, decay)`.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient

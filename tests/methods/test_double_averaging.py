@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import double_averaging, exact, wire_bytes
+from gmc_jax import double_averaging, exact, message_bits, wire_bytes
 from tests import problems, runners
 from tests.identities import SCHEDULE, problem
 
@@ -37,3 +37,11 @@ def test_errors_name_what_is_wrong():
         double_averaging(0.1, exact(), exact(), period=1),
         optax.GradientTransformation,
     )
+
+
+def test_momenta_cost_what_their_own_channel_sends():
+    channel = gmc_jax.all_gather(gmc_jax.top_k(0.1))
+    tx = double_averaging(0.1, exact(), channel, period=4)
+    params = runners.start()
+    dense, sparse = message_bits(exact(), params), message_bits(channel, params)
+    assert message_bits(tx, params) == (dense + sparse) / 4

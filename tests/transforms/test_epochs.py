@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -30,3 +31,18 @@ def test_the_last_update_of_an_epoch_leads_where_the_next_one_starts():
 def test_a_length_is_a_whole_number():
     with pytest.raises(ValueError, match="`length`"):
         epochs(optax.sgd(1.0), 0)
+
+
+def test_drawn_lengths_follow_the_documented_rule():
+    """The length of epoch k is drawn with the seed and k alone."""
+    tx = epochs(optax.sgd(1.0), 3, drawn=True, seed=3)
+    lengths = []
+    state: Any = tx.init(jnp.zeros(1))
+    step = jax.jit(tx.update)
+    for _ in range(40):
+        if full_gradient_due(state):
+            lengths.append(int(state.length))
+        _, state = step(jnp.zeros(1), state, jnp.zeros(1))
+    keys = [jax.random.fold_in(jax.random.key(3), k + 1) for k in range(len(lengths))]
+    assert lengths == [int(jax.random.geometric(key, 1 / 3)) for key in keys]
+    assert len(set(lengths)) > 2
