@@ -136,7 +136,7 @@ def test_whose_parent_has_gone_does_not_start():
     ],
 )
 def test_whose_collective_fails_says_last_that_another_one_is_lost(words):
-    """A traceback did not say so, and an `all-reduce` was taken for an error of ours."""
+    """An `all-reduce` was taken for an error of its own, with a traceback."""
     first, last = _words(ValueError(f"{words}\nmore")).splitlines()
     assert first == words
     assert last.startswith("process 0 of 1 has lost another one")
