@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from experiments import signals
+
+if __name__ == "__main__":
+    # Before what takes long to import.
+    signals.end_at_once()
+
 import tyro
 from rich.console import Console
 from rich.table import Table
-
-from experiments import signals
 
 if TYPE_CHECKING:
     from experiments.config import Config
@@ -285,5 +289,4 @@ def _is_ours(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    signals.end_at_once()
     main()

@@ -96,8 +96,13 @@ def say(words: str) -> None:
 
 def note(words: str) -> None:
     """Writes a line to the standard error, from any thread and at any time."""
+    write(f"{words}\n".encode(errors="replace"))
+
+
+def write(said: bytes) -> None:
+    """Writes to the standard error, if somebody still reads it."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{words}\n".encode(errors="replace"))
+        os.write(2, said)
 
 
 def last_words(number: int) -> str:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import NoReturn
 
 import jax
 
@@ -122,8 +122,10 @@ def main(
     try:
         run(command)
     except SystemExit as end:
+        if isinstance(end.code, str):
+            _fail(end.code)
         if end.code:
-            _fail(str(end.code))
+            os._exit(end.code)  # Its words are said.
     except BaseException as error:
         _fail(_words(error))
     jax.distributed.shutdown()
@@ -145,13 +147,12 @@ def _watch(config: Join, command: Sequence[str]) -> None:
     )
     try:
         with started([watched]) as group:
-            group.wait(hear=partial(os.write, sys.stderr.fileno()))
+            group.wait(hear=signals.write)
     except ProcessFailed as error:
-        words = [signals.kept()]
-        if error.code < 0:
-            words = [f"the process {error.how}.", causes.cause(error.output), *words]
-        if any(words):
-            signals.say("\n".join(filter(None, words)))
+        how = f"the process {error.how}." if error.code < 0 else ""
+        words = [*filter(None, [how, causes.cause(error.output), signals.kept()])]
+        if words:
+            signals.say("\n".join(words))
         raise SystemExit(error.status) from None
 
 
@@ -174,21 +175,21 @@ def _speak(first: bool) -> None:
     sys.stdout = os.fdopen(spoken, "w", buffering=1)
 
 
-def _fail(words: str) -> None:
+def _fail(words: str) -> NoReturn:
     """Ends at once: others wait in collectives, and at the exit for each other."""
     print(words, file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def _words(error: BaseException) -> str:
-    lost = r"Gloo \w+ failed|heartbeat|coordination service"
+    lost = r"Gloo [\w-]+ failed|heartbeat|coordination service"
     if re.search(lost, str(error)):
         return (
             f"{str(error).splitlines()[0]}\n"
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
             "one, which must have failed or been killed: its own output says why."
         )
-    return "".join(traceback.format_exception(error))
+    return "".join(traceback.format_exception(error)).strip()
 
 
 def _end_with_parent() -> None:

@@ -83,8 +83,8 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
             yield group
         finally:
             group.kill()
-            if recorded.exists():
-                signals.recording(Path(recorded.read_text()))
+            if recorded.exists() and (path := recorded.read_text()):
+                signals.recording(Path(path))
 
 
 class Group:

@@ -9,11 +9,13 @@ import time
 import numpy as np
 import pytest
 
+from experiments import signals
 from experiments.__main__ import main
 from experiments.hosts import launch
-from experiments.hosts.join import Join
+from experiments.hosts.join import Join, _words
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.record import read
+from gmc_jax import manifests
 
 SIX = ("gmc", "gmc_plus", "cser", "slowmo", "signum", "sgp")
 """GMC and GMC+, error reset, a slow momentum, majority vote, a push-sum."""
@@ -123,6 +125,48 @@ def test_whose_parent_has_gone_does_not_start():
     with started([child]) as group:
         group.wait()
         assert group.output(0) == "still here"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "UNKNOWN: Gloo all-reduce failed: [pair.cc:538] Read error: Connection reset",
+        "UNKNOWN: Gloo AllGather failed: Connection closed by peer",
+        "UNAVAILABLE: Failed to send RPC to coordination service.",
+    ],
+)
+def test_whose_collective_fails_says_last_that_another_one_is_lost(words):
+    """An `all-reduce` was taken for an error of its own, with a traceback."""
+    first, last = _words(ValueError(f"{words}\nmore")).splitlines()
+    assert first == words
+    assert last.startswith("process 0 of 1 has lost another one")
+
+
+def test_what_processes_write_is_passed_on_as_they_do(capfd):
+    from_process = run("print('a warning', file=sys.stderr)")
+    with started([from_process]) as group:
+        group.wait(hear=signals.write)
+    assert capfd.readouterr().err == "a warning\n"
+
+
+def test_a_watcher_hears_where_the_record_is(tmp_path):
+    """Process 0 knows; `launch` said that nothing was kept."""
+    signals.forget()
+    lines = ("from experiments import signals", f"signals.recording({str(tmp_path)!r})")
+    with started([run(*lines)]) as group:
+        group.wait()
+    (tmp_path / "checkpoints" / "gmc-0").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(manifests, "whole", lambda folder: [7])
+        assert signals.kept().startswith(f"kept in {tmp_path}: gmc-0 at step 7.")
+    signals.forget()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(3, 3), (-signal.SIGTERM, 143), (-signal.SIGKILL, 137)]
+)
+def test_a_failure_has_the_status_that_a_shell_gives_it(code, status):
+    assert ProcessFailed(0, 2, code, "").status == status
 
 
 def trained(results: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Signals that end a command: at once, with true words, and nothing lost."""
 
 import os
+import pty
 import random
 import re
 import signal
@@ -112,6 +113,17 @@ def test_what_has_processes_takes_them_away_and_a_second_signal_ends_it():
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_terminal_gets_its_cursor_back():
+    """Progress bars hide it, and whoever is killed does not show it again."""
+    screen, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    line = "from experiments import signals; signals.say('the last')"
+    subprocess.run([sys.executable, "-c", line], stdout=terminal, env=environment)
+    assert b"\x1b[?25h" in os.read(screen, 100)
+    os.close(screen)
+    os.close(terminal)
 
 
 def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
