@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
+from gmc_jax.trees import accumulator_dtype, mean_of, shares
 
 Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 """The step of one worker: `(state, batch) -> (state, metrics)`."""
@@ -80,8 +81,9 @@ class Layout(NamedTuple):
                 signed = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
                 apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
                 return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
-            wide = jnp.promote_types(leaf.dtype, jnp.float32)
-            average = jnp.mean(leaf, axis=0, dtype=wide)
+            wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
+            share, rest = shares(leaf.shape[0])
+            average = mean_of(jnp.sum(leaf.astype(wide) * share, axis=0), rest)
             if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)

@@ -1,6 +1,6 @@
 """The channel on the way back from the server."""
 
-from gmc_jax.channels.compressed import compressed
+from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
 
 
@@ -44,8 +44,9 @@ def served(
     return compressed(
         "served",
         compressor,
-        lambda messages: messages,
+        as_it_is,
         lambda flat: flat[None],
+        as_it_is,
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

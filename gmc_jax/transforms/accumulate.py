@@ -8,7 +8,13 @@ import optax
 
 from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.trees import widen, zeros_to_accumulate
+from gmc_jax.trees import (
+    mean_of,
+    scale_floats,
+    shares,
+    widen,
+    zeros_to_accumulate,
+)
 
 
 class AccumulateState(NamedTuple):
@@ -16,7 +22,8 @@ class AccumulateState(NamedTuple):
 
     Attributes:
       mini_step: int32, updates since the last that was passed on.
-      total: their sum, in float32 for 16-bit trees; differs between workers.
+      total: their sum times the share that each has in a mean (see `trees.shares`), in
+        float32 for 16-bit trees; differs between workers.
       inner: the state of the inner transformation.
     """
 
@@ -51,6 +58,7 @@ def accumulate(
     """
     checks.positive(every=every)
     inner = optax.with_extra_args_support(inner)
+    share, rest = shares(every)
 
     def init(params):
         return AccumulateState(
@@ -58,11 +66,13 @@ def accumulate(
         )
 
     def update(updates, state, params=None, **extra_args):
-        total = optax.tree.add(state.total, widen(updates))
+        total = optax.tree.add(state.total, scale_floats(widen(updates), share))
 
         def pass_on() -> tuple[Tree, Tree, Tree]:
             mean = jax.tree.map(
-                lambda leaf, like: (leaf / every).astype(like.dtype), total, updates
+                lambda leaf, like: mean_of(leaf, rest).astype(like.dtype),
+                total,
+                updates,
             )
             out, inner_state = inner.update(mean, state.inner, params, **extra_args)
             return out, optax.tree.zeros_like(total), inner_state

@@ -10,7 +10,7 @@ from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import find
+from gmc_jax.trees import find, widen
 
 
 class DetachedState(NamedTuple):
@@ -105,7 +105,7 @@ def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
     def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
         if isinstance(residual, optax.MaskedNode):
             return leaf
-        point = leaf + scale.astype(residual.dtype) * residual
+        point = widen(leaf) + scale.astype(residual.dtype) * residual
         return point.astype(jnp.result_type(leaf))
 
     try:
