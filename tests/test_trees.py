@@ -110,12 +110,12 @@ def test_shares_make_a_mean(count):
 
 def test_the_mean_of_finite_shares_is_finite():
     """Not what is infinite, or no number."""
-    most = np.finfo(np.float32).max
+    most = float(np.finfo(np.float32).max)
     _, rest = trees.shares(7)
     totals = jnp.array([most * rest * 1.0000001, -most, np.inf, -np.inf, np.nan, 7])
     means = trees.mean_of(totals.astype(jnp.float32), rest)
     expected = [most, -most, np.inf, -np.inf, np.nan, 8]
-    np.testing.assert_array_equal(means, np.float32(expected))
+    np.testing.assert_array_equal(means, np.array(expected, "float32"))
 
 
 def test_numbers_alone_that_are_floating_are_scaled():

@@ -36,7 +36,7 @@ def test_finite_numbers_have_a_finite_mean(workers):
 
     Of seven the rounding alone leads beyond it.
     """
-    most = np.finfo(np.float32).max
+    most = float(np.finfo(np.float32).max)
     draw = np.random.default_rng(0)
     trees = (most * draw.uniform(0.9, 1, size=(workers, 40))).astype(np.float32)
     trees[:, 0] = most

@@ -216,7 +216,7 @@ OVERFLOWING = {"thinned per leaf", "disagreement"}
 @pytest.mark.parametrize("name", [name for name in CHANNELS if name not in OVERFLOWING])
 def test_finite_trees_have_a_finite_mean(name):
     """Up to the largest number of float32: sums before a division are infinite."""
-    most = np.finfo(np.float32).max
+    most = float(np.finfo(np.float32).max)
     trees = jax.tree.map(
         lambda leaf: np.where(np.abs(leaf) < 1, np.sign(leaf), 0.9) * most,
         draw_trees("float32"),

@@ -144,8 +144,8 @@ def test_no_array_of_all_messages_times_the_size_is_ever_made():
 @pytest.mark.parametrize("d", [8, 100])
 def test_the_scale_of_finite_numbers_is_finite(d):
     """Their sum, taken before the division, is infinite."""
-    most = np.finfo(np.float32).max
-    x = np.full(d, most)
+    most = float(np.finfo(np.float32).max)
+    x = np.full(d, most, "float32")
     x[::3] *= -0.5
     message, lost = scaled_sign().encode(jax.random.key(0), jnp.asarray(x))
     expected = np.abs(x).mean(dtype=np.float64)
