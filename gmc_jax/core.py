@@ -68,12 +68,15 @@ class Compressor(NamedTuple):
         Messages of a shared compressor may be added as they are.
       selects: which entries `encode` sends, where that can be said without having all
         of x in one place. Channels need it for what lies in parts on several devices.
+      linear: whether scaling the floats of a message scales what is decoded. Then the
+        mean of finite messages is finite; else it is their sum over their number.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
     decode: Callable[[jax.Array, Tree, int], jax.Array]
     shared: bool = False
     selects: Largest | Drawn | None = None
+    linear: bool = False
 
 
 def _count_support(tree: Tree) -> int | None:

@@ -245,7 +245,7 @@ class _Walk(NamedTuple):
         """The bits of all that a program can send."""
         total = 0
         for equation in program.eqns:
-            inside = map(self._most, programs_in(equation))
+            inside = map(self._most, within(equation))
             total += self.sizes.get(_key(equation), 0) or sum(inside)
         return total
 

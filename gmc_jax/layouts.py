@@ -15,7 +15,7 @@ from gmc_jax.differences import first_difference
 from gmc_jax.doubts import doubts, warn
 from gmc_jax.programs import batched_results
 from gmc_jax.steps import Step, trace
-from gmc_jax.trees import is_key, is_raw_key
+from gmc_jax.trees import accumulator_dtype, is_key, is_raw_key, mean_of, shares
 
 
 class Train:
@@ -156,8 +156,9 @@ class Layout(NamedTuple):
                 signed = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
                 apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
                 return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
-            wide = jnp.promote_types(leaf.dtype, jnp.float32)
-            average = jnp.mean(leaf, axis=0, dtype=wide)
+            wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
+            share, rest = shares(leaf.shape[0])
+            average = mean_of(jnp.sum(leaf.astype(wide) * share, axis=0), rest)
             if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)

@@ -48,20 +48,22 @@ def narrow(tree: Tree, like: Tree) -> Tree:
 
     def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
         dtype = jnp.result_type(other)
-        if jnp.result_type(leaf) == dtype or not _floating(leaf, other):
+        if jnp.result_type(leaf) == dtype or not (
+            is_floating(leaf) and is_floating(other)
+        ):
             return leaf
         if jnp.finfo(dtype).bits < jnp.finfo(leaf.dtype).bits:
-            limits = jnp.finfo(dtype)
-            clipped = jnp.clip(leaf, limits.min, limits.max)
-            leaf = jnp.where(jnp.isinf(leaf), leaf, clipped)
+            leaf = _finite_where(leaf, leaf, dtype)
         return leaf.astype(dtype)
 
     return jax.tree.map(cast, tree, like)
 
 
-def _floating(*leaves: jax.typing.ArrayLike) -> bool:
-    dtypes = map(jnp.result_type, leaves)
-    return all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
+def _finite_where(given: jax.Array, leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A leaf within the range of a dtype, where what was given is not infinite."""
+    limits = jnp.finfo(dtype)
+    clipped = jnp.clip(leaf, float(limits.min), float(limits.max))
+    return jnp.where(jnp.isinf(given), given, clipped)
 
 
 def zeros_to_accumulate(tree: Tree) -> Tree:
@@ -77,6 +79,40 @@ def zeros_to_accumulate(tree: Tree) -> Tree:
         lambda leaf: jnp.zeros_like(leaf, accumulator_dtype(jnp.result_type(leaf))),
         tree,
     )
+
+
+def shares(count: int) -> tuple[float, float]:
+    """How to average so many finite numbers without an infinite sum on the way.
+
+    Their mean is the sum of each times `share`, over `rest` (see `mean_of`). The share
+    is a power of two and `rest` has the digits of the count, so that the mean has the
+    bits that the sum over the count has; but for shares too small to be normal numbers,
+    which XLA may take for 0.
+
+    Returns:
+      The share, at most 1 / count, and the rest, which is `count * share`.
+    """
+    share = 0.5 ** (count - 1).bit_length()
+    return share, count * share
+
+
+def mean_of(total: jax.Array, rest: float) -> jax.Array:
+    """The mean, given the sum of shares; finite where the sum is."""
+    mean = total / rest
+    if rest == 1 or not is_floating(total):
+        return mean
+    # Of numbers next to the largest the rounding of the sum leads beyond it.
+    return _finite_where(total, mean, mean.dtype)
+
+
+def scale_floats(tree: Tree, factor: float) -> Tree:
+    """Multiplies what is floating in a tree by a power of two."""
+    return jax.tree.map(lambda leaf: leaf * factor if is_floating(leaf) else leaf, tree)
+
+
+def is_floating(leaf: jax.typing.ArrayLike) -> bool:
+    """Whether a leaf has a real dtype that is floating."""
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
 def size_in_bits(tree: Tree) -> int:
@@ -116,6 +152,11 @@ def to_vectors(
     sizes = [leaf.size for leaf in flat]
     if not sum(sizes):
         return {}, lambda vectors: tree
+    if len({leaf.dtype for leaf in flat}) > 1:
+        # Written out, since JAX mixes no floats of 8 bits with others.
+        flat = widen(flat)
+        dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
+        flat = [leaf.astype(dtype) for leaf in flat]
     whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:

@@ -248,11 +248,12 @@ def test_multi_steps_of_optax_send_at_every_step():
     assert (sent, sent.always) == (24, 24)
 
 
-def test_the_guard_sends_one_float_always():
+def test_the_guard_sends_one_float_always_and_one_where_it_does_not_skip():
     sent = wire_bytes(*distributed(skip_nonfinite(gmc(0.1, CHANNELS["top_k"]))))
-    assert (sent, sent.always) == (4 + 24, 4)
+    assert (sent, sent.always) == (4 + 24 + 4, 4)
     assert {operation[:3] for operation in sent.operations} == {
         ("all-reduce", 4, False),
+        ("all-reduce", 4, True),
         ("all-gather", 12, True),
     }
 

@@ -461,6 +461,8 @@ def test_an_average_is_over_workers_where_leaves_differ():
         # Their sums do not fit into these types.
         ("bfloat16", [258.0, 256.0, 258.0, 260.0], 258.0),
         ("float16", [60000.0] * 4, 60000.0),
+        ("float32", [2.0**127] * 4, 2.0**127),
+        ("float8_e4m3fn", [448.0, 448.0, 416.0, 416.0], 448.0),
         ("int32", [1, 2, 2, 2], 2),
         ("uint8", [200, 200, 200, 202], 200),
     ],

@@ -1,6 +1,7 @@
 """Tests of trees as vectors, of precision, and of finding states in states."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -98,3 +99,50 @@ def test_narrowing_keeps_finite_numbers_finite_and_others_as_they_are():
     narrowed = trees.narrow(wide, jnp.zeros(6, jnp.float16))
     expected = [65504, -65504, np.inf, -np.inf, np.nan, 1.5]
     np.testing.assert_array_equal(narrowed, np.array(expected, np.float16))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 1000])
+def test_shares_make_a_mean(count):
+    share, rest = trees.shares(count)
+    assert np.log2(share) == round(np.log2(share))
+    assert 1 / (2 * count) < share <= 1 / count
+    assert rest == count * share
+
+
+def test_the_mean_of_finite_shares_is_finite():
+    """Not what is infinite, or no number."""
+    most = float(np.finfo(np.float32).max)
+    _, rest = trees.shares(7)
+    totals = jnp.array([most * rest * 1.0000001, -most, np.inf, -np.inf, np.nan, 7])
+    means = trees.mean_of(totals.astype(jnp.float32), rest)
+    expected = [most, -most, np.inf, -np.inf, np.nan, 8]
+    np.testing.assert_array_equal(means, np.array(expected, "float32"))
+
+
+def test_numbers_alone_that_are_floating_are_scaled():
+    key = jax.random.key(0)
+    tree = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint32), key
+    scaled = trees.scale_floats(tree, 0.25)
+    assert scaled[0].tolist() == [0.25, 0.25]
+    assert scaled[0].dtype == jnp.bfloat16
+    assert scaled[1].tolist() == [1, 1]
+    assert scaled[2] is key
+
+
+def test_floats_of_8_bits_share_a_vector_with_others():
+    """JAX itself mixes them with none."""
+    tree = jnp.ones(2, "float8_e4m3fn"), jnp.full(1, 2, "float8_e5m2")
+    (vector,) = trees.to_vectors(tree, per_leaf=False)[0].values()
+    assert vector.dtype == jnp.float32
+    assert vector.tolist() == [1, 1, 2]
+    (alone,) = trees.to_vectors(tree[:1], per_leaf=False)[0].values()
+    assert alone.dtype == "float8_e4m3fn"
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_finite_numbers_stay_finite_in_8_bits(dtype):
+    most = float(jnp.finfo(dtype).max)
+    x = jnp.array([1e9, -1e9, 1.0, jnp.inf, jnp.nan])
+    narrowed = trees.narrow(x, jnp.zeros((), dtype)).astype(jnp.float32)
+    np.testing.assert_array_equal(narrowed[:3], [most, -most, 1])
+    assert not np.isfinite(narrowed[3:]).any()

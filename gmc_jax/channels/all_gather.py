@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from jax import lax
 
-from gmc_jax.channels.compressed import compressed
+from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.described import described
+from gmc_jax.trees import scale_floats
 
 
 @described
@@ -59,6 +60,7 @@ def all_gather(
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
+      Of finite messages of a linear compressor it is finite, as that of `exact()`.
       Nothing is ever made that is larger than K messages, or than the tree (or than a
       device's part of it).
       A worker sends one message, however many devices it is, to less than one entry of
@@ -67,8 +69,9 @@ def all_gather(
     return compressed(
         "all_gather",
         compressor,
-        lambda messages: messages,
+        as_it_is,
         lambda flat: lax.all_gather(flat, axis_name),
+        scale_floats,
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

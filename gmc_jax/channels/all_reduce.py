@@ -5,10 +5,10 @@ from __future__ import annotations
 from jax import lax
 
 from gmc_jax import checks
-from gmc_jax.channels.compressed import compressed
+from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.described import described
-from gmc_jax.trees import widen
+from gmc_jax.trees import scale_floats, widen
 
 
 @described
@@ -49,6 +49,7 @@ def all_reduce(
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
+      Of finite messages of a linear compressor it is finite, as that of `exact()`.
     """
     checks.compressor(compressor=compressor)
     if not compressor.shared:
@@ -62,8 +63,9 @@ def all_reduce(
     return compressed(
         "all_reduce",
         compressor,
-        widen,
+        lambda messages, share: scale_floats(widen(messages), share),
         lambda flat: lax.psum(flat, axis_name)[None],
+        as_it_is,
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

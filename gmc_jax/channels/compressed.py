@@ -14,7 +14,14 @@ from gmc_jax.channels.coding import check_in_parts, coding, coding_in_parts
 from gmc_jax.channels.parts import Parts, parts_of
 from gmc_jax.channels.wire import cross
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
-from gmc_jax.trees import accumulator_dtype, size_in_bits, to_vectors, widen
+from gmc_jax.trees import (
+    accumulator_dtype,
+    mean_of,
+    shares,
+    size_in_bits,
+    to_vectors,
+    widen,
+)
 
 
 class CompressedState(NamedTuple):
@@ -30,8 +37,9 @@ class CompressedState(NamedTuple):
 def compressed(
     caller: str,
     compressor: Compressor,
-    travelling: Callable[[Tree], Tree],
+    travelling: Callable[[Tree, float], Tree],
     collective: Callable[[jax.Array], jax.Array],
+    arrived: Callable[[Tree, float], Tree],
     *,
     per_leaf: bool,
     seed: int,
@@ -40,12 +48,17 @@ def compressed(
 ) -> Channel:
     """A channel that encodes, exchanges, decodes the sum and divides.
 
+    Messages are scaled to shares that have no infinite sum (see `trees.shares`), where
+    the compressor is linear: on their way, or once they are there.
+
     Args:
       caller: the public name, for errors.
       compressor: what encodes each vector.
-      travelling: casts messages to the form in which they travel and count.
+      travelling: from messages, and the share, to the form in which they travel and
+        count.
       collective: takes a vector of what travels to what arrives, stacked on a leading
         axis: together that holds the contributions of all workers.
+      arrived: from what arrived, widened, and the share, to what is decoded.
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws; `all_gather` has the rule.
       axis_name: the named axis whose indices are the workers.
@@ -82,10 +95,11 @@ def compressed(
             arriving = parts.assembled(collective)
         own_keys = {leaf: own(key) for leaf, key in keys.items()}
         messages, lost = code.encode(own_keys, vectors)
-        arrived = widen(cross(travelling(messages), arriving))
-        sums = code.decode(keys, arrived)
         senders = 1 if alike else workers_on(axis_name, caller)
-        means = {leaf: total / senders for leaf, total in sums.items()}
+        share, rest = shares(senders) if compressor.linear else (1.0, senders)
+        heard = widen(cross(travelling(messages, share), arriving))
+        sums = code.decode(keys, arrived(heard, share))
+        means = {leaf: mean_of(total, rest) for leaf, total in sums.items()}
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
@@ -114,9 +128,10 @@ def compressed(
             _check_sizes(tree, per_leaf, caller)
             vectors, _ = to_vectors(tree, per_leaf)
             key = jax.random.key(seed)
-            return travelling(
-                {leaf: compressor.encode(key, x)[0] for leaf, x in vectors.items()}
-            )
+            messages = {
+                leaf: compressor.encode(key, x)[0] for leaf, x in vectors.items()
+            }
+            return travelling(messages, 1.0)
 
         return jax.eval_shape(encode, tree)
 
@@ -130,6 +145,12 @@ def compressed(
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
     return Channel(init, average, bits, axis_name, entries)
+
+
+def as_it_is(messages: Tree, share: float) -> Tree:
+    """Messages whose share is taken at the other end."""
+    del share
+    return messages
 
 
 def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:

@@ -11,6 +11,7 @@ from gmc_jax import checks
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
+from gmc_jax.trees import widen
 
 
 class CountedState(NamedTuple):
@@ -75,7 +76,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         mean, lost, inner = call(channel, tree, state.inner)
         entries = channel.entries(tree)
         if entries is None:
-            sent = jax.tree.map(_sent, tree, lost)
+            sent = jax.tree.map(_sent, widen(tree), lost)
             up, down = _support(state.up, sent), _support(state.down, mean)
         else:
             up, down = _add(state.up, entries), _add(state.down, entries)

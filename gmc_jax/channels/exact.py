@@ -10,7 +10,15 @@ from gmc_jax.channels.axis import workers_on
 from gmc_jax.channels.parts import parts_of
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
-from gmc_jax.trees import entries_in, size_in_bits, widen, zeros_to_accumulate
+from gmc_jax.trees import (
+    entries_in,
+    mean_of,
+    scale_floats,
+    shares,
+    size_in_bits,
+    widen,
+    zeros_to_accumulate,
+)
 
 
 @described
@@ -32,6 +40,8 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
+      Finite trees have a finite mean: what is added is shares of 1 / K or less, a power
+      of two. Of entries below 2 K times the smallest normal number they may be 0.
     """
     checks.axis(axis_name=axis_name)
 
@@ -43,15 +53,17 @@ def exact(*, axis_name: str = "workers") -> Channel:
         workers = workers_on(axis_name, "exact")
         checks.floating(tree)
 
+        share, rest = shares(workers)
+
         def add(tree: Tree) -> Tree:
             return lax.psum(tree, axis_name)
 
-        parts = parts_of(tree)
+        parts, given = parts_of(tree), scale_floats(widen(tree), share)
         if parts is None:
-            total = add(widen(tree))
+            total = add(given)
         else:
-            (total,) = parts.run(lambda tree: (parts.once(tree, add),), widen(tree))
-        mean = jax.tree.map(lambda leaf: leaf / workers, total)
+            (total,) = parts.run(lambda tree: (parts.once(tree, add),), given)
+        mean = jax.tree.map(lambda leaf: mean_of(leaf, rest), total)
         return mean, zeros_to_accumulate(tree), state
 
     def bits(tree):

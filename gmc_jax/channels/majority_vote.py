@@ -14,7 +14,7 @@ from gmc_jax.channels.parts import parts_of
 from gmc_jax.compressors.packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
-from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors
+from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors, widen
 
 
 @described
@@ -79,7 +79,7 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
         parts = parts_of(tree)
         (won,) = elect(tree) if parts is None else parts.run(elect, tree)
         mean = jax.tree.map(mean_of, won, tree)
-        lost = jax.tree.map(lambda leaf, sign: leaf - sign, tree, mean)
+        lost = jax.tree.map(lambda leaf, sign: leaf - sign, widen(tree), mean)
         return mean, lost, state
 
     def words(tree: Tree) -> int:
@@ -98,7 +98,7 @@ def _count(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     heard = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
 
     def add(worker: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + unpack(heard[worker], share)
+        return counts + unpack(heard[worker], share).astype(jnp.int32)
 
     counts = lax.fori_loop(0, workers, add, jnp.zeros(share, jnp.int32))
     results = lax.all_gather(pack(2 * counts >= workers), axis_name)

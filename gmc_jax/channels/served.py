@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gmc_jax.channels.compressed import compressed
+from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.described import described
 
@@ -54,8 +54,9 @@ def served(
     return compressed(
         "served",
         compressor,
-        lambda messages: messages,
+        as_it_is,
         lambda flat: flat[None],
+        as_it_is,
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

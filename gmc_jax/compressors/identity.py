@@ -27,4 +27,4 @@ def identity() -> Compressor:
         del key, d
         return jnp.sum(messages, axis=0)
 
-    return Compressor(encode, decode, shared=True)
+    return Compressor(encode, decode, shared=True, linear=True)

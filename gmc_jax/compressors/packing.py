@@ -16,4 +16,4 @@ def pack(bits: jax.Array) -> jax.Array:
 def unpack(words: jax.Array, d: int) -> jax.Array:
     """The d booleans that were packed."""
     shifts = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
-    return ((words >> shifts) & 1).astype(bool).reshape(-1)[:d]
+    return ((words[None] >> shifts) & 1).astype(bool).reshape(-1)[:d]

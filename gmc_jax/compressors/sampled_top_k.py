@@ -61,7 +61,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
 
         return send(x, at_least(magnitude_bits(x), threshold, capacity))
 
-    return Compressor(encode, add_up)
+    return Compressor(encode, add_up, linear=True)
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:
@@ -69,5 +69,5 @@ def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:
     length, longer = divmod(d, count)
     index = jnp.arange(count, dtype=jnp.int32)
     start = index * length + jnp.minimum(index, longer)
-    size = length + (index < longer)
+    size = length + (index < longer).astype(jnp.int32)
     return start + jax.random.randint(key, (count,), 0, size, dtype=jnp.int32)

@@ -11,7 +11,7 @@ from jax import lax
 from gmc_jax.compressors.packing import pack, unpack
 from gmc_jax.core import Compressor
 from gmc_jax.described import described
-from gmc_jax.trees import accumulator_dtype
+from gmc_jax.trees import accumulator_dtype, mean_of, shares
 
 
 class ScaledSigns(NamedTuple):
@@ -43,6 +43,8 @@ def scaled_sign() -> Compressor:
     Guarantees:
       |lost|^2 = (1 - delta) |x|^2 with delta = |x|_1^2 / (d |x|_2^2), at least 1 / d.
       Scaling x by a positive number scales message and loss.
+      Of finite entries the scale is finite: what is added is shares of 1 / d or less,
+      which may be 0 where they are no normal numbers.
       d bits, rounded up to words of 32, and one number travel.
       Decoding takes the messages in the order of workers, one at a time.
 
@@ -54,7 +56,8 @@ def scaled_sign() -> Compressor:
     def encode(key, x):
         del key
         wide = jnp.asarray(x, accumulator_dtype(x.dtype))
-        scale = jnp.mean(jnp.abs(wide))
+        share, rest = shares(x.size)
+        scale = mean_of(jnp.sum(jnp.abs(wide) * share), rest)
         plus = wide >= 0
         lost = wide - jnp.where(plus, scale, -scale)
         return ScaledSigns(pack(plus), scale), lost
@@ -71,4 +74,4 @@ def scaled_sign() -> Compressor:
         zero = jnp.zeros(d, messages.scale.dtype)
         return lax.fori_loop(0, messages.scale.shape[0], add, zero)
 
-    return Compressor(encode, decode)
+    return Compressor(encode, decode, linear=True)

@@ -74,7 +74,7 @@ def descend(
         half = maxima.shape[1] // 2
         maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
     blocks = descend(maxima[:, 0], s, choose)
-    places = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
+    places = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None]
     candidates = level.at[blocks].get(mode="fill", fill_value=0)
     chosen = choose(candidates.reshape(-1))
     places = places.reshape(-1).at[chosen].get(mode="fill", fill_value=n)
@@ -93,8 +93,9 @@ def greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array) -> jax.Ar
     one = jnp.ones_like(zero)
     width = zero.dtype.itemsize * 8 - 1
 
-    def settle(bit: jax.Array, value: jax.Array) -> jax.Array:
-        candidate = value | (one << (width - 1 - bit).astype(zero.dtype))
+    def settle(bit: int | jax.Array, value: jax.Array) -> jax.Array:
+        # Under `jax.disable_jit` the loop counts with Python's integers.
+        candidate = value | (one << jnp.asarray(width - 1 - bit, zero.dtype))
         return jnp.where(holds(candidate), candidate, value)
 
     return lax.fori_loop(0, width, settle, zero)

@@ -24,4 +24,4 @@ def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
         places = draw(key, d)
         return jnp.zeros(d, total.dtype).at[places].set(total, unique_indices=True)
 
-    return Compressor(encode, decode, shared=True)
+    return Compressor(encode, decode, shared=True, linear=True)

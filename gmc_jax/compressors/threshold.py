@@ -57,4 +57,4 @@ def threshold(level: float, ratio: float) -> Compressor:
         return send(x, at_least(magnitude_bits(x), least, kept(ratio, x.size)))
 
     selects = Largest(partial(kept, ratio), level)
-    return Compressor(encode, add_up, selects=selects)
+    return Compressor(encode, add_up, selects=selects, linear=True)

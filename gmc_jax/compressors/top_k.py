@@ -42,4 +42,5 @@ def top_k(ratio: float) -> Compressor:
         del key
         return send(x, largest(magnitude_bits(x), kept(ratio, x.size)))
 
-    return Compressor(encode, add_up, selects=Largest(partial(kept, ratio)))
+    selects = Largest(partial(kept, ratio))
+    return Compressor(encode, add_up, selects=selects, linear=True)

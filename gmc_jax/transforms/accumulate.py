@@ -11,7 +11,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
-from gmc_jax.trees import widen
+from gmc_jax.trees import is_floating, mean_of, scale_floats, shares, widen
 
 
 @with_hooks
@@ -20,7 +20,8 @@ class AccumulateState(NamedTuple):
 
     Attributes:
       mini_step: int32, updates since the last that was passed on.
-      total: their sum, in float32 for 16-bit trees; differs between workers.
+      total: their sum times the share that each has in a mean (see `trees.shares`), in
+        float32 for 16-bit trees; differs between workers.
       inner: the state of the inner transformation.
     """
 
@@ -62,6 +63,8 @@ def accumulate(
     checks.steps(every=every)
     checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
+    # An injected one may change while the sum grows.
+    share, rest = shares(every) if isinstance(every, int) else (1.0, None)
 
     def init(params):
         own = inner.init(params)
@@ -70,14 +73,18 @@ def accumulate(
         return AccumulateState(jnp.zeros((), jnp.int32), total, own)
 
     def update(updates, state, params=None, **extra_args):
-        total = optax.tree.add(state.total, widen(updates))
+        total = optax.tree.add(state.total, scale_floats(widen(updates), share))
         count = state.mini_step + 1
 
+        def mean(leaf: jax.Array, like: jax.Array) -> jax.Array:
+            scaled = rest is not None and is_floating(leaf)
+            return (mean_of(leaf, rest) if scaled else leaf / count).astype(like.dtype)
+
         def pass_on() -> tuple[Tree, Tree, Tree]:
-            mean = jax.tree.map(
-                lambda leaf, like: (leaf / count).astype(like.dtype), total, updates
+            mean_update = jax.tree.map(mean, total, updates)
+            out, inner_state = inner.update(
+                mean_update, state.inner, params, **extra_args
             )
-            out, inner_state = inner.update(mean, state.inner, params, **extra_args)
             return out, optax.tree.zeros_like(total), inner_state
 
         def wait() -> tuple[Tree, Tree, Tree]:

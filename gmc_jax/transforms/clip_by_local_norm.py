@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from gmc_jax import checks
 from gmc_jax.channels.axis import workers_on
@@ -22,9 +23,10 @@ def clip_by_local_norm(
 
         g_k <- g_k * min(1, max_norm / (sqrt(K) * |g_k|))
 
-    Here K is the number of workers and |g_k| the L2 norm of the whole tree. It stands
-    in front of a method, in units of gradients: what is remembered (momentum, residual)
-    then never holds an exploded gradient, and workers need not agree on a norm.
+    Here K is the number of workers and |g_k| the L2 norm of the whole tree, of what is
+    floating in it; the rest passes as it is. It stands in front of a method, in units
+    of gradients: what is remembered (momentum, residual) then never holds an exploded
+    gradient, and workers need not agree on a norm.
 
     The root is that of DGC, whose g_k add up to the gradient: sums of K independent
     g_k are sqrt(K) times as long. Where g_k are the gradients of each worker's own mean
@@ -53,7 +55,8 @@ def clip_by_local_norm(
       ... )
 
     Guarantees:
-      No worker's norm exceeds max_norm / sqrt(K), to rounding; directions stay.
+      No worker's norm exceeds max_norm / sqrt(K), to rounding; directions stay. That
+        holds of all finite gradients, up to the largest numbers of their dtype.
       A gradient that is short enough stays as it is, bit for bit.
       A NaN stays one, so that `skip_nonfinite` around it sees it.
 
@@ -72,17 +75,42 @@ def clip_by_local_norm(
         del params, extra_args
         limit = max_norm / math.sqrt(workers_on(axis_name, "clip_by_local_norm"))
         wide = to_accumulate(updates)
-        # Of numbers up to 1, since the squares of large ones are infinite.
         leaves = jax.tree.leaves(wide)
-        largest = [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]
-        most = jnp.max(jnp.array(largest), initial=0)
-        unit = jnp.where(most == 0, 1, most)
-        norm = optax.tree.norm(jax.tree.map(lambda leaf: leaf / unit, wide))
-        # Not the minimum with 1: it would hide that a norm is NaN.
-        factor = jnp.where(norm * unit <= limit, 1, limit / unit / norm)
-        clipped = jax.tree.map(
-            lambda leaf, like: (leaf * factor).astype(like.dtype), wide, updates
-        )
-        return clipped, state
+        if not leaves:
+            return updates, state
+        widest = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
+        sizes = [jnp.max(jnp.abs(leaf), initial=0).astype(widest) for leaf in leaves]
+        unit = _power_of_two(jnp.max(jnp.stack(sizes)))
+        # Of numbers around 1, since the squares of large ones are infinite.
+        inverse = 1 / unit
+        norm = optax.tree.norm([leaf.astype(widest) * inverse for leaf in leaves])
+        # Not where it is longer: that would hide that a norm is NaN.
+        short = norm * unit <= limit
+        # In one step, or in two where the factor is too small to be a normal number.
+        # (Two divisions XLA would make one, by a product that may be infinite.)
+        factor = limit / norm * inverse
+        normal = factor >= jnp.finfo(widest).tiny
+        first = jnp.where(normal, 1, inverse)
+        second = jnp.where(normal, factor, limit / norm)
+
+        def clip(leaf: jax.Array, like: jax.Array) -> jax.Array:
+            clipped = leaf.astype(widest) * first * second
+            return jnp.where(short, like, clipped.astype(like.dtype))
+
+        return jax.tree.map(clip, wide, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _power_of_two(number: jax.Array) -> jax.Array:
+    """The largest one up to a number >= 0 of which the inverse is a normal number too.
+
+    Dividing by it changes no digit, and no two backends compute it differently.
+    """
+    limits = jnp.finfo(number.dtype)
+    integers = jnp.dtype(f"int{limits.bits}")
+    exponent = (
+        lax.bitcast_convert_type(number, integers) >> limits.nmant << limits.nmant
+    )
+    power = lax.bitcast_convert_type(exponent, number.dtype)
+    return jnp.clip(power, limits.tiny, 1 / limits.tiny)

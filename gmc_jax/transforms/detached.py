@@ -13,7 +13,7 @@ from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import find, update_unmasked
+from gmc_jax.trees import find, update_unmasked, widen
 
 
 @with_hooks
@@ -110,7 +110,7 @@ def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
     """Moves by scale * residual where there is a residual; dtypes are the params'."""
 
     def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
-        point = leaf + scale.astype(residual.dtype) * residual
+        point = widen(leaf) + scale.astype(residual.dtype) * residual
         return point.astype(jnp.result_type(leaf))
 
     try:

@@ -21,7 +21,10 @@ def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> ja
 
     Returns:
       A scalar in the widest float of this program: float64 where JAX has it switched
-      on, since a rate rounded to float32 would limit float64 trees.
+      on, since a rate rounded to float32 would limit float64 trees. What is no normal
+      number in float32 is 0: XLA takes it for 0 in some places and not in others, and
+      who divides by a rate asks whether it is.
     """
     value = learning_rate(step) if callable(learning_rate) else learning_rate
-    return jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
+    rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
+    return jnp.where(rate < jnp.finfo(jnp.float32).tiny, 0, rate)

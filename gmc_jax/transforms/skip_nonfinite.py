@@ -55,6 +55,9 @@ def skip_nonfinite(
     goes into `inner`, so that the mean over all is the mean over the F. Where F = 0 all
     skip the step.
 
+    All skip as well where `inner` makes of finite updates what is not finite, on any
+    worker: sums of large numbers, say of an update and a residual, may be infinite.
+
     `optax.apply_if_finite` decides on each worker's own gradients, so that workers take
     different branches: parameters drift apart, and on several devices the program hangs
     in a collective that some never enter.
@@ -85,8 +88,8 @@ def skip_nonfinite(
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation in the units of `inner`, with `SkipNonfiniteState`. It sends one
-      float32 more each step.
+      A transformation in the units of `inner`, with `SkipNonfiniteState`. It sends two
+      float32 more each step that is taken, and one that is skipped.
 
     Raises:
       NameError: from the update where no such axis is in scope.
@@ -96,7 +99,8 @@ def skip_nonfinite(
 
     Guarantees:
       All workers skip the same steps, and what is the same on all stays so.
-      With finite updates it is `inner`, bit for bit.
+      With finite updates, into `inner` and out of it, it is `inner`, bit for bit. What
+        comes out of the guard is finite.
       Leaving out, the mean through a channel is that over the workers whose updates are
       finite, and nothing of the others' reaches anybody.
     """
@@ -113,6 +117,10 @@ def skip_nonfinite(
     vote = exact(axis_name=axis_name)
     leaves_out = policy == "leave_out"
 
+    def share_of_workers(flag: jax.Array) -> jax.Array:
+        share, _, _ = call(vote, flag.astype(jnp.result_type(float)), ())
+        return share
+
     def init(params):
         inner_state = inner.init(params)
         if leaves_out:
@@ -122,39 +130,60 @@ def skip_nonfinite(
 
     def update(updates, state, params=None, **extra_args):
         workers = workers_on(axis_name, "skip_nonfinite")
-        leaves = jax.tree.leaves(updates)
-        broken = [jnp.any(~jnp.isfinite(leaf)) for leaf in leaves]
-        mine = jnp.any(jnp.array(broken, bool))
-        share, _, _ = call(vote, mine.astype(jnp.result_type(float)), ())
+        mine = _broken(updates)
+        share = share_of_workers(mine)
         skips = share == 1 if leaves_out else share > 0
-        left_out = state.left_out
         if leaves_out:
             finite = workers - jnp.round(workers * share)
             updates = _without(updates, mine, workers / jnp.where(skips, 1, finite))
-            left_out += mine & ~skips
 
-        def go() -> tuple[Tree, Tree]:
-            return inner.update(updates, state.inner, params, **extra_args)
+        def go() -> tuple[Tree, Tree, jax.Array]:
+            out, inner_state = inner.update(updates, state.inner, params, **extra_args)
+            overflows = share_of_workers(_broken(out)) > 0
+            taken = out, inner_state
+            nothing = optax.tree.zeros_like(out), state.inner
+            return *jax.lax.cond(overflows, lambda: nothing, lambda: taken), overflows
 
-        def skip() -> tuple[Tree, Tree]:
-            out, _ = jax.eval_shape(go)
-            return optax.tree.zeros_like(out), state.inner
+        def skip() -> tuple[Tree, Tree, jax.Array]:
+            out, _, _ = jax.eval_shape(go)
+            return optax.tree.zeros_like(out), state.inner, jnp.array(True)
 
-        out, inner_state = jax.lax.cond(skips, skip, go)
-        return out, SkipNonfiniteState(state.skipped + skips, left_out, inner_state)
+        out, inner_state, skipped = jax.lax.cond(skips, skip, go)
+        left_out = state.left_out
+        if leaves_out:
+            left_out += (mine & ~skipped).astype(jnp.int32)
+        count = state.skipped + skipped.astype(jnp.int32)
+        return out, SkipNonfiniteState(count, left_out, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _broken(tree: Tree) -> jax.Array:
+    """Whether anything in a tree is not finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if _is_inexact(leaf)]
+    broken = [jnp.any(~jnp.isfinite(leaf)) for leaf in leaves]
+    return jnp.any(jnp.array(broken, bool))
+
+
 def _without(updates: Tree, broken: jax.Array, factor: jax.Array) -> Tree:
-    """Nothing where this worker is broken; else its updates times a factor."""
+    """Nothing where this worker is broken; else its updates times a factor.
+
+    What is not floating, such as an integer, passes as it is.
+    """
 
     def scale(leaf: jax.Array) -> jax.Array:
-        most = jnp.finfo(leaf.dtype).max
-        scaled = jnp.clip(leaf * factor.astype(leaf.dtype), -most, most)
-        return jnp.where(broken, 0, scaled)
+        if not _is_inexact(leaf):
+            return leaf
+        wide = widen(leaf)
+        most = jnp.finfo(wide.dtype).max
+        scaled = jnp.clip(wide * factor.astype(wide.dtype), -most, most)
+        return narrow(jnp.where(broken, 0, scaled), leaf)
 
-    return narrow(jax.tree.map(scale, widen(updates)), updates)
+    return jax.tree.map(scale, updates)
+
+
+def _is_inexact(leaf: jax.typing.ArrayLike) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
 
 
 def _check_averages_steps(state: Tree) -> None:

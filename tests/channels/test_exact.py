@@ -1,7 +1,9 @@
 """Tests of the dense mean."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gmc_jax import exact
 from tests.problems import average
@@ -26,3 +28,38 @@ def test_what_it_sends_counts_in_the_dtype_that_is_summed():
     tree = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": jnp.zeros(4), "c": jnp.zeros(0)}
     assert exact().bits(tree) == 32 * (6 + 4)
     assert exact().entries(tree) == 10
+
+
+@pytest.mark.parametrize("workers", [3, 7, 8])
+def test_finite_numbers_have_a_finite_mean(workers):
+    """Numbers next to the largest, whose sum, taken before the division, is infinite.
+
+    Of seven the rounding alone leads beyond it.
+    """
+    most = float(np.finfo(np.float32).max)
+    draw = np.random.default_rng(0)
+    trees = (most * draw.uniform(0.9, 1, size=(workers, 40))).astype(np.float32)
+    trees[:, 0] = most
+    trees[:, 1] *= draw.choice([-1, 1], size=workers)
+    mean, _, _ = average(exact(), trees)
+    expected = trees.mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(mean[0], expected, rtol=1e-6, atol=1e-6 * most)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_stays_so(value):
+    trees = np.ones((3, 2), np.float32)
+    trees[1, 0] = value
+    np.testing.assert_array_equal(average(exact(), trees)[0][0], [value, 1])
+
+
+@pytest.mark.parametrize("workers", [3, 7, 8])
+def test_shares_change_no_bit_of_a_mean(workers):
+    """They are powers of two, and the mean that of a sum over the number of workers."""
+    draw = np.random.default_rng(0)
+    exponents = draw.integers(-110, 110, size=(workers, 500))
+    trees = (draw.normal(size=exponents.shape) * 2.0**exponents).astype(np.float32)
+    summed = jax.jit(
+        jax.vmap(lambda x: jax.lax.psum(x, "workers") / workers, axis_name="workers")
+    )
+    np.testing.assert_array_equal(average(exact(), trees)[0], summed(trees))

@@ -33,6 +33,7 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
+from gmc_jax.trees import accumulator_dtype
 from tests.problems import average, average_here
 
 WORKERS = 8
@@ -81,6 +82,12 @@ SHAPES = {
     "float32": {"float32": [(4, 5), (30,)]},
     "float64": {"float64": [(4, 5), (30,)]},
     "bfloat16": {"bfloat16": [(4, 5), (30,)]},
+    "float8": {
+        "float8_e4m3fn": [(4, 5)],
+        "float8_e5m2": [(30,)],
+        "float32": [(3,)],
+        "bfloat16": [()],
+    },
     "mixed": {"bfloat16": [(30,)], "float32": [(4, 5)], "float16": [(3,)]},
     "scalar and empty": {"float32": [(), (0, 3), (1,)], "bfloat16": [(0,)]},
     "all empty": {"float32": [(0,), (2, 0)]},
@@ -133,9 +140,8 @@ def assert_law(trees, mean, lost, rtol: float, own: bool = False) -> None:
             assert np.asarray(worker).tobytes() == np.asarray(mean[0]).tobytes()
 
     jax.tree.map(check, trees, mean, lost)
-    accumulated = {"bfloat16": "float32", "float16": "float32"}
     expected = {
-        dtype: [np.zeros_like(x, accumulated.get(dtype, dtype)) for x in leaves]
+        dtype: [np.zeros_like(x, accumulator_dtype(x.dtype)) for x in leaves]
         for dtype, leaves in trees.items()
     }
     chex.assert_trees_all_equal_shapes_and_dtypes(mean, expected)
@@ -149,7 +155,7 @@ def assert_law(trees, mean, lost, rtol: float, own: bool = False) -> None:
         pytest.param(
             kind,
             marks=pytest.mark.slow
-            if kind in {"float32", "bfloat16", "all empty", "leafless"}
+            if kind in {"float32", "bfloat16", "float8", "all empty", "leafless"}
             else (),
         )
         for kind in SHAPES
@@ -201,6 +207,46 @@ def test_only_a_lossless_channel_loses_nothing(name):
     _, lost, _ = average(CHANNELS[name], trees)
     everything_arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
     assert everything_arrives == (name in {"exact", "identity", "alone", "gossip"})
+
+
+# A user's compressor that does not say that it is linear; differences that are up to
+# twice as large as the numbers they are of.
+OVERFLOWING = {"thinned per leaf", "disagreement"}
+
+
+@pytest.mark.parametrize("name", [name for name in CHANNELS if name not in OVERFLOWING])
+def test_finite_trees_have_a_finite_mean(name):
+    """Up to the largest number of float32: sums before a division are infinite."""
+    most = float(np.finfo(np.float32).max)
+    trees = jax.tree.map(
+        lambda leaf: np.where(np.abs(leaf) < 1, np.sign(leaf), 0.9) * most,
+        draw_trees("float32"),
+    )
+    trees["float32"][1][:, :5] = most
+    trees = jax.tree.map(np.float32, trees)
+    mean, lost, _ = average(CHANNELS[name], trees)
+    for leaf, of_all, own in zip(
+        *map(jax.tree.leaves, (trees, mean, lost)), strict=True
+    ):
+        sent = (wide(leaf) - wide(own)).mean(axis=0)
+        arrived = wide(of_all).mean(axis=0)
+        np.testing.assert_allclose(arrived, sent, rtol=0, atol=1e-6 * most)
+
+
+@pytest.mark.parametrize("name", ["top_k", "random_block", "scaled_sign"])
+def test_shares_change_no_bit_of_a_mean(name):
+    """Of a linear compressor: the sum over the number of workers, as of any other."""
+    compressor = {
+        "top_k": top_k(0.3),
+        "random_block": random_block(0.3),
+        "scaled_sign": scaled_sign(),
+    }[name]
+    assert compressor.linear
+    make = all_reduce if compressor.shared else all_gather
+    trees = jax.tree.map(lambda leaf: leaf[:3], draw_trees("float32"))
+    shared, _, _ = average(make(compressor), trees)
+    summed, _, _ = average(make(compressor._replace(linear=False)), trees)
+    chex.assert_trees_all_equal(shared, summed)
 
 
 @pytest.mark.parametrize("name", ["thinned per leaf", "random_k", "random_block"])

@@ -20,7 +20,7 @@ from gmc_jax import (
     threshold,
     top_k,
 )
-from gmc_jax.trees import accumulator_dtype
+from gmc_jax.trees import accumulator_dtype, scale_floats
 
 COMPRESSORS = {
     "identity": lambda ratio: identity(),
@@ -132,6 +132,19 @@ def test_decoding_adds_the_messages(name):
     np.testing.assert_allclose(total, np.sum(xs - lost, axis=0), rtol=1e-6, atol=1e-6)
     # The plain case that a decoder of one message would pass is excluded.
     assert not np.allclose(total, (xs - lost)[0])
+
+
+@every_compressor
+def test_scaling_the_floats_of_a_message_scales_what_is_decoded(name):
+    """What it says of itself, so that channels may add shares of messages."""
+    compressor, x = COMPRESSORS[name](0.2), jnp.asarray(vector("normal", 50, seed=0))
+    assert compressor.linear
+    key = jax.random.key(KEY)
+    message, _ = compressor.encode(key, x)
+    stacked = jax.tree.map(lambda leaf: leaf[None], message)
+    whole = compressor.decode(key, stacked, x.size)
+    part = compressor.decode(key, scale_floats(stacked, 0.25), x.size)
+    np.testing.assert_array_equal(part, whole / 4)
 
 
 @pytest.mark.parametrize("name", [name for name in COMPRESSORS if name != "threshold"])

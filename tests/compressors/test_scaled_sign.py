@@ -139,3 +139,17 @@ def test_no_array_of_all_messages_times_the_size_is_ever_made():
     sizes = {np.prod([int(n) for n in shape.split(",")]) for shape in shapes}
     assert d in sizes
     assert max(sizes) == d
+
+
+@pytest.mark.parametrize("d", [8, 100])
+def test_the_scale_of_finite_numbers_is_finite(d):
+    """Their sum, taken before the division, is infinite."""
+    most = float(np.finfo(np.float32).max)
+    x = np.full(d, most, "float32")
+    x[::3] *= -0.5
+    message, lost = scaled_sign().encode(jax.random.key(0), jnp.asarray(x))
+    expected = np.abs(x).mean(dtype=np.float64)
+    np.testing.assert_allclose(message.scale, expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        lost, x - np.sign(x) * expected, rtol=0, atol=1e-6 * most
+    )

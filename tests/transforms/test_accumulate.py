@@ -85,3 +85,12 @@ def test_sixteen_bits_are_summed_in_float32():
 def test_how_many_must_be_a_whole_number(every):
     with pytest.raises(ValueError, match=r"`every` .* whole number of at least 1"):
         accumulate(averaged(exact()), every)
+
+
+def test_finite_gradients_have_a_finite_mean():
+    """Their sum, taken before the division, is infinite."""
+    most = np.finfo(np.float32).max
+    gradients = np.full((EVERY, 2, 4), 0.9 * most, np.float32)
+    tx = accumulate(averaged(exact()), EVERY)
+    moved, _ = problems.updates(tx, np.zeros(4, np.float32), gradients)
+    np.testing.assert_allclose(moved[-1], 0.9 * most, rtol=1e-6)

@@ -133,3 +133,48 @@ def test_numbers_whose_squares_are_infinite_keep_their_direction():
 
 def test_an_infinite_entry_is_seen():
     assert np.isnan(clipped(jnp.array([[jnp.inf, 1.0]]), 1.0)).any()
+
+
+# From what XLA takes for 0 to what is not finite; beside it, numbers of 16 bits.
+TINY, MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+LARGEST = [0, 1e-45, TINY / 2, TINY, 3 * TINY, 1e-37, 1e-30, 1e-19, 1, 1e19, 1e30, 4e37]
+LARGEST += [8.5e37, 8.6e37, 1.7e38, 1.8e38, 3e38, MOST, -MOST, np.inf, np.nan]
+
+
+@pytest.mark.parametrize("limit", [1e-30, 0.25, 60000.0, 1e38])
+def test_over_the_whole_range_of_float32_it_is_the_formula_in_float64(limit):
+    """Gradients explode up to the largest number, and there they must be clipped.
+
+    The inverse of what is larger than 8.5e37 is no normal number, and a norm of several
+    such numbers is infinite.
+    """
+    rows = len(LARGEST)
+    first = np.array(LARGEST, np.float32)
+    trees = {
+        "a": jnp.stack([first, -first / 2, first / 3], axis=1),
+        "b": jnp.full((rows, 2), 1e-3, "bfloat16").at[0].set(0),
+        "c": jnp.full((rows, 1), 65504, "float16").at[:8].set(0),
+    }
+    out = clipped(trees, limit * math.sqrt(rows))
+    before, after = (
+        np.concatenate([np.asarray(x).astype(np.float64) for x in tree.values()], 1)
+        for tree in (trees, out)
+    )
+    finite = np.isfinite(first)
+    assert np.isnan(after[~finite]).any(axis=1).all()
+    norms = np.linalg.norm(before[finite], axis=1, keepdims=True)
+    expected = before[finite] * limit / np.maximum(norms, limit)
+    rounding = np.array([[1e-6] * 3 + [5e-3] * 3])
+    error = np.abs(after[finite] - expected)
+    # Below these numbers the dtypes have few digits, or none.
+    least = np.array([[4 * TINY] * 5 + [6e-8]])
+    assert (error <= rounding * np.abs(expected) + least).all()
+    short = norms[:, 0] <= 0.999 * limit
+    np.testing.assert_array_equal(after[finite][short], before[finite][short])
+
+
+def test_in_double_precision_as_well(float64):
+    trees = {"a": jnp.array([[1e308, -1e308]]), "b": jnp.full((1, 1), 3e38, "float32")}
+    out = clipped(trees, 1.0)
+    np.testing.assert_allclose(out["a"], [[0.5**0.5, -(0.5**0.5)]], rtol=1e-12)
+    assert out["b"].dtype == np.float32

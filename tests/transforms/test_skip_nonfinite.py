@@ -9,12 +9,14 @@ import pytest
 
 import gmc_jax
 from gmc_jax import (
+    Compressor,
     all_gather,
     averaged,
     dgc,
     error_feedback,
     exact,
     gmc,
+    identity,
     majority_vote,
     random_block,
     skip_nonfinite,
@@ -40,8 +42,9 @@ def without_the_bad_steps() -> problems.Problem:
     return problem()._replace(noise=np.delete(problem().noise, list(BAD), axis=0))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("make", [gmc, dgc])
+@pytest.mark.parametrize(
+    ("make", "value"), [(gmc, np.nan), (dgc, np.inf), (dgc, -np.inf)]
+)
 def test_all_workers_skip_the_step_as_if_it_had_never_been(make, value):
     """The schedule, the residuals and the momentum included."""
     tx = skip_nonfinite(make(SCHEDULE, all_gather(top_k(0.2))))
@@ -275,3 +278,63 @@ def test_an_unknown_policy_is_refused():
         ValueError, match=r"`policy` .*'skip_step', 'leave_out'.*'drop'"
     ):
         skip_nonfinite(optax.identity(), policy=policy)
+
+
+def summed() -> Compressor:
+    """Sends everything, and does not say that it is linear: its sums overflow."""
+    return identity()._replace(linear=False)
+
+
+@every_runner
+@pytest.mark.parametrize("policy", ["skip_step", "leave_out"])
+def test_where_finite_updates_overflow_on_the_way_all_skip(runner, policy):
+    """A mean, or a sum with what is remembered, is infinite; no gradient is."""
+    tx = skip_nonfinite(
+        optax.chain(error_feedback(all_gather(summed())), optax.trace(0.9)),
+        policy=policy,
+    )
+
+    def step(state, batch):
+        params, opt_state = state
+        updates, opt_state = tx.update(batch, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {"out": updates}
+
+    batches = np.ones((3, WORKERS, 4), np.float32)
+    batches[1, 2:] = 3e38
+    (params, guard), seen = drive(
+        runner,
+        step,
+        (jnp.zeros(4), tx.init(jnp.zeros(4))),
+        batches,
+        replicated=lambda state: (state[0], state[1].skipped),
+    )
+    np.testing.assert_allclose(seen["out"][:, 0, 0], [1, 0, 1.9], rtol=1e-6)
+    assert guard.skipped == 1
+    assert np.all(guard.left_out == 0)
+    chex.assert_tree_all_finite(guard)
+    np.testing.assert_allclose(params, 2.9, rtol=1e-6)
+
+
+def test_finite_gradients_whose_sum_is_infinite_are_averaged():
+    gradients = np.full((1, 4, 3), 3e38, np.float32)
+    tx = skip_nonfinite(averaged(exact()))
+    moved, states = problems.updates(tx, jnp.zeros(3), gradients)
+    np.testing.assert_allclose(moved[0], 3e38, rtol=1e-6)
+    assert not states.skipped.any()
+
+
+@pytest.mark.parametrize("policy", ["skip_step", "leave_out"])
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "bool"])
+def test_what_is_not_floating_passes_as_it_is(policy, dtype):
+    """Both policies take the same trees: nothing else is scaled, or can be broken."""
+    tx = skip_nonfinite(optax.identity(), policy=policy)
+    gradients = {"a": jnp.ones((3, 2)).at[0, 0].set(jnp.nan), "b": jnp.ones((3, 1))}
+    gradients["b"] = gradients["b"].astype(dtype)
+    state = tx.init({})
+    moved: Tree = jax.vmap(lambda g: tx.update(g, state)[0], axis_name="workers")(
+        gradients
+    )
+    assert moved["b"].dtype == dtype
+    np.testing.assert_array_equal(moved["b"], 1 if policy == "leave_out" else 0)
+    left = np.array([[0, 0], [1.5, 1.5], [1.5, 1.5]])
+    np.testing.assert_array_equal(moved["a"], left if policy == "leave_out" else 0)
