@@ -105,7 +105,7 @@ CONSERVING = {
     "nested": lambda: local_sgd(0.1, exact(), period=4, buffers=reset_buffers()),
 }
 EVERY = itertools.product(CONSERVING, ["reset", "average", "maintain"])
-SOON = [("osgp", "reset"), ("accumulated", "average")]
+SOON = [("osgp", "reset"), ("accumulated", "reset")]
 LATE = [one for one in EVERY if one not in SOON]
 
 
