@@ -61,7 +61,8 @@ def test_costs_of_this_device_are_those_that_count(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)
     few = ("--workers", "1", "--periods", "12")
     main(["plan", "--measure", *few, "--results", str(tmp_path)])
-    rows = record.read(tmp_path / "plan" / "run-001")[1:]
+    _, measured, *rows = record.read(tmp_path / "plan" / "run-001")
+    assert measured["measured"]["top_k"] == {"1.0": [0, 0]}
     assert {row["encoding"] for row in rows} == {0}
     assert {row["seconds"] for row in rows} == {0.5}
     shown = " ".join(capsys.readouterr().out.split())
@@ -95,7 +96,7 @@ def test_links_in_words():
 
 def test_the_figure_has_a_line_for_every_method_in_both_panels():
     """And one where the question stands."""
-    figure = plan_figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES)
+    figure = plan_figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES, "title")
     for panel in figure.axes:
         assert len(panel.lines) == len(plan_figures.LOOKS) + 1
     dense, top_k, _ = figure.axes[1].lines
