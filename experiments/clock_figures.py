@@ -50,5 +50,5 @@ def draw(curves: Mapping[tuple[str, int, float], Curve], config: Row) -> Figure:
         f"perceptron on digits, {workers} workers, links of "
         f"{in_bits(config['bandwidth'])} with {1e3 * config['latency']:g} ms"
     )
-    legend(figure, panels[0], title, columns=min(5, 2 * len(slowdowns)))
+    legend(figure, panels[0], title, columns=5)
     return figure

@@ -181,7 +181,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         panel.set_title(label(method), fontsize="small")
         tidy(panel)
     panels[0].set(ylabel="training loss")
-    legend(figure, panels[0], _title(config), columns=min(4, 2 * len(methods)))
+    legend(figure, panels[0], _title(config), columns=4)
     return figure
 
 

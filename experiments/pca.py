@@ -15,17 +15,15 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments import record
+from experiments import pca_figures, record
+from experiments.pca_figures import LABELS
 from experiments.pca_problem import SAMPLES, D, Problem, problem
-from experiments.plot import entitle, tidy
 from experiments.record import Row
 from experiments.study import Study
 from gmc_jax import checks
 
 GOAL = 1e-8
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # The same grid for all.
-LABELS = {"svrg": "SVRG", "katyusha_xs": "Katyusha X^s", "katyusha_xw": "Katyusha X^w"}
-LOOKS = {"svrg": "#999999", "katyusha_xs": "#0072B2", "katyusha_xw": "#56B4E9"}
 
 
 @dataclass(frozen=True)
@@ -243,25 +241,13 @@ def _sped_up(walks: Walks) -> Table:
     return shown
 
 
-def _draw(rows: Sequence[Row]) -> Figure:
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     walks, workers = _walks(rows), _half(rows[0]["config"]["workers"])
     best = _best(walks, workers)
-    if not best:
-        raise ValueError(f"there is nothing to draw yet of {workers} workers.")
-    figure = Figure(figsize=(5, 3.2), dpi=200, layout="constrained")
-    panel = figure.subplots()
-    for method, rate in best.items():
-        for number, gaps in enumerate(walks[method, rate, workers]):
-            needed = 3 * SAMPLES * np.arange(len(gaps))
-            label = f"{LABELS[method]}, rate {rate:g}" if not number else None
-            panel.plot(needed, gaps, color=LOOKS[method], lw=0.9, label=label)
-    panel.set(yscale="log", xlabel="component gradients", ylabel="loss above least")
-    tidy(panel)
-    panel.legend(frameon=False)
-    entitle(
-        figure, f"least squares, {SAMPLES:,} samples, {D} unknowns, {workers} workers"
-    )
-    return figure
+    drawn = {
+        method: (rate, walks[method, rate, workers]) for method, rate in best.items()
+    }
+    return {"figure": pca_figures.draw(drawn, workers)}
 
 
-STUDY = Study("walks", "gaps", _tables, lambda rows: {"figure": _draw(rows)})
+STUDY = Study("walks", "gaps", _tables, _figures)

@@ -162,15 +162,22 @@ def draw(rows: Sequence[record.Row]) -> Figure:
 def legend(
     figure: Figure, panel: Axes, title: str, columns: int, fontsize: str = "medium"
 ) -> None:
-    """Above all panels, what the figure is of and the names of a panel's lines."""
-    figure.legend(
-        *panel.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=columns,
-        fontsize=fontsize,
-        frameon=False,
-        title=_broken(figure, title),
-    )
+    """Above all panels, what the figure is of and the names of a panel's lines.
+
+    In fewer columns than are asked for if so many are wider than the figure.
+    """
+    for count in range(columns, 0, -1):
+        made = figure.legend(
+            *panel.get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=count,
+            fontsize=fontsize,
+            frameon=False,
+            title=_broken(figure, title),
+        )
+        if count == 1 or made.get_window_extent().width <= figure.bbox.width:
+            return
+        made.remove()
 
 
 def entitle(figure: Figure, title: str) -> None:

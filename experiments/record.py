@@ -9,13 +9,12 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from experiments.environment import environment
 from experiments.failures import naming
+from experiments.log_lines import Row, parse, parse_line
 from experiments.terminal import note
-
-Row: TypeAlias = dict[str, Any]
 
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -46,7 +45,7 @@ class Record:
             self._file.close()
             raise
         try:
-            self.rows, self._ends = _parse(path)
+            self.rows, self._ends = parse(path / LOG)
         except ValueError:
             self._file.close()
             raise
@@ -111,7 +110,7 @@ def read(path: Path) -> list[Row]:
     """
     if not (path / LOG).is_file():
         raise FileNotFoundError(_no_run(path))
-    rows, _ = _parse(path)
+    rows, _ = parse(path / LOG)
     for row in rows:
         if row["kind"] in ("evaluation", "summary"):
             row |= {name: math.nan for name, value in row.items() if value is None}
@@ -124,10 +123,15 @@ def header(path: Path) -> Row:
     try:
         with log.open("rb") as file:
             line = file.readline()
-        return _row(line, log) if line else {}
+        return parse_line(line, log) if line else {}
     except (OSError, ValueError) as error:
         note(f"Left out, as its first line cannot be read: {log} ({error}).")
         return {}
+
+
+def ends(path: Path) -> list[int]:
+    """Where each line of a log ends, in bytes."""
+    return parse(path / LOG)[1]
 
 
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
@@ -225,55 +229,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def ends(path: Path) -> list[int]:
-    """Where each line of a log ends, in bytes."""
-    return _parse(path)[1]
-
-
-class _Columns(dict[str, Any]):
-    """What a log holds between two braces; a missing column is an error in words."""
-
-    log: Path
-
-    def __missing__(self, column: str) -> Any:
-        raise ValueError(
-            f"a row of {self.log} has no {column!r}, so that another version of this "
-            "project wrote it, or another program. Look at it with the version that "
-            "its first line names."
-        )
-
-
-def _parse(path: Path) -> tuple[list[Row], list[int]]:
-    """Rows and where they end, in bytes, up to what a crash left of the last one."""
-    log, rows, ends, end = path / LOG, [], [], 0
-    lines = log.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(_row(line, log))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"line {number} of {log} is broken ({error}). Mend the line, or "
-                    "move the directory to another place."
-                ) from None
-            note(f"The last line of {log} was cut short, and is left out.")
-        else:
-            ends.append(end := end + len(line))
-    return rows, ends
-
-
-def _row(line: bytes, log: Path) -> Row:
-    def columns(found: dict[str, Any]) -> _Columns:
-        row = _Columns(found)
-        row.log = log
-        return row
-
-    row = json.loads(line, object_hook=columns)
-    if not isinstance(row, dict) or "kind" not in row or not line.endswith(b"\n"):
-        raise ValueError("which is no whole row")
-    return row
 
 
 def _logs(results: Path) -> list[Path]:

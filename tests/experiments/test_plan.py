@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from experiments import plan, plan_figures, record
+from experiments import plan_figures, plan_tables, record
 from experiments.__main__ import main
-from experiments.plan import Plan, verdict
+from experiments.plan import Plan
+from experiments.plan_tables import verdict
 from gmc_jax.encodings import FREE, TWO_CORES
 from gmc_jax.planning import Prediction
 
@@ -87,11 +88,11 @@ def test_verdicts():
 
 
 def test_links_in_words():
-    assert plan._links(None) == "no link"
-    assert plan._links((0, math.inf)) == "any link"
-    assert plan._links((5e5, math.inf)) == "links from 4 mbit"
-    assert plan._links((0, 125e6)) == "links up to 1 gbit"
-    assert plan._links((0, 100)) == "links up to 0.8 kbit"
+    assert plan_tables._links(None) == "no link"
+    assert plan_tables._links((0, math.inf)) == "any link"
+    assert plan_tables._links((5e5, math.inf)) == "links from 4 mbit"
+    assert plan_tables._links((0, 125e6)) == "links up to 1 gbit"
+    assert plan_tables._links((0, 100)) == "links up to 0.8 kbit"
 
 
 def test_the_figure_has_a_line_for_every_method_in_both_panels():
