@@ -3,7 +3,6 @@
 import dataclasses
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +17,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments import failures, terminal
+
 if TYPE_CHECKING:
     from experiments.config import Config
 
@@ -31,23 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     command, *options = given or ("run", "digits")
     signals.forget()
-    if command in ("-h", "--help"):
-        Console().print(_usage())
-    elif command not in COMMANDS:
-        raise SystemExit(
-            f"there is no command {command!r}; the commands are {', '.join(COMMANDS)}"
-        )
-    else:
-        try:
-            COMMANDS[command](options)
-        except KeyboardInterrupt as end:
-            number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
-            signals.say(signals.last_words(number))
-            raise SystemExit(128 + number) from None
-        except (ValueError, FileNotFoundError) as error:
-            if _is_ours(error):
-                raise SystemExit(f"{type(error).__name__}: {error}") from None
-            raise
+    try:
+        with terminal.output():
+            if command in ("-h", "--help"):
+                Console().print(_usage())
+            elif command not in COMMANDS:
+                raise SystemExit(
+                    f"there is no command {command!r}; the commands are "
+                    f"{', '.join(COMMANDS)}"
+                )
+            else:
+                COMMANDS[command](options)
+    except KeyboardInterrupt as end:
+        number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
+        signals.say(signals.last_words(number))
+        raise SystemExit(128 + number) from None
+    except Exception as error:
+        if words := failures.in_words(error):
+            raise SystemExit(words) from None
+        raise
 
 
 def run(options: Sequence[str]) -> None:
@@ -280,12 +283,6 @@ def _usage() -> Table:
     for name, command in COMMANDS.items():
         usage.add_row(name, command.__doc__)
     return usage
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether this project raised it, in words that need no traceback."""
-    raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return raised.is_relative_to(Path(__file__).parents[1])
 
 
 if __name__ == "__main__":

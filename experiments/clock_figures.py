@@ -1,11 +1,13 @@
 """Draws losses against simulated seconds."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from experiments.plot import tidy
+from experiments.clock_walks import Curve
+from experiments.plot import legend, tidy
+from experiments.record import Row
+from experiments.units import in_bits
 
 LABELS = {
     "all_reduce": "all-reduce SGD",
@@ -23,13 +25,16 @@ LOOKS = {
 }
 
 
-def draw(curves: Any, workers: int, slowdowns: Sequence[float]) -> Figure:
+def draw(curves: Mapping[tuple[str, int, float], Curve], config: Row) -> Figure:
     """One panel for each slowdown of one worker, all of them with a line a method."""
+    workers, slowdowns = config["workers"], config["slowdowns"]
     figure = Figure(figsize=(2.4 * len(slowdowns), 2.8), dpi=200, layout="constrained")
     panels = figure.subplots(1, len(slowdowns), sharey=True, squeeze=False)[0]
     for panel, slowdown in zip(panels, slowdowns, strict=True):
         for method, (colour, dashes) in LOOKS.items():
-            curve = curves[method, workers, slowdown]
+            curve = curves.get((method, workers, slowdown))
+            if curve is None:  # Not followed yet when the study was interrupted.
+                continue
             panel.plot(
                 curve.seconds,
                 curve.losses,
@@ -41,6 +46,9 @@ def draw(curves: Any, workers: int, slowdowns: Sequence[float]) -> Figure:
         panel.set_title(f"one worker {slowdown:g} times slower", fontsize="small")
         tidy(panel)
     panels[0].set(ylabel="training loss")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=5, frameon=False)
+    title = (
+        f"perceptron on digits, {workers} workers, links of "
+        f"{in_bits(config['bandwidth'])} with {1e3 * config['latency']:g} ms"
+    )
+    legend(figure, panels[0], title, columns=5)
     return figure

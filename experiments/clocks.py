@@ -9,12 +9,15 @@ Of more workers each step is worth more, if the rate grows with them: where the 
 of workers is compared, it does, from an eighth of the rate of eight.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import optax
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -22,6 +25,8 @@ import gmc_jax
 from experiments import clock_figures, record
 from experiments.clock_walks import Curve, apart, together
 from experiments.digits_problem import problem
+from experiments.record import Row
+from experiments.study import Study
 from gmc_jax import checks, paces, timelines, topologies
 
 PERIOD = 12  # Of local SGD.
@@ -108,7 +113,7 @@ def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
 
 def main(config: Clocks) -> None:
     """Follows all methods; leaves tables, a figure and a log."""
-    record.prepare(config.results)
+    record.prepare(config.results / "clocks")
     fewer = [2**i for i in range(5)]
     asked = [
         (method, config.workers, slowdown)
@@ -117,7 +122,6 @@ def main(config: Clocks) -> None:
     ]
     asked += [(method, workers, 1.0) for workers in fewer for method in SCALED]
     asked = list(dict.fromkeys(asked))
-    curves = {}
     with (
         record.create(config.results / "clocks", "run", asdict(config)) as log,
         Progress(transient=True) as progress,
@@ -125,7 +129,6 @@ def main(config: Clocks) -> None:
         task = progress.add_task(f"{len(asked)} trainings", total=len(asked))
         for method, workers, slowdown in asked:
             curve = follow(method, config, workers, slowdown)
-            curves[method, workers, slowdown] = curve
             log.append(
                 kind="curve",
                 method=method,
@@ -136,39 +139,58 @@ def main(config: Clocks) -> None:
                 losses=[float(f"{x:.5g}") for x in curve.losses],
             )
             progress.advance(task)
-        clock_figures.draw(curves, config.workers, config.slowdowns).savefig(
-            log.path / "figure.png"
+    STUDY.show(log.path)
+
+
+Curves: TypeAlias = dict[tuple[str, int, float], Curve]
+
+
+def _curves(rows: Sequence[Row]) -> Curves:
+    return {
+        (row["method"], row["workers"], row["slowdown"]): Curve(
+            np.asarray(row["seconds"], float), np.asarray(row["losses"], float)
         )
-    console = Console()
-    console.print(_stragglers(curves, config))
-    console.print(_speed_up(curves, config, fewer))
-    console.print(f"Figure and log: {log.path}")
+        for row in rows
+        if row["kind"] == "curve"
+    }
 
 
-def _stragglers(curves: dict[tuple[str, int, float], Curve], config: Clocks) -> Table:
+def _tables(rows: Sequence[Row]) -> list[Table | str]:
+    config, curves = rows[0]["config"], _curves(rows)
+    shown: list[Table | str] = [
+        _stragglers(curves, config),
+        _speed_up(curves, config["goal"]),
+    ]
+    if not all(np.isfinite(each.reaches(config["goal"])) for each in curves.values()):
+        shown.append(
+            f"inf: a loss of {config['goal']:g} was not reached within "
+            f"{config['gradients']} gradients of each worker. Take more (--gradients), "
+            "or name another goal (--goal)."
+        )
+    return shown
+
+
+def _stragglers(curves: Curves, config: Row) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title=f"Simulated seconds to a training loss of {config.goal:g}",
+        title=f"Simulated seconds to a training loss of {config['goal']:g}",
         caption="One worker is slower than the others by the factor above.",
         title_justify="left",
         caption_justify="left",
     )
     shown.add_column("method")
-    for slowdown in config.slowdowns:
+    for slowdown in config["slowdowns"]:
         shown.add_column(f"{slowdown:g}", justify="right")
     for method in METHODS:
-        reached = (
-            curves[method, config.workers, slowdown].reaches(config.goal)
-            for slowdown in config.slowdowns
+        cells = (
+            _seconds(curves, (method, config["workers"], slowdown), config["goal"])
+            for slowdown in config["slowdowns"]
         )
-        label = clock_figures.LABELS[method]
-        shown.add_row(label, *(f"{seconds:.1f}" for seconds in reached))
+        shown.add_row(clock_figures.LABELS[method], *cells)
     return shown
 
 
-def _speed_up(
-    curves: dict[tuple[str, int, float], Curve], config: Clocks, fewer: list[int]
-) -> Table:
+def _speed_up(curves: Curves, goal: float) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title="Without a straggler: seconds to the same loss, and speed-up",
@@ -178,13 +200,27 @@ def _speed_up(
     for method in SCALED:
         shown.add_column(clock_figures.LABELS[method], justify="right")
         shown.add_column("speed-up", justify="right")
-    for workers in fewer:
+    counts = {workers for method, workers, slow in curves if slow == 1}
+    for workers in sorted(counts):
         cells = [str(workers)]
         for method in SCALED:
-            alone, now = (
-                curves[method, count, 1.0].reaches(config.goal)
-                for count in (1, workers)
-            )
-            cells += [f"{now:.1f}", f"{alone / now:.2f}"]
+            one, many = ((method, count, 1.0) for count in (1, workers))
+            speed_up = ""
+            if one in curves and many in curves:
+                alone, now = (curves[each].reaches(goal) for each in (one, many))
+                speed_up = f"{alone / now:.2f}" if np.isfinite(alone) else ""
+            cells += [_seconds(curves, many, goal), speed_up]
         shown.add_row(*cells)
     return shown
+
+
+def _seconds(curves: Curves, place: tuple[str, int, float], goal: float) -> str:
+    """In a table; nothing of what has not been followed yet."""
+    return f"{curves[place].reaches(goal):.1f}" if place in curves else ""
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    return {"figure": clock_figures.draw(_curves(rows), rows[0]["config"])}
+
+
+STUDY = Study("curve", "slowdown", _tables, _figures)

@@ -1,6 +1,7 @@
 """The command `elastic`: stops with 8 workers, goes on with other numbers of them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -8,17 +9,17 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
 from experiments import record, signals, tasks
 from experiments.config import Config
-from experiments.methods import METHODS
-from experiments.plot import tidy
+from experiments.methods import label
+from experiments.plot import legend, tidy
 from experiments.programs import Program
 from experiments.record import Row
+from experiments.study import Study
 from gmc_jax import checks
 from gmc_jax.core import Tree
 
@@ -120,65 +121,78 @@ def mean_residual(state: Tree) -> np.ndarray | None:
 
 def main(config: Elastic) -> None:
     """Trains all methods; leaves a table, a figure and a log."""
-    record.prepare(config.results)
-    console = Console()
+    record.prepare(config.results / "elastic")
     with record.create(
         config.results / "elastic", "run", dataclasses.asdict(config)
     ) as log:
-        for method in track(config.methods, transient=True, console=console):
+        for method in track(config.methods, transient=True):
             for row in follow(method, config):
                 log.append(kind="continuation", **row)
-        rows = log.rows[1:]
-        console.print(table(rows))
-        draw(rows, config).savefig(log.path / "figure.png")
-        console.print(f"Log and figure: {log.path}")
+    STUDY.show(log.path)
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: Sequence[Row]) -> Table:
     """Losses around the checkpoint, and what became of the residual."""
-    shown = Table(box=SIMPLE_HEAD)
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=_title(rows[0]["config"]),
+        title_justify="left",
+    )
     shown.add_column("method", no_wrap=True)
-    for column in ("workers", "loss before", "after", "next", "last", "residual off"):
+    columns = ("workers", "loss\nbefore", "after", "next", "last", "residual\noff")
+    for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
+    for row in _continuations(rows):
         residual = row["residual"]
         shown.add_row(
-            METHODS[row["method"]].label,
+            label(row["method"]),
             str(row["workers"]),
-            f"{row['before'][-1]:.4f}",
-            *(f"{row['after'][place]:.4f}" for place in (0, 1, -1)),
+            f"{np.asarray(row['before'], float)[-1]:.4f}",
+            *(f"{loss:.4f}" for loss in np.asarray(row["after"], float)[[0, 1, -1]]),
             "" if residual is None else f"{residual:.0e}",
         )
     return shown
 
 
-def draw(rows: list[Row], config: Elastic) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """A panel for each method, a line for each number of workers."""
-    figure = Figure(
-        figsize=(2.4 * len(config.methods), 2.8), dpi=200, layout="constrained"
-    )
-    panels = figure.subplots(1, len(config.methods), squeeze=False)[0]
-    steps = np.arange(0, config.steps + 1, config.every)
-    for panel, method in zip(panels, config.methods, strict=True):
-        for index, row in enumerate(r for r in rows if r["method"] == method):
+    config = rows[0]["config"]
+    methods, last, every = config["methods"], config["steps"], config["every"]
+    figure = Figure(figsize=(2.4 * len(methods), 2.8), dpi=200, layout="constrained")
+    panels = figure.subplots(1, len(methods), squeeze=False)[0]
+    steps = np.arange(0, last + 1, every)
+    for panel, method in zip(panels, methods, strict=True):
+        those = (row for row in _continuations(rows) if row["method"] == method)
+        for index, row in enumerate(those):
             colour, dashes = LOOKS[index % len(LOOKS)]
             if not index:
-                panel.plot(steps, row["before"], color=colour)
+                panel.plot(steps, np.asarray(row["before"], float), color=colour)
             panel.plot(
-                config.steps + steps,
-                row["after"],
+                last + steps,
+                np.asarray(row["after"], float),
                 color=colour,
                 linestyle=dashes,
                 label=f"{row['workers']} workers",
             )
-        panel.axvline(config.steps, color="0.7", linewidth=0.8)
+        panel.axvline(last, color="0.7", linewidth=0.8)
         panel.set(yscale="log", xlabel="step")
-        panel.set_title(METHODS[method].label, fontsize="small")
+        panel.set_title(label(method), fontsize="small")
         tidy(panel)
     panels[0].set(ylabel="training loss")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=4, frameon=False)
+    legend(figure, panels[0], _title(config), columns=4)
     return figure
+
+
+def _continuations(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["kind"] == "continuation"]
+
+
+def _title(config: Row) -> str:
+    return (
+        f"mlp on digits, {config['workers']} workers up to step {config['steps']}, "
+        "then other numbers of them"
+    )
 
 
 def _losses(
@@ -198,3 +212,11 @@ def _apart(owed: np.ndarray | None, kept: np.ndarray | None) -> float | None:
     if owed is None or kept is None:
         return None
     return float(np.linalg.norm(kept - owed) / np.linalg.norm(owed))
+
+
+STUDY = Study(
+    "continuation",
+    "residual",
+    lambda rows: [table(rows)],
+    lambda rows: {"figure": draw(rows)},
+)

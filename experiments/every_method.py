@@ -1,11 +1,11 @@
 """The command `methods`: every method of the library on one problem, in one table."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -14,9 +14,10 @@ from experiments import record, run, table, tasks
 from experiments.config import Config
 from experiments.local_methods import SLOW_MOMENTA
 from experiments.methods import DETACHMENTS, METHODS
-from experiments.own_loops import OWN_LOOPS, Line
+from experiments.own_loops import OWN_LOOPS
 from experiments.programs import worker_step
 from experiments.state_sizes import own_and_shared
+from experiments.study import Study
 from experiments.tasks import Task
 
 VARIANTS = tuple(f"_{value}" for value in (*DETACHMENTS, *SLOW_MOMENTA))
@@ -57,26 +58,53 @@ class EveryMethod:
 
 def main(options: EveryMethod) -> None:
     """Trains all methods, and prints what each reaches, sends and keeps."""
-    rows = record.read(run.main("methods", options.config, options.results))
-    task = tasks.build(options.config, options.config.seed)
-    lines = {
-        label: [
-            train(tasks.build(options.config, options.config.seed + i), options.config)
-            for i in range(options.seeds)
-        ]
-        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True)
-    }
-    Console().print(everything(rows, options.config, task, lines))
+    config = options.config
+    path = run.main("methods", config, options.results)
+    if jax.process_index():
+        return
+    task = tasks.build(config, config.seed)
+    with record.Record(path) as log:
+        for method in config.methods:
+            seeds = [
+                row
+                for row in log.rows
+                if row["kind"] == "summary" and row["method"] == method
+            ]
+            own, shared = state_of(method, config, task)
+            log.append(
+                kind="line",
+                label=METHODS[method].label,
+                accuracies=[row["accuracy"] for row in seeds],
+                bytes_per_step=seeds[0]["bytes_per_step"],
+                own=own,
+                shared=shared,
+                gradient_at=METHODS[method].gradient_at,
+            )
+        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True):
+            lines = [
+                train(tasks.build(config, config.seed + seed), config)
+                for seed in range(options.seeds)
+            ]
+            log.append(
+                kind="line",
+                label=label,
+                accuracies=[line.accuracy for line in lines],
+                bytes_per_step=lines[0].bytes_per_step,
+                own=lines[0].own,
+                shared=lines[0].shared,
+                gradient_at=lines[0].gradient_at,
+            )
+    STUDY.show(path)
 
 
-def everything(
-    rows: list[record.Row], config: Config, task: Task, lines: dict[str, list[Line]]
-) -> Table:
+def everything(rows: Sequence[record.Row]) -> Table:
     """One line a method that has finished."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"Every method, {rows[0]['steps']:,} steps on {config.data}",
+        title=(
+            f"Every method, {rows[0]['steps']:,} steps on {rows[0]['config']['data']}"
+        ),
         caption=(
             "State in vectors of the size of the parameters, these included: what each "
             "worker has of its own, and what all have alike. Of the points where "
@@ -90,30 +118,16 @@ def everything(
     for column in ("test\naccuracy", "bytes\na step", "own\nstate", "shared"):
         shown.add_column(column, justify="right")
     shown.add_column("gradient at", no_wrap=True)
-    for method in config.methods:
-        seeds = [
-            row for row in rows if row["kind"] == "summary" and row["method"] == method
-        ]
-        if seeds:
-            own, shared = state_of(method, config, task)
+    for row in rows:
+        if row["kind"] == "line":
             shown.add_row(
-                METHODS[method].label,
-                table.percent([row["accuracy"] for row in seeds]),
-                f"{seeds[0]['bytes_per_step']:,.0f}",
-                f"{own:.0f}",
-                f"{shared:.0f}",
-                METHODS[method].gradient_at,
+                row["label"],
+                table.percent(row["accuracies"]),
+                f"{row['bytes_per_step']:,.0f}",
+                f"{row['own']:.0f}",
+                f"{row['shared']:.0f}",
+                row["gradient_at"],
             )
-    for label, seeds in lines.items():
-        first = seeds[0]
-        shown.add_row(
-            label,
-            table.percent([line.accuracy for line in seeds]),
-            f"{first.bytes_per_step:,.0f}",
-            f"{first.own:.0f}",
-            f"{first.shared:.0f}",
-            first.gradient_at,
-        )
     return shown
 
 
@@ -124,3 +138,6 @@ def state_of(method: str, config: Config, task: Task) -> tuple[float, float]:
     batch = task.share, jax.tree.map(lambda leaf: leaf[0], task.draws(0, 1))
     plan = gmc_jax.layout(worker_step(task, tx), state, batch, config.workers)
     return own_and_shared(state, plan, task.params)
+
+
+STUDY = Study("line", "own", lambda rows: [everything(rows)], run.STUDY.figures)

@@ -91,3 +91,8 @@ METHODS |= {
     for detach in DETACHMENTS
 }
 METHODS |= LOCAL_METHODS
+
+
+def label(method: str) -> str:
+    """What tables and figures call a method; its name, if a later version had it."""
+    return METHODS[method].label if method in METHODS else method

@@ -87,8 +87,9 @@ def _summaries(run: str, results: Path) -> Iterator[record.Row]:
     for log in sorted(
         (*results.glob(f"*/{record.LOG}"), *KEPT.glob(f"*/{record.LOG}"))
     ):
-        header, *rows = record.read(log.parent) or [{"name": None}]
-        if header["name"] == run and _essential(header["config"]) == wanted:
+        header = record.header(log.parent)
+        if header.get("name") == run and _essential(header["config"]) == wanted:
+            rows = record.read(log.parent)
             yield from (row for row in rows if row["kind"] == "summary")
 
 

@@ -1,7 +1,9 @@
 """The command `pca`: Katyusha X and SVRG on a leading eigenvector's inner problem."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +11,19 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments import record
+from experiments import pca_figures, record
+from experiments.pca_figures import LABELS
 from experiments.pca_problem import SAMPLES, D, Problem, problem
-from experiments.plot import tidy
+from experiments.record import Row
+from experiments.study import Study
 from gmc_jax import checks
 
 GOAL = 1e-8
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # The same grid for all.
-LABELS = {"svrg": "SVRG", "katyusha_xs": "Katyusha X^s", "katyusha_xw": "Katyusha X^w"}
-LOOKS = {"svrg": "#999999", "katyusha_xs": "#0072B2", "katyusha_xw": "#56B4E9"}
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,21 @@ def solve(
 
 def main(config: PCA) -> None:
     """Tunes all methods by one grid; leaves a table, a figure and a log."""
-    record.prepare(config.results)
-    half = max(1, config.workers // 2)
-    fewer = [2**i for i in range(config.workers.bit_length())]
-    asked = {(method, half) for method in LABELS}
-    asked |= {("katyusha_xs", workers) for workers in fewer}
-    walks: dict[tuple[str, float, int], list[list[float]]] = {}
+    record.prepare(config.results / "pca")
+    asked = {(method, _half(config.workers)) for method in LABELS}
+    asked |= {("katyusha_xs", 2**i) for i in range(config.workers.bit_length())}
     with (
         jax.enable_x64(True),
         record.create(config.results / "pca", "run", asdict(config)) as log,
     ):
         problems = [problem(seed, config.gap) for seed in range(config.seeds)]
-
-        def walk(method: str, rate: float, workers: int) -> None:
-            walks[method, rate, workers] = [
+        every = [
+            (method, rate, workers)
+            for method, workers in sorted(asked)
+            for rate in RATES
+        ]
+        for method, rate, workers in track(every, "walks", transient=True):
+            walks = [
                 solve(method, rate, workers, problem, seed, config.epochs)
                 for seed, problem in enumerate(problems)
             ]
@@ -135,31 +137,30 @@ def main(config: PCA) -> None:
                 method=method,
                 rate=rate,
                 workers=workers,
-                gaps=[
-                    [float(f"{gap:.3g}") for gap in gaps]
-                    for gaps in walks[method, rate, workers]
-                ],
+                gaps=[[float(f"{gap:.3g}") for gap in gaps] for gaps in walks],
             )
+    STUDY.show(log.path)
 
-        every = [
-            (method, rate, workers)
-            for method, workers in sorted(asked)
-            for rate in RATES
+
+def _half(workers: int) -> int:
+    """How many the methods are compared with."""
+    return max(1, workers // 2)
+
+
+Walks: TypeAlias = dict[tuple[str, float, int], list[np.ndarray]]
+
+
+def _walks(rows: Sequence[Row]) -> Walks:
+    return {
+        (row["method"], row["rate"], row["workers"]): [
+            np.asarray(gaps, float) for gaps in row["gaps"]
         ]
-        for one in track(every, "walks", transient=True):
-            walk(*one)
-        best = {method: _best(method, half, walks) for method in LABELS}
-        _draw(best, half, walks).savefig(log.path / "figure.png")
-        console = Console()
-        console.print(_compared(best, half, walks))
-        console.print(_sped_up(fewer, walks))
-        console.print(f"Figure and log: {log.path}")
+        for row in rows
+        if row["kind"] == "walks"
+    }
 
 
-Walks = dict[tuple[str, float, int], list[list[float]]]
-
-
-def evaluations(gaps: list[float]) -> float:
+def evaluations(gaps: Sequence[float] | np.ndarray) -> float:
     """Component gradients until the goal; infinite where it was not reached.
 
     An epoch takes n for the full gradient, and two a sample of its n / b mini-batches.
@@ -167,16 +168,38 @@ def evaluations(gaps: list[float]) -> float:
     return 3 * SAMPLES * (len(gaps) - 1) if gaps[-1] <= GOAL else np.inf
 
 
-def _best(method: str, workers: int, walks: Walks) -> float:
-    """The rate with the fewest gradients in the mean over seeds."""
+def _best(walks: Walks, workers: int) -> dict[str, float]:
+    """Of each method the rate with the fewest gradients in the mean over seeds."""
 
-    def needed(rate: float) -> float:
-        return float(np.mean([evaluations(w) for w in walks[method, rate, workers]]))
+    def needed(one: tuple[str, float, int]) -> float:
+        return float(np.mean([evaluations(walk) for walk in walks[one]]))
 
-    return min(RATES, key=needed)
+    best = {}
+    for method in LABELS:
+        tried = [one for one in walks if (one[0], one[2]) == (method, workers)]
+        if tried:
+            _, best[method], _ = min(tried, key=needed)
+    return best
 
 
-def _compared(best: dict[str, float], workers: int, walks: Walks) -> Table:
+def _tables(rows: Sequence[Row]) -> Sequence[Table | str]:
+    config, walks = rows[0]["config"], _walks(rows)
+    shown = (_compared(walks, _half(config["workers"])), _sped_up(walks))
+    tried = {(method, workers) for method, _, workers in walks}
+    reached = {
+        (method, workers)
+        for (method, _, workers), each in walks.items()
+        if all(evaluations(gaps) < np.inf for gaps in each)
+    }
+    if tried == reached:
+        return shown
+    return [
+        *shown,
+        f"inf: at no rate reached from every seed within {config['epochs']} epochs.",
+    ]
+
+
+def _compared(walks: Walks, workers: int) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title=f"Component gradients to {GOAL:g}, {workers} workers, in thousands",
@@ -186,7 +209,7 @@ def _compared(best: dict[str, float], workers: int, walks: Walks) -> Table:
     )
     for column in ("method", "rate", "mean", "least", "most", "seeds"):
         shown.add_column(column, justify="left" if column == "method" else "right")
-    for method, rate in best.items():
+    for method, rate in _best(walks, workers).items():
         needed = [evaluations(walk) / 1e3 for walk in walks[method, rate, workers]]
         numbers = (np.mean(needed), min(needed), max(needed))
         shown.add_row(
@@ -198,7 +221,7 @@ def _compared(best: dict[str, float], workers: int, walks: Walks) -> Table:
     return shown
 
 
-def _sped_up(workers: list[int], walks: Walks) -> Table:
+def _sped_up(walks: Walks) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title="Katyusha X^s: steps of all workers together, each at its best rate",
@@ -206,31 +229,24 @@ def _sped_up(workers: list[int], walks: Walks) -> Table:
     )
     for column in ("workers", "rate", "steps", "speed-up"):
         shown.add_column(column, justify="right")
-
-    def steps(count: int) -> float:
-        rate = _best("katyusha_xs", count, walks)
-        needed = [evaluations(walk) for walk in walks["katyusha_xs", rate, count]]
-        return float(np.mean(needed)) / (3 * count)
-
-    for count in workers:
-        shown.add_row(
-            str(count),
-            f"{_best('katyusha_xs', count, walks):g}",
-            f"{steps(count):,.0f}",
-            f"{steps(1) / steps(count):.2f}",
-        )
+    method, alone = "katyusha_xs", np.nan
+    for count in sorted({workers for name, _, workers in walks if name == method}):
+        rate = _best(walks, count)[method]
+        needed = [evaluations(walk) for walk in walks[method, rate, count]]
+        steps = float(np.mean(needed)) / (3 * count)
+        alone = steps if count == 1 else alone
+        speed_up = f"{alone / steps:.2f}" if np.isfinite(alone) else ""
+        shown.add_row(str(count), f"{rate:g}", f"{steps:,.0f}", speed_up)
     return shown
 
 
-def _draw(best: dict[str, float], workers: int, walks: Walks) -> Figure:
-    figure = Figure(figsize=(5, 3.2), dpi=200, layout="constrained")
-    panel = figure.subplots()
-    for method, rate in best.items():
-        for number, gaps in enumerate(walks[method, rate, workers]):
-            needed = 3 * SAMPLES * np.arange(len(gaps))
-            label = f"{LABELS[method]}, rate {rate:g}" if not number else None
-            panel.plot(needed, gaps, color=LOOKS[method], lw=0.9, label=label)
-    panel.set(yscale="log", xlabel="component gradients", ylabel="loss above least")
-    tidy(panel)
-    panel.legend(frameon=False)
-    return figure
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    walks, workers = _walks(rows), _half(rows[0]["config"]["workers"])
+    best = _best(walks, workers)
+    drawn = {
+        method: (rate, walks[method, rate, workers]) for method, rate in best.items()
+    }
+    return {"figure": pca_figures.draw(drawn, workers)}
+
+
+STUDY = Study("walks", "gaps", _tables, _figures)

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
 import gmc_jax
-from experiments import plan_figures, record
+from experiments import plan_figures, plan_tables, record
+from experiments.record import Row
+from experiments.study import Study
 from experiments.units import bytes_per_second, seconds, whole
 from gmc_jax import checks
-from gmc_jax.encodings import TWO_CORES
-from gmc_jax.planning import Prediction
+from gmc_jax.encodings import TWO_CORES, Encoding, Encodings
+from gmc_jax.planning import DENSE, Prediction
 from gmc_jax.timelines import Link
 
 
@@ -60,9 +61,8 @@ class Plan:
 
 def main(config: Plan) -> None:
     """Plans; leaves a table, a figure and a log."""
-    record.prepare(config.results)
     encodings = gmc_jax.measure_encodings() if config.measure else TWO_CORES
-    rows = gmc_jax.plan(
+    predictions = gmc_jax.plan(
         whole(config.parameters),
         config.workers,
         config.link,
@@ -71,8 +71,11 @@ def main(config: Plan) -> None:
         periods=config.periods,
         encodings=encodings,
     )
+    record.prepare(config.results / "plan")
     with record.create(config.results / "plan", "run", asdict(config)) as log:
-        for row in rows:
+        if config.measure:
+            log.append(kind="encodings", measured=_measured(encodings))
+        for row in predictions:
             log.append(
                 kind="prediction",
                 method=row.name,
@@ -86,132 +89,89 @@ def main(config: Plan) -> None:
                 longest=row.longest,
                 utilisation=row.utilisation,
                 speed_up=row.speed_up,
-                faster_between=_finite(row.faster_between),
+                faster_between=row.faster_between,
                 break_even_ratio=row.break_even_ratio,
             )
-        plan_figures.draw(
-            whole(config.parameters),
-            config.workers,
-            config.link,
-            seconds(config.step_time),
-            encodings,
-        ).savefig(log.path / "figure.png")
-    console = Console()
-    console.print(_table(rows, config))
-    for line in _in_words(rows):
-        console.print(line, highlight=False)
-    console.print(f"Figure and log: {log.path}")
+    STUDY.show(log.path)
 
 
-def verdict(row: Prediction, dense: Prediction) -> str:
-    """Whether it pays, and if not, what would."""
-    if row.name == dense.name:
-        return ""
-    if row.breaks_even:
-        return f"{row.speed_up:.3g} times faster"
-    if row.traffic.bytes > dense.traffic.bytes:
-        why = "useless: sends more than dense"
-    else:
-        why = "slower: encoding and latencies cost more than is saved"
-    if row.break_even_ratio:
-        why += f"; pays up to {_percent(row.break_even_ratio)}"
-    return why
-
-
-def _table(rows: Sequence[Prediction], config: Plan) -> Table:
-    shown = Table(
-        box=SIMPLE_HEAD,
-        title=f"{whole(config.parameters):,} parameters, {config.workers} workers, "
-        f"{config.bandwidth} with {config.latency}, {config.step_time} of computation",
-        caption="Seconds of a step, in the mean. Link: the share of the time in which "
-        "it communicates, and of its capacity that is used. This plans the time of a "
-        "step, not the accuracy after it: who sends less may need more steps.",
-        title_justify="left",
-        caption_justify="left",
-    )
-    shown.add_column("method")
-    for column in ("ratio", "GB out", "encode", "network", "step", "longest", "link"):
-        shown.add_column(column, justify="right")
-    shown.add_column("against dense")
-    dense = _dense(rows)
-    for row in rows:
-        shown.add_row(
-            row.name,
-            _percent(row.ratio) if row.ratio else "",
-            f"{row.traffic.bytes / 1e9:.3g}",
-            *(
-                f"{time:.3g}"
-                for time in (row.encoding, row.network, row.seconds, row.longest)
-            ),
-            f"{row.busy:.0%}, {row.utilisation:.0%}",
-            verdict(row, dense),
-            style="bold" if row is dense else "" if row.breaks_even else "dim",
-        )
-    return shown
-
-
-def _in_words(rows: Sequence[Prediction]) -> list[str]:
-    """What wins, and where each compressed method breaks even."""
-    best, dense = rows[0], _dense(rows)
-    if best is dense:
-        lines = ["Nothing is faster than the dense all-reduce on this link."]
-    else:
-        ratio = f" at {_percent(best.ratio)}" if best.ratio else ""
-        lines = [
-            f"Fastest: {best.name}{ratio}, {best.seconds:.3g} s a step against "
-            f"{dense.seconds:.3g} s of the dense all-reduce, {best.speed_up:.3g} times."
-        ]
-        if not best.name.startswith("GMC"):
-            meets = [row for row in rows if row.name.startswith("GMC")][:1]
-            lines += [
-                f"Fastest of those who meet at every step: {row.name} at "
-                f"{_percent(row.ratio or 1)}, {row.seconds:.3g} s."
-                for row in meets
-                if row.breaks_even
-            ]
-    ratios = {
-        row.name: row.break_even_ratio
-        for row in rows
-        if row.break_even_ratio is not None
+def _measured(encodings: Encodings) -> Row:
+    """As JSON has them, whose names are strings."""
+    return {
+        name: {str(ratio): list(encoding) for ratio, encoding in of_each.items()}
+        for name, of_each in encodings.items()
     }
-    for name, ratio in ratios.items():
-        pays = f"pays up to a ratio of {_percent(ratio)}" if ratio else "never pays"
-        links = [
-            f"at {_percent(row.ratio or 1)} on {_links(row.faster_between)}"
-            for row in rows
-            if row.name == name
-        ]
-        lines.append(f"Break even: {name} {pays}; {', '.join(links)}.")
-    return lines
 
 
-def _links(between: tuple[float, float] | None) -> str:
-    """The bandwidths at which something pays, in words."""
-    if between is None:
-        return "no link"
-    low, high = between
-    if math.isinf(high):
-        return f"links from {_bits(low)}" if low else "any link"
-    return f"links up to {_bits(high)}"
+def _encodings(rows: Sequence[Row]) -> Encodings:
+    for row in rows:
+        if row["kind"] == "encodings":
+            return {
+                name: {float(ratio): Encoding(*costs) for ratio, costs in each.items()}
+                for name, each in row["measured"].items()
+            }
+    return TWO_CORES
 
 
-def _dense(rows: Sequence[Prediction]) -> Prediction:
-    return next(row for row in rows if row.name == gmc_jax.planning.DENSE.name)
+def _predictions(rows: Sequence[Row]) -> list[Prediction]:
+    return [
+        Prediction(
+            name=row["method"],
+            ratio=row["ratio"],
+            traffic=gmc_jax.Traffic(row["bytes"], row["hops"]),
+            compute=row["compute"],
+            encoding=row["encoding"],
+            network=row["network"],
+            longest=row["longest"],
+            utilisation=row["utilisation"],
+            speed_up=row["speed_up"],
+            faster_between=_bounds(row["faster_between"]),
+            break_even_ratio=row["break_even_ratio"],
+        )
+        for row in rows
+        if row["kind"] == "prediction"
+    ]
 
 
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.3g} %"
-
-
-def _bits(rate: float) -> str:
-    """A bandwidth in bits a second, as tc has it."""
-    for unit, size in (("gbit", 1e9), ("mbit", 1e6)):
-        if 8 * rate >= size:
-            return f"{8 * rate / size:.3g} {unit}"
-    return f"{8 * rate / 1e3:.3g} kbit"
-
-
-def _finite(between: tuple[float, float] | None) -> list[float | None] | None:
+def _bounds(between: Sequence[float | None] | None) -> tuple[float, float] | None:
+    """From a log, in which what is infinite is None."""
     if between is None:
         return None
-    return [bound if math.isfinite(bound) else None for bound in between]
+    low, high = (math.inf if bound is None else bound for bound in between)
+    return low, high
+
+
+def _tables(rows: Sequence[Row]) -> list[Table | str]:
+    predictions, config = _predictions(rows), rows[0]["config"]
+    if not any(row.name == DENSE.name for row in predictions):
+        raise ValueError("the plan is not whole: the dense one is missing. Plan again.")
+    return [
+        plan_tables.times(predictions, _title(config)),
+        plan_tables.of_the_link(predictions),
+        *plan_tables.in_words(predictions),
+    ]
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    config = rows[0]["config"]
+    link = Link(seconds(config["latency"]), bytes_per_second(config["bandwidth"]))
+    figure = plan_figures.draw(
+        whole(config["parameters"]),
+        config["workers"],
+        link,
+        seconds(config["step_time"]),
+        _encodings(rows),
+        _title(config),
+    )
+    return {"figure": figure}
+
+
+def _title(config: Row) -> str:
+    return (
+        f"{whole(config['parameters']):,} parameters, {config['workers']} workers, "
+        f"{config['bandwidth']} with {config['latency']}, {config['step_time']} of "
+        "computation"
+    )
+
+
+STUDY = Study("prediction", "hops", _tables, _figures)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from experiments.plot import tidy
+from experiments.plot import legend, tidy
 from gmc_jax.encodings import Encodings
 from gmc_jax.planning import shapes
 from gmc_jax.schemes import Load, menu
@@ -27,7 +27,12 @@ WORKERS = [2**power for power in range(1, 13)]
 
 
 def draw(
-    parameters: int, workers: int, link: Link, step_time: float, encodings: Encodings
+    parameters: int,
+    workers: int,
+    link: Link,
+    step_time: float,
+    encodings: Encodings,
+    title: str,
 ) -> Figure:
     """Two panels, both with a line a method; where the question stands is dotted."""
     figure = Figure(figsize=(7.2, 3.4), dpi=200, layout="constrained")
@@ -54,10 +59,7 @@ def draw(
         if np.isfinite(place):
             panel.axvline(place, color="0.7", linestyle=":", linewidth=0.8)
         tidy(panel)
-    handles = left.get_legend_handles_labels()
-    figure.legend(
-        *handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small"
-    )
+    legend(figure, left, title, columns=3, fontsize="small")
     return figure
 
 

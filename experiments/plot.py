@@ -1,5 +1,6 @@
-"""The command `plot`: loss and accuracy against epochs and bytes, as a figure."""
+"""The command `plot`: of a run, loss and accuracy against epochs and bytes."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from rich.console import Console
 
-from experiments import record
+from experiments import record, studies
 from experiments.local_methods import BASES, SLOW_MOMENTA
-from experiments.methods import DETACHMENTS, METHODS
+from experiments.methods import DETACHMENTS, label
+from experiments.study import save, say
+from experiments.table import title
 
 # Okabe and Ito's colours, which stay apart in every kind of colour vision, and dashes,
 # which stay apart without colour. Methods that are rarely compared share a colour.
@@ -81,33 +83,47 @@ def main(
     results: Path = Path("results"),
     output: Path | None = None,
 ) -> None:
-    """Draws what a run recorded.
+    """Draws what a run or a study recorded.
 
     Args:
-      path: the directory of the run; the latest in `results` by default.
+      path: the directory of the run or the study; the latest in `results` by default.
       results: the directory of all results.
-      output: the file to write; `figure.png` beside the record by default.
+      output: the file to write, or of several figures what their names begin with;
+        `figure.png` and the like beside the record by default.
     """
     path = path or record.latest(results)
-    output = output or path / "figure.png"
-    draw(record.read(path)).savefig(output)
-    Console().print(f"drew {output}")
+    study, rows = studies.read(path)
+    figures = study.figures(rows)
+    if not figures:
+        raise ValueError(f"what is in {path} has no figure; `table` prints it.")
+    for name, figure in figures.items():
+        file = output or path / f"{name}.png"
+        if output and len(figures) > 1:
+            file = output.with_stem(f"{output.stem}-{name}")
+        say(f"drew {save(figure, file)}")
 
 
 def draw(rows: Sequence[record.Row]) -> Figure:
     """Draws what was measured after the start, in four panels that share a legend.
 
     Of several seeds it draws the mean, and a band from the least to the greatest.
+
+    Raises:
+      ValueError: if nothing was.
     """
+    measured = [row for row in rows if row["kind"] == "evaluation" and row["step"]]
+    if not measured:
+        raise ValueError(
+            "there is nothing to draw yet: no method was judged after a step. Start "
+            "the run again, and it goes on."
+        )
     figure = Figure(figsize=(7.2, 5.4), dpi=200, layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     for method in rows[0]["config"]["methods"]:
-        points = [
-            row
-            for row in rows
-            if row["kind"] == "evaluation" and row["method"] == method and row["step"]
-        ]
-        colour, dashes = LOOKS[method]
+        points = [row for row in measured if row["method"] == method]
+        if not points:
+            continue
+        colour, dashes = LOOKS.get(method, ("0.5", "-"))
         for quantity, line in zip(("loss", "accuracy"), panels, strict=True):
             for along, panel in zip(("epoch", "bytes"), line, strict=True):
                 where = sorted({point[along] for point in points})
@@ -120,14 +136,13 @@ def draw(rows: Sequence[record.Row]) -> Figure:
                     [np.mean(values) for values in seeds],
                     color=colour,
                     linestyle=dashes,
-                    label=METHODS[method].label,
+                    label=label(method),
                 )
                 low, high = ([pick(values) for values in seeds] for pick in (min, max))
                 panel.fill_between(where, low, high, color=colour, alpha=0.15, lw=0)
     (losses, _), (accuracies, sent) = panels
     losses.set(ylabel="training loss")
-    seen = [row["loss"] for row in rows if row["kind"] == "evaluation" and row["step"]]
-    shown = [loss for loss in seen if 0 < loss < np.inf]
+    shown = [row["loss"] for row in measured if 0 < row["loss"] < np.inf]
     if shown:  # A logarithm wants one to show.
         losses.set_yscale("log")
     losses.yaxis.set_major_formatter("{x:g}")
@@ -135,16 +150,43 @@ def draw(rows: Sequence[record.Row]) -> Figure:
     losses.yaxis.set_minor_formatter("" if wide else "{x:g}")
     accuracies.set(ylabel="test accuracy", xlabel="epochs")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    sent.set(xlabel="bytes sent by a worker", xscale="log")
+    sent.set(xlabel="bytes sent by a worker")
+    if any(row["bytes"] for row in measured):  # One worker sends to nobody.
+        sent.set_xscale("log")
     for panel in panels.flat:
         tidy(panel)
-    figure.legend(
-        *losses.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-    )
+    legend(figure, losses, title(rows[0]), columns=3)
     return figure
+
+
+def legend(
+    figure: Figure, panel: Axes, title: str, columns: int, fontsize: str = "medium"
+) -> None:
+    """Above all panels, what the figure is of and the names of a panel's lines.
+
+    In fewer columns than are asked for if so many are wider than the figure.
+    """
+    for count in range(columns, 0, -1):
+        made = figure.legend(
+            *panel.get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=count,
+            fontsize=fontsize,
+            frameon=False,
+            title=_broken(figure, title),
+        )
+        if count == 1 or made.get_window_extent().width <= figure.bbox.width:
+            return
+        made.remove()
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """Above all panels, what the figure is of, where no legend is there."""
+    figure.suptitle(_broken(figure, title), fontsize="medium")
+
+
+def _broken(figure: Figure, title: str) -> str:
+    return textwrap.fill(title, width=int(12 * figure.get_figwidth()))
 
 
 def tidy(panel: Axes) -> None:

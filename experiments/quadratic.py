@@ -5,6 +5,7 @@ lose the mean. The paper's constants are not known: these, the starts and the mo
 0.9 are a reconstruction. Everything is in double precision.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
 import gmc_jax
 from experiments import record
 from experiments.messages import Messages
-from experiments.methods import METHODS
+from experiments.methods import METHODS, label
 from experiments.quadratic_figures import draw_distances, draw_paths, tail
+from experiments.record import Row
+from experiments.study import Study
 from gmc_jax import checks
 
 COMPARED = ("dmsgd", "dgc_unmasked", "dgc", "gmc_server_momentum", "gmc")
-LOGGED = 10  # Every so many steps; the figures show every step.
+PLANE = (2, 1)  # The d and s of the problem whose paths are drawn.
+LOGGED = 10  # Distances, every so many steps; paths have every step.
 
 
 @dataclass(frozen=True)
@@ -126,40 +130,73 @@ def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
 
 def main(config: Quadratic) -> None:
     """Runs every method on every problem; leaves a table, two figures and a log."""
-    record.prepare(config.results)
-    problems = [problem(2, 1), *(problem(20, s) for s in (1, 5, 10))]
-    paths = {p.name: {m: walk(p, m, config) for m in COMPARED} for p in problems}
-    distances = {
-        p.name: {method: p.distances(path) for method, path in paths[p.name].items()}
-        for p in problems
-    }
+    record.prepare(config.results / "quadratic")
     settings = asdict(config) | {"methods": COMPARED}
     with record.create(config.results / "quadratic", "run", settings) as log:
-        plane = problems[0]
-        draw_paths(
-            log.path / "paths.png", paths[plane.name], plane.minimisers, plane.optimum
-        )
-        draw_distances(log.path / "distances.png", distances)
-        for name, walked in distances.items():
-            for method, distance in walked.items():
+        for one in (problem(*PLANE), *(problem(20, s) for s in (1, 5, 10))):
+            for method in COMPARED:
+                path = walk(one, method, config)
+                distance = one.distances(path)
+                drawn = {"path": _short(path)} if one.start.size == 2 else {}
                 log.append(
                     kind="summary",
-                    problem=name,
+                    problem=one.name,
                     method=method,
                     tail_mean=tail(distance).mean(),
                     distances=distance[::LOGGED].tolist(),
+                    **drawn,
                 )
-    console = Console()
-    console.print(_table(distances))
-    console.print(f"Figures and log: {log.path}")
+    STUDY.show(log.path)
 
 
-def _table(distances: dict[str, dict[str, np.ndarray]]) -> Table:
+def _short(path: np.ndarray) -> list[list[float]]:
+    return [[float(f"{x:.6g}") for x in point] for point in path]
+
+
+def _summaries(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """By problem and method."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["kind"] == "summary":
+            found.setdefault(row["problem"], {})[row["method"]] = row
+    return found
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    problems = _summaries(rows)
     table = Table(title="Distance to the optimum, mean of the last quarter")
     table.add_column("method", no_wrap=True)
-    for name in distances:
+    for name in problems:
         table.add_column(name.replace(", ", "\n"), justify="right")
-    for method in COMPARED:
-        means = (f"{tail(each[method]).mean():.2g}" for each in distances.values())
-        table.add_row(METHODS[method].label, *means)
+    for method in rows[0]["config"]["methods"]:
+        means = (
+            f"{each[method]['tail_mean']:.2g}" if method in each else ""
+            for each in problems.values()
+        )
+        table.add_row(label(method), *means)
     return table
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    config, problems = rows[0]["config"], _summaries(rows)
+    title = (
+        f"two workers' quadratics, learning rate {config['learning_rate']:g}, momentum "
+        f"{config['momentum']:g}"
+    )
+    plane = problem(*PLANE)
+    paths = {
+        method: np.asarray(row["path"], float)
+        for method, row in problems.get(plane.name, {}).items()
+        if "path" in row  # Which logs did not hold at first.
+    }
+    distances = {
+        name: {m: np.asarray(row["distances"], float) for m, row in each.items()}
+        for name, each in problems.items()
+    }
+    figures = {"distances": draw_distances(distances, LOGGED, title)}
+    if paths:
+        figures["paths"] = draw_paths(paths, plane.minimisers, plane.optimum, title)
+    return figures
+
+
+STUDY = Study("summary", "problem", lambda rows: [_table(rows)], _figures)

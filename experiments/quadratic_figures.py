@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.methods import METHODS
-from experiments.plot import LOOKS
+from experiments.methods import label as method_label
+from experiments.plot import LOOKS, entitle
 
 # Beside the colours that all figures share, so that lines differ in print too.
 MARKERS = {
@@ -29,21 +28,22 @@ def tail(values: np.ndarray) -> np.ndarray:
 
 
 def draw_paths(
-    file: Path,
     paths: Mapping[str, np.ndarray],
     minimisers: np.ndarray,
     optimum: np.ndarray,
-) -> None:
+    title: str,
+) -> Figure:
     """Draws one column a method: its whole path above, its last quarter below.
 
     Args:
-      file: where the figure goes.
       paths: method to its points [steps + 1, 2].
       minimisers: of each worker's own quadratic, [workers, 2].
       optimum: of their mean, [2].
+      title: of the figure.
     """
     with _fonts():
-        figure = Figure(figsize=(2.1 * len(paths), 4.6), layout="constrained")
+        size = (2.1 * len(paths), 4.8)
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
         rows = figure.subplots(2, len(paths), squeeze=False)
         reach = max(np.abs(path).max() for path in [*paths.values(), minimisers]) + 2
         for (whole, close), (method, path) in zip(rows.T, paths.items(), strict=True):
@@ -56,7 +56,7 @@ def draw_paths(
                 xlim=(optimum[0] - CLOSE, optimum[0] + CLOSE),
                 ylim=(optimum[1] - CLOSE, optimum[1] + CLOSE),
             )
-            whole.set_title(METHODS[method].label)
+            whole.set_title(method_label(method))
             distance = np.linalg.norm(end - optimum, axis=1).mean()
             close.set_title(f"mean distance {distance:.2g}")
         for axes in rows[:, 1:].flat:
@@ -65,26 +65,32 @@ def draw_paths(
         rows[1, 0].set_ylabel("last quarter, close-up")
         handles, labels = rows[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        figure.savefig(file, dpi=200)
+        entitle(figure, title)
+    return figure
 
 
-def draw_distances(file: Path, panels: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def draw_distances(
+    panels: Mapping[str, Mapping[str, np.ndarray]], every_steps: int, title: str
+) -> Figure:
     """Draws one panel a problem: a line a method, its distance after every step.
 
     Where only the dense method comes close, its line leaves the panel at the bottom.
 
     Args:
-      file: where the figure goes.
-      panels: title to method to distances [steps + 1].
+      panels: title to method to distances [points].
+      every_steps: from one point to the next.
+      title: of the figure.
     """
     with _fonts():
-        figure = Figure(figsize=(2.7 * len(panels), 3.2), layout="constrained")
+        size = (2.7 * len(panels), 3.4)
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (title, distances) in zip(row, panels.items(), strict=True):
+        for axes, (name, distances) in zip(row, panels.items(), strict=True):
             for place, (method, distance) in enumerate(distances.items()):
                 colour, _ = LOOKS[method]
                 every = max(1, len(distance) // 8)
                 axes.semilogy(
+                    every_steps * np.arange(len(distance)),
                     distance,
                     color=colour,
                     marker=MARKERS[method],
@@ -93,21 +99,24 @@ def draw_distances(file: Path, panels: Mapping[str, Mapping[str, np.ndarray]]) -
                     markeredgewidth=0.5,
                     markevery=(place * every // len(distances), every),
                     linewidth=1,
-                    label=METHODS[method].label,
+                    label=method_label(method),
                 )
-            lowest = min(
+            sparse = [
                 tail(distance).mean()
                 for method, distance in distances.items()
-                if not METHODS[method].dense
-            )
+                if method != "dmsgd"
+            ]
             start = next(iter(distances.values()))[0]
-            axes.set_ylim(max(lowest / 4, 1e-16), 2 * start)
-            axes.set(title=title, xlabel="step")
+            if sparse:
+                axes.set_ylim(max(min(sparse) / 4, 1e-16), 2 * start)
+            axes.set(title=name, xlabel="step")
             axes.grid(color="0.9", linewidth=0.6)
         row[0].set_ylabel("distance to the optimum")
         handles, labels = row[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        figure.savefig(file, dpi=200)
+        columns = min(len(handles), 3 * len(panels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        entitle(figure, title)
+    return figure
 
 
 def _fonts() -> AbstractContextManager[None]:

@@ -7,14 +7,15 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from experiments import signals
 from experiments.environment import environment
-
-Row: TypeAlias = dict[str, Any]
+from experiments.failures import naming
+from experiments.log_lines import Row, parse, parse_line
+from experiments.terminal import note
 
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -35,6 +36,7 @@ class Record:
 
         Raises:
           BlockingIOError: if another process is writing it.
+          ValueError: if another line than the last is broken.
         """
         self.path = path
         self._file = (path / LOG).open("a+")
@@ -43,8 +45,11 @@ class Record:
         except BlockingIOError:
             self._file.close()
             raise
-        self.rows = read(path)
-        self._ends = ends(path)
+        try:
+            self.rows, self._ends = parse(path / LOG)
+        except ValueError:
+            self._file.close()
+            raise
         if os.path.getsize(path / LOG) > self._length:
             self._file.truncate(self._length)
 
@@ -55,15 +60,17 @@ class Record:
 
     def __exit__(self, *error: object) -> None:
         """Closes the log, which frees it for others."""
-        self._file.close()
+        with naming(self.path / LOG):
+            self._file.close()
 
     def append(self, **row: Any) -> None:
         """Adds a row, on disk before this returns."""
         line = json.dumps(_finite(row), allow_nan=False) + "\n"
+        with naming(self.path / LOG):
+            self._file.write(line)
+            self._file.flush()
         self.rows.append(row)
         self._ends.append(self._length + len(line.encode()))
-        self._file.write(line)
-        self._file.flush()
 
     def rewind(self, method: str, seeds: Collection[int], step: int) -> None:
         """Takes back the rows of `method` with these seeds beyond `step`."""
@@ -83,18 +90,12 @@ class Record:
     @property
     def trained(self) -> set[tuple[str, int]]:
         """The methods and seeds that have their summary."""
-        return {
-            (row["method"], row["seed"])
-            for row in self.rows
-            if row["kind"] == "summary"
-        }
+        return _trained(self.rows)
 
     @property
     def finished(self) -> bool:
         """Whether every method of the configuration has a summary for every seed."""
-        config = self.rows[0]["config"]
-        seeds = range(config["seed"], config["seed"] + config["seeds"])
-        return self.trained.issuperset(itertools.product(config["methods"], seeds))
+        return _finished(self.rows)
 
     @property
     def _length(self) -> int:
@@ -102,22 +103,37 @@ class Record:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows in the directory of a run; a line without an end is not one yet.
+    """The rows in the directory of a run, without what a crash left of its last line.
 
     Raises:
       FileNotFoundError: if there is no run in the directory.
+      ValueError: if another line than the last is broken. Asking a row for a column
+        that it lacks raises this too.
     """
     if not (path / LOG).is_file():
-        raise FileNotFoundError(
-            f"there is no run in {path}, which would have a file {LOG}. Name the "
-            "directory of a run, such as results/digits-001."
-        )
-    with (path / LOG).open() as file:
-        rows = [json.loads(line) for line in file if line.endswith("\n")]
+        raise FileNotFoundError(_no_run(path))
+    rows, _ = parse(path / LOG)
     for row in rows:
         if row["kind"] in ("evaluation", "summary"):
             row |= {name: math.nan for name, value in row.items() if value is None}
     return rows
+
+
+def header(path: Path) -> Row:
+    """The first row in the directory of a run; an empty one if it cannot be read."""
+    log = path / LOG
+    try:
+        with log.open("rb") as file:
+            line = file.readline()
+        return parse_line(line, log) if line else {}
+    except (OSError, ValueError) as error:
+        note(f"Left out, as its first line cannot be read: {log} ({error}).")
+        return {}
+
+
+def ends(path: Path) -> list[int]:
+    """Where each line of a log ends, in bytes."""
+    return parse(path / LOG)[1]
 
 
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
@@ -133,14 +149,17 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
       The open record, with a header as its first row.
     """
     config = plain(config)
-    for path in sorted(results.glob(f"{name}-[0-9]*/{LOG}")):
-        if not any(row.get("config") == config for row in read(path.parent)[:1]):
+    for path in (log.parent for log in sorted(results.glob(f"{name}-[0-9]*/{LOG}"))):
+        if header(path).get("config") != config:
+            continue
+        left = (path / CHECKPOINTS).exists()
+        if not left and _finished(read(path)):
             continue
         try:
-            record = Record(path.parent)
+            record = Record(path)
         except BlockingIOError:
             continue
-        if not record.finished or (path.parent / CHECKPOINTS).exists():
+        if left or not record.finished:
             if (now := environment()) != record.rows[0]["environment"]:
                 record.append(kind="resumed", environment=now)
             return record
@@ -195,28 +214,46 @@ def latest(results: Path) -> Path:
     Raises:
       FileNotFoundError: if there is none.
     """
-    logs = sorted(results.glob(f"*/{LOG}"), key=lambda log: log.stat().st_mtime)
-    logs = [log for log in logs if read(log.parent)]
-    if not logs:
-        raise FileNotFoundError(
-            f"there are no results in {results}. `python -m experiments` makes some, "
-            "and `--results` looks elsewhere."
-        )
-    return logs[-1].parent
+    logs = sorted(_logs(results), key=lambda log: log.stat().st_mtime, reverse=True)
+    for log in logs:
+        if header(log.parent):
+            return log.parent
+    raise FileNotFoundError(
+        f"there are no results in {results}. `python -m experiments` makes some, and "
+        "`--results` looks elsewhere."
+    )
 
 
-def _finite(row: Row) -> Row:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
+def _finite(value: Any) -> Any:
+    """With None for what is not finite, wherever in a row."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def ends(path: Path) -> list[int]:
-    """Where each line of a log ends, in bytes."""
-    lines = (path / LOG).read_bytes().splitlines(keepends=True)
-    whole = (len(line) for line in lines if line.endswith(b"\n"))
-    return list(itertools.accumulate(whole))
+def _logs(results: Path) -> list[Path]:
+    """All logs of a directory of results: of runs, and a level below of studies."""
+    return [*results.glob(f"*/{LOG}"), *results.glob(f"*/*/{LOG}")]
+
+
+def _no_run(path: Path) -> str:
+    words = f"there is no run in {path}, which would have a file {LOG}."
+    found = sorted(str(log.parent) for log in _logs(path))[:3]
+    if found:
+        return f"{words} Name one of those below it, such as {', '.join(found)}."
+    return f"{words} Name the directory of a run, such as results/digits-001."
+
+
+def _trained(rows: Sequence[Row]) -> set[tuple[str, int]]:
+    return {(row["method"], row["seed"]) for row in rows if row["kind"] == "summary"}
+
+
+def _finished(rows: Sequence[Row]) -> bool:
+    config = rows[0]["config"]
+    seeds = range(config["seed"], config["seed"] + config["seeds"])
+    return _trained(rows).issuperset(itertools.product(config["methods"], seeds))
 
 
 def _new_directory(results: Path, name: str) -> Path:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,11 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from experiments import backends, plot, record, table, tasks
 from experiments.config import Config
 from experiments.hosts import records
-from experiments.methods import METHODS
+from experiments.methods import label as label_of
+from experiments.study import Study, save, say
 from experiments.train import train
 
 
@@ -37,6 +41,8 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
       The directory of the run.
     """
     record.prepare(results)
+    # Threads of orbax log the whole traceback of what is raised here as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if config.backend != "simulate":
         backends.mesh(config.workers)
     console = Console()
@@ -65,7 +71,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
         for group in (seeds[i : i + at_once] for i in range(0, len(seeds), at_once)):
             trained = [tasks.build(config, seed) for seed in group]
             for method in config.methods:
-                label = METHODS[method].label
+                label = label_of(method)
                 if config.seeds > 1:
                     label += f", seed {', '.join(map(str, group))}"
                 bar = progress.add_task(label, total=task.steps)
@@ -79,9 +85,9 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
                     train(method, trained, group, config, log, advance)
     if jax.process_index():
         return log.path
+    save(plot.draw(log.rows), log.path / "figure.png")
     console.print(table.comparison(log.rows))
-    plot.draw(log.rows).savefig(log.path / "figure.png")
-    console.print(f"Log, figure and models: {log.path}")
+    say(f"Log, figure and models: {log.path}")
     shutil.rmtree(log.path / record.CHECKPOINTS, ignore_errors=True)
     return log.path
 
@@ -89,3 +95,12 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
 def _at_once(config: Config) -> int:
     on_cpu = jax.default_backend() == "cpu" or config.backend != "simulate"
     return config.seeds_at_once or (1 if on_cpu else config.seeds)
+
+
+def _tables(rows: Sequence[record.Row]) -> list[Table]:
+    return [table.class_counts(rows[0]["class_counts"]), table.comparison(rows)]
+
+
+STUDY = Study(
+    "header", "class_counts", _tables, lambda rows: {"figure": plot.draw(rows)}
+)

@@ -1,4 +1,4 @@
-"""The command `table`: what a run came to, or a table of the paper beside ours."""
+"""The command `table`: what was recorded, or a table of the paper beside ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,32 +9,30 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from experiments import paper_tables, record
-from experiments.methods import METHODS
+from experiments import paper_tables, record, studies
+from experiments.methods import label
 from experiments.published import TABLES
 
 
 def main(
     which: tyro.conf.Positional[str | None] = None, results: Path = Path("results")
 ) -> None:
-    """Prints what a run recorded, or a table of the GMC paper beside our figures.
+    """Prints what a run or a study recorded, or a table of the GMC paper beside ours.
 
     Args:
-      which: the directory of a run, the latest in `results` by default; or 1, 2, 3 or
-        4, for a table of the paper.
+      which: the directory of a run or of a study, the latest in `results` by default;
+        or 1, 2, 3 or 4, for a table of the paper.
       results: the directory of all results.
     """
-    console = Console()
     if which in TABLES:
-        console.print(paper_tables.beside_ours(which, results))
+        Console().print(paper_tables.beside_ours(which, results))
         return
     if which and which.isdigit():
         raise ValueError(
             f"the tables of the paper are {', '.join(TABLES)}, and there is no {which}."
         )
-    rows = record.read(Path(which) if which else record.latest(results))
-    console.print(class_counts(rows[0]["class_counts"]))
-    console.print(comparison(rows))
+    study, rows = studies.read(Path(which) if which else record.latest(results))
+    study.print(rows)
 
 
 def class_counts(counts: Sequence[Sequence[int]]) -> Table:
@@ -74,11 +72,8 @@ def comparison(rows: Sequence[record.Row]) -> Table:
     summaries = [row for row in rows if row["kind"] == "summary"]
     shown = Table(
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=(
-            f"{header['name']}: {config['model']} on {config['data']}, "
-            f"{config['workers']} workers, {header['steps']:,} steps"
-        ),
+        padding=0,
+        title=title(header),
         caption=(
             "Judged at the last step. Bytes are what a worker sends in a step; RCC is "
             "what the paper's server receives and sends, against dense. Seconds are of "
@@ -107,17 +102,30 @@ def comparison(rows: Sequence[record.Row]) -> Table:
         def mean(quantity: str, seeds: Sequence[record.Row] = seeds) -> float:
             return float(np.mean([row[quantity] for row in seeds]))
 
+        fewer = "none"  # A ring of one worker sends nothing.
+        if first["bytes_per_step"]:
+            fewer = f"{first['dense_bytes_per_step'] / first['bytes_per_step']:.1f}"
+        cost = mean("relative_cost")
         shown.add_row(
-            METHODS[method].label,
+            label(method),
             f"{first['learning_rate']:g}",
             percent([row["accuracy"] for row in seeds]),
             f"{mean('loss'):.4f}",
             f"{first['bytes_per_step']:,.0f}",
-            f"{first['dense_bytes_per_step'] / first['bytes_per_step']:.1f}",
-            f"{mean('relative_cost'):.2%}" if METHODS[method].counted else "",
+            fewer,
+            "" if np.isnan(cost) else f"{cost:.2%}",
             f"{mean('seconds'):.1f}",
         )
     return shown
+
+
+def title(header: record.Row) -> str:
+    """What was trained, on what and by how many."""
+    config = header["config"]
+    return (
+        f"{header['name']}: {config['model']} on {config['data']}, "
+        f"{config['workers']} workers, {header['steps']:,} steps"
+    )
 
 
 def percent(shares: Sequence[float]) -> str:

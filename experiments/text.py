@@ -19,14 +19,23 @@ def text(data_file: Path | None = None) -> Data:
     UTF-8 will do, such as the one of Karpathy's char-rnn, some plays of Shakespeare.
 
     Raises:
-      ValueError: if no file is named, or it holds less than a window for each split,
-        or more than 256 different characters.
+      ValueError: if no file is named, if it cannot be read as UTF-8, or holds less than
+        a window for each split, or more than 256 different characters.
     """
     if data_file is None:
         raise ValueError(
             "`data_file` names no text. Name any file in UTF-8: `--text-file X.txt`."
         )
-    characters = Path(data_file).read_text(encoding="utf-8")
+    try:
+        characters = data_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"holds no UTF-8 ({error})"
+        if isinstance(error, OSError):
+            problem = f"cannot be read ({error.strerror})"
+        raise ValueError(
+            f"`data_file` is {str(data_file)!r}, which {problem}. Name any file in "
+            "UTF-8: `--text-file X.txt`."
+        ) from None
     alphabet, codes = np.unique(list(characters), return_inverse=True)
     cut = round(len(codes) * (1 - _TEST))
     if min(cut, len(codes) - cut) <= WINDOW or len(alphabet) > 256:

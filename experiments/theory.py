@@ -18,15 +18,18 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from experiments import record, theory_claims
+from experiments.record import Row
+from experiments.study import Study
 from experiments.theory_claims import Claim, Plan
 from experiments.theory_figures import draw
-from experiments.theory_walks import MOMENTUM, follow, problem
+from experiments.theory_walks import MOMENTUM, Setting, Walk, follow, problem
 from gmc_jax import checks
 
 
@@ -51,22 +54,22 @@ class Theory:
 
 def main(config: Theory) -> None:
     """Takes all walks; leaves a table, a figure and a log."""
-    record.prepare(config.results)
     plan = theory_claims.plan(config.steps, config.workers)
+    record.prepare(config.results / "theory")
+    settings = asdict(config) | {"momentum": MOMENTUM, "scale": theory_claims.SCALE}
     walks = {}
-    with Progress(transient=True) as progress:
+    with (
+        record.create(config.results / "theory", "run", settings) as log,
+        Progress(transient=True) as progress,
+    ):
         total = sum(setting.steps for setting in plan.settings)
         task = progress.add_task(f"{total:,} steps", total=total)
         for setting in plan.settings:
-            walks[setting] = follow(setting, problem(), config.seeds)
-            progress.advance(task, setting.steps)
-    claims = theory_claims.claims(plan, walks)
-    settings = asdict(config) | {"momentum": MOMENTUM, "scale": theory_claims.SCALE}
-    with record.create(config.results / "theory", "run", settings) as log:
-        for setting, walk in walks.items():
+            walks[setting] = walk = follow(setting, problem(), config.seeds)
             met = {name: value.tolist() for name, value in walk._asdict().items()}
             log.append(kind="walk", **setting._asdict(), **met)
-        for claim in claims:
+            progress.advance(task, setting.steps)
+        for claim in theory_claims.claims(plan, walks):
             log.append(
                 kind="claim",
                 claim=claim.claim,
@@ -76,10 +79,40 @@ def main(config: Theory) -> None:
                 required=claim.required,
                 met=claim.met,
             )
-        draw(log.path / "figure.png", plan, walks)
-    console = Console()
-    console.print(table(plan, claims))
-    console.print(f"Figure and log: {log.path}")
+    STUDY.show(log.path)
+
+
+def _walks(rows: Sequence[Row]) -> tuple[Plan, dict[Setting, Walk]]:
+    """What was planned, and all walks of it.
+
+    Raises:
+      ValueError: if some are missing.
+    """
+    config = rows[0]["config"]
+    plan = theory_claims.plan(config["steps"], config["workers"])
+    walks = {
+        Setting(*(row[name] for name in Setting._fields)): Walk(
+            *(np.asarray(row[name], float) for name in Walk._fields)
+        )
+        for row in rows
+        if row["kind"] == "walk"
+    }
+    missing = len(set(plan.settings) - walks.keys())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(plan.settings)} walks are missing, and what is claimed "
+            "is of all of them. Run the study again."
+        )
+    return plan, walks
+
+
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    plan, walks = _walks(rows)
+    return [table(plan, theory_claims.claims(plan, walks))]
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    return {"figure": draw(*_walks(rows))}
 
 
 def table(plan: Plan, claims: Sequence[Claim]) -> Table:
@@ -109,3 +142,6 @@ def table(plan: Plan, claims: Sequence[Claim]) -> Table:
             met = "yes" if each.met else "NO"
             shown.add_row(f"  {each.of}", each.shown, each.required, met)
     return shown
+
+
+STUDY = Study("walk", "gradient", _tables, _figures)

@@ -1,12 +1,11 @@
 """Draws the theory: residuals below their bound, gaps and gradients of their order."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.plot import entitle
 from experiments.theory_claims import (
     COMPARED,
     Plan,
@@ -16,6 +15,7 @@ from experiments.theory_claims import (
     owed,
     residual_bound,
 )
+from experiments.theory_walks import D
 
 # Of Okabe and Ito's colours; markers differ too, for print.
 COMPRESSORS = {
@@ -28,16 +28,15 @@ COLOURS = dict(zip(COMPARED, ("#0072B2", "#D55E00", "#56B4E9"), strict=True))
 MARKERS = "osD^vP*X"  # Of one worker, of two, of four and so on.
 
 
-def draw(file: Path, plan: Plan, walks: Walks) -> None:
+def draw(plan: Plan, walks: Walks) -> Figure:
     """Draws a panel each for the residual, the virtual iterate and the rate.
 
     Args:
-      file: where the figure goes.
       plan: which walks belong together.
       walks: what was met on them.
     """
     with rc_context({"font.size": 8, "axes.titlesize": 9, "legend.frameon": False}):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        figure = Figure(figsize=(10, 3.8), dpi=200, layout="constrained")
         panels = figure.subplots(1, 3)
         residual, gap, gradient = panels
         _draw_residual(residual, walks)
@@ -47,7 +46,13 @@ def draw(file: Path, plan: Plan, walks: Walks) -> None:
             axes.set(xscale="log", yscale="log")
             axes.grid(color="0.9", linewidth=0.6)
             axes.legend(handlelength=1.5, labelspacing=0.3)
-        figure.savefig(file, dpi=200)
+        last = next(iter(plan.long.values()))[-1]
+        entitle(
+            figure,
+            f"GMC and GMC+ on one regression, {D} unknowns; where they are fixed, K = "
+            f"{last.workers} workers and T = {last.steps} steps",
+        )
+    return figure
 
 
 def _draw_residual(axes: Axes, walks: Walks) -> None:

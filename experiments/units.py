@@ -47,6 +47,16 @@ def bytes_per_second(text: str) -> float:
     return rate
 
 
+def in_bits(rate: float) -> str:
+    """Bytes a second in a unit of tc; unshaped if they are infinite."""
+    if math.isinf(rate):
+        return _UNSHAPED[-1]
+    for unit, size in (("gbit", 1e9), ("mbit", 1e6)):
+        if 8 * rate >= size:
+            return f"{8 * rate / size:.3g} {unit}"
+    return f"{8 * rate / 1e3:.3g} kbit"
+
+
 def seconds(text: str) -> float:
     """A time: `20ms`, `500us`, `0.5s`; without a unit in seconds.
 
@@ -76,4 +86,7 @@ def _read(text: str, units: dict[str, float], what: str) -> float:
         known = [unit for unit in units if unit]
         units_known = f" Units are {', '.join(known)}." if known else ""
         raise ValueError(f"{text!r} is not {what}.{units_known}")
-    return float(found[1]) * units[found[2]]
+    number = float(found[1]) * units[found[2]]
+    if math.isinf(number):
+        raise ValueError(f"{text!r} is not {what}: it is beyond all numbers.")
+    return number

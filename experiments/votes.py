@@ -7,6 +7,7 @@ worker's entries are off by unimodal symmetric noise; beside it, how often the s
 the mean of the same gradients errs.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -25,7 +25,9 @@ from experiments import record
 from experiments.data import digits
 from experiments.digits_problem import BATCH, problem
 from experiments.models import MODELS
-from experiments.plot import tidy
+from experiments.plot import entitle, tidy
+from experiments.record import Row
+from experiments.study import Study
 from gmc_jax import checks
 
 SHOUT = 10.0  # How much louder a liar is.
@@ -126,51 +128,57 @@ def errors(workers: int, seed: int, noise: float) -> dict[str, float]:
 
 def main(config: Votes) -> None:
     """Trains with liars and counts errors; leaves two tables, a figure and a log."""
-    record.prepare(config.results)
+    record.prepare(config.results / "votes")
     seeds = range(config.seeds)
-    reached: dict[tuple[str, int], list[float]] = {}
-    missed: dict[tuple[str, int], float] = {}
     settings = asdict(config) | {"batch_size": BATCH, "louder": SHOUT}
     with record.create(config.results / "votes", "run", settings) as log:
         for liars in track(range(config.liars + 1), "liars", transient=True):
             for method in METHODS:
-                reached[method, liars] = [
-                    train(method, liars, seed, config) for seed in seeds
-                ]
                 log.append(
                     kind="training",
                     method=method,
                     liars=liars,
-                    accuracies=reached[method, liars],
+                    accuracies=[train(method, liars, seed, config) for seed in seeds],
                 )
         for workers in COUNTS:
             each = [errors(workers, seed, config.noise) for seed in seeds]
-            for method in METHODS:
-                missed[method, workers] = float(np.mean([e[method] for e in each]))
             log.append(kind="errors", workers=workers, of_each_seed=each)
-        _draw(missed).savefig(log.path / "figure.png")
-    console = Console()
-    console.print(_liars(reached, config))
-    console.print(_errors(missed))
-    console.print(f"Figure and log: {log.path}")
+    STUDY.show(log.path)
 
 
-def _liars(reached: dict[tuple[str, int], list[float]], config: Votes) -> Table:
+def _missed(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
+    """The shares of signs that are missed, by the number of workers and method."""
+    return {
+        row["workers"]: {
+            method: float(np.mean([each[method] for each in row["of_each_seed"]]))
+            for method in METHODS
+        }
+        for row in rows
+        if row["kind"] == "errors"
+    }
+
+
+def _liars(rows: Sequence[Row]) -> Table:
+    reached = {
+        (row["method"], row["liars"]): f"{np.mean(row['accuracies']):.1%}"
+        for row in rows
+        if row["kind"] == "training"
+    }
     shown = Table(
         box=SIMPLE_HEAD,
-        title=f"Test accuracy with liars among {config.workers} workers",
+        title=f"Test accuracy with liars among {rows[0]['config']['workers']} workers",
         title_justify="left",
     )
     shown.add_column("liars", justify="right")
     for label in METHODS.values():
         shown.add_column(label, justify="right")
-    for liars in range(config.liars + 1):
-        cells = (f"{np.mean(reached[method, liars]):.1%}" for method in METHODS)
+    for liars in dict.fromkeys(liars for _, liars in reached):
+        cells = (reached.get((method, liars), "") for method in METHODS)
         shown.add_row(str(liars), *cells)
     return shown
 
 
-def _errors(missed: dict[tuple[str, int], float]) -> Table:
+def _errors(rows: Sequence[Row]) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title="Share of entries whose sign is missed, by the number of workers",
@@ -178,22 +186,34 @@ def _errors(missed: dict[tuple[str, int], float]) -> Table:
     )
     for column in ("workers", "sign of the mean", "vote"):
         shown.add_column(column, justify="right")
-    for workers in COUNTS:
-        cells = (f"{missed[method, workers]:.2%}" for method in METHODS)
-        shown.add_row(str(workers), *cells)
+    for workers, shares in _missed(rows).items():
+        shown.add_row(str(workers), *(f"{shares[method]:.2%}" for method in METHODS))
     return shown
 
 
-def _draw(missed: dict[tuple[str, int], float]) -> Figure:
+def _draw(rows: Sequence[Row]) -> Figure:
+    missed = _missed(rows)
+    if not missed:
+        raise ValueError("there is nothing to draw yet: no votes were counted.")
     figure = Figure(figsize=(4.2, 3), dpi=200, layout="constrained")
     panel = figure.subplots()
     for (method, label), colour in zip(
         METHODS.items(), ("#000000", "#E69F00"), strict=True
     ):
-        shares = [missed[method, workers] for workers in COUNTS]
-        panel.plot(COUNTS, shares, marker="o", ms=3, color=colour, label=label)
+        shares = [each[method] for each in missed.values()]
+        panel.plot(list(missed), shares, marker="o", ms=3, color=colour, label=label)
     panel.set(xscale="log", xlabel="workers", ylabel="signs missed")
     panel.set(yscale="log")
     tidy(panel)
     panel.legend(frameon=False)
+    noise = rows[0]["config"]["noise"]
+    entitle(figure, f"votes on {ENTRIES:,} entries, {noise:g} times as much noise")
     return figure
+
+
+STUDY = Study(
+    "training",
+    "accuracies",
+    lambda rows: [_liars(rows), _errors(rows)],
+    lambda rows: {"figure": _draw(rows)},
+)

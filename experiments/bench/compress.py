@@ -60,7 +60,7 @@ class Compress:
 
 def main_compress(config: Compress) -> None:
     """Times all candidates in turns; prints and logs medians, ratios and bars."""
-    record.prepare(config.results)
+    record.prepare(config.results / "bench")
     chosen = candidates(config.d, config.ratio)
     if TORCH not in chosen:
         print("PyTorch for this device is not installed: its row and bar are left out.")

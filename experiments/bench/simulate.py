@@ -68,7 +68,7 @@ class Simulate:
 
 def main_simulate(config: Simulate) -> None:
     """Times all candidates in turns; prints and logs medians, ratios and bars."""
-    record.prepare(config.results)
+    record.prepare(config.results / "bench")
     medians = take_turns(candidates(config), config.repeats)
     settings = asdict(config) | {"results": str(config.results)}
     report(config.results, "simulate", settings, medians, BARS)

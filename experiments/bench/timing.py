@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeAlias
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments import record
+from experiments.study import Study, say
 
 Candidate: TypeAlias = Callable[[], Any]
 
@@ -81,23 +81,7 @@ def report(
       medians: seconds a candidate; the first one is the unit of the others.
       bars: what is required.
     """
-    unit = next(iter(medians))
     bars = [bar for bar in bars if {bar.above, bar.below} <= medians.keys()]
-    times = Table("candidate", title=f"Medians of {config['repeats']} rounds")
-    times.add_column("ms", justify="right")
-    times.add_column(f"in units of\n{unit}", justify="right")
-    for candidate, seconds in medians.items():
-        times.add_row(
-            candidate, f"{1000 * seconds:.2f}", f"{seconds / medians[unit]:.2f}"
-        )
-    ratios = Table("ratio", "measured", "required", "met", title="Bars")
-    for bar in bars:
-        ratios.add_row(
-            f"{bar.above} / {bar.below}",
-            f"{bar.ratio(medians):.2f}",
-            bar.required,
-            "yes" if bar.met(medians) else "NO",
-        )
     with record.create(path / "bench", name, config) as log:
         for candidate, seconds in medians.items():
             log.append(kind="summary", method=candidate, milliseconds=1000 * seconds)
@@ -109,7 +93,34 @@ def report(
                 required=bar.required,
                 met=bar.met(medians),
             )
-    console = Console()
-    console.print(times)
-    console.print(ratios)
-    console.print(f"Log: {log.path}")
+    STUDY.print(record.read(log.path))
+    say(f"Log: {log.path}")
+
+
+def _tables(rows: Sequence[record.Row]) -> list[Table]:
+    medians = {
+        row["method"]: row["milliseconds"] for row in rows if row["kind"] == "summary"
+    }
+    unit, *_ = medians
+    times = Table(
+        "candidate", title=f"Medians of {rows[0]['config']['repeats']} rounds"
+    )
+    times.add_column("ms", justify="right")
+    times.add_column(f"in units of\n{unit}", justify="right")
+    for candidate, milliseconds in medians.items():
+        times.add_row(
+            candidate, f"{milliseconds:.2f}", f"{milliseconds / medians[unit]:.2f}"
+        )
+    ratios = Table("ratio", "measured", "required", "met", title="Bars")
+    for row in rows:
+        if row["kind"] == "bar":
+            ratios.add_row(
+                row["ratio"],
+                f"{row['measured']:.2f}",
+                row["required"],
+                "yes" if row["met"] else "NO",
+            )
+    return [times, ratios]
+
+
+STUDY = Study("summary", "milliseconds", _tables)

@@ -48,3 +48,8 @@ CONTENDERS = {
 }
 
 OURS = tuple(name for name, contender in CONTENDERS.items() if contender.method)
+
+
+def label(name: str) -> str:
+    """What tables and figures call a contender; its name, if a later version had it."""
+    return CONTENDERS[name].label if name in CONTENDERS else name

@@ -1,13 +1,13 @@
 """Draws what the laboratory saw: step times against rates, losses against seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.network.contenders import CONTENDERS
-from experiments.plot import tidy
+from experiments.network.contenders import label
+from experiments.plot import legend, tidy
 from experiments.record import Row
 
 LOOKS = {
@@ -20,17 +20,21 @@ LOOKS = {
     "ddp": ("#999999", "-", "X"),
     "ddp_fp16": ("#999999", "--", "*"),
 }
+OTHER = ("0.5", "-", ".")
 _SMOOTH = 0.1  # The weight of a new loss in the running mean that is drawn.
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[Row], title: str) -> Figure:
     """A panel of step times, and one of losses for each rate."""
     rates = list(dict.fromkeys(row["rate"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(2.6 * (1 + len(rates)), 3), dpi=200, layout="constrained")
     first, *panels = figure.subplots(1, 1 + len(rates), squeeze=False)[0]
     for method in methods:
-        _step_times(first, method, [row for row in rows if row["method"] == method])
+        those = {row["rate"]: row for row in rows if row["method"] == method}
+        _step_times(
+            first, method, [rates.index(rate) for rate in those], those.values()
+        )
     first.set_xticks(range(len(rates)), rates, fontsize="x-small")
     first.set(yscale="log", ylabel="seconds a step", xlabel="rate of the links")
     first.set_title("measured, and predicted (+)", fontsize="small")
@@ -38,20 +42,20 @@ def draw(rows: Sequence[Row]) -> Figure:
     for panel, rate in zip(panels, rates, strict=True):
         for row in rows:
             if row["rate"] == rate:
-                colour, dashes, _ = LOOKS[row["method"]]
+                colour, dashes, _ = LOOKS.get(row["method"], OTHER)
                 smooth = _running_mean(row["losses"])
                 panel.plot(row["ends"], smooth, color=colour, linestyle=dashes)
         panel.set(xscale="log", xlabel="seconds")
         panel.set_title(f"training loss, {rate}", fontsize="small")
         tidy(panel)
-    handles = first.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=4, frameon=False)
+    legend(figure, first, title, columns=4)
     return figure
 
 
-def _step_times(panel: Axes, method: str, rows: Sequence[Row]) -> None:
-    colour, dashes, marker = LOOKS[method]
-    places = range(len(rows))
+def _step_times(
+    panel: Axes, method: str, places: Sequence[int], rows: Collection[Row]
+) -> None:
+    colour, dashes, marker = LOOKS.get(method, OTHER)
     panel.plot(
         places,
         [row["seconds"] for row in rows],
@@ -59,14 +63,15 @@ def _step_times(panel: Axes, method: str, rows: Sequence[Row]) -> None:
         linestyle=dashes,
         marker=marker,
         markersize=4,
-        label=CONTENDERS[method].label,
+        label=label(method),
     )
     predicted = [row.get("predicted", np.nan) for row in rows]
     panel.plot(places, predicted, "+", color=colour, markersize=8)
 
 
 def _running_mean(losses: Sequence[float]) -> list[float]:
-    means = [losses[0]]
-    for loss in losses[1:]:
+    first, *others = np.asarray(losses, float).tolist()
+    means = [first]
+    for loss in others:
         means.append((1 - _SMOOTH) * means[-1] + _SMOOTH * loss)
     return means

@@ -38,12 +38,12 @@ def main(config: Network) -> None:
 
 def keep(seen: Iterable[Row], config: Network) -> None:
     """Writes rows as they come, and shows all of them."""
-    record.prepare(config.results)
+    record.prepare(config.results / "network")
     facts = dataclasses.asdict(config)
     with record.create(config.results / "network", "run", facts) as log:
         for row in seen:
             log.append(kind="measurement", **row)
-        report.show(log, Console())
+    report.STUDY.show(log.path)
 
 
 def take_part(config: Network) -> Iterator[Row]:

@@ -13,6 +13,8 @@ from gmc_jax import checks
 
 INTERFACE = "eth0"
 """What a host's interface is called inside its namespace."""
+SLOWEST, FASTEST = 1e3 / 8, 80e9 / 8
+"""Bytes a second that tc can set: what waits in a link's queue is 32 bits of bytes."""
 _NAMES = Path("/etc/netns")
 _SECONDS_TO_WAIT = 0.4  # In the queue of a link, before a packet is dropped.
 

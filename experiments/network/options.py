@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.config import Config
 from experiments.network.contenders import CONTENDERS, OURS, Contender
 from experiments.network.counters import LOOPBACK
+from experiments.network.namespaces import FASTEST, SLOWEST
 from experiments.units import bytes_per_second
 from gmc_jax import checks
 
@@ -43,15 +44,19 @@ class Network:
         checks.magnitude(seconds=self.seconds)
         if not self.rates or not self.methods:
             raise ValueError("`rates` and `methods` must each name one at least.")
+        for name in ("rates", "methods"):
+            named = getattr(self, name)
+            if len(set(named)) < len(named):
+                raise ValueError(f"`{name}` must name nothing twice, but is {named}.")
         for rate in self.rates:
-            if rate != LOOPBACK:
-                bytes_per_second(rate)
+            self._check_rate(rate)
         for name in self.methods:
             if name not in CONTENDERS:
                 raise ValueError(
                     f"`methods` names {name!r}, which is none of "
                     f"{', '.join(CONTENDERS)}."
                 )
+            self.config(CONTENDERS[name])  # Which refuses a model that is none.
 
     def config(self, contender: Contender) -> Config:
         """The training with one method of ours."""
@@ -68,3 +73,14 @@ class Network:
             count=False,
             backend="distribute",
         )
+
+    @staticmethod
+    def _check_rate(rate: str) -> None:
+        if rate == LOOPBACK:
+            return
+        speed = bytes_per_second(rate)
+        if not SLOWEST <= speed <= FASTEST and speed != float("inf"):
+            raise ValueError(
+                f"`rates` names {rate!r}, which `tc` cannot set on a link. Name rates "
+                "from 1kbit to 80gbit, or unshaped."
+            )

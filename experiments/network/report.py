@@ -1,36 +1,50 @@
 """What the laboratory shows: a table for each rate, and how well it was predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from experiments.network import figures
-from experiments.network.contenders import CONTENDERS
-from experiments.record import Record, Row
+from experiments.network.contenders import label
+from experiments.record import Row
+from experiments.study import Study
 
 MISS = 0.25
 """A prediction that is further off is named."""
 
 
-def show(log: Record, console: Console) -> None:
-    """Prints tables of all rows of a record, and draws its figure."""
-    rows = [row for row in log.rows if row["kind"] == "measurement"]
-    hosts = log.rows[0]["config"]["hosts"]
-    for rate in dict.fromkeys(row["rate"] for row in rows):
-        console.print(table([row for row in rows if row["rate"] == rate], rate, hosts))
-    console.print(
+def _tables(rows: Sequence[Row]) -> Iterator[Table | str]:
+    """A table for each rate, what its columns are, and how well they were predicted."""
+    hosts, measured = rows[0]["config"]["hosts"], _measurements(rows)
+    for rate in dict.fromkeys(row["rate"] for row in measured):
+        yield table([row for row in measured if row["rate"] == rate], rate, hosts)
+    yield (
         "Of a host in a step: seconds, how many times fewer than of the first method, "
         "and as planned from the step without a network; bytes that left its interface "
         "and came in, as the kernel counted (headers included); its message; what it "
         "puts into collectives. A message of an all-gather goes to every other host, "
         "the bytes of an all-reduce twice round a ring."
     )
-    console.print(*hits(rows), sep="\n")
-    figures.draw(rows).savefig(log.path / "figure.png")
-    console.print(f"Log and figure: {log.path}")
+    yield from hits(measured)
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    config = rows[0]["config"]
+    title = (
+        f"{config['model']} on digits, {config['hosts']} hosts of one worker, messages "
+        f"of {100 * config['ratio']:g} %"
+    )
+    return {"figure": figures.draw(_measurements(rows), title)}
+
+
+def _measurements(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["kind"] == "measurement"]
+
+
+STUDY = Study("measurement", "rate", _tables, _figures)
 
 
 def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
@@ -48,7 +62,7 @@ def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
     first = rows[0]["seconds"]
     for row in rows:
         shown.add_row(
-            CONTENDERS[row["method"]].label,
+            label(row["method"]),
             f"{row['seconds']:.3g}",
             f"{first / row['seconds']:.3g}",
             f"{row['predicted']:.3g}" if "predicted" in row else "",
@@ -71,7 +85,7 @@ def hits(rows: Sequence[Row]) -> list[str]:
     lines = [f"Predictions are off by {middle:.0%} in the median of {len(errors)}."]
     for (rate, method), error in errors.items():
         if abs(error) > MISS:
-            lines.append(f"Missed: {CONTENDERS[method].label} at {rate}, {error:+.0%}.")
+            lines.append(f"Missed: {label(method)} at {rate}, {error:+.0%}.")
     return lines
 
 

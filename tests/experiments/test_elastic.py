@@ -1,5 +1,7 @@
 """Going on with another number of workers: what is owed, and the loss."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,12 @@ def test_the_mean_residual_stays_and_the_loss_goes_on():
         assert len(row["before"]) == len(row["after"]) == 3
         assert row["after"][0] == pytest.approx(row["before"][-1], rel=1e-4)
         assert row["after"][-1] < row["before"][-1] < row["before"][0]
-    figure = draw(rows, CONFIG)
+    config = dataclasses.asdict(CONFIG)
+    rows = [
+        {"kind": "header", "config": config},
+        *({"kind": "continuation", **row} for row in rows),
+    ]
+    figure = draw(rows)
     (panel,) = figure.axes
     assert len(panel.lines) == 4  # Before, two after, and the checkpoint.
     assert table(rows).row_count == 2

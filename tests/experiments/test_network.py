@@ -194,7 +194,7 @@ def test_figures_have_step_times_and_a_panel_for_each_rate():
         for rate in ("10mbit", "unshaped")
         for method, seconds in (("dense", 2.0), ("ddp", 3.0))
     ]
-    times, slow, fast = figures.draw(measured).axes
+    times, slow, fast = figures.draw(measured, "title").axes
     assert [len(panel.lines) for panel in (times, slow, fast)] == [4, 2, 2]
     assert list(np.asarray(times.lines[0].get_ydata())) == [2.0, 2.0]
 
@@ -294,3 +294,38 @@ def test_pytorch_trains_on_the_same_batches(method, tmp_path):
     assert row["out"] == pytest.approx(row["message_bytes"], rel=0.3)
     assert row["message_bytes"] < row["dense_bytes"] or method == "ddp"
     assert row["losses"][-1] < row["losses"][0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ("99999gbit", "`tc` cannot set.* 1kbit to 80gbit, or unshaped"),
+        ("90gbit", "`tc` cannot set"),
+        ("1bit", "`tc` cannot set"),
+        ("0mbit", "greater than 0"),
+        ("nan", "'nan' is not a rate"),
+        ("1e400gbit", "beyond all numbers"),
+        ("-1mbit", "is not a rate"),
+    ],
+)
+def test_a_rate_that_tc_cannot_set_is_refused_before_anything_starts(rate, message):
+    """The kind: options that only `ip`, `tc` or a host refused, in their words."""
+    with pytest.raises(ValueError, match=message):
+        Network(rates=("10mbit", rate))
+
+
+def test_so_are_models_that_are_none_and_what_is_named_twice():
+    with pytest.raises(ValueError, match="`model` names 'mlp_9'"):
+        Network(model="mlp_9")
+    with pytest.raises(ValueError, match="`rates` must name nothing twice"):
+        Network(rates=("1mbit", "1mbit"))
+    with pytest.raises(ValueError, match="`methods` must name nothing twice"):
+        Network(methods=("dense", "dense"))
+    Network(rates=("1kbit", "80gbit", "unshaped"))
+
+
+@alone
+def test_tc_sets_the_slowest_and_the_fastest_rate():
+    with namespaces.hosts(1) as network:
+        network.shape(namespaces.SLOWEST)
+        network.shape(namespaces.FASTEST)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from experiments import plan, plan_figures, record
+from experiments import plan_figures, plan_tables, record
 from experiments.__main__ import main
-from experiments.plan import Plan, verdict
+from experiments.plan import Plan
+from experiments.plan_tables import verdict
 from gmc_jax.encodings import FREE, TWO_CORES
 from gmc_jax.planning import Prediction
 
@@ -61,7 +62,8 @@ def test_costs_of_this_device_are_those_that_count(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)
     few = ("--workers", "1", "--periods", "12")
     main(["plan", "--measure", *few, "--results", str(tmp_path)])
-    rows = record.read(tmp_path / "plan" / "run-001")[1:]
+    _, measured, *rows = record.read(tmp_path / "plan" / "run-001")
+    assert measured["measured"]["top_k"] == {"1.0": [0, 0]}
     assert {row["encoding"] for row in rows} == {0}
     assert {row["seconds"] for row in rows} == {0.5}
     shown = " ".join(capsys.readouterr().out.split())
@@ -86,16 +88,16 @@ def test_verdicts():
 
 
 def test_links_in_words():
-    assert plan._links(None) == "no link"
-    assert plan._links((0, math.inf)) == "any link"
-    assert plan._links((5e5, math.inf)) == "links from 4 mbit"
-    assert plan._links((0, 125e6)) == "links up to 1 gbit"
-    assert plan._links((0, 100)) == "links up to 0.8 kbit"
+    assert plan_tables._links(None) == "no link"
+    assert plan_tables._links((0, math.inf)) == "any link"
+    assert plan_tables._links((5e5, math.inf)) == "links from 4 mbit"
+    assert plan_tables._links((0, 125e6)) == "links up to 1 gbit"
+    assert plan_tables._links((0, 100)) == "links up to 0.8 kbit"
 
 
 def test_the_figure_has_a_line_for_every_method_in_both_panels():
     """And one where the question stands."""
-    figure = plan_figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES)
+    figure = plan_figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES, "title")
     for panel in figure.axes:
         assert len(panel.lines) == len(plan_figures.LOOKS) + 1
     dense, top_k, _ = figure.axes[1].lines

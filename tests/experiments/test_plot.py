@@ -10,7 +10,8 @@ from experiments.methods import METHODS
 
 
 def rows(*methods, seeds=(0,)):
-    yield {"kind": "header", "config": {"methods": methods}}
+    config = {"methods": methods, "model": "mlp", "data": "digits", "workers": 2}
+    yield {"kind": "header", "name": "run", "steps": 20, "config": config}
     for method in methods:
         for seed, step in itertools.product(seeds, (0, 10, 20)):
             yield {
@@ -70,6 +71,29 @@ def test_a_figure_is_drawn_of_losses_without_a_logarithm(loss, tmp_path):
     plot.draw(measured).savefig(tmp_path / "figure.png")
 
     assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_before_the_second_evaluation_there_is_nothing_to_draw():
+    """The kind: what has only begun, where matplotlib had no positive values."""
+    first = [row for row in rows("gmc") if not row.get("step")]
+    with pytest.raises(ValueError, match="nothing to draw yet: no method was judged"):
+        plot.draw(first)
+    begun = [*rows("dmsgd"), *first[1:]]
+    begun[0]["config"]["methods"] = ("dmsgd", "gmc")
+    assert [line.get_label() for line in plot.draw(begun).axes[0].lines] == [
+        "DMSGD, dense"
+    ]
+
+
+def test_who_sends_nothing_is_drawn():
+    """One worker on a ring: zero bytes have no logarithm."""
+    silent = [row | {"bytes": 0.0} if "bytes" in row else row for row in rows("d2")]
+    assert plot.draw(silent).axes[3].get_xscale() == "linear"
+
+
+def test_a_method_of_another_version_has_its_name_and_a_look():
+    (line,) = plot.draw(list(rows("gmc_3"))).axes[0].lines
+    assert line.get_label() == "gmc_3"
 
 
 def test_every_method_has_a_look_of_its_own():

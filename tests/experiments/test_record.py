@@ -1,8 +1,10 @@
 """Records: numbered, resumed, never overwritten."""
 
+import errno
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,102 @@ def test_half_a_line_is_dropped(tmp_path):
         evaluate(again, "a", 1)
 
     assert steps(record.read(log.path), "a") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "broken", [b'{"kind": "eval\n', b"\0\0\0\0\n", b"\xff\n", b"42\n", b'{"step": 1}\n']
+)
+def test_a_broken_last_line_is_dropped_with_a_word(broken, tmp_path, capsys):
+    """The kind: what a kill, or a machine that went down, leaves of the last row."""
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0)
+    with (log.path / record.LOG).open("ab") as file:
+        file.write(broken)
+
+    assert steps(record.read(log.path), "a") == [0]
+    assert (
+        f"The last line of {log.path / record.LOG} was cut" in capsys.readouterr().err
+    )
+    with record.begin(tmp_path, "run", CONFIG) as again:
+        evaluate(again, "a", 1)
+    capsys.readouterr()
+    assert steps(record.read(log.path), "a") == [0, 1]
+    assert not capsys.readouterr().err
+
+
+def test_another_broken_line_is_named_and_stops_nobody_else(tmp_path):
+    """The kind: one broken log stopped all runs of its name in JSON's words."""
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        evaluate(first, "a", 0, 1)
+    log = first.path / record.LOG
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([lines[0], b"{broken\n", lines[2]]))
+    before = log.read_bytes()
+
+    with record.begin(tmp_path, "run", CONFIG | {"workers": 9}) as other:
+        assert other.path.name == "run-002"
+    assert record.latest(tmp_path).name == "run-002"
+    for use in (
+        lambda: record.begin(tmp_path, "run", CONFIG),
+        lambda: record.read(first.path),
+    ):
+        with pytest.raises(ValueError, match=r"line 2 of .*001/log\.jsonl is broken"):
+            use()
+    assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [b"{broken\n", b"\xff\xfe\n", b"[]\n", None])
+def test_a_log_whose_first_line_is_unreadable_is_left_out(first, tmp_path, capsys):
+    """It is nobody's run, whatever is wrong with it: permissions, too."""
+    log = tmp_path / "run-001" / record.LOG
+    log.parent.mkdir()
+    log.mkdir() if first is None else log.write_bytes(first)
+
+    with record.begin(tmp_path, "run", CONFIG) as new:
+        assert new.path.name == "run-002"
+    assert (
+        f"Left out, as its first line cannot be read: {log}" in capsys.readouterr().err
+    )
+
+
+def test_a_finished_log_that_is_read_only_stops_nobody(tmp_path, monkeypatch):
+    with record.begin(tmp_path, "run", CONFIG) as first:
+        finish(first)
+    opened = Path.open
+
+    def read_only(path, mode="r", *rest, **more):
+        if path == first.path / record.LOG and not mode.startswith("r"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with record.begin(tmp_path, "run", CONFIG) as second:
+        assert second.path.name == "run-002"
+
+
+def test_a_row_that_does_not_fit_on_the_disk_names_the_log(tmp_path):
+    """And what was there before stays, to go on from."""
+    log = record.begin(tmp_path, "run", CONFIG)
+    evaluate(log, "a", 0)
+    with (
+        log._file,
+        Path("/dev/full").open("w") as log._file,
+        pytest.raises(OSError, match=r"No space left.*run-001/log\.jsonl"),
+        log,
+    ):
+        evaluate(log, "a", 1)
+    assert steps(log.rows, "a") == steps(record.read(log.path), "a") == [0]
+
+
+def test_a_column_that_is_missing_is_an_error_in_words(tmp_path):
+    with record.begin(tmp_path, "run", CONFIG) as log:
+        evaluate(log, "a", 0)
+    header, row = record.read(log.path)
+    for lacking in (header["config"], row):
+        with pytest.raises(
+            ValueError, match=r"run-001/log\.jsonl has no 'rate'.* version"
+        ):
+            lacking["rate"]
 
 
 def test_rewinding_takes_back_later_rows_of_one_method(tmp_path):

@@ -55,6 +55,20 @@ def test_of_several_seeds_it_is_the_mean_and_the_spread():
     assert line.split()[2:5] == ["97.77%", "±1.41", "0.0173"]
 
 
+def test_who_sends_nothing_has_no_ratio():
+    """The kind: divisions by what can be zero; a ring of one worker sends nothing."""
+    silent = ROWS[-1] | {"bytes_per_step": 0.0, "relative_cost": float("nan")}
+    shown = printed(table.comparison([ROWS[0], silent]), width=80)
+    (line,) = [line for line in shown.splitlines() if "GMC" in line]
+    assert line.split() == ["GMC", "0.05", "98.77%", "0.0123", "0", "none", "2.4"]
+
+
+def test_a_method_of_another_version_has_its_name():
+    header = ROWS[0] | {"config": ROWS[0]["config"] | {"methods": ["gmc_3"]}}
+    shown = printed(table.comparison([header, ROWS[-1] | {"method": "gmc_3"}]), 80)
+    assert "gmc_3" in shown
+
+
 def test_class_counts_are_a_line_a_worker_with_its_sum():
     shown = printed(table.class_counts([[3, 0, 5], [1, 1, 6]]), width=80)
 

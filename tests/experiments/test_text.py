@@ -39,6 +39,21 @@ def test_what_is_no_text_is_an_error(tmp_path):
     short.write_text("to be or not to be", encoding="utf-8")
     with pytest.raises(ValueError, match=r"holds 18 characters.* at least 650"):
         text(short)
+    short.write_text("")
+    with pytest.raises(ValueError, match=r"holds 0 characters.* at least 650"):
+        text(short)
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_option(tmp_path):
+    """The kind: what is given as a text and is missing, a directory or no UTF-8."""
+    (tmp_path / "latin").write_bytes("é".encode("latin-1") * 1000)
+    for name, problem in (
+        ("missing", "cannot be read .No such file"),
+        ("", "cannot be read .Is a directory"),
+        ("latin", "holds no UTF-8"),
+    ):
+        with pytest.raises(ValueError, match=rf"`data_file` is .*{problem}.*--text-f"):
+            text(tmp_path / name)
 
 
 def test_the_network_sees_no_character_ahead():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.units import bytes_per_second, seconds, whole
+from experiments.units import bytes_per_second, in_bits, seconds, whole
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,12 @@ def test_counts(text, number):
         (bytes_per_second, "-1mbit", "'-1mbit' is not a rate"),
         (bytes_per_second, "0mbit", "greater than 0"),
         (bytes_per_second, "", "is not a rate"),
+        (bytes_per_second, "nan", "'nan' is not a rate"),
+        (bytes_per_second, "1e400gbit", "'1e400gbit' is not a rate.* beyond all"),
+        (seconds, "1e400s", "'1e400s' is not a time.* beyond all"),
+        (seconds, "-20ms", "'-20ms' is not a time"),
+        (seconds, "nan", "'nan' is not a time"),
+        (whole, "1e400", "'1e400' is not a number.* beyond all"),
         (seconds, "20 minutes", "is not a time such as 20ms.*msec"),
         (seconds, "inf", "'inf' is not a time"),
         (whole, "1.5", "at least 1, not '1.5'"),
@@ -65,3 +71,16 @@ def test_counts(text, number):
 def test_errors_show_what_was_given_and_what_would_do(read, text, message):
     with pytest.raises(ValueError, match=message):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (125e6, "1 gbit"),
+        (12.5e6, "100 mbit"),
+        (100, "0.8 kbit"),
+        (math.inf, "unshaped"),
+    ],
+)
+def test_rates_in_words(rate, words):
+    assert in_bits(rate) == words
