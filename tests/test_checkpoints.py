@@ -371,7 +371,9 @@ def perturbed(state: Tree) -> Tree:
     return jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf + 1, state)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(
+    "runner", ["simulate", pytest.param("distribute", marks=pytest.mark.slow)]
+)
 def test_parameters_alone_go_on_with_another_method(tmp_path, runner, caplog):
     """Checkpoints were all or nothing."""
     before, _, begun = made("gmc, random_block", simulate)
