@@ -204,10 +204,12 @@ def one_axis(**arguments: Channel) -> None:
 
 
 def floating(tree: object) -> None:
-    """Raises TypeError unless every leaf of a tree is real and floating."""
+    """Raises TypeError unless every leaf is real and floating, of at least 8 bits."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = jax.numpy.result_type(leaf)
-        if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
+        # Floats of 4 bits have no integers of their width to cross as.
+        floats = jax.numpy.issubdtype(dtype, jax.numpy.floating)
+        if not floats or jax.numpy.finfo(dtype).bits < 8:
             dtype = "float0" if dtype == jax.dtypes.float0 else dtype
             raise TypeError(
                 "Workers average floating-point trees, but the leaf "

@@ -77,6 +77,16 @@ def test_only_floating_leaves_can_be_averaged():
         checks.floating(jnp.ones(2, complex))
 
 
+def test_floats_of_4_bits_are_named():
+    """No collective takes them, nor integers of their width; those of 8 bits pass."""
+    tree = {"x": jnp.ones(2, "float8_e4m3fn"), "n": jnp.ones(2, "float4_e2m1fn")}
+    with pytest.raises(
+        TypeError, match=r"average .* `\['n'\]` has dtype float4_e2m1fn"
+    ):
+        checks.floating(tree)
+    checks.floating(tree["x"])
+
+
 @pytest.mark.parametrize(
     "factory", [gmc_jax.gmc, gmc_jax.gmc_plus, gmc_jax.dgc, gmc_jax.ef_sgd]
 )
