@@ -75,7 +75,7 @@ def katyusha_x(
     if callable(learning_rate):
         raise TypeError(
             "`learning_rate` must be a number, since the momentum between epochs "
-            "depends on it, but is a schedule."
+            "depends on it, but is a function."
         )
     checks.known(learning_rate=learning_rate, strong_convexity=strong_convexity)
     checks.positive(epoch_length=epoch_length)
