@@ -387,6 +387,26 @@ def test_bfloat16_stays_bfloat16_and_is_remembered_in_float32(method):
             assert leaf.dtype == np.float32
 
 
+@pytest.mark.parametrize("method", ["gmc", "cser", "def_a", "slowmo"])
+def test_floats_of_8_bits_are_remembered_in_float32(method):
+    """JAX mixes them with no other floats by itself: neither does a method."""
+    tx = METHODS[method].ours(PEAK, CHANNELS["top_k"])
+    params = problems.tree(jnp.ones(D))
+    params["kernel"] = params["kernel"].astype("float8_e4m3fn")
+
+    @functools.partial(jax.vmap, axis_name="workers", in_axes=(None, None, 0))
+    def update(params, state, gradients):
+        point = gmc_jax.query(state, params)
+        return point, *tx.update(gradients, state, params)
+
+    state, gradients = tx.init(params), jax.tree.map(lambda x: x[None], params)
+    point, updates, after = jax.eval_shape(update, params, state, gradients)
+    assert point["kernel"].dtype == "float8_e4m3fn"
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
+    for leaf, was in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+        assert leaf.dtype == was.dtype != "float8_e4m3fn"
+
+
 def test_the_two_forms_of_algorithm_1_are_the_same():
     """The momentum as a difference of weights, and as what was last sent."""
     for (_, eta), workers in itertools.product(RATES.values(), (1, 5)):
