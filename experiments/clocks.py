@@ -68,6 +68,7 @@ class Clocks:
         checks.magnitude(learning_rate=self.learning_rate, pace=self.pace)
         checks.magnitude(bandwidth=self.bandwidth, goal=self.goal)
         checks.amount(spread=self.spread, latency=self.latency)
+        checks.count(seed=self.seed)
         if not self.slowdowns:
             raise ValueError("`slowdowns` must name one, such as 1, but is empty.")
         for slowdown in self.slowdowns:

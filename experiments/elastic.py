@@ -49,6 +49,7 @@ class Elastic:
 
     def __post_init__(self):
         """Refuses numbers that make no run."""
+        checks.positive(batch_size=self.batch_size)
         for workers in (self.workers, *self.then):
             checks.positive(workers=workers)
             if self.batch_size % workers:
@@ -56,6 +57,10 @@ class Elastic:
                     f"`batch_size` is {self.batch_size}, which {workers} workers "
                     "cannot share out evenly. Use a multiple of all their numbers."
                 )
+        if not self.methods or not self.then:
+            raise ValueError("`methods` and `then` must each name one at least.")
+        for method in self.methods:
+            self.config(method, self.workers)  # Which refuses what it cannot train.
         checks.positive(steps=self.steps, every=self.every)
         if self.steps % self.every:
             raise ValueError(

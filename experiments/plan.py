@@ -22,6 +22,8 @@ from gmc_jax.encodings import TWO_CORES, Encoding, Encodings
 from gmc_jax.planning import DENSE, Prediction
 from gmc_jax.timelines import Link
 
+_ENDLESS = 1e100  # Seconds, beyond which no figure has an axis.
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,7 +51,8 @@ class Plan:
 
     def __post_init__(self):
         """Refuses what makes no plan."""
-        checks.positive(workers=self.workers, parameters=whole(self.parameters))
+        workers = whole(str(self.workers)) if self.workers > 0 else self.workers
+        checks.positive(workers=workers, parameters=whole(self.parameters))
         checks.magnitude(step_time=seconds(self.step_time))
         checks.amount(latency=self.link.latency)
 
@@ -71,6 +74,12 @@ def main(config: Plan) -> None:
         periods=config.periods,
         encodings=encodings,
     )
+    slowest = max(row.longest for row in predictions)
+    if slowest > _ENDLESS:
+        raise ValueError(
+            f"a step would take {slowest:.0e} seconds on {config.bandwidth} with "
+            f"{config.latency}. Name a link that is faster."
+        )
     record.prepare(config.results / "plan")
     with record.create(config.results / "plan", "run", asdict(config)) as log:
         if config.measure:

@@ -25,6 +25,7 @@ _TIMES = {
     )
     for name in names
 }
+_MOST = 1e18  # Of parameters; NumPy counts in 63 bits.
 _UNSHAPED = ("inf", "unshaped")
 
 
@@ -73,8 +74,11 @@ def whole(text: str) -> int:
       ValueError: if it is none.
     """
     number = _read(text, {"": 1.0}, "a number such as 1e9")
-    if number < 1 or number != round(number):
-        raise ValueError(f"a count must be a whole number of at least 1, not {text!r}.")
+    if number < 1 or number != round(number) or number > _MOST:
+        raise ValueError(
+            f"a count must be a whole number of at least 1 and at most {_MOST:.0e}, "
+            f"not {text!r}."
+        )
     return round(number)
 
 

@@ -71,3 +71,5 @@ def test_numbers_that_make_no_run_are_errors():
         Clocks(slowdowns=())
     with pytest.raises(ValueError, match="`bandwidth`"):
         Clocks(bandwidth=0)
+    with pytest.raises(ValueError, match="`seed`"):
+        Clocks(seed=-1)

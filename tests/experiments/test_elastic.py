@@ -39,6 +39,11 @@ def test_what_owes_nothing_has_no_residual():
     ("options", "message"),
     [
         ({"then": (0,)}, "`workers`"),
+        ({"then": ()}, "`methods` and `then` must each name one"),
+        ({"methods": ()}, "`methods` and `then` must each name one"),
+        ({"methods": ("nothing",)}, "`methods` names 'nothing'"),
+        ({"ratio": 2.0}, "`ratio`"),
+        ({"batch_size": 0}, "`batch_size`"),
         ({"batch_size": 10}, "which 8 workers cannot share out"),
         ({"steps": 15}, "`steps` must be a multiple of `every`"),
     ],

@@ -114,6 +114,8 @@ def test_the_figure_has_a_line_for_every_method_in_both_panels():
         (["--parameters", "many"], "is not a number such as 1e9"),
         (["--step-time", "0s"], "`step_time` is a magnitude"),
         (["--workers", "0"], "`workers` counts something"),
+        (["--workers", str(10**20)], "at least 1 and at most 1e+18, not"),
+        (["--parameters", "1e30"], "at least 1 and at most 1e+18, not '1e30'"),
     ],
 )
 def test_errors_are_said_at_once(options, message, tmp_path, capsys):
@@ -127,3 +129,11 @@ def test_errors_are_said_at_once(options, message, tmp_path, capsys):
 def test_a_ratio_that_is_none_needs_no_traceback(tmp_path):
     with pytest.raises(SystemExit, match="`ratios` is a fraction"):
         main(["plan", "--ratios", "2", "--results", str(tmp_path)])
+
+
+def test_a_link_on_which_nothing_arrives_has_no_plan(tmp_path):
+    slow = ("--bandwidth", "1e-300", "--parameters", "10", "--workers", "2")
+    none = ("--ratios", "1", "--periods", "2")
+    with pytest.raises(SystemExit, match=r"take .*e\+30\d seconds on 1e-300 with 20ms"):
+        main(["plan", *slow, *none, "--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
