@@ -121,9 +121,9 @@ def test_a_terminal_gets_its_cursor_back():
     environment = {**os.environ, "TERM": "xterm"}
     line = "from experiments import signals; signals.say('the last')"
     subprocess.run([sys.executable, "-c", line], stdout=terminal, env=environment)
+    os.close(terminal)
     assert b"\x1b[?25h" in os.read(screen, 100)
     os.close(screen)
-    os.close(terminal)
 
 
 def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
