@@ -121,9 +121,9 @@ def test_a_terminal_gets_its_cursor_back():
     environment = {**os.environ, "TERM": "xterm"}
     line = "from experiments import signals; signals.say('the last')"
     subprocess.run([sys.executable, "-c", line], stdout=terminal, env=environment)
+    os.close(terminal)
     assert b"\x1b[?25h" in os.read(screen, 100)
     os.close(screen)
-    os.close(terminal)
 
 
 def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
@@ -162,8 +162,7 @@ def test_a_run_that_is_interrupted_early_ends_with_one_line(tmp_path, seed):
         time.sleep(0.5 + 6 * random.Random(seed).random())
         process.send_signal(signal.SIGINT)
         _, words = process.communicate(timeout=PATIENCE)
-    # Before the command has begun, it is Python's to say.
-    if "Traceback" not in words or "_frozen_importlib" not in words:
+    if process.returncode != -signal.SIGINT:  # Python's own, while it starts.
         assert process.returncode == 130
         assert re.fullmatch(r"interrupted; .*\n", words)
 
