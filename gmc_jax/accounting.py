@@ -26,10 +26,11 @@ _HORIZONS = (2**14, 2**20)
 
 @runtime_checkable
 class Lowerable(Protocol):
-    """What `jax.jit` and `jax.pmap` return."""
+    """What `jax.jit` and `jax.pmap` return, and `simulate` and `distribute`."""
 
-    def lower(self, *args: Tree) -> jax.stages.Lowered:
-        """Traces and lowers for these arguments."""
+    @property
+    def lower(self) -> Callable[..., jax.stages.Lowered]:
+        """Traces and lowers for the arguments of a call."""
         ...
 
 

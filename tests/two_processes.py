@@ -111,7 +111,7 @@ def checkpoints(directory: pathlib.Path) -> dict[str, np.ndarray]:
     return {
         "goes on": np.array([np.array_equal(one, other) for one, other in pairs]),
         "refused": np.array(refused),
-        "mean loss": np.float32(metrics["loss"]),
+        "mean loss": np.asarray(metrics["loss"]),
         **{f"saved params {k}": v for k, v in kept[0].items()},
         **{f"saved residual {k}": v for k, v in residual.items()},
     }

@@ -63,8 +63,8 @@ def accumulate(
     checks.steps(every=every)
     checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
-    # An injected one may change while the sum grows.
-    share, rest = shares(every) if isinstance(every, int) else (1.0, None)
+    known = isinstance(every, int)  # An injected one may change while the sum grows.
+    share, rest = shares(every) if known else (1.0, 1.0)
 
     def init(params):
         own = inner.init(params)
@@ -77,7 +77,7 @@ def accumulate(
         count = state.mini_step + 1
 
         def mean(leaf: jax.Array, like: jax.Array) -> jax.Array:
-            scaled = rest is not None and is_floating(leaf)
+            scaled = known and is_floating(leaf)
             return (mean_of(leaf, rest) if scaled else leaf / count).astype(like.dtype)
 
         def pass_on() -> tuple[Tree, Tree, Tree]:
