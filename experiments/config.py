@@ -104,6 +104,11 @@ class Config:
                 "`methods` must name at least one method and none of them twice, but "
                 f"is {self.methods}."
             )
+        if len(dict(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError(
+                "`learning_rates` must name no method twice, but is "
+                f"{self.learning_rates}."
+            )
         for name in (
             "workers",
             "batch_size",
@@ -128,8 +133,13 @@ class Config:
                 raise ValueError(
                     f"`{name}` must be finite and at least 0, but is {value}."
                 )
-        if self.seed < 0:
-            raise ValueError(f"`seed` must be at least 0, but is {self.seed}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"`seed` must be in [0, 2^32), but is {self.seed}.")
+        if (self.data == "text") != (self.model == "characters"):
+            raise ValueError(
+                f"`model` {self.model!r} cannot learn the data set {self.data!r}: "
+                "`characters` reads text, and nothing else does. Use both, or neither."
+            )
         if self.backend != "simulate" and (self.seeds_at_once or 1) > 1:
             raise ValueError(
                 f"`seeds_at_once` is {self.seeds_at_once}, but the backend "

@@ -27,7 +27,7 @@ from experiments.config import Config
         ("learning_rate", -1.0, "`learning_rate` must be finite .*, but is -1.0"),
         ("learning_rates", (("gmc", np.nan),), "`learning_rates gmc` .* but is nan"),
         ("weight_decay", np.inf, "`weight_decay` must be finite .* but is inf"),
-        ("seed", -1, "`seed` must be at least 0, but is -1"),
+        ("seed", -1, r"`seed` must be in \[0, 2\^32\), but is -1"),
     ],
 )
 def test_what_makes_no_run_is_an_error(field, value, message):
@@ -86,3 +86,18 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
     np.testing.assert_allclose(rates("cosine"), cosine, rtol=1e-5, atol=1e-7)
     by_epoch = [cosine[step // 2 * 2] for step in range(5)]
     np.testing.assert_allclose(rates("cosine_by_epoch"), by_epoch, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 10**20}, r"`seed` must be in \[0, 2\^32\), but is 10"),
+        ({"model": "characters"}, "`model` 'characters' cannot learn .*'digits'"),
+        ({"data": "text"}, "`model` 'mlp' cannot learn the data set 'text'"),
+        ({"learning_rates": (("gmc", 1.0), ("gmc", 2.0))}, "no method twice"),
+    ],
+)
+def test_what_only_the_training_refused_is_refused_at_once(options, message):
+    """The kind: options that ended in the words of Flax, NumPy or JAX."""
+    with pytest.raises(ValueError, match=message):
+        Config(**options)
