@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gmc_jax.channels.neighbours import OtherWorkersError
 from gmc_jax.channels.noting import Notes, noting
 from gmc_jax.core import Tree
-from gmc_jax.programs import FREE, Program, axes_of, within
+from gmc_jax.programs import FREE, PASSES, Program, axes_of, marks, within
 from gmc_jax.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
@@ -223,15 +223,16 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """What one of several branches sends.
 
-        Where it is not known which, it is the one that would send most: a guard that
-        lets steps pass or not is taken to let them pass, and counters inside count on.
+        Where it is not known which, a guard that lets steps pass or not is taken to let
+        them pass, and counters inside count on: that is the branch that says so, or
+        else the one that would send most.
         """
         index, *arguments = values
         if index is None:
-            most = [self._most(branch) for branch in branches]
+            most = [(PASSES in marks(each), self._most(each)) for each in branches]
             chosen = most.index(max(most))
             sent, ends = self.run(branches[chosen], arguments)
-            return sent, ends if max(most) else [None] * len(ends)
+            return sent, ends if any(most[chosen]) else [None] * len(ends)
         sent, results = zip(
             *(self.run(branch, arguments) for branch in branches), strict=True
         )

@@ -34,6 +34,9 @@ def alone_on(axis_name: str) -> str:
 QUERIED = "gmc_jax.query"
 """The mark of the point that `query` has moved."""
 
+PASSES = "gmc_jax.passes"
+"""The mark of what a guard lets pass."""
+
 
 def marks(program: Program) -> set[str]:
     """The names that were given in a program."""

@@ -15,7 +15,7 @@ NOT_FACTORIES = {
     # Of what there is at run time.
     *("assert_replicated", "average_workers", "evaluate", "fetch", "query"),
     *("full_gradient_due", "set_full_gradient", "snapshot", "wire_bytes"),
-    *("message_bits", "relative_cost", "worker_key"),
+    *("message_bits", "relative_cost", "worker_key", "with_hooks"),
     # Runners and what belongs to them, with tests of their own.
     *("distribute", "layout", "resize", "simulate", "unrolled"),
     # Without arguments, or measured.
