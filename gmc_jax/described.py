@@ -87,6 +87,11 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     return make
 
 
+def call_of(value: Thing) -> str | None:
+    """The call that made a thing, where that is known."""
+    return repr(value) if _is_made(value) else None
+
+
 def _remade(kind, fields, call: Call):
     """A tuple of a kind with its call beside its fields."""
     made = _class_of(kind)(*fields)
