@@ -213,6 +213,18 @@ def find_hooks(tree: Tree, name: str) -> list:
     return [node for node in nodes if has_hook(node, name)]
 
 
+def class_names(tree: Tree) -> set[str]:
+    """The names of the classes of all nodes and leaves of a tree."""
+    found = set()
+
+    def note(node: Tree) -> bool:
+        found.add(type(node).__name__)
+        return False
+
+    jax.tree.leaves(tree, is_leaf=note)
+    return found
+
+
 def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether a leaf holds random keys of a type of their own."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -104,7 +104,7 @@ def test_a_guard_is_taken_to_let_steps_pass(passes_first):
     """So that counters inside it count on, and periods are what they are."""
     inner = gmc_jax.local_sgd(0.1, exact(), period=3)
     guarded = gmc_jax.skip_nonfinite(inner)
-    assert sent(guarded, 4) == [32, 32, 32 + DENSE, 32]
+    assert sent(guarded, 4) == [64, 64, 64 + DENSE, 64]
 
     def update(updates, state, params=None):
         def go():
