@@ -20,8 +20,7 @@ from gmc_jax.trees import (
     class_names,
     is_key,
     is_raw_key,
-    mean_of,
-    shares,
+    mean_over_workers,
 )
 
 
@@ -183,8 +182,7 @@ class Layout(NamedTuple):
                 apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
                 return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
             wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
-            share, rest = shares(leaf.shape[0])
-            average = mean_of(jnp.sum(leaf.astype(wide) * share, axis=0), rest)
+            average = mean_over_workers(leaf, wide)
             if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)
