@@ -141,7 +141,7 @@ def with_hooks(state: type[Kind]) -> type[Kind]:
       ...     def query(self, params):
       ...         return jax.tree.map(lambda w, m: w - m, params, self.momentum)
     """
-    if not (inspect.isclass(state) and any(_defines(state, name) for name in _HOOKS)):
+    if not (inspect.isclass(state) and hooks_of(state)):
         raise TypeError(
             f"`state` must be a class with one of the methods {list(_HOOKS)}, but is "
             f"{state!r}. Write one of them, or leave the mark out."
@@ -154,6 +154,11 @@ def has_hook(node: Tree, name: str) -> bool:
     """Whether a node is a state of a marked class that has this hook."""
     marked = inspect.getattr_static(type(node), _MARK, False) is True
     return marked and _defines(type(node), name)
+
+
+def hooks_of(state: type) -> tuple[str, ...]:
+    """The names of the hooks of a class."""
+    return tuple(name for name in _HOOKS if _defines(state, name))
 
 
 def _defines(state: type, name: str) -> bool:

@@ -87,6 +87,11 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     return make
 
 
+def call_of(value: Thing) -> str | None:
+    """The call that made a thing, where that is known."""
+    return repr(value) if _is_made(value) else None
+
+
 def _remade(kind, fields, call: Call):
     """A tuple of a kind with its call beside its fields."""
     made = _class_of(kind)(*fields)
@@ -99,10 +104,10 @@ def _class_of(kind):
     """The class of a kind of tuples that print as the call that made them."""
 
     def show(self) -> str:
-        return str(self._call) if is_described(self) else kind.__repr__(self)
+        return str(self._call) if _is_made(self) else kind.__repr__(self)
 
     def reduce(self) -> tuple:
-        if is_described(self):
+        if _is_made(self):
             return _remade, (kind, tuple(self), self._call)
         return kind, tuple(self)
 
@@ -132,7 +137,7 @@ def _shown(value: Thing) -> str:
         if value.ndim == 0 and np.issubdtype(value.dtype, np.floating):
             return f"{float(value):g}"
         return f"<{value.dtype}{list(value.shape)}>"
-    if is_described(value):
+    if _is_made(value):
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_elements(value))}]"
@@ -152,8 +157,7 @@ def _elements(values: Sequence[Thing]) -> list[str]:
     return [*map(_shown, values[:_MOST]), *["..."] * (len(values) > _MOST)]
 
 
-def is_described(value: Thing) -> bool:
-    """Whether a thing prints as the call that made it."""
+def _is_made(value: Thing) -> bool:
     return "_call" in getattr(value, "__dict__", {})
 
 

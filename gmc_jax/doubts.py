@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,19 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from gmc_jax import programs
 from gmc_jax.core import Tree
+from gmc_jax.programs import Kind
 from gmc_jax.trees import find_hooks
 
 _NOT_USERS = ("gmc_jax.", "jax.", "optax.")
 
 
 def doubts(
-    program: ClosedJaxpr, shapes: Tree, differs: Tree, workers: int, axis_name: str
+    program: ClosedJaxpr,
+    shapes: Tree,
+    differs: Tree,
+    apart: Sequence[Kind],
+    workers: int,
+    axis_name: str,
 ) -> Iterator[str]:
     """What to warn of, each in a few sentences.
 
@@ -25,6 +31,7 @@ def doubts(
         new state.
       shapes: the state of one worker.
       differs: which of its leaves differ between workers.
+      apart: the classes of states that the step updates and the state does not hold.
       workers: their number.
       axis_name: the axis that the step averages over.
     """
@@ -39,12 +46,12 @@ def doubts(
             "Where workers are meant to stay apart, say so with the channel "
             "`gmc_jax.alone()` in the place of `exact()`."
         )
-    moving = find_hooks(shapes, "query")
+    moving = _moving(program, shapes, apart)
     if moving and programs.QUERIED not in marks and _takes_gradients(program):
         yield (
-            f"The state holds a `{type(moving[0]).__name__}`, whose method takes "
-            "gradients away from the parameters, but this step never asks where, and "
-            "so trains by another method. Take the gradient at "
+            f"The step updates a `{moving[0]}`, whose method takes gradients away from "
+            "the parameters, but it never asks where, and so trains by another method. "
+            "Take the gradient at "
             "`gmc_jax.query(opt_state, params)` in the place of `params`. Where it is "
             "meant to be taken elsewhere, call `gmc_jax.query` all the same, and leave "
             "its result."
@@ -57,6 +64,17 @@ def warn(doubt: str) -> None:
     while frame and frame.f_globals.get("__name__", "").startswith(_NOT_USERS):
         level, frame = level + 1, frame.f_back
     warnings.warn(doubt, stacklevel=level)
+
+
+def _moving(program: ClosedJaxpr, shapes: Tree, apart: Sequence[Kind]) -> list[str]:
+    """The classes of what moves the point, but for states that stay as they are."""
+    treedef, passed_on = jax.tree.structure(shapes), programs.passed_on(program)
+    states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
+    return [
+        type(state).__name__
+        for state in states
+        if any(passed_on[place] != place for place in jax.tree.leaves(state))
+    ] + [kind.name for kind in apart if "query" in kind.hooks]
 
 
 def _takes_gradients(program: ClosedJaxpr) -> bool:

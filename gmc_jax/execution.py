@@ -15,6 +15,7 @@ from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout, Train, layout
 from gmc_jax.programs import axes_of, equations
 from gmc_jax.steps import Step
+from gmc_jax.trees import accumulator_dtype, is_key, mean_over_workers
 
 Metrics: TypeAlias = Literal["each", "mean"]
 """Whose metrics come back: each worker's, on a leading axis, or their mean."""
@@ -311,10 +312,20 @@ def _summary(metrics: Metrics) -> Callable[[Tree], Tree]:
             f"{metrics!r}."
         )
 
-    def mean(leaf: jax.Array) -> jax.Array:
-        return jnp.mean(leaf, axis=0, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+    def mean(path: tuple, leaf: jax.Array) -> jax.Array:
+        if is_key(leaf):
+            raise TypeError(
+                "`metrics` is 'mean', but of random keys, such as "
+                f"`metrics{jax.tree_util.keystr(path)}`, there is none. Leave them out "
+                "of what the step returns, or pass `metrics='each'`."
+            )
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return mean_over_workers(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+        return mean_over_workers(leaf, accumulator_dtype(leaf.dtype))
 
-    return lambda tree: tree if metrics == "each" else jax.tree.map(mean, tree)
+    if metrics == "each":
+        return lambda tree: tree
+    return lambda tree: jax.tree_util.tree_map_with_path(mean, tree)
 
 
 def _jit(

@@ -28,14 +28,13 @@ from numpy.typing import NDArray
 from gmc_jax.channels.neighbours import OtherWorkersError
 from gmc_jax.channels.noting import Notes, noting
 from gmc_jax.core import Tree
-from gmc_jax.programs import FREE, PASSES, Program, axes_of, marks, within
+from gmc_jax.programs import FREE, LOOPS, Program, axes_of, bare, within
 from gmc_jax.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
 """Arrays, and None for those that depend on what is not known."""
 
 _LARGEST = 2**16  # Entries of what is taken for a counter, or for a table of steps.
-_LOOPS = ("scan", "while")
 _fresh = itertools.count()
 
 
@@ -84,7 +83,7 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
 
     def step(values: Values) -> tuple[jax.Array, Values]:
         given = [*rest[:count], *values, *rest[count:]]
-        sent, after = walk.run(traced.update, given)
+        sent, after = walk._replace(before=values).run(traced.update, given)
         return sent, [
             None if old is None or new is None else jnp.asarray(new, old.dtype)
             for old, new in zip(values, after, strict=True)
@@ -166,16 +165,18 @@ class _Walk(NamedTuple):
     Attributes:
       axis_name: the named axis whose indices are the workers.
       sizes: the bits of what is sent, by the key of its equation.
+      before: the state before the step.
     """
 
     axis_name: str
     sizes: dict[Hashable, int]
+    before: Sequence[jax.Array | None] = ()
 
     def run(
         self, program: Program, arguments: Sequence[jax.Array | None]
     ) -> tuple[jax.Array, Values]:
         """How often each of `sizes` is sent, and what is known of the results."""
-        jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+        jaxpr = bare(program)
         consts = program.consts if isinstance(program, ClosedJaxpr) else []
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -200,7 +201,7 @@ class _Walk(NamedTuple):
         programs = list(within(equation))
         if name == "cond":
             return self._choose(programs, values)
-        if len(programs) == 1 and name not in _LOOPS:
+        if len(programs) == 1 and name not in LOOPS:
             (program,) = programs
             return self.run(program, values)
         if any(_messages(program, self.axis_name, {}) for program in programs):
@@ -223,24 +224,29 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """What one of several branches sends.
 
-        Where it is not known which, a guard that lets steps pass or not is taken to let
-        them pass, and counters inside count on: that is the branch that says so, or
-        else the one that would send most.
+        Where it is not known which, it is the one that would send most: a guard that
+        lets steps pass or not is taken to let them pass, and counters inside count on.
+        So is one that decides when all is sent, and gives the state as it was or not.
         """
         index, *arguments = values
-        if index is None:
-            most = [(PASSES in marks(each), self._most(each)) for each in branches]
-            chosen = most.index(max(most))
-            sent, ends = self.run(branches[chosen], arguments)
-            return sent, ends if any(most[chosen]) else [None] * len(ends)
         sent, results = zip(
             *(self.run(branch, arguments) for branch in branches), strict=True
         )
+        if index is None:
+            most = [self._most(branch) for branch in branches]
+            stays = [sum(map(self._is_as_before, ends)) for ends in results]
+            chosen = (most if max(most) else stays).index(max(most) or min(stays))
+            decides = max(most) or min(stays) < max(stays)
+            ends = results[chosen]
+            return sent[chosen], ends if decides else [None] * len(ends)
         place = jnp.clip(index, 0, len(branches) - 1)
         return jnp.stack(sent)[place], [
             jnp.stack(ends)[place] if all(map(_is_known, ends)) else None
             for ends in zip(*results, strict=True)
         ]
+
+    def _is_as_before(self, value: jax.Array | None) -> bool:
+        return _is_known(value) and any(value is old for old in self.before)
 
     def _most(self, program: Program) -> int:
         """The bits of all that a program can send."""

@@ -13,9 +13,15 @@ from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.differences import first_difference
 from gmc_jax.doubts import doubts, warn
-from gmc_jax.programs import batched_results
-from gmc_jax.steps import Step, trace
-from gmc_jax.trees import accumulator_dtype, is_key, is_raw_key, mean_of, shares
+from gmc_jax.programs import Kind, batched_results, kinds_updated, marks
+from gmc_jax.steps import Step, check_batch, trace
+from gmc_jax.trees import (
+    accumulator_dtype,
+    class_names,
+    is_key,
+    is_raw_key,
+    mean_over_workers,
+)
 
 
 class Train:
@@ -85,12 +91,15 @@ class Layout(NamedTuple):
         workers and is kept with a leading axis of workers; False where it is the same
         on all of them and is kept once.
       shapes: one worker's state, as `jax.ShapeDtypeStruct`.
+      apart: the classes of states that the step updates and the state does not hold,
+        since what keeps them, such as `nnx.split`, takes them apart.
     """
 
     workers: int
     axis_name: str
     differs: Tree
     shapes: Tree
+    apart: tuple[Kind, ...] = ()
 
     @property
     def axes(self) -> Tree:
@@ -115,9 +124,25 @@ class Layout(NamedTuple):
 
     def of(self, select: Callable[[Tree], Tree]) -> Layout:
         """The layout of a part of the state, such as `lambda state: state[0]`."""
-        return Layout(
-            self.workers, self.axis_name, select(self.differs), select(self.shapes)
+        differs, shapes = select(self.differs), select(self.shapes)
+        apart = tuple(
+            kind for kind in self.apart if kind.name not in class_names(shapes)
         )
+        return Layout(self.workers, self.axis_name, differs, shapes, apart)
+
+    def check_whole(self, caller: str, reads: Callable[[Kind], bool]) -> None:
+        """Raises ValueError if a state that the caller reads is taken apart."""
+        read = [kind.name for kind in self.apart if reads(kind)]
+        if read:
+            raise ValueError(
+                f"`{caller}` must ask each `{read[0]}` that the step updates, but the "
+                "state of `layout` holds none: `nnx.split`, say, makes dictionaries of "
+                "an `nnx.Optimizer`. Keep the parameters and `tx.init(params)` in the "
+                "state instead, or pass a part that is as the method made it, "
+                "`pure(state)` with `layout.of(pure)`, where `pure` returns "
+                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of "
+                "`model, optimizer = nnx.merge(graph, state)`."
+            )
 
     def lay_out(self, state: Tree) -> Tree:
         """One worker's state as it is kept: copied, and repeated where it differs.
@@ -157,8 +182,7 @@ class Layout(NamedTuple):
                 apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
                 return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
             wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
-            share, rest = shares(leaf.shape[0])
-            average = mean_of(jnp.sum(leaf.astype(wide) * share, axis=0), rest)
+            average = mean_over_workers(leaf, wide)
             if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)
@@ -293,20 +317,9 @@ def layout(
         of_batches = [True] * len(jax.tree.leaves(batch))
         new = batched_results(program, [*own, *of_batches], workers, axis_name)
         found = [old or now for old, now in zip(own, new, strict=True)]
-    plan = Layout(workers, axis_name, treedef.unflatten(own), shapes)
-    for doubt in doubts(program, plan.shapes, plan.differs, workers, axis_name):
+    differs, held = treedef.unflatten(own), class_names(shapes)
+    updated = kinds_updated(marks(program))
+    apart = tuple(kind for kind in updated if kind.name not in held)
+    for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
         warn(doubt)
-    return plan
-
-
-def check_batch(batch: Tree, workers: int) -> None:
-    """Raises ValueError unless every leaf has a leading axis of workers."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        shape = jnp.shape(leaf)
-        if shape[:1] != (workers,):
-            raise ValueError(
-                f"`batch` must have a leading axis of {workers} workers on every leaf, "
-                f"but `batch{jax.tree_util.keystr(path)}` has shape {shape}. Reshape "
-                f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
-                "workers (under `distribute`: the size of the mesh's axis)."
-            )
+    return Layout(workers, axis_name, differs, shapes, apart)

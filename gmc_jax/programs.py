@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, hooks_of
+
+State = TypeVar("State")
 
 Program: TypeAlias = Jaxpr | ClosedJaxpr
 """What JAX traces a function to."""
@@ -17,8 +19,16 @@ Program: TypeAlias = Jaxpr | ClosedJaxpr
 FREE = ("axis_index", "pvary", "pcast")
 """What names an axis and sends nothing along it."""
 
-_LOOPS = ("scan", "while")
+LOOPS = ("scan", "while")
+"""What runs a program many times."""
+
+_STATE = "gmc_jax.state"
 _DIFFERENTIATED = re.compile(r"\b(jvp|transpose)\(")
+
+
+def bare(program: Program) -> Jaxpr:
+    """A program without its constants."""
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def mark(tree: Tree, name: str) -> Tree:
@@ -34,8 +44,35 @@ def alone_on(axis_name: str) -> str:
 QUERIED = "gmc_jax.query"
 """The mark of the point that `query` has moved."""
 
-PASSES = "gmc_jax.passes"
-"""The mark of what a guard lets pass."""
+
+class Kind(NamedTuple):
+    """A class of states.
+
+    Attributes:
+      name: of the class.
+      hooks: the names of its hooks.
+    """
+
+    name: str
+    hooks: tuple[str, ...]
+
+
+def updated(state: State) -> State:
+    """The new state of a transformation or channel, which `kinds_updated` tells of.
+
+    What a loop keeps of it may be of another class: `nnx.split` makes dictionaries.
+    """
+    leaves, treedef = jax.tree.flatten(state)
+    kind = type(state)
+    leaves[:1] = mark(leaves[:1], " ".join([_STATE, kind.__name__, *hooks_of(kind)]))
+    return treedef.unflatten(leaves)
+
+
+def kinds_updated(names: Iterable[str]) -> list[Kind]:
+    """The classes of the states that are updated in a program, given its marks."""
+    ours = sorted(name for name in names if name.startswith(f"{_STATE} "))
+    parts = [name.split(" ")[1:] for name in ours]
+    return [Kind(name, tuple(hooks)) for name, *hooks in parts]
 
 
 def marks(program: Program) -> set[str]:
@@ -71,6 +108,25 @@ def sends(equation: JaxprEqn, axis_name: str) -> bool:
     return axis_name in axes_of(equation) and equation.primitive.name not in FREE
 
 
+def passed_on(program: Program) -> list[int | None]:
+    """Of every result which argument it is, where it comes back as it was given."""
+    jaxpr = bare(program)
+    places = {value: place for place, value in enumerate(jaxpr.invars)}
+
+    def place_of(value: Var | Literal) -> int | None:
+        return places.get(value) if isinstance(value, Var) else None
+
+    for equation in jaxpr.eqns:
+        operands = list(map(place_of, equation.invars))
+        for program in _called(equation):
+            passed = zip(equation.outvars, passed_on(program), strict=True)
+            for result, argument in passed:
+                place = None if argument is None else operands[argument]
+                if place is not None:
+                    places[result] = place
+    return list(map(place_of, jaxpr.outvars))
+
+
 def differentiated(equation: JaxprEqn) -> bool:
     """Whether it is part of a gradient."""
     return bool(_DIFFERENTIATED.search(str(equation.source_info.name_stack)))
@@ -94,7 +150,7 @@ def flow(
       begins: whether what an equation gives is followed.
       visit: called with the equations that use what is followed.
     """
-    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    jaxpr = bare(program)
     pairs = zip(jaxpr.invars, given, strict=True)
     followed = {value for value, is_followed in pairs if is_followed}
 
@@ -172,14 +228,24 @@ def _through(
         return [any(operands)] * outs
     reached = [False] * outs
     for program in inside:
-        jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-        whole = name in _LOOPS or len(jaxpr.invars) != len(operands)
+        jaxpr = bare(program)
+        whole = name in LOOPS or len(jaxpr.invars) != len(operands)
         given = [any(operands)] * len(jaxpr.invars) if whole else operands
         found = flow(jaxpr, given, begins=begins, visit=visit)
-        if name in _LOOPS or len(found) != outs:
+        if name in LOOPS or len(found) != outs:
             found = [any(found)] * outs
         reached = [a or b for a, b in zip(reached, found, strict=True)]
     return reached
+
+
+def _called(equation: JaxprEqn) -> list[Program]:
+    """The one program that an equation calls, once and with its operands, if any."""
+    programs = list(within(equation))
+    if len(programs) != 1 or equation.primitive.name in LOOPS:
+        return []
+    jaxpr = bare(programs[0])
+    inside, outside = (jaxpr.invars, jaxpr.outvars), (equation.invars, equation.outvars)
+    return programs if list(map(len, inside)) == list(map(len, outside)) else []
 
 
 def _programs(values: Iterable) -> Iterator[Program]:

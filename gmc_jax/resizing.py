@@ -15,6 +15,7 @@ from gmc_jax import checks
 from gmc_jax.channels.counted import CountedState
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.layouts import Layout
+from gmc_jax.programs import Kind
 from gmc_jax.replicas import fetch
 from gmc_jax.transforms.meetings import moved, weighed
 from gmc_jax.transforms.periodic import PeriodicState
@@ -71,7 +72,7 @@ def resize(
     channels included. States with a hook `weighed(way)` or `moved(start, end)` are
     asked as where `periodic` meets. They are found where the state holds them as the
     method made them: `nnx.split` takes the state of an `nnx.Optimizer` apart into
-    dictionaries, so keep `nnx.as_pure(optimizer.opt_state)` instead.
+    dictionaries, so keep parameters and `tx.init(params)` in the state instead.
 
     Make the layout, and the step, anew for the new number. A method with a topology
     needs one of as many workers, and its state fits, whatever the topology; a delay
@@ -95,7 +96,8 @@ def resize(
 
     Raises:
       ValueError: if `workers` is not a whole number of at least 1, `state` is not one
-        of `layout`, or `params` does not select parameters where they are needed.
+        of `layout`, `params` does not select parameters where they are needed, or the
+        state has taken apart what is to be asked.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -122,6 +124,7 @@ def resize(
     layout.check_kept(state)
     kept = fetch(state)
     if workers != layout.workers:
+        layout.check_whole("resize", _is_asked)
         rules = _rules(layout.shapes, layout.differs)
         met = _meet(kept, layout, params)
         kept = jax.tree.map(lambda rule, leaf: rule(leaf, workers), rules, met)
@@ -156,6 +159,12 @@ def _rule(one: jax.ShapeDtypeStruct) -> Rule:
     if is_raw_key(one):
         return partial(_keys, impl=None)
     return _shared_out
+
+
+def _is_asked(kind: Kind) -> bool:
+    """Whether the mean of each leaf is not all that becomes of such states."""
+    hooks = {"weighed", "moved"}.intersection(kind.hooks)
+    return bool(hooks) or kind.name == CountedState.__name__
 
 
 def _same(leaf: np.ndarray, workers: int) -> np.ndarray:

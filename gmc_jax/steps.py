@@ -46,6 +46,19 @@ def trace(
     )
 
 
+def check_batch(batch: Tree, workers: int) -> None:
+    """Raises ValueError unless every leaf has a leading axis of workers."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        shape = jnp.shape(leaf)
+        if shape[:1] != (workers,):
+            raise ValueError(
+                f"`batch` must have a leading axis of {workers} workers on every leaf, "
+                f"but `batch{jax.tree_util.keystr(path)}` has shape {shape}. Reshape "
+                f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
+                "workers (under `distribute`: the size of the mesh's axis)."
+            )
+
+
 def _state_in(returned: Tree, before: Tree) -> Tree:
     """The new state among what a step returned, or ValueError."""
     pair = type(returned) is tuple and len(returned) == 2

@@ -105,6 +105,15 @@ def mean_of(total: jax.Array, rest: float) -> jax.Array:
     return _finite_where(total, mean, mean.dtype)
 
 
+def mean_over_workers(leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The mean along the leading axis, in a dtype of floats that is as wide or wider.
+
+    It is finite where the leaf is.
+    """
+    share, rest = shares(leaf.shape[0])
+    return mean_of(jnp.sum(leaf.astype(dtype) * share, axis=0), rest)
+
+
 def scale_floats(tree: Tree, factor: float) -> Tree:
     """Multiplies what is floating in a tree by a power of two."""
     return jax.tree.map(lambda leaf: leaf * factor if is_floating(leaf) else leaf, tree)
@@ -211,6 +220,18 @@ def find_hooks(tree: Tree, name: str) -> list:
     """All states that have a hook of this name, in order, outermost only."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: has_hook(node, name))
     return [node for node in nodes if has_hook(node, name)]
+
+
+def class_names(tree: Tree) -> set[str]:
+    """The names of the classes of all nodes and leaves of a tree."""
+    found = set()
+
+    def note(node: Tree) -> bool:
+        found.add(type(node).__name__)
+        return False
+
+    jax.tree.leaves(tree, is_leaf=note)
+    return found
 
 
 def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:

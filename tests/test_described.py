@@ -101,11 +101,9 @@ def test_a_thing_prints_as_the_call_that_made_it(thing, text):
 def test_errors_show_it():
     method: Any = gmc(0.1, exact())
     channel: Any = exact()
-    with pytest.raises(
-        TypeError, match=r"but is the transformation gmc\(0.1, exact\(\)\)"
-    ):
+    with pytest.raises(TypeError, match=r"but is gmc\(0.1, exact\(\)\)"):
         error_feedback(method)
-    with pytest.raises(TypeError, match=r"but is the channel exact\(\)"):
+    with pytest.raises(TypeError, match=r"but is exact\(\)"):
         all_gather(channel)
 
 

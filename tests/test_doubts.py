@@ -259,6 +259,19 @@ def test_a_step_without_gradients_need_not_ask():
     planned(given, state_of(PLUS))
 
 
+def test_a_step_that_leaves_the_method_alone_need_not_ask():
+    """Say an evaluation against adversaries, which takes gradients of its inputs."""
+
+    def step(state, batch):
+        params, opt_state, total = state
+        slope = jax.grad(pull, argnums=1)(params, batch)
+        worse = jax.tree.map(lambda x, g: x + 0.1 * jnp.sign(g), batch, slope)
+        return (params, opt_state, total + pull(params, worse)), {}
+
+    planned(step, (*state_of(PLUS), 0.0))
+    planned(jax.jit(step), (*state_of(PLUS), 0.0))
+
+
 def test_asking_changes_no_compiled_program():
     """The mark of `query` is gone where XLA begins."""
     state = state_of(PLUS)

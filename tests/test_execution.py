@@ -752,6 +752,25 @@ def test_mean_metrics_are_whole_on_every_device(runner):
     )
 
 
+def test_mean_metrics_are_finite_and_of_any_number():
+    """The kind: a sum that overflows, or a dtype that mixes with no other."""
+
+    def step(state, batch):
+        return state, {"large": jnp.float32(3e38), "short": jnp.float8_e4m3fn(3)}
+
+    def keys(state, batch):
+        return state, {"drawn": jax.random.key(0)}
+
+    batch = targets()[0]
+    train, state = gmc_jax.simulate(step, 0, batch, len(batch), metrics="mean")
+    _, metrics = train(state, batch)
+    assert metrics == {"large": np.float32(3e38), "short": 3}
+    assert metrics["short"].dtype == np.float32
+    train, state = gmc_jax.simulate(keys, 0, batch, len(batch), metrics="mean")
+    with pytest.raises(TypeError, match=r"random keys, such as `metrics\['drawn'\]`"):
+        train(state, batch)
+
+
 def test_mean_metrics_are_whole_where_a_worker_is_split():
     """Though what they are made of lies in parts, and XLA would leave it so."""
     mesh = Mesh(devices(2, 4), ("workers", "model"))

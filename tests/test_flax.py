@@ -127,6 +127,71 @@ def test_of_nnx_models_the_pure_parameters_are_asked_for():
             gmc_jax.query(optimizer.opt_state, tree)
 
 
+def split_of(tx, ask=True):
+    """A step whose state is an `nnx.Optimizer` in `nnx.split`, and that made whole."""
+    model = Nnx(dense_layers())
+    graph, state = nnx.split((model, nnx.Optimizer(model, tx, wrt=nnx.Param)))
+
+    def pure(state):
+        model, optimizer = nnx.merge(graph, state)
+        return nnx.as_pure((nnx.state(model), optimizer.opt_state))
+
+    def step(state, batch):
+        model, optimizer = nnx.merge(graph, state)
+        if ask:
+            params, opt_state = pure(state)
+            gmc_jax.query(opt_state, params)
+        grads = nnx.grad(lambda model: jnp.mean((model(batch[0]) - batch[1]) ** 2))(
+            model
+        )
+        optimizer.update(model, grads)
+        return nnx.split((model, optimizer))[1], {}
+
+    return step, state, pure
+
+
+STAR = [[worker * other == 0 for other in range(WORKERS)] for worker in range(WORKERS)]
+TAKEN_APART = {
+    "sgp": gmc_jax.sgp(0.1, gmc_jax.topologies.pushing(STAR)),
+    "cser": gmc_jax.cser(0.1, CHANNEL, CHANNEL, period=4),
+    "counted": gmc(0.1, gmc_jax.counted(CHANNEL)),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN_APART)
+def test_resize_says_which_states_nnx_took_apart(name):
+    """Hooks that are not found, as the kept state is dictionaries: mass was lost."""
+    step, state, pure = split_of(TAKEN_APART[name])
+    batch = jax.tree.map(lambda leaf: leaf[0], samples())
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    kept = plan.lay_out(state)
+    with pytest.raises(ValueError, match=r"`resize` must ask each .*layout.of\(pure\)"):
+        gmc_jax.resize(kept, plan, 2, params=lambda state: pure(state)[0])
+    assert gmc_jax.resize(kept, plan, WORKERS)
+    assert gmc_jax.resize(pure(kept), plan.of(pure), 2)
+
+
+def test_evaluate_says_which_states_nnx_took_apart():
+    step, state, pure = split_of(gmc_jax.settled(GMC))
+    batch = jax.tree.map(lambda leaf: leaf[0], samples())
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    kept = plan.lay_out(state)
+    params, opt_state = pure(kept)
+    with pytest.raises(ValueError, match="`evaluate` must ask each `SettledState`"):
+        gmc_jax.evaluate(kept[1], kept[0], plan.of(lambda state: state[0]))
+    judged = gmc_jax.evaluate(opt_state, params, plan.of(pure))
+    close(nnx.to_pure_dict(judged), nnx.to_pure_dict(params))
+
+
+def test_a_method_that_nnx_took_apart_is_to_be_asked():
+    """The kind: what moves the gradient is looked for in the kept state alone."""
+    batch = jax.tree.map(lambda leaf: leaf[0], samples())
+    tx = gmc_jax.gmc_plus(0.1, CHANNEL)
+    gmc_jax.layout(*split_of(tx)[:2], batch, WORKERS)
+    with pytest.warns(UserWarning, match="a `DetachedState`.*never asks where"):
+        gmc_jax.layout(*split_of(tx, ask=False)[:2], batch, WORKERS)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Parts:

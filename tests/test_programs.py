@@ -186,3 +186,14 @@ def test_what_differs_is_what_depends_on_what_differs():
     assert found == [True, False, True, True]
     found = programs.batched_results(traced(fn, X, X), [False, False], 4, "workers")
     assert found == [False, False, False, True]
+
+
+def test_what_is_passed_on_is_told_through_calls():
+    """A state that a jitted step returns as it was is no new one."""
+
+    def fn(x, y, z):
+        same, other = jax.jit(lambda a, b: (jax.jit(jnp.copy)(b) + 0, a))(x, y)
+        return other, z, jax.jit(lambda a: (a, a + 1))(y)[0], same
+
+    program = jax.make_jaxpr(fn)(X, X, X)
+    assert programs.passed_on(program) == [0, 2, 1, None]

@@ -11,6 +11,7 @@ from gmc_jax import checks
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.trees import widen
 
 
@@ -82,7 +83,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
             up, down = _add(state.up, entries), _add(state.down, entries)
         sizes = 0 if extra else sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
         counts = CountedState(up, down, _add(state.dense, sizes), state.indexed, inner)
-        return mean, lost, counts
+        return mean, lost, updated(counts)
 
     return Channel(init, average, channel.bits, channel.axis_name, channel.entries)
 

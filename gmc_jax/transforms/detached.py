@@ -11,6 +11,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.transforms.rates import rate_at
 from gmc_jax.trees import find, update_unmasked, widen
@@ -89,7 +90,7 @@ def detached(
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return updates, DetachedState(step, scale_at(step), inner_state)
+        return updates, updated(DetachedState(step, scale_at(step), inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

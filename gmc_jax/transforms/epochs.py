@@ -13,6 +13,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.trees import update_unmasked, widen
 
@@ -129,6 +130,7 @@ def epochs(
         def go_on() -> tuple[Tree, EpochsState]:
             return out, state._replace(done=state.done + 1, inner=own)
 
-        return jax.lax.cond(state.done + 1 >= state.length, turn, go_on)
+        out, new = jax.lax.cond(state.done + 1 >= state.length, turn, go_on)
+        return out, updated(new)
 
     return optax.GradientTransformationExtraArgs(init, update)

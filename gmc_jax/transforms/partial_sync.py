@@ -11,6 +11,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.transforms.parameters import given
 from gmc_jax.transforms.sending import average_as
 from gmc_jax.trees import map_unmasked, to_accumulate, widen, zeros_to_accumulate
@@ -136,6 +137,8 @@ def partial_sync(
         anchor, error, reset_state = jax.lax.cond(due, reset, wait)
         out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, widen(params))
         step = jnp.where(due, 0, state.step + 1)
-        return out, PartialSyncState(step, anchor, error, channel_state, reset_state)
+        return out, updated(
+            PartialSyncState(step, anchor, error, channel_state, reset_state)
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)

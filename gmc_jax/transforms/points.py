@@ -40,8 +40,7 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
 
     Args:
       opt_state: the state as it is kept between steps, its differing leaves with a
-        leading axis of workers; of the classes that the method made, which are not left
-        of an `nnx.Optimizer` in `nnx.split`.
+        leading axis of workers; of the classes that the method made.
       params: the parameters as they are kept.
       layout: of the whole state that both are parts of, or of a part that holds them.
 
@@ -51,12 +50,16 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
 
     Raises:
       ValueError: if `layout` does not hold trees like these, or holds several that
-        differ in different leaves (`Layout.of` then picks the part).
+        differ in different leaves (`Layout.of` then picks the part); if the step has
+        a state to be asked that is taken apart in the state of `layout`, as by
+        `nnx.split`.
     """
     params = average_workers(params, layout)
-    if find_hooks(opt_state, "evaluate"):
-        for state in find_hooks(average_workers(opt_state, layout), "evaluate"):
-            params = state.evaluate(params)
+    if not find_hooks(opt_state, "evaluate"):
+        layout.check_whole("evaluate", lambda kind: "evaluate" in kind.hooks)
+        return params
+    for state in find_hooks(average_workers(opt_state, layout), "evaluate"):
+        params = state.evaluate(params)
     return params
 
 

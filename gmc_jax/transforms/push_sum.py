@@ -12,6 +12,7 @@ from gmc_jax import checks
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.transforms.parameters import given, lead
 from gmc_jax.transforms.sending import average_as
@@ -139,7 +140,7 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
             channel, (biased, state.weight), state.channel, (start, state.weight)
         )
         end = jax.tree.map(jnp.divide, mass, weight)
-        return lead(start, end), PushSumState(weight, inner)
+        return lead(start, end), updated(PushSumState(weight, inner))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -171,7 +172,7 @@ def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs
         # One of each worker's own, or the layout would keep a single one for all.
         one = jnp.where(jax.lax.axis_index(channel.axis_name) < 0, 0.0, 1.0)
         weight = jax.tree.map(lambda w: one.astype(w.dtype), state.weight)
-        return updates, PushSumState(weight, own)
+        return updates, updated(PushSumState(weight, own))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

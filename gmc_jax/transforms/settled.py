@@ -10,6 +10,7 @@ import optax
 from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.described import described
+from gmc_jax.programs import updated
 from gmc_jax.transforms.detached import along, feedback_in
 
 
@@ -64,6 +65,6 @@ def settled(
 
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        return updates, SettledState(inner_state)
+        return updates, updated(SettledState(inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)

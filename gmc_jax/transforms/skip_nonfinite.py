@@ -14,7 +14,6 @@ from gmc_jax.channels.exact import exact
 from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
 from gmc_jax.described import described
-from gmc_jax.programs import PASSES, mark
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.trees import find, narrow, widen
@@ -141,14 +140,9 @@ def skip_nonfinite(
         def go() -> tuple[Tree, Tree, jax.Array]:
             out, inner_state = inner.update(updates, state.inner, params, **extra_args)
             overflows = share_of_workers(_broken(out)) > 0
-
-            def take() -> tuple[Tree, Tree]:
-                return mark(out, PASSES), inner_state
-
-            def drop() -> tuple[Tree, Tree]:
-                return optax.tree.zeros_like(out), state.inner
-
-            return *jax.lax.cond(overflows, drop, take), overflows
+            taken = out, inner_state
+            nothing = optax.tree.zeros_like(out), state.inner
+            return *jax.lax.cond(overflows, lambda: nothing, lambda: taken), overflows
 
         def skip() -> tuple[Tree, Tree, jax.Array]:
             out, _, _ = jax.eval_shape(go)
