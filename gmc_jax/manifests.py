@@ -237,10 +237,12 @@ def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
         (directory / name / _MARK).touch()
         yield name
     except BaseException:
-        with suppress(ValueError):
-            if read(directory, step).folder == name:
-                raise
-        _remove(directory / name)
+        try:
+            saved = read(directory, step).folder == name
+        except ValueError:
+            saved = False
+        if not saved:
+            _remove(directory / name)
         raise
 
 
