@@ -161,9 +161,14 @@ def test_the_files_of_a_damaged_manifest_are_not_removed(three):
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyboardInterrupt])
 def test_what_fails_once_there_is_a_checkpoint_takes_nothing_of_it(tmp_path, kind):
     """Over several processes all that fails is a ValueError: it took the folder."""
-    with pytest.raises(kind), manifests.new_folder(tmp_path, 3) as name:
-        manifests.write(tmp_path, checkpoint(tmp_path, 3, name))
-        raise kind("while old ones are removed")
+
+    def save_and_fail() -> None:
+        with manifests.new_folder(tmp_path, 3) as name:
+            manifests.write(tmp_path, checkpoint(tmp_path, 3, name))
+            raise kind("while old ones are removed")
+
+    with pytest.raises(kind):
+        save_and_fail()
     assert manifests.whole(tmp_path) == [3]
 
 
