@@ -121,10 +121,13 @@ def function(**arguments: object) -> None:
     """Raises TypeError unless every argument is a function."""
     for name, value in arguments.items():
         if not callable(value):
+            hint = (
+                " Under `optax.inject_hyperparams`, which takes functions for "
+                "schedules, name it in `static_args`."
+            )
             raise TypeError(
-                f"`{name}` must be a function, but is {shown(value)}. Under "
-                "`optax.inject_hyperparams`, which takes functions for schedules, name "
-                "it in `static_args`."
+                f"`{name}` must be a function, but is {shown(value)}."
+                f"{hint if isinstance(value, jax.Array) else ''}"
             )
 
 
