@@ -122,6 +122,7 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     checks.channel(channel=channel)
 
     def init(params):
+        checks.floating(params)
         weight = _ones(params)
         return PushSumState(weight, channel.init((params, weight)))
 
