@@ -139,6 +139,9 @@ class Checkpoints:
         """The newest step that is whole, to the sizes of all files; None without one.
 
         Checksums are compared when it is restored.
+
+        Raises:
+          OSError: if the directory is there and cannot be read.
         """
         return agree(lambda: next(iter(manifests.whole(self._directory)), None))
 
