@@ -23,7 +23,7 @@ from gmc_jax.descriptions import (
     some,
 )
 from gmc_jax.directories import path_of, usable
-from gmc_jax.layouts import Layout
+from gmc_jax.layouts import Layout, check_layout
 from gmc_jax.manifests import Manifest
 from gmc_jax.processes import Plain, agree, shared
 from gmc_jax.replicas import fetch
@@ -65,7 +65,7 @@ class Checkpoints:
 
     Raises:
       ImportError: if orbax is not installed.
-      TypeError: if `about` is not a mapping of what JSON can say.
+      TypeError: if `layout` is none, or `about` not a mapping of what JSON can say.
       ValueError: if `keep` is not a whole number of at least 1, or `directory` a URL,
         a file, a place that cannot be read or made, or a name that orbax cannot use.
 
@@ -107,6 +107,7 @@ class Checkpoints:
         keep: int = 2,
     ) -> None:
         """Checks the directory, and writes nothing."""
+        check_layout(layout)
         checks.positive(keep=keep)
         self._about = plain("about", {} if about is None else about)
         said = path_of(directory)
@@ -138,6 +139,9 @@ class Checkpoints:
         """The newest step that is whole, to the sizes of all files; None without one.
 
         Checksums are compared when it is restored.
+
+        Raises:
+          OSError: if the directory is there and cannot be read.
         """
         return agree(lambda: next(iter(manifests.whole(self._directory)), None))
 
@@ -231,6 +235,8 @@ class Checkpoints:
             nothing, or what is not in the state. The error names what differs, or the
             file that is damaged, and what to do.
         """
+        checks.flag(resize=resize)
+        checks.function(params=params)
         self._layout.check_kept(like)
         here, leaves = leaves_of(self._layout), jax.tree.leaves(like)
         part = range(len(leaves)) if only is None else chosen(only, self._layout)

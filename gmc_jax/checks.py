@@ -122,10 +122,13 @@ def function(**arguments: object) -> None:
     """Raises TypeError unless every argument is a function."""
     for name, value in arguments.items():
         if not callable(value):
+            hint = (
+                " Under `optax.inject_hyperparams`, which takes functions for "
+                "schedules, name it in `static_args`."
+            )
             raise TypeError(
-                f"`{name}` must be a function, but is {shown(value)}. Under "
-                "`optax.inject_hyperparams`, which takes functions for schedules, name "
-                "it in `static_args`."
+                f"`{name}` must be a function, but is {shown(value)}."
+                f"{hint if isinstance(value, jax.Array) else ''}"
             )
 
 
@@ -207,7 +210,14 @@ def one_axis(**arguments: Channel) -> None:
 def floating(tree: object) -> None:
     """Raises TypeError unless every leaf is real and floating, of at least 8 bits."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype = jax.numpy.result_type(leaf)
+        try:
+            dtype = jax.numpy.result_type(leaf)
+        except TypeError:
+            raise TypeError(
+                "Workers average floating-point trees, but the leaf "
+                f"`{jax.tree_util.keystr(path) or 'tree'}` is {shown(leaf)}, no array. "
+                "Keep it out of what is trained, say with `optax.partition`."
+            ) from None
         # Floats of 4 bits have no integers of their width to cross as.
         floats = jax.numpy.issubdtype(dtype, jax.numpy.floating)
         if not floats or jax.numpy.finfo(dtype).bits < 8:

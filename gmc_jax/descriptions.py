@@ -78,11 +78,14 @@ def plain(name: str, said: Mapping[str, Plain]) -> dict[str, Plain]:
     """
     try:
         return json.loads(json.dumps({key: _plain(said[key]) for key in _keys(said)}))
+    except RecursionError:
+        wrong = "it holds itself, or is nested too deep"
     except (AttributeError, TypeError, ValueError) as error:
-        raise TypeError(
-            f"`{name}` must hold what JSON can say, such as numbers and strings, but "
-            f"{error}. Arrays belong into the state."
-        ) from None
+        wrong = str(error)
+    raise TypeError(
+        f"`{name}` must hold what JSON can say, such as numbers and strings, but "
+        f"{wrong}. Arrays belong into the state."
+    )
 
 
 def differences(

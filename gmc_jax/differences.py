@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gmc_jax.core import Tree
 
@@ -75,17 +76,22 @@ def _is_dataclass(node: Tree) -> bool:
     return dataclasses.is_dataclass(node)
 
 
-def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype]:
+def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype] | None:
+    """Shape and dtype, or None of what is no array and no number."""
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # Ten times faster.
         return leaf.shape, leaf.dtype
-    return jnp.shape(leaf), jnp.result_type(leaf)
+    try:
+        return np.shape(leaf), jnp.result_type(leaf)
+    except TypeError:
+        return None
 
 
 def _words(node: Tree) -> str:
     if node is None:
         return "None"
-    if "" in _children(node):
-        shape, dtype = _type_of(node)
+    kind = _type_of(node) if "" in _children(node) else None
+    if kind is not None:
+        shape, dtype = kind
         return f"{dtype}{list(shape)}"
     if isinstance(node, tuple | list) and not hasattr(node, "_fields"):
         return f"a {type(node).__name__} of {len(node)}"

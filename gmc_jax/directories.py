@@ -28,11 +28,15 @@ def usable(said: str) -> str:
             f"`directory` is `{said}`, and there is no such home. Write it out; for a "
             f"folder of that name give `./{said}`."
         )
-    path = os.path.realpath(path)
+    try:
+        path = os.path.realpath(path)
+        place = _nearest(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`directory` must be a path that the system can look up, but is {said!r} "
+            f"({error}). Give another path."
+        ) from None
     _check_name(path)
-    place = pathlib.Path(path)
-    while not place.exists():
-        place = place.parent
     if not place.is_dir():
         raise ValueError(
             f"`directory` is `{said}`, but `{place}` is a file. Give another path."
@@ -45,6 +49,18 @@ def usable(said: str) -> str:
             "path, or yourself the permission."
         )
     return path
+
+
+def _nearest(path: str) -> pathlib.Path:
+    """What is there of a path, a folder or a file; OSError where nobody can tell."""
+    place = pathlib.Path(path)
+    while True:
+        try:
+            place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            place = place.parent
+        else:
+            return place
 
 
 def _check_name(path: str) -> None:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gmc_jax import shardings
+from gmc_jax import checks, shardings
+from gmc_jax.channels.axis import workers_on
 from gmc_jax.core import Tree
 from gmc_jax.layouts import Layout, Train, layout
 from gmc_jax.programs import axes_of, equations
@@ -220,6 +221,8 @@ def worker_key(key: jax.Array, *, axis_name: str = "workers") -> jax.Array:
     Raises:
       NameError: where no such axis is in scope.
     """
+    checks.axis(axis_name=axis_name)
+    workers_on(axis_name, "worker_key")
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
@@ -242,6 +245,7 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
     Raises:
       ValueError: from that function if `fn` uses a named axis, under every runner.
     """
+    checks.function(fn=fn)
     traced_once = jax.jit(fn)
 
     @jax.custom_batching.custom_vmap
@@ -298,6 +302,8 @@ def _plan(
     axis_name: str,
     replicated: Callable[[Tree], Tree] | None,
 ) -> Layout:
+    if replicated is not None:
+        checks.function(replicated=replicated)
     plan = layout(step, state, batch, workers, axis_name=axis_name)
     if replicated is not None:
         plan.check_replicated(replicated)
@@ -342,8 +348,13 @@ def _jit(
 
 def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
     """The mesh with automatic axes, since `jax.make_mesh` makes explicit ones."""
+    checks.axis(axis_name=axis_name)
     if mesh is None:
         return Mesh(np.asarray(jax.devices()), (axis_name,))
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"`mesh` must be a `jax.sharding.Mesh`, but is {checks.shown(mesh)}."
+        )
     if axis_name not in mesh.axis_names:
         raise ValueError(
             f"`mesh` needs an axis {axis_name!r} with one worker an index, but has the "

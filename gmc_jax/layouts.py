@@ -177,10 +177,7 @@ class Layout(NamedTuple):
             if is_key(leaf) or is_raw_key(leaf):
                 return leaf[0]
             if jnp.issubdtype(leaf.dtype, jnp.integer):
-                # Of the differences, as large integers have too many digits for floats.
-                signed = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
-                apart = jnp.mean((leaf - leaf[0]).astype(signed), axis=0)
-                return leaf[0] + jnp.round(apart).astype(signed).astype(leaf.dtype)
+                return _whole_mean(leaf)
             wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
             average = mean_over_workers(leaf, wide)
             if leaf.dtype == bool:
@@ -303,10 +300,13 @@ def layout(
       The layout.
 
     Raises:
+      TypeError: if `step` is no function, or `axis_name` no name.
       ValueError: if `workers` is not at least 1, a leaf of `batch` has no leading axis
         of workers, or the step changes the structure or the types of the state.
     """
+    checks.function(step=step)
     checks.positive(workers=workers)
+    checks.axis(axis_name=axis_name)
     check_batch(batch, workers)
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
@@ -323,3 +323,23 @@ def layout(
     for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
         warn(doubt)
     return Layout(workers, axis_name, differs, shapes, apart)
+
+
+def _whole_mean(leaf: jax.Array) -> jax.Array:
+    """The mean of whole numbers over the leading axis, rounded.
+
+    Large ones have too many digits for floats; what their division leaves has few.
+    """
+    dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
+    whole, left = jnp.divmod(leaf.astype(dtype), dtype.type(len(leaf)))
+    left = jnp.round(jnp.mean(left.astype(jnp.float32), axis=0)).astype(dtype)
+    return (jnp.sum(whole, axis=0, dtype=dtype) + left).astype(leaf.dtype)
+
+
+def check_layout(plan: object) -> None:
+    """Raises TypeError unless a `layout` is one."""
+    if not isinstance(plan, Layout):
+        raise TypeError(
+            "`layout` must be a `Layout`, such as `train.layout`, but is "
+            f"{checks.shown(plan)}."
+        )

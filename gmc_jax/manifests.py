@@ -94,10 +94,18 @@ def parsed(fields: dict) -> Manifest:
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """The steps of all manifests of ours, whole or not, the newest first."""
-    names = [path.stem for path in directory.glob("*.json")]
+    """The steps of all manifests of ours, whole or not, the newest first.
+
+    Raises:
+      OSError: if nobody can tell; a directory that is not there has none.
+    """
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
     # Not what `int` reads as well: 007, or digits of other scripts.
-    found = [int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)]
+    numbers = [re.fullmatch(r"(0|[1-9][0-9]*)\.json", name) for name in names]
+    found = [int(number[1]) for number in numbers if number]
     ours = [step for step in found if _may_be_ours(_path(directory, step))]
     return sorted(ours, reverse=True)
 
@@ -194,7 +202,7 @@ def keep_up_to(directory: pathlib.Path, step: int, keep: int) -> None:
         return
     for at in steps(directory):
         path = _path(directory, at)
-        if not kept[-1] <= at <= step and _start_of(path) == _START:
+        if not kept[-1] <= at <= step and _is_ours(path):
             path.unlink()
     clean(directory)
 
@@ -225,7 +233,8 @@ def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
       ValueError: if a file of somebody else's is where the manifest is to be.
     """
     path = _path(directory, step)
-    if os.path.lexists(path) and not _may_be_ours(path):
+    replaceable = _may_be_ours(path) and os.access(path, os.R_OK)
+    if os.path.lexists(path) and not replaceable:
         raise ValueError(
             f"`{path}`, where the manifest of step {step} is to be, is none of "
             "`Checkpoints`. Move it away, or give another directory."
@@ -237,10 +246,12 @@ def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
         (directory / name / _MARK).touch()
         yield name
     except BaseException:
-        with suppress(ValueError):
-            if read(directory, step).folder == name:
-                raise
-        _remove(directory / name)
+        try:
+            saved = read(directory, step).folder == name
+        except ValueError:
+            saved = False
+        if not saved:
+            _remove(directory / name)
         raise
 
 
@@ -270,20 +281,22 @@ def _remove(folder: pathlib.Path) -> None:
 
 
 def _may_be_ours(path: pathlib.Path) -> bool:
-    """Whether a file is a manifest, be it a damaged one that ends too early."""
-    start = _start_of(path)
-    return start is not None and _START.startswith(start)
+    """Whether a file is a manifest, be it one that ends too early or is unreadable."""
+    return path.is_file() and _START.startswith(_start_of(path))
 
 
-def _start_of(path: pathlib.Path) -> bytes | None:
-    """The first bytes of a file; None if it is none, or cannot be read."""
+def _is_ours(path: pathlib.Path) -> bool:
+    """Whether a file surely is a manifest."""
+    return path.is_file() and _start_of(path) == _START
+
+
+def _start_of(path: pathlib.Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read."""
     try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(len(_START))
+        with path.open("rb") as file:
+            return file.read(len(_START))
     except OSError:
-        pass
-    return None
+        return b""
 
 
 def _path(directory: pathlib.Path, step: int) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Every public factory, with arguments that are right, as small as can be."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,13 @@ FEEDBACK = gmc_jax.error_feedback(EXACT)
 
 def gradient(params, batch):
     return jax.value_and_grad(lambda p: jnp.sum((p - batch) ** 2))(params)
+
+
+class Querying(NamedTuple):
+    """A state with a hook."""
+
+    def query(self, params):
+        return params
 
 
 # What is right of each argument that has no default.
@@ -124,6 +132,7 @@ RIGHT = {
         "ratios": [0.5],
         "periods": [2],
     },
+    "with_hooks": {"state": Querying},
     "link_traffic": {"channel": EXACT, "params": 1.0, "workers": 2},
 }
 

@@ -68,6 +68,10 @@ OTHER: list[tuple[Any, Any]] = [
 ]
 
 
+AROUND: list[Any] = []
+AROUND.append(AROUND)
+
+
 def test_two_trainings_are_compared_by_value():
     """The order of keys counted, and 1 was unlike 1.0."""
     for places, pairs in ((0, SAME), (1, OTHER)):
@@ -81,6 +85,7 @@ def test_two_trainings_are_compared_by_value():
     ("said", "wrong"),
     [
         ({1: 2}, "the key 1 is no string"),
+        ({"a": AROUND}, "it holds itself"),
         ({"a": [{"b": {(1, 2): 3}}]}, r"the key \(1, 2\) is no string"),
         ({"a": {1}}, r"\{1\} is none of it"),
         ({"a": b"x"}, "b'x' is none of it"),

@@ -54,6 +54,8 @@ F, N = jax.ShapeDtypeStruct((3,), "float32"), jax.ShapeDtypeStruct((), "int32")
 
 DIFFERENT = {
     "shape": (F, jnp.zeros((2, 3)), "`s` must be float32[3], but is float32[2, 3]"),
+    "text": ([F], ["x"], "`s[0]` must be float32[3], but is a `str`"),
+    "object": ([F], [object()], "`s[0]` must be float32[3], but is a `object`"),
     "dtype": ([F], [jnp.zeros(3, int)], "`s[0]` must be float32[3], but is int32[3]"),
     "typed key": (
         jax.eval_shape(jax.random.key, 0),

@@ -72,3 +72,22 @@ def test_without_permission_the_error_says_for_what(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="which cannot be read: no permission"):
         usable(str(tmp_path))
+
+
+def test_a_name_that_the_system_cannot_have_is_refused(tmp_path):
+    """Of zero bytes, too long, in a circle: errors of the system that name nothing."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for name in ("a\0b", "a" * 256, "a/" * 5000, "a", "a/run"):
+        with pytest.raises(ValueError, match=r"`directory` must be a path that the sy"):
+            usable(path_of(tmp_path / name))
+
+
+def test_a_place_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
+    def deny(path: pathlib.Path) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "stat", deny)
+        with pytest.raises(ValueError, match=r"`directory` must be.*Permission denied"):
+            usable(str(tmp_path / "a"))

@@ -562,7 +562,7 @@ def test_replicated_lets_a_synchronous_method_pass(runner):
 )
 def test_outside_the_axis_the_error_says_how_to_get_inside(wrapped, caller):
     tx = wrapped()
-    message = rf"`{caller}` averages .* 'workers'.*`gmc_jax.simulate`.*distribute"
+    message = rf"`{caller}` needs .* 'workers'.*`gmc_jax.simulate`.*distribute"
     state = start(), tx.init(start())
     with pytest.raises(NameError, match=message):
         step_of(tx)(state, targets()[0, 0])
@@ -798,5 +798,5 @@ def test_metrics_are_each_workers_or_their_mean(runner):
 
 
 def test_a_worker_has_no_key_outside_the_axis():
-    with pytest.raises(NameError, match="workers"):
+    with pytest.raises(NameError, match="`worker_key` needs the named axis 'workers'"):
         worker_key(jax.random.key(0))

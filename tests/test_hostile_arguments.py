@@ -5,7 +5,10 @@ import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import optax
 import pytest
+from jax.sharding import Mesh
 
 import gmc_jax
 from gmc_jax import paces, timelines, topologies
@@ -109,6 +112,61 @@ def fault(factory: Callable, right: dict, argument: str, value: object) -> str |
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:150]}"
     return "accepted"
+
+
+def at_run_time(directory: str) -> dict[str, tuple[Callable, dict, set[str]]]:
+    """Runners and what goes with them: right arguments, and which are attacked."""
+    tx = gmc_jax.gmc(0.1, EXACT)
+
+    def step(state, batch):
+        params, opt_state = state
+        updates, opt_state = tx.update(params - batch, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {}
+
+    start = jnp.zeros(2), tx.init(jnp.zeros(2))
+    given = {"step": step, "state": start, "batch": jnp.ones((1, 2))}
+    plan = gmc_jax.layout(**given, workers=1)
+    kept = plan.lay_out(start)
+    checkpoints = gmc_jax.Checkpoints(directory, plan)
+    simulated = given | {"workers": 1}
+    meshed = given | {"mesh": Mesh(jax.devices()[:1], ("workers",))}
+    runner = {"step", "axis_name", "replicated"}
+    averaged = {"tree": kept, "layout": plan}
+    judged = {"opt_state": kept[1], "params": kept[0], "layout": plan}
+    resized = {"state": kept, "layout": plan, "workers": 2}
+    located = {"directory": directory, "layout": plan}
+    return {
+        "layout": (gmc_jax.layout, simulated, {"step", "axis_name", "workers"}),
+        "simulate": (gmc_jax.simulate, simulated, runner | {"workers", "metrics"}),
+        "distribute": (gmc_jax.distribute, meshed, runner | {"mesh", "metrics"}),
+        "unrolled": (gmc_jax.unrolled, {"fn": step}, {"fn"}),
+        "average_workers": (gmc_jax.average_workers, averaged, {"layout"}),
+        "evaluate": (gmc_jax.evaluate, judged, {"layout"}),
+        "resize": (gmc_jax.resize, resized, {"layout", "workers", "params"}),
+        "Checkpoints": (gmc_jax.Checkpoints, located, {"directory", "layout", "keep"}),
+        "restore": (checkpoints.restore, {"like": kept}, {"resize", "params", "only"}),
+    }
+
+
+def test_so_it_is_at_run_time(tmp_path):
+    """Runners, layouts and checkpoints said that a float is not callable, or nothing.
+
+    A layout that was none was kept until the first save.
+    """
+    attacked = at_run_time(str(tmp_path))
+    belongs = BELONGS | {
+        "replicated": {"None"},
+        "mesh": {"None"},
+        "directory": {"text"},
+        "only": {"None"},
+        "resize": {"True"},
+    }
+    for name, (function, right, arguments) in attacked.items():
+        for argument in arguments:
+            for kind, value in WRONG.items():
+                if kind not in belongs.get(argument, set()) | {"tracer"}:
+                    answer = fault(function, right, argument, value)
+                    assert answer is None, (name, argument, kind, answer)
 
 
 @pytest.mark.parametrize("name", RIGHT)

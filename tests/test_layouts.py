@@ -465,6 +465,10 @@ def test_an_average_is_over_workers_where_leaves_differ():
         ("float8_e4m3fn", [448.0, 448.0, 416.0, 416.0], 448.0),
         ("int32", [1, 2, 2, 2], 2),
         ("uint8", [200, 200, 200, 202], 200),
+        # So far apart that their differences do not fit either.
+        ("uint8", [0, 0, 255, 255], 128),
+        ("int8", [-128, 127, 127, 126], 63),
+        ("int32", [2**31 - 1, -(2**31), 2**31 - 1, -(2**31)], 0),
     ],
 )
 def test_an_average_keeps_the_dtype(dtype, values, expected):

@@ -72,3 +72,22 @@ def test_what_is_no_leaf_is_no_fault(name):
     tx = optax.partition({"trained": tx, "kept": optax.set_to_zero()}, labels)
     params = {"a": GOOD, "n": BAD["int32"]}
     first_update(tx, params, params)
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_what_is_no_array_is_named_and_a_number_is_one(name):
+    """Texts and functions, as models may hold them, ended in words of NumPy's.
+
+    A Python number, which optax takes, had "no attribute 'dtype'".
+    """
+    tx = found(name)(**RIGHT[name])
+    for strange, shown in (("adam", "'adam'"), (np.tanh, "<ufunc 'tanh'>")):
+        with pytest.raises(TypeError, match=rf"`\['n'\]` is {shown}, no array\. Keep"):
+            tx.init({"a": GOOD, "n": strange})
+    tree = {"a": GOOD, "n": 1.0}
+
+    def step(grads):
+        state = tx.init(tree)
+        return tx.update(grads | {"n": 1.0}, state, tree, snapshot_grads=tree)[0]
+
+    jax.make_jaxpr(step, axis_env=[("workers", 3)])({"a": GOOD})

@@ -1,8 +1,10 @@
 """Tests of manifests: files are a checkpoint once theirs is there."""
 
 import json
+import os
 import pathlib
 import threading
+from typing import Any
 
 import pytest
 
@@ -156,6 +158,50 @@ def test_the_files_of_a_damaged_manifest_are_not_removed(three):
     before = set(three.iterdir())
     manifests.clean(three)
     assert set(three.iterdir()) == before
+
+
+def test_what_cannot_be_read_is_not_taken_for_nothing(three, monkeypatch):
+    """A manifest without permission, or a moment of bad weather on a network disk.
+
+    It was passed over, and its files were removed as nobody's; a directory that cannot
+    be listed held no checkpoint, so that training began anew.
+    """
+    opened, listed = pathlib.Path.open, os.listdir
+
+    def opening(path: pathlib.Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == "3.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "open", opening)
+        manifests.keep_up_to(three, 20, 1)
+        assert manifests.steps(three) == [20, 3]
+        assert "Permission denied" in manifests.fault(three, 3)
+    assert manifests.whole(three) == [20, 3]
+
+    def listing(path: Any) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", listing)
+    with pytest.raises(PermissionError):
+        manifests.whole(three)
+    monkeypatch.setattr(os, "listdir", listed)
+    assert manifests.whole(three / "none") == []
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, KeyboardInterrupt])
+def test_what_fails_once_there_is_a_checkpoint_takes_nothing_of_it(tmp_path, kind):
+    """Over several processes all that fails is a ValueError: it took the folder."""
+
+    def save_and_fail() -> None:
+        with manifests.new_folder(tmp_path, 3) as name:
+            manifests.write(tmp_path, checkpoint(tmp_path, 3, name))
+            raise kind("while old ones are removed")
+
+    with pytest.raises(kind):
+        save_and_fail()
+    assert manifests.whole(tmp_path) == [3]
 
 
 def test_one_writes_at_a_time(tmp_path):

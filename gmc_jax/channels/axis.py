@@ -9,7 +9,7 @@ def workers_on(axis_name: str, caller: str) -> int:
         return jax.lax.axis_size(axis_name)
     except NameError:
         raise NameError(
-            f"`{caller}` averages over the named axis {axis_name!r}, and no such axis "
+            f"`{caller}` needs the named axis {axis_name!r}, and no such axis "
             "is in scope. Run the step through `gmc_jax.simulate` (all workers on one "
             "device) or `gmc_jax.distribute` (one worker a device), or name your own "
             f"axis with `{caller}(..., axis_name=...)`."

@@ -112,8 +112,8 @@ def gossip(
         leaving = narrow(shares, tree)
 
         def keep(own: jax.Array, share: jax.Array, sent: jax.Array) -> jax.Array:
-            # What rounding to 16 bits does not let leave stays as well.
-            return own if sent.dtype == share.dtype else own + (share - sent)
+            # What rounding to fewer bits does not let leave stays as well.
+            return own if sent.dtype == share.dtype else own + (share - widen(sent))
 
         own = weigh(widen(tree), own_share[now], axis_name)
         return jax.tree.map(keep, own, shares, leaving), leaving

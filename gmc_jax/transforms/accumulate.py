@@ -78,7 +78,8 @@ def accumulate(
 
         def mean(leaf: jax.Array, like: jax.Array) -> jax.Array:
             scaled = known and is_floating(leaf)
-            return (mean_of(leaf, rest) if scaled else leaf / count).astype(like.dtype)
+            mean = mean_of(leaf, rest) if scaled else leaf / count
+            return mean.astype(jnp.result_type(like))
 
         def pass_on() -> tuple[Tree, Tree, Tree]:
             mean_update = jax.tree.map(mean, total, updates)

@@ -95,7 +95,7 @@ def clip_by_local_norm(
 
         def clip(leaf: jax.Array, like: jax.Array) -> jax.Array:
             clipped = leaf.astype(widest) * first * second
-            return jnp.where(short, like, clipped.astype(like.dtype))
+            return jnp.where(short, like, clipped.astype(jnp.result_type(like)))
 
         return jax.tree.map(clip, wide, updates), state
 

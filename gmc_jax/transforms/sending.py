@@ -1,6 +1,7 @@
 """Averaging in the dtypes that values are to travel in."""
 
 import jax
+import jax.numpy as jnp
 
 from gmc_jax import checks
 from gmc_jax.channels.noting import call
@@ -20,6 +21,7 @@ def average_as(
 
 
 def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
-    if sent.dtype == owed.dtype:
+    dtype = jnp.result_type(owed)
+    if jnp.result_type(sent) == dtype:
         return lost
-    return lost + (owed - sent.astype(owed.dtype))
+    return lost + (owed - jnp.asarray(sent, dtype))

@@ -159,7 +159,7 @@ def test_rounds_go_on_where_the_counter_ends(of):
         assert np.ptp(means, axis=1).min() > 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e5m2"])
 def test_what_is_in_flight_is_what_was_given_away(dtype):
     """State that says too little: here and in flight add up, without the topology."""
     values = jnp.asarray(trees(1)[0], dtype)
@@ -198,7 +198,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="of 8 workers, but the axis 'workers' has 4"):
         run(TOPOLOGIES["ring"], trees(1, workers=4))
     channel = gossip(TOPOLOGIES["ring"])
-    with pytest.raises(NameError, match="`gossip` averages over the named axis"):
+    with pytest.raises(NameError, match="`gossip` needs the named axis"):
         channel.average(jnp.ones(2), channel.init(jnp.ones(2)))
     with pytest.raises(TypeError, match="average floating-point"):
         problems.average(gossip(TOPOLOGIES["ring"]), np.ones((8, 2), int))

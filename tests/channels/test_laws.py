@@ -322,7 +322,7 @@ def test_outside_the_axis_the_error_says_how_to_get_inside(name, caller):
     tree = {"x": jnp.ones(3)}
     channel = CHANNELS[name]
     message = (
-        f"`{caller}` averages over the named axis 'workers', and no such axis is in "
+        f"`{caller}` needs the named axis 'workers', and no such axis is in "
         r"scope.* `gmc_jax.simulate` .* `gmc_jax.distribute` .*"
         rf"`{caller}\(..., axis_name=...\)`"
     )

@@ -144,7 +144,7 @@ def test_counting_counts_words():
 
 
 def test_errors_name_what_is_wrong():
-    with pytest.raises(NameError, match="`majority_vote` averages over"):
+    with pytest.raises(NameError, match="`majority_vote` needs the"):
         VOTE.average(jnp.ones(3), ())
     with pytest.raises(TypeError, match="average floating"):
         problems.average(VOTE, np.ones((2, 3), int))
