@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from experiments import signals
+from experiments import signals, terminal
 
 if __name__ == "__main__":
     # Before what takes long to import.
+    terminal.open_streams()
     signals.end_at_once()
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import failures, terminal
+from experiments import failures
 
 if TYPE_CHECKING:
     from experiments.config import Config

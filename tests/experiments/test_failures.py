@@ -84,3 +84,11 @@ def test_a_file_is_named_where_the_machine_names_none(tmp_path):
 def test_a_note_goes_to_the_standard_error(capsys):
     terminal.note("words")
     assert capsys.readouterr() == ("", "words\n")
+
+
+def test_a_note_that_nobody_hears_ends_nothing(monkeypatch):
+    """The kind: `2>/dev/full`, where a word about one log ended a command."""
+    full = Mock(write=Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr("sys.stderr", full)
+    terminal.note("words")
+    assert full.write.called
