@@ -205,9 +205,13 @@ def launch(options: Sequence[str]) -> None:
 def join(options: Sequence[str]) -> None:
     """Run a command as one process of several, each on a host: `join run NAME`."""
     from experiments.hosts import join
+    from experiments.hosts.options import Join
 
     own, command = _split(options, "join")
-    join.main(_call(join.Join, "join", own), command, main)
+    config = _call(Join, "join", own)
+    if command[0] == "run":
+        _asked(command[1:], None)  # Before it waits for the others.
+    join.main(config, command, main)
 
 
 def network(options: Sequence[str]) -> None:
