@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -92,3 +93,15 @@ def test_a_note_that_nobody_hears_ends_nothing(monkeypatch):
     monkeypatch.setattr("sys.stderr", full)
     terminal.note("words")
     assert full.write.called
+
+
+def test_what_fails_is_not_said_by_threads_of_orbax_as_well(monkeypatch):
+    """The kind: a full disk, with tracebacks of TensorStore before the line."""
+    said = Mock()
+    monkeypatch.setattr("sys.unraisablehook", None)
+    monkeypatch.setattr("sys.__unraisablehook__", said)
+    failures.hush_threads()
+    sys.unraisablehook(Mock(exc_value=RuntimeError("Event loop is closed")))
+    assert not said.called
+    sys.unraisablehook(Mock(exc_value=RuntimeError("another")))
+    assert said.called
