@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from experiments import signals
+from experiments import signals, terminal
 
 if __name__ == "__main__":
     # Before what takes long to import.
+    terminal.open_streams()
     signals.end_at_once()
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import failures, terminal
+from experiments import failures
 
 if TYPE_CHECKING:
     from experiments.config import Config
@@ -204,9 +205,13 @@ def launch(options: Sequence[str]) -> None:
 def join(options: Sequence[str]) -> None:
     """Run a command as one process of several, each on a host: `join run NAME`."""
     from experiments.hosts import join
+    from experiments.hosts.options import Join
 
     own, command = _split(options, "join")
-    join.main(_call(join.Join, "join", own), command, main)
+    config = _call(Join, "join", own)
+    if command[0] == "run":
+        _asked(command[1:], None)  # Before it waits for the others.
+    join.main(config, command, main)
 
 
 def network(options: Sequence[str]) -> None:

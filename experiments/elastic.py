@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments import record, signals, tasks
+from experiments import failures, record, signals, tasks
 from experiments.config import Config
 from experiments.methods import label
 from experiments.plot import legend, tidy
@@ -127,6 +127,7 @@ def mean_residual(state: Tree) -> np.ndarray | None:
 def main(config: Elastic) -> None:
     """Trains all methods; leaves a table, a figure and a log."""
     record.prepare(config.results / "elastic")
+    failures.hush_threads()
     with record.create(
         config.results / "elastic", "run", dataclasses.asdict(config)
     ) as log:

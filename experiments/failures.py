@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,21 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, (ValueError, FileNotFoundError)) and _is_ours(error):
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def hush_threads() -> None:
+    """Keeps threads of orbax from saying what fails here, which is said in a line.
+
+    One logs it with its whole traceback, and those of TensorStore answer an event loop
+    that has gone with it.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+    def say(unraisable: "sys.UnraisableHookArgs") -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = say
 
 
 @contextlib.contextmanager

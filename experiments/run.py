@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from experiments import backends, plot, record, table, tasks
+from experiments import backends, failures, plot, record, table, tasks
 from experiments.config import Config
 from experiments.hosts import records
 from experiments.methods import label as label_of
@@ -41,8 +40,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
       The directory of the run.
     """
     record.prepare(results)
-    # Threads of orbax log the whole traceback of what is raised here as well.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    failures.hush_threads()
     if config.backend != "simulate":
         backends.mesh(config.workers)
     console = Console()

@@ -91,16 +91,11 @@ def say(words: str) -> None:
     with contextlib.suppress(OSError):
         if os.isatty(1) and os.environ.get("TERM") != "dumb":
             os.write(1, b"\x1b[?25h\n")  # Whoever drew a bar here has hidden it.
-    note(words)
-
-
-def note(words: str) -> None:
-    """Writes a line to the standard error, from any thread and at any time."""
     write(f"{words}\n".encode(errors="replace"))
 
 
 def write(said: bytes) -> None:
-    """Writes to the standard error, if somebody still reads it."""
+    """Writes to the standard error, if somebody hears; from any thread, at any time."""
     with contextlib.suppress(OSError):
         os.write(2, said)
 

@@ -20,6 +20,23 @@ _PLAIN = {
 }
 
 
+def open_streams() -> None:
+    """Opens nothing in place of standard streams that were closed from the start.
+
+    Else the next file to be opened takes the place of one, and what JAX's C++ logs goes
+    into it: into a log, or into the pipe by which signals are heard.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
 @contextlib.contextmanager
 def output() -> Iterator[None]:
     """Has all written by the end of the block; what is not ASCII only where it can be.
@@ -28,8 +45,7 @@ def output() -> Iterator[None]:
       OSError: if the standard output cannot be written, a full disk for one.
       SystemExit: if nobody reads it any more, without a word.
     """
-    if sys.stdout is None:  # Closed from the start; else a log would take its place.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
@@ -54,8 +70,9 @@ def output() -> Iterator[None]:
 
 
 def note(words: str) -> None:
-    """Says something beside the results, on the standard error."""
-    print(words, file=sys.stderr, flush=True)
+    """Says something beside the results, on the standard error, if somebody hears."""
+    with contextlib.suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
 
 
 def _is_read() -> bool:

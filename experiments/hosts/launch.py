@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from experiments import signals
 from experiments.hosts import preflight
-from experiments.hosts.join import PARENT, arguments
+from experiments.hosts.join import arguments
+from experiments.hosts.member import PARENT
 from experiments.hosts.processes import Command, ProcessFailed, started
 from gmc_jax import checks
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from experiments import signals
+from experiments import terminal
 
 _NAME_KNOWN_WITHIN = 10  # Seconds; a name server may be late, a typing error stays.
 _SILENT_FOR = 5  # Seconds, before a process says what it waits for.
@@ -98,7 +98,7 @@ def check_own_name() -> None:
 @contextlib.contextmanager
 def patient(words: str) -> Iterator[None]:
     """Says what is waited for, once it has taken some seconds."""
-    timer = threading.Timer(_SILENT_FOR, signals.note, [words])
+    timer = threading.Timer(_SILENT_FOR, terminal.note, [words])
     timer.daemon = True
     timer.start()
     try:

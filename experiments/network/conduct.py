@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from experiments import signals
 from experiments.hosts import join, launch, preflight
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.network import namespaces, rows
@@ -100,7 +101,8 @@ def _run(config: Network, report: Path, hosts: namespaces.Hosts | None) -> list[
         with started(commands) as group:
             group.wait()
     except ProcessFailed as error:
-        raise SystemExit(str(error)) from None
+        words = filter(None, [str(error), signals.kept()])
+        raise SystemExit("\n".join(words)) from None
     reported = json.loads(report.read_text())
     if program is _ours:
         return reported

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -84,3 +85,23 @@ def test_a_file_is_named_where_the_machine_names_none(tmp_path):
 def test_a_note_goes_to_the_standard_error(capsys):
     terminal.note("words")
     assert capsys.readouterr() == ("", "words\n")
+
+
+def test_a_note_that_nobody_hears_ends_nothing(monkeypatch):
+    """The kind: `2>/dev/full`, where a word about one log ended a command."""
+    full = Mock(write=Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr("sys.stderr", full)
+    terminal.note("words")
+    assert full.write.called
+
+
+def test_what_fails_is_not_said_by_threads_of_orbax_as_well(monkeypatch):
+    """The kind: a full disk, with tracebacks of TensorStore before the line."""
+    said = Mock()
+    monkeypatch.setattr("sys.unraisablehook", None)
+    monkeypatch.setattr("sys.__unraisablehook__", said)
+    failures.hush_threads()
+    sys.unraisablehook(Mock(exc_value=RuntimeError("Event loop is closed")))
+    assert not said.called
+    sys.unraisablehook(Mock(exc_value=RuntimeError("another")))
+    assert said.called

@@ -12,7 +12,8 @@ import pytest
 from experiments import signals
 from experiments.__main__ import main
 from experiments.hosts import launch
-from experiments.hosts.join import Join, _words
+from experiments.hosts.member import _words
+from experiments.hosts.options import Join
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.record import read
 from gmc_jax import manifests
@@ -114,7 +115,7 @@ def test_half_an_address_is_an_error(options, message):
 
 def test_whose_parent_has_gone_does_not_start():
     lines = [
-        "from experiments.hosts.join import _end_with_parent",
+        "from experiments.hosts.member import _end_with_parent",
         "_end_with_parent()",
         "print('still here', file=sys.stderr)",
     ]

@@ -156,7 +156,12 @@ def test_what_several_processes_cannot_run_is_refused_before_any_starts(
         main(["launch", "--hosts", "2", *command])
 
 
-def test_what_joins_is_refused_as_well():
+def test_what_joins_is_refused_as_well(monkeypatch):
+    """It waited for all others first, for their words about a misspelt name."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    others = ("--coordinator", "localhost:1", "--hosts", "2", "--host", "1")
+    with pytest.raises(SystemExit, match="no run 'digit'"):
+        main(["join", *others, "--patience", "1", "run", "digit"])
     with pytest.raises(SystemExit, match=r"`theory` is of one\. Start it wi"):
         main(["join", "theory"])
     with pytest.raises(ValueError, match="`backend` is 'pmap'"):

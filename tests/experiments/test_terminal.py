@@ -84,6 +84,29 @@ def test_nobody_who_reads_is_no_word_at_all(unbuffered, monkeypatch):
     assert end.value.code == 1
 
 
+@pytest.mark.parametrize("closed", [(1, 2), (0, 1, 2)])
+def test_nothing_takes_the_place_of_a_stream_that_is_closed(closed, tmp_path):
+    """The kind: `>&- 2>&-`. A line that C++ logged came out of the pipe of signals."""
+    lines = (
+        "import os",
+        f"[os.close(number) for number in {closed}]",
+        "import sys",
+        "sys.stdout = sys.stderr = None",
+        "from experiments import signals, terminal",
+        "terminal.open_streams()",
+        "signals.end_at_once()",
+        f"log = open({str(tmp_path / 'log')!r}, 'w')",
+        "assert log.fileno() > 2",
+        "os.write(2, b'logged')",
+        "terminal.note('a word')",
+        "os.spawnlp(os.P_WAIT, 'sh', 'sh', '-c', 'echo unheard >&2') and os._exit(1)",
+        "import time; time.sleep(0.1)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT)
+    assert done.returncode == 0
+    assert not (tmp_path / "log").read_text()
+
+
 def test_a_standard_output_that_is_closed_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with terminal.output():
