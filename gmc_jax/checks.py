@@ -14,6 +14,7 @@ import optax
 from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.described import is_described
 
 Number: TypeAlias = object
 """A Python number, or an array of no dimensions."""
@@ -236,7 +237,7 @@ def shown(value: object) -> str:
         (optax.GradientTransformation, "transformation"),
     ):
         if isinstance(value, kind):
-            return f"a {name}"
+            return repr(value) if is_described(value) else f"a {name}"
     if isinstance(value, Tracer):
         return f"a traced {value.aval}"
     return reprlib.repr(value)

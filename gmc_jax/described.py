@@ -99,10 +99,10 @@ def _class_of(kind):
     """The class of a kind of tuples that print as the call that made them."""
 
     def show(self) -> str:
-        return str(self._call) if _is_made(self) else kind.__repr__(self)
+        return str(self._call) if is_described(self) else kind.__repr__(self)
 
     def reduce(self) -> tuple:
-        if _is_made(self):
+        if is_described(self):
             return _remade, (kind, tuple(self), self._call)
         return kind, tuple(self)
 
@@ -132,7 +132,7 @@ def _shown(value: Thing) -> str:
         if value.ndim == 0 and np.issubdtype(value.dtype, np.floating):
             return f"{float(value):g}"
         return f"<{value.dtype}{list(value.shape)}>"
-    if _is_made(value):
+    if is_described(value):
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_elements(value))}]"
@@ -152,7 +152,8 @@ def _elements(values: Sequence[Thing]) -> list[str]:
     return [*map(_shown, values[:_MOST]), *["..."] * (len(values) > _MOST)]
 
 
-def _is_made(value: Thing) -> bool:
+def is_described(value: Thing) -> bool:
+    """Whether a thing prints as the call that made it."""
     return "_call" in getattr(value, "__dict__", {})
 
 
