@@ -14,7 +14,7 @@ import optax
 from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.described import call_of
+from gmc_jax.described import is_described
 
 Number: TypeAlias = object
 """A Python number, or an array of no dimensions."""
@@ -237,7 +237,7 @@ def shown(value: object) -> str:
         (optax.GradientTransformation, "transformation"),
     ):
         if isinstance(value, kind):
-            return call_of(value) or f"a {name}"
+            return repr(value) if is_described(value) else f"a {name}"
     if isinstance(value, Tracer):
         return f"a traced {value.aval}"
     return reprlib.repr(value)

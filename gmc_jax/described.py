@@ -87,9 +87,9 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     return make
 
 
-def call_of(value: Thing) -> str | None:
-    """The call that made a thing, where that is known."""
-    return repr(value) if _is_made(value) else None
+def is_described(value: Thing) -> bool:
+    """Whether a thing prints as the call that made it."""
+    return "_call" in getattr(value, "__dict__", {})
 
 
 def _remade(kind, fields, call: Call):
@@ -104,10 +104,10 @@ def _class_of(kind):
     """The class of a kind of tuples that print as the call that made them."""
 
     def show(self) -> str:
-        return str(self._call) if _is_made(self) else kind.__repr__(self)
+        return str(self._call) if is_described(self) else kind.__repr__(self)
 
     def reduce(self) -> tuple:
-        if _is_made(self):
+        if is_described(self):
             return _remade, (kind, tuple(self), self._call)
         return kind, tuple(self)
 
@@ -137,7 +137,7 @@ def _shown(value: Thing) -> str:
         if value.ndim == 0 and np.issubdtype(value.dtype, np.floating):
             return f"{float(value):g}"
         return f"<{value.dtype}{list(value.shape)}>"
-    if _is_made(value):
+    if is_described(value):
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_elements(value))}]"
@@ -155,10 +155,6 @@ def _shown(value: Thing) -> str:
 
 def _elements(values: Sequence[Thing]) -> list[str]:
     return [*map(_shown, values[:_MOST]), *["..."] * (len(values) > _MOST)]
-
-
-def _is_made(value: Thing) -> bool:
-    return "_call" in getattr(value, "__dict__", {})
 
 
 def _name_of(function: Callable) -> str:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.core import Tree
+from gmc_jax.differences import first_difference
 from gmc_jax.transforms.epochs import EpochsState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
-from gmc_jax.trees import find, widen
+from gmc_jax.trees import find, to_accumulate
 
 Kind = TypeVar("Kind")
 
@@ -61,21 +62,35 @@ def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
       The state of the chain, with both in it.
 
     Raises:
-      ValueError: if the state holds no `VarianceReducedState`, or several.
+      TypeError: if a leaf of the gradient is not floating.
+      ValueError: if the state holds no `VarianceReducedState`, or several; if the
+        parameters are not those that it is of, or the gradient is not one of them, as
+        where it has an axis of workers.
     """
     _only(opt_state, VarianceReducedState)
 
     def replace(node: Tree) -> Tree:
         if not isinstance(node, VarianceReducedState):
             return node
+        _check_alike(node.snapshot, params, "params")
+        wide = to_accumulate(gradient)
+        _check_alike(node.full_gradient, wide, "gradient")
         # Copies: the loop may donate the memory of both.
-        own = jax.tree.map(jnp.array, params)
-        mean = jax.tree.map(jnp.array, widen(gradient))
+        own, mean = jax.tree.map(jnp.array, (params, wide))
         return node._replace(snapshot=own, full_gradient=mean)
 
     return jax.tree.map(
         replace, opt_state, is_leaf=lambda node: isinstance(node, VarianceReducedState)
     )
+
+
+def _check_alike(expected: Tree, given: Tree, name: str) -> None:
+    difference = first_difference(expected, given, name)
+    if difference is not None:
+        raise ValueError(
+            f"{difference}, as `opt_state` has it. Give one worker's parameters, and "
+            "the mean gradient at them, without an axis of workers."
+        )
 
 
 def _only(opt_state: Tree, kind: type[Kind]) -> Kind:

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,3 +44,37 @@ def test_a_loop_that_forgets_the_full_gradient_is_found_out():
     params = jnp.ones(3)
     out, _ = tx.update(params, tx.init(params), params, snapshot_grads=params)
     assert np.isnan(np.asarray(out)).all()
+
+
+def test_where_jax_looks_for_nans_a_loop_still_begins():
+    """`init` raised there, as it makes NaNs that `set_full_gradient` replaces."""
+    w = jnp.ones(3)
+    with jax.debug_nans(True):
+        state = variance_reduced(alone()).init(w)
+        state = set_full_gradient(state, w, 2 * w)
+    np.testing.assert_array_equal(state.full_gradient, 2 * w)
+
+
+@pytest.mark.parametrize(
+    ("params", "gradient", "wrong"),
+    [
+        (
+            jnp.ones(3),
+            jnp.ones((2, 3)),
+            r"`gradient` must be float32\[3\], but is float",
+        ),
+        (jnp.ones(3), None, r"`gradient` must be float32\[3\], but is None"),
+        (jnp.ones(3), [jnp.ones(3)], r"`gradient` must be .* but is a list of 1"),
+        (
+            jnp.ones(4),
+            jnp.ones(4),
+            r"`params` must be float32\[3\], but is float32\[4\]",
+        ),
+        (jnp.ones(3), jnp.ones(3, int), "has dtype int32"),
+    ],
+)
+def test_a_full_gradient_is_one_of_the_parameters(params, gradient, wrong):
+    """One of each worker, of others or None was taken, and broadcast at the update."""
+    state = variance_reduced(alone()).init(jnp.ones(3))
+    with pytest.raises((TypeError, ValueError), match=wrong):
+        set_full_gradient(state, params, gradient)
