@@ -287,8 +287,11 @@ def layout(
     A warning tells of a step that takes gradients and trains separate models, since
     nothing of what workers send comes into the state, and of one that never asks
     `gmc_jax.query` where its method takes them. The channel `alone()` says that
-    workers are meant to stay apart. What a trace cannot show is said with what it
-    concerns: `periodic`, `gmc`, `reset_buffers`.
+    workers are meant to stay apart. No warning tells of a part of the model that no
+    channel averages, such as a branch of `optax.partition`, since workers keep much
+    else to themselves: what `replicated` selects in `simulate` and `distribute` is
+    checked. What a trace cannot show is said with what it concerns: `periodic`, `gmc`,
+    `reset_buffers`. Gradients that are written out by hand are such.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return
