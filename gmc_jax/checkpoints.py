@@ -23,7 +23,7 @@ from gmc_jax.descriptions import (
     some,
 )
 from gmc_jax.directories import path_of, usable
-from gmc_jax.layouts import Layout
+from gmc_jax.layouts import Layout, check_layout
 from gmc_jax.manifests import Manifest
 from gmc_jax.processes import Plain, agree, shared
 from gmc_jax.replicas import fetch
@@ -65,7 +65,7 @@ class Checkpoints:
 
     Raises:
       ImportError: if orbax is not installed.
-      TypeError: if `about` is not a mapping of what JSON can say.
+      TypeError: if `layout` is none, or `about` not a mapping of what JSON can say.
       ValueError: if `keep` is not a whole number of at least 1, or `directory` a URL,
         a file, a place that cannot be read or made, or a name that orbax cannot use.
 
@@ -108,6 +108,7 @@ class Checkpoints:
     ) -> None:
         """Checks the directory, and writes nothing."""
         checks.positive(keep=keep)
+        check_layout(layout)
         self._about = plain("about", {} if about is None else about)
         said = path_of(directory)
         agree(lambda: usable(said))

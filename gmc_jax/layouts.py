@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -125,9 +125,7 @@ class Layout(NamedTuple):
     def of(self, select: Callable[[Tree], Tree]) -> Layout:
         """The layout of a part of the state, such as `lambda state: state[0]`."""
         differs, shapes = select(self.differs), select(self.shapes)
-        apart = tuple(
-            kind for kind in self.apart if kind.name not in class_names(shapes)
-        )
+        apart = _not_in(shapes, self.apart)
         return Layout(self.workers, self.axis_name, differs, shapes, apart)
 
     def check_whole(self, caller: str, reads: Callable[[Kind], bool]) -> None:
@@ -137,11 +135,10 @@ class Layout(NamedTuple):
             raise ValueError(
                 f"`{caller}` must ask each `{read[0]}` that the step updates, but the "
                 "state of `layout` holds none: `nnx.split`, say, makes dictionaries of "
-                "an `nnx.Optimizer`. Keep the parameters and `tx.init(params)` in the "
-                "state instead, or pass a part that is as the method made it, "
-                "`pure(state)` with `layout.of(pure)`, where `pure` returns "
-                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of "
-                "`model, optimizer = nnx.merge(graph, state)`."
+                "an `nnx.Optimizer`. Keep `params` and `tx.init(params)` in the state "
+                "instead, or pass `pure(state)` and `layout.of(pure)`, where `pure` is "
+                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of `model, "
+                "optimizer = nnx.merge(graph, state)`."
             )
 
     def lay_out(self, state: Tree) -> Tree:
@@ -320,9 +317,21 @@ def layout(
         of_batches = [True] * len(jax.tree.leaves(batch))
         new = batched_results(program, [*own, *of_batches], workers, axis_name)
         found = [old or now for old, now in zip(own, new, strict=True)]
-    differs, held = treedef.unflatten(own), class_names(shapes)
-    updated = kinds_updated(marks(program))
-    apart = tuple(kind for kind in updated if kind.name not in held)
+    differs = treedef.unflatten(own)
+    apart = _not_in(shapes, kinds_updated(marks(program)))
     for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
         warn(doubt)
     return Layout(workers, axis_name, differs, shapes, apart)
+
+
+def check_layout(layout: object) -> None:
+    """Raises TypeError unless it is one, and not the function that has it."""
+    if not isinstance(layout, Layout):
+        kind = type(layout).__name__
+        raise TypeError(f"`layout` must be a `train.layout`, but is a `{kind}`.")
+
+
+def _not_in(shapes: Tree, kinds: Iterable[Kind]) -> tuple[Kind, ...]:
+    """The classes of states of which a tree holds none."""
+    held = class_names(shapes)
+    return tuple(kind for kind in kinds if kind.name not in held)

@@ -14,7 +14,7 @@ import numpy as np
 from gmc_jax import checks
 from gmc_jax.channels.counted import CountedState
 from gmc_jax.core import Tree, has_hook
-from gmc_jax.layouts import Layout
+from gmc_jax.layouts import Layout, check_layout
 from gmc_jax.programs import Kind
 from gmc_jax.replicas import fetch
 from gmc_jax.transforms.meetings import moved, weighed
@@ -120,6 +120,7 @@ def resize(
       What methods conserve they go on conserving.
     """
     checks.positive(workers=workers)
+    check_layout(layout)
     state = _typed(state, layout)
     layout.check_kept(state)
     kept = fetch(state)

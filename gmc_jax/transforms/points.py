@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmc_jax.core import Tree
-from gmc_jax.layouts import Layout
+from gmc_jax.layouts import Layout, check_layout
 from gmc_jax.programs import QUERIED, mark
 from gmc_jax.trees import find_hooks
 
@@ -78,4 +78,5 @@ def average_workers(tree: Tree, layout: Layout) -> Tree:
     Raises:
       ValueError: as `evaluate`.
     """
+    check_layout(layout)
     return layout.average(tree)
