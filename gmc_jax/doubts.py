@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +46,16 @@ def doubts(
             "Where workers are meant to stay apart, say so with the channel "
             "`gmc_jax.alone()` in the place of `exact()`."
         )
-    moving = _moving(program, shapes, apart)
-    if moving and programs.QUERIED not in marks and _takes_gradients(program):
+    unasked = _unasked(program, shapes)
+    if programs.QUERIED not in marks:
+        unasked += [kind.name for kind in apart if "query" in kind.hooks]
+    if unasked and _takes_gradients(program):
         yield (
-            f"The step updates a `{moving[0]}`, whose method takes gradients away from "
-            "the parameters, but it never asks where, and so trains by another method. "
-            "Take the gradient at "
-            "`gmc_jax.query(opt_state, params)` in the place of `params`. Where it is "
-            "meant to be taken elsewhere, call `gmc_jax.query` all the same, and leave "
-            "its result."
+            f"The step updates a `{unasked[0]}`, whose method takes gradients away "
+            "from the parameters, but it never asks where, and so trains by another "
+            "method. Take the gradient at `gmc_jax.query(opt_state, params)` in the "
+            "place of `params`. Where it is meant to be taken elsewhere, call "
+            "`gmc_jax.query` all the same, and leave its result."
         )
 
 
@@ -66,15 +67,31 @@ def warn(doubt: str) -> None:
     warnings.warn(doubt, stacklevel=level)
 
 
-def _moving(program: ClosedJaxpr, shapes: Tree, apart: Sequence[Kind]) -> list[str]:
-    """The classes of what moves the point, but for states that stay as they are."""
+def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
+    """The classes of states that move the point, are updated, and reach no `query`."""
     treedef, passed_on = jax.tree.structure(shapes), programs.passed_on(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
+
+    def is_unasked(places: list[int]) -> bool:
+        if all(passed_on[place] == place for place in places):
+            return False
+        return programs.QUERIED not in _marks_of(program, places)
+
     return [
-        type(state).__name__
-        for state in states
-        if any(passed_on[place] != place for place in jax.tree.leaves(state))
-    ] + [kind.name for kind in apart if "query" in kind.hooks]
+        type(state).__name__ for state in states if is_unasked(jax.tree.leaves(state))
+    ]
+
+
+def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
+    """The names that are given to what some arguments flow into."""
+    names = set()
+
+    def visit(equation: JaxprEqn) -> None:
+        names.update(programs.marks_in([equation]))
+
+    given = [place in places for place in range(len(program.jaxpr.invars))]
+    programs.flow(program, given, visit=visit)
+    return names
 
 
 def _takes_gradients(program: ClosedJaxpr) -> bool:

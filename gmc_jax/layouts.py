@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -125,9 +125,7 @@ class Layout(NamedTuple):
     def of(self, select: Callable[[Tree], Tree]) -> Layout:
         """The layout of a part of the state, such as `lambda state: state[0]`."""
         differs, shapes = select(self.differs), select(self.shapes)
-        apart = tuple(
-            kind for kind in self.apart if kind.name not in class_names(shapes)
-        )
+        apart = _not_in(shapes, self.apart)
         return Layout(self.workers, self.axis_name, differs, shapes, apart)
 
     def check_whole(self, caller: str, reads: Callable[[Kind], bool]) -> None:
@@ -137,11 +135,10 @@ class Layout(NamedTuple):
             raise ValueError(
                 f"`{caller}` must ask each `{read[0]}` that the step updates, but the "
                 "state of `layout` holds none: `nnx.split`, say, makes dictionaries of "
-                "an `nnx.Optimizer`. Keep the parameters and `tx.init(params)` in the "
-                "state instead, or pass a part that is as the method made it, "
-                "`pure(state)` with `layout.of(pure)`, where `pure` returns "
-                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of "
-                "`model, optimizer = nnx.merge(graph, state)`."
+                "an `nnx.Optimizer`. Keep `params` and `tx.init(params)` in the state "
+                "instead, or pass `pure(state)` and `layout.of(pure)`, where `pure` is "
+                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of `model, "
+                "optimizer = nnx.merge(graph, state)`."
             )
 
     def lay_out(self, state: Tree) -> Tree:
@@ -284,8 +281,11 @@ def layout(
     A warning tells of a step that takes gradients and trains separate models, since
     nothing of what workers send comes into the state, and of one that never asks
     `gmc_jax.query` where its method takes them. The channel `alone()` says that
-    workers are meant to stay apart. What a trace cannot show is said with what it
-    concerns: `periodic`, `gmc`, `reset_buffers`.
+    workers are meant to stay apart. No warning tells of a part of the model that no
+    channel averages, such as a branch of `optax.partition`, since workers keep much
+    else to themselves: what `replicated` selects in `simulate` and `distribute` is
+    checked. What a trace cannot show is said with what it concerns: `periodic`, `gmc`,
+    `reset_buffers`. Gradients that are written out by hand are such.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return
@@ -317,9 +317,8 @@ def layout(
         of_batches = [True] * len(jax.tree.leaves(batch))
         new = batched_results(program, [*own, *of_batches], workers, axis_name)
         found = [old or now for old, now in zip(own, new, strict=True)]
-    differs, held = treedef.unflatten(own), class_names(shapes)
-    updated = kinds_updated(marks(program))
-    apart = tuple(kind for kind in updated if kind.name not in held)
+    differs = treedef.unflatten(own)
+    apart = _not_in(shapes, kinds_updated(marks(program)))
     for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
         warn(doubt)
     return Layout(workers, axis_name, differs, shapes, apart)
@@ -343,3 +342,9 @@ def check_layout(plan: object) -> None:
             "`layout` must be a `Layout`, such as `train.layout`, but is "
             f"{checks.shown(plan)}."
         )
+
+
+def _not_in(shapes: Tree, kinds: Iterable[Kind]) -> tuple[Kind, ...]:
+    """The classes of states of which a tree holds none."""
+    held = class_names(shapes)
+    return tuple(kind for kind in kinds if kind.name not in held)

@@ -77,9 +77,14 @@ def kinds_updated(names: Iterable[str]) -> list[Kind]:
 
 def marks(program: Program) -> set[str]:
     """The names that were given in a program."""
+    return marks_in(equations(program))
+
+
+def marks_in(equations: Iterable[JaxprEqn]) -> set[str]:
+    """The names that these equations themselves give."""
     return {
         equation.params["name"]
-        for equation in equations(program)
+        for equation in equations
         if equation.primitive.name == "name"
     }
 

@@ -1,5 +1,6 @@
 """Steps that train something else than they seem to, and warnings that say so."""
 
+import functools
 import warnings
 
 import jax
@@ -270,6 +271,20 @@ def test_a_step_that_leaves_the_method_alone_need_not_ask():
 
     planned(step, (*state_of(PLUS), 0.0))
     planned(jax.jit(step), (*state_of(PLUS), 0.0))
+
+
+def test_of_two_methods_each_is_to_be_asked():
+    """Say of a generator and its critic: one that is asked answers for itself alone."""
+
+    def step(state, batch, asks_second):
+        first, second = state
+        second_step = step_of(PLUS) if asks_second else without_query(PLUS)
+        return (step_of(PLUS)(first, batch)[0], second_step(second, batch)[0]), {}
+
+    states = (state_of(PLUS), state_of(PLUS))
+    planned(functools.partial(step, asks_second=True), states)
+    with pytest.warns(UserWarning, match=UNASKED):
+        planned(functools.partial(step, asks_second=False), states)
 
 
 def test_asking_changes_no_compiled_program():

@@ -1,6 +1,6 @@
 """Which leaves differ between workers is found out, not declared."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import flax.struct
@@ -504,3 +504,18 @@ def test_containers_need_not_know_how_to_compare_themselves():
 
     plan = layout(step, Incomparable(jnp.zeros(3)), jnp.ones((2, 3)), 2)
     assert plan.differs.leaf is True
+
+
+def test_the_function_that_has_a_layout_is_none(tmp_path):
+    """The kind: `train` where `train.layout` is meant, and a Python error inside."""
+    train, state = gmc_jax.simulate(lambda state, _: (state, ()), 0.0, np.ones(2), 2)
+    given: Any = train
+    for call in (
+        lambda: gmc_jax.evaluate((), state, given),
+        lambda: gmc_jax.average_workers(state, given),
+        lambda: gmc_jax.resize(state, given, 1),
+        lambda: gmc_jax.Checkpoints(tmp_path / "none", given),
+    ):
+        with pytest.raises(TypeError, match=r"`layout`.*`train.layout`.* is a `Train`"):
+            call()
+    assert not (tmp_path / "none").exists()
