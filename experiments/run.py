@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from experiments.hosts import records
 from experiments.methods import label as label_of
 from experiments.study import Study, save, say
 from experiments.train import train
+from gmc_jax import directories
 
 
 def main(name: str, config: Config, results: Path = Path("results")) -> Path:
@@ -39,7 +41,9 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     Returns:
       The directory of the run.
     """
+    results = Path(os.path.expanduser(results))  # As checkpoints have it.
     record.prepare(results)
+    directories.usable(str(results))
     failures.hush_threads()
     if config.backend != "simulate":
         backends.mesh(config.workers)

@@ -36,6 +36,10 @@ class Train:
         self._run = run
         self.layout = layout
 
+    def __repr__(self) -> str:
+        """Says whose step it is."""
+        return f"<a step of {self.layout.workers} workers, compiled>"
+
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step."""
         return self._run(state, batch)

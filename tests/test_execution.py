@@ -704,6 +704,7 @@ def test_train_carries_the_layout_of_its_state(runner):
     train, kept = runner(step_of(GMC), state, targets()[0])
     plan = gmc_jax.layout(step_of(GMC), state, targets()[0], WORKERS)
     assert train.layout == plan
+    assert repr(train) == f"<a step of {plan.workers} workers, compiled>"
     train.layout.check_kept(kept)
     point = gmc_jax.evaluate(kept[1], kept[0], train.layout)
     chex.assert_trees_all_equal(point, start())

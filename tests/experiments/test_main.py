@@ -156,6 +156,17 @@ def test_what_several_processes_cannot_run_is_refused_before_any_starts(
         main(["launch", "--hosts", "2", *command])
 
 
+def test_results_are_where_checkpoints_can_be(tmp_path, monkeypatch):
+    """It trained up to the first save; with a `~`, log and checkpoints went apart."""
+    command = ["run", "digits_quick", "--results"]
+    with pytest.raises(SystemExit, match=r"a name that orbax takes as it is"):
+        main([*command, str(tmp_path / "a[lr=0.1]")])
+    assert not list(tmp_path.rglob(LOG))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=rf"{tmp_path}/b\[c\]"):
+        main([*command, "~/b[c]"])
+
+
 def test_what_joins_is_refused_as_well(monkeypatch):
     """It waited for all others first, for their words about a misspelt name."""
     monkeypatch.setattr(subprocess, "Popen", None)
