@@ -109,7 +109,6 @@ class Checkpoints:
         """Checks the directory, and writes nothing."""
         check_layout(layout)
         checks.positive(keep=keep)
-        check_layout(layout)
         self._about = plain("about", {} if about is None else about)
         said = path_of(directory)
         agree(lambda: usable(said))
