@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from gmc_jax import checks
 from gmc_jax.core import Tree
 from gmc_jax.differences import first_difference
 from gmc_jax.doubts import doubts, warn
-from gmc_jax.programs import Kind, batched_results, kinds_updated, marks
+from gmc_jax.programs import Kind, batched_results, kinds_updated, marks, not_held
 from gmc_jax.steps import Step, check_batch, trace
 from gmc_jax.trees import (
     accumulator_dtype,
@@ -21,6 +21,7 @@ from gmc_jax.trees import (
     is_key,
     is_raw_key,
     mean_over_workers,
+    whole_mean_over_workers,
 )
 
 
@@ -42,36 +43,27 @@ class Train:
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step."""
+        self._check(state, batch)
         return self._run(state, batch)
 
     def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
         """As of `jax.jit`."""
+        self._check(state, batch)
         return self._run.trace(state, batch)
 
     def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
         """As of `jax.jit`."""
+        self._check(state, batch)
         return self._run.lower(state, batch)
+
+    def _check(self, state: Tree, batch: Tree) -> None:
+        """Nothing, where the function checks its arguments when it is compiled."""
 
 
 class Checked(Train):
     """One that checks its arguments before it runs."""
 
     _passed: object = None
-
-    def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        """Runs a step."""
-        self._check(state, batch)
-        return super().__call__(state, batch)
-
-    def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
-        """As of `jax.jit`."""
-        self._check(state, batch)
-        return super().trace(state, batch)
-
-    def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
-        """As of `jax.jit`."""
-        self._check(state, batch)
-        return super().lower(state, batch)
 
     def _check(self, state: Tree, batch: Tree) -> None:
         """Looks closely only at what is of other types than the last that passed."""
@@ -129,7 +121,7 @@ class Layout(NamedTuple):
     def of(self, select: Callable[[Tree], Tree]) -> Layout:
         """The layout of a part of the state, such as `lambda state: state[0]`."""
         differs, shapes = select(self.differs), select(self.shapes)
-        apart = _not_in(shapes, self.apart)
+        apart = not_held(self.apart, class_names(shapes))
         return Layout(self.workers, self.axis_name, differs, shapes, apart)
 
     def check_whole(self, caller: str, reads: Callable[[Kind], bool]) -> None:
@@ -178,7 +170,7 @@ class Layout(NamedTuple):
             if is_key(leaf) or is_raw_key(leaf):
                 return leaf[0]
             if jnp.issubdtype(leaf.dtype, jnp.integer):
-                return _whole_mean(leaf)
+                return whole_mean_over_workers(leaf)
             wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
             average = mean_over_workers(leaf, wide)
             if leaf.dtype == bool:
@@ -322,21 +314,10 @@ def layout(
         new = batched_results(program, [*own, *of_batches], workers, axis_name)
         found = [old or now for old, now in zip(own, new, strict=True)]
     differs = treedef.unflatten(own)
-    apart = _not_in(shapes, kinds_updated(marks(program)))
+    apart = not_held(kinds_updated(marks(program)), class_names(shapes))
     for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
         warn(doubt)
     return Layout(workers, axis_name, differs, shapes, apart)
-
-
-def _whole_mean(leaf: jax.Array) -> jax.Array:
-    """The mean of whole numbers over the leading axis, rounded.
-
-    Large ones have too many digits for floats; what their division leaves has few.
-    """
-    dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
-    whole, left = jnp.divmod(leaf.astype(dtype), dtype.type(len(leaf)))
-    left = jnp.round(jnp.mean(left.astype(jnp.float32), axis=0)).astype(dtype)
-    return (jnp.sum(whole, axis=0, dtype=dtype) + left).astype(leaf.dtype)
 
 
 def check_layout(plan: object) -> None:
@@ -346,9 +327,3 @@ def check_layout(plan: object) -> None:
             "`layout` must be a `Layout`, such as `train.layout`, but is "
             f"{checks.shown(plan)}."
         )
-
-
-def _not_in(shapes: Tree, kinds: Iterable[Kind]) -> tuple[Kind, ...]:
-    """The classes of states of which a tree holds none."""
-    held = class_names(shapes)
-    return tuple(kind for kind in kinds if kind.name not in held)

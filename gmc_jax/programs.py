@@ -1,7 +1,7 @@
 """Programs as JAX traces them: what is in them, and where values flow."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -73,6 +73,11 @@ def kinds_updated(names: Iterable[str]) -> list[Kind]:
     ours = sorted(name for name in names if name.startswith(f"{_STATE} "))
     parts = [name.split(" ")[1:] for name in ours]
     return [Kind(name, tuple(hooks)) for name, *hooks in parts]
+
+
+def not_held(kinds: Iterable[Kind], names: Container[str]) -> tuple[Kind, ...]:
+    """The classes of states that are not among the names of those in a tree."""
+    return tuple(kind for kind in kinds if kind.name not in names)
 
 
 def marks(program: Program) -> set[str]:

@@ -114,6 +114,17 @@ def mean_over_workers(leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return mean_of(jnp.sum(leaf.astype(dtype) * share, axis=0), rest)
 
 
+def whole_mean_over_workers(leaf: jax.Array) -> jax.Array:
+    """The mean of whole numbers along the leading axis, rounded.
+
+    Large ones have too many digits for floats; what their division leaves has few.
+    """
+    dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
+    whole, left = jnp.divmod(leaf.astype(dtype), dtype.type(len(leaf)))
+    left = jnp.round(jnp.mean(left.astype(jnp.float32), axis=0)).astype(dtype)
+    return (jnp.sum(whole, axis=0, dtype=dtype) + left).astype(leaf.dtype)
+
+
 def scale_floats(tree: Tree, factor: float) -> Tree:
     """Multiplies what is floating in a tree by a power of two."""
     return jax.tree.map(lambda leaf: leaf * factor if is_floating(leaf) else leaf, tree)

@@ -94,8 +94,13 @@ def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
         written.extend((tmp_path / "a").iterdir())
 
     monkeypatch.setattr(files._files, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        files.write(tmp_path / "a", [jnp.ones(2)])
+    # In a shell's background, processes start with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            files.write(tmp_path / "a", [jnp.ones(2)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert set(written) == set((tmp_path / "a").iterdir()) != set()
 
 
