@@ -16,13 +16,13 @@ import pytest
 
 from experiments.hosts.preflight import free_port
 from experiments.record import CHECKPOINTS, LOG
+from tests.stoppable import EXPERIMENTS
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
 ]
 
-EXPERIMENTS = (sys.executable, "-m", "experiments")
 METHODS = ("--methods", "gmc", "slowmo", "--compressor", "sampled_top_k")
 RUN = ("run", "digits_quick", *METHODS, "--steps", "60", "--evaluations", "20")
 ENDS_WITHIN = 300  # Seconds; a machine may be busy.
@@ -104,12 +104,9 @@ KEPT = r"kept in \S+: gmc-0 at step 0\. The same command goes on there\."
 @contextlib.contextmanager
 def endless(results: pathlib.Path, *commands: Sequence[str]):
     """Processes of a run without an end, once it has its first checkpoint."""
-    command = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start = f"import runpy, signal; {command}; runpy.run_module('experiments', "
-    start += "run_name='__main__', alter_sys=True)"
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", start, *words, *ENDLESS, "--results", str(results)],
+            [*EXPERIMENTS, *words, *ENDLESS, "--results", str(results)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -14,6 +13,7 @@ from experiments import backends, record, signals
 from experiments.__main__ import COMMANDS, main
 from experiments.record import CHECKPOINTS, LOG, read
 from gmc_jax import manifests
+from tests.stoppable import EXPERIMENTS
 
 TINY = ("--method", "gmc", "--steps", "2", "--evaluations", "1", "--workers", "2")
 
@@ -183,19 +183,11 @@ def rows(path):
     return [row for row in read(path) if "method" in row]
 
 
-# In a shell's background, processes start with SIGINT ignored, and so do theirs.
-STOPPABLE = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("experiments", run_name="__main__", alter_sys=True)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_process_is_taken_up_by_the_next_one(tmp_path, kill):
     run = ["run", "digits_quick", "--steps", "120", "--evaluations", "40"]
-    command = [sys.executable, "-c", STOPPABLE, *run]
+    command = [*EXPERIMENTS, *run]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*command, "--results", str(killed)])
     log = killed / "digits_quick-001" / LOG

@@ -20,6 +20,7 @@ from experiments.network.contenders import CONTENDERS, OURS
 from experiments.network.counters import Traffic
 from experiments.network.options import Network
 from experiments.record import read
+from tests.stoppable import EXPERIMENTS
 
 
 def _allowed() -> bool:
@@ -269,7 +270,7 @@ def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_laboratory_leaves_nothing(tmp_path, name):
-    command = [sys.executable, "-m", "experiments", "network", "--hosts", "2"]
+    command = [*EXPERIMENTS, "network", "--hosts", "2"]
     options = ["--model", "mlp", "--results", str(tmp_path)]
     laboratory = subprocess.Popen([*command, *options], start_new_session=True)
     while not names(laboratory.pid):

@@ -13,6 +13,7 @@ import pytest
 
 from experiments import signals
 from experiments.record import CHECKPOINTS, LOG, read
+from tests.stoppable import EXPERIMENTS
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 PATIENCE = 300  # Seconds; a machine may be busy.
@@ -133,18 +134,11 @@ def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
     assert (tmp_path / "note").read_text() == str(tmp_path)
 
 
-STOPPABLE = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("experiments", run_name="__main__", alter_sys=True)
-"""
-
-
 def running(results) -> subprocess.Popen:
     """A run that saves all the time."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-c", STOPPABLE, "run", "digits_quick"),
+            *(*EXPERIMENTS, "run", "digits_quick"),
             *("--method", "gmc", "--steps", "4000", "--evaluations", "4000"),
             *("--results", str(results)),
         ],
