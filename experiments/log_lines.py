@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from experiments.terminal import note
 
@@ -14,7 +14,7 @@ class _Columns(dict[str, Any]):
 
     log: Path
 
-    def __missing__(self, column: str) -> Any:
+    def __missing__(self, column: str) -> NoReturn:
         raise ValueError(
             f"a row of {self.log} has no {column!r}, so that another version of this "
             "project wrote it, or another program. Look at it with the version that "
@@ -52,7 +52,7 @@ def parse_line(line: bytes, log: Path) -> Row:
       ValueError: if it is none, and when a column is asked for that it lacks.
     """
 
-    def columns(found: dict[str, Any]) -> _Columns:
+    def columns(found: Row) -> _Columns:
         row = _Columns(found)
         row.log = log
         return row
