@@ -16,6 +16,7 @@ RECORD = "GMC_JAX_RECORD"
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _recorded: list[Path] = []  # Where the record is that was opened last, if one was.
 _temporary: list[str] = []  # Directories to take away.
+_came: list[int] = []  # The signal that `unwind` has raised.
 
 
 class Ended(KeyboardInterrupt):
@@ -53,10 +54,20 @@ def unwind() -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         _handle(signal.SIG_DFL)
+        _came.append(number)
         raise Ended(number)
 
     signal.set_wakeup_fd(-1)
     _handle(end)
+
+
+def raise_again() -> None:
+    """Raises `Ended` once more if it was raised, for loops that wait.
+
+    What is raised in a callback of JAX or of the garbage collector is lost there.
+    """
+    if _came:
+        raise Ended(_came[0])
 
 
 def end_in_silence() -> None:
@@ -73,8 +84,9 @@ def recording(path: Path) -> None:
 
 
 def forget() -> None:
-    """Starts anew: no record was opened."""
+    """Starts anew: no record was opened, and no signal came."""
     _recorded.clear()
+    _came.clear()
 
 
 def kept() -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from experiments import terminal
+from experiments import signals, terminal
 
 _NAME_KNOWN_WITHIN = 10  # Seconds; a name server may be late, a typing error stays.
 _SILENT_FOR = 5  # Seconds, before a process says what it waits for.
@@ -151,6 +151,7 @@ def _connection(coordinator: str, seconds: float) -> socket.socket:
             most = min(seconds, _NAME_KNOWN_WITHIN) if unknown else seconds
             if time.monotonic() - began >= most:
                 raise
+        signals.raise_again()
         time.sleep(0.1)
 
 

@@ -119,6 +119,7 @@ class Group:
         while None in (codes := [process.poll() for process in self.running]):
             if any(codes):
                 break
+            signals.raise_again()
             if end is not None and time.monotonic() > end:
                 self.kill()
                 raise TimeoutError(f"processes still ran after {seconds} seconds")

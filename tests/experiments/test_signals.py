@@ -116,6 +116,24 @@ def test_what_has_processes_takes_them_away_and_a_second_signal_ends_it():
     assert process.returncode == -signal.SIGINT
 
 
+def test_what_a_callback_has_swallowed_ends_a_wait_all_the_same():
+    """JAX has callbacks of the garbage collector, in which exceptions get lost."""
+    process = program(
+        "from experiments.hosts.processes import Command, python, started",
+        "signals.unwind()",
+        "sleeper = Command(python('-c', 'import time; time.sleep(1000)'))",
+        "with started([sleeper]) as all:",
+        "    try:",
+        "        print('ready')",
+        "        while True: time.sleep(0.01)",
+        "    except KeyboardInterrupt: pass",
+        "    all.wait()",
+    )
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate(timeout=PATIENCE)
+    assert "Ended" in words
+
+
 def test_a_terminal_gets_its_cursor_back():
     """Progress bars hide it, and whoever is killed does not show it again."""
     screen, terminal = pty.openpty()
