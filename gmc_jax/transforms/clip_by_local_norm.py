@@ -23,10 +23,9 @@ def clip_by_local_norm(
 
         g_k <- g_k * min(1, max_norm / (sqrt(K) * |g_k|))
 
-    Here K is the number of workers and |g_k| the L2 norm of the whole tree, of what is
-    floating in it; the rest passes as it is. It stands in front of a method, in units
-    of gradients: what is remembered (momentum, residual) then never holds an exploded
-    gradient, and workers need not agree on a norm.
+    Here K is the number of workers and |g_k| the L2 norm of the whole tree. It stands
+    in front of a method, in units of gradients: what is remembered (momentum, residual)
+    then never holds an exploded gradient, and workers need not agree on a norm.
 
     The root is that of DGC, whose g_k add up to the gradient: sums of K independent
     g_k are sqrt(K) times as long. Where g_k are the gradients of each worker's own mean
@@ -42,6 +41,7 @@ def clip_by_local_norm(
       A transformation in units of gradients, without state. Nothing is sent.
 
     Raises:
+      TypeError: from `init` and the update where a leaf is not floating.
       ValueError: if `max_norm` is not finite and greater than 0.
       NameError: from the update where no such axis is in scope.
 

@@ -14,22 +14,12 @@ from experiments.plan_tables import verdict
 from gmc_jax.encodings import FREE, TWO_CORES
 from gmc_jax.planning import Prediction
 
+pytestmark = pytest.mark.usefixtures("quick_figure")
+
 OPTIONS = (
     *("--parameters", "1e6", "--workers", "1100", "--bandwidth", "100mbit"),
     *("--latency", "1ms", "--step-time", "100ms", "--ratios", "0.001"),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_figure():
-    """A figure of two numbers of workers and of as many methods."""
-    few = {
-        name: plan_figures.LOOKS[name] for name in ("dense all-reduce", "GMC, top_k")
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_figures, "WORKERS", [2, 4])
-        patch.setattr(plan_figures, "LOOKS", few)
-        yield
 
 
 def test_the_command_says_what_pays_and_what_does_not(tmp_path, capsys, monkeypatch):

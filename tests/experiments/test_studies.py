@@ -9,10 +9,12 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import plan_figures, record, studies
+from experiments import record, studies
 from experiments.__main__ import main
 from experiments.paper_tables import KEPT
 from experiments.study import save
+
+pytestmark = pytest.mark.usefixtures("quick_figure")
 
 HEADER = {
     "kind": "header",
@@ -54,18 +56,6 @@ METHODS = [
     },
 ]
 METHODS[0]["config"] = HEADER["config"] | {"data": "digits"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_figure():
-    """Plans are drawn of two numbers of workers and of as many methods."""
-    few = {
-        name: plan_figures.LOOKS[name] for name in ("dense all-reduce", "GMC, top_k")
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_figures, "WORKERS", [2, 4])
-        patch.setattr(plan_figures, "LOOKS", few)
-        yield
 
 
 def written(path, rows):
