@@ -20,30 +20,25 @@ over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method
 `help(gmc_jax.gmc)`, as any other, has the equations, arguments and an example.
 """
 
-from gmc_jax import paces as paces
-from gmc_jax import planning as planning
-from gmc_jax import timelines as timelines
-from gmc_jax import topologies as topologies
-from gmc_jax.accounting import WireBytes as WireBytes
-from gmc_jax.accounting import message_bits as message_bits
-from gmc_jax.accounting import relative_cost as relative_cost
-from gmc_jax.accounting import wire_bytes as wire_bytes
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
-from gmc_jax.channels.alone import alone as alone
-from gmc_jax.channels.counted import CountedState as CountedState
-from gmc_jax.channels.counted import counted as counted
+from gmc_jax.channels.count_entries import CountedState as CountedState
+from gmc_jax.channels.count_entries import counted as counted
 from gmc_jax.channels.disagreement import disagreement as disagreement
+from gmc_jax.channels.drop_all import silent as silent
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
-from gmc_jax.channels.served import served as served
-from gmc_jax.channels.silent import silent as silent
-from gmc_jax.checkpoints import Checkpoints as Checkpoints
-from gmc_jax.compressors.identity import identity as identity
+from gmc_jax.channels.no_communication import alone as alone
+from gmc_jax.channels.simulated_server import served as served
+from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
+from gmc_jax.clocks import paces as paces
+from gmc_jax.clocks import timelines as timelines
+from gmc_jax.clocks.timelines import Event as Event
+from gmc_jax.compressors.dense import identity as identity
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
 from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
@@ -56,14 +51,28 @@ from gmc_jax.core import Drawn as Drawn
 from gmc_jax.core import Largest as Largest
 from gmc_jax.core import Sparse as Sparse
 from gmc_jax.core import with_hooks as with_hooks
-from gmc_jax.encodings import measure_encoding as measure_encoding
-from gmc_jax.encodings import measure_encodings as measure_encodings
-from gmc_jax.execution import distribute as distribute
-from gmc_jax.execution import simulate as simulate
-from gmc_jax.execution import unrolled as unrolled
-from gmc_jax.execution import worker_key as worker_key
-from gmc_jax.layouts import Layout as Layout
-from gmc_jax.layouts import layout as layout
+from gmc_jax.costs import planning as planning
+from gmc_jax.costs.accounting import WireBytes as WireBytes
+from gmc_jax.costs.accounting import message_bits as message_bits
+from gmc_jax.costs.accounting import relative_cost as relative_cost
+from gmc_jax.costs.accounting import wire_bytes as wire_bytes
+from gmc_jax.costs.compression_cost import measure_encoding as measure_encoding
+from gmc_jax.costs.compression_cost import measure_encodings as measure_encodings
+from gmc_jax.costs.planning import plan as plan
+from gmc_jax.costs.traffic import Traffic as Traffic
+from gmc_jax.costs.traffic import link_traffic as link_traffic
+from gmc_jax.execution.distribute import distribute as distribute
+from gmc_jax.execution.evaluate import average_workers as average_workers
+from gmc_jax.execution.evaluate import evaluate as evaluate
+from gmc_jax.execution.layout import Layout as Layout
+from gmc_jax.execution.layout import layout as layout
+from gmc_jax.execution.replicas import assert_replicated as assert_replicated
+from gmc_jax.execution.resize import resize as resize
+from gmc_jax.execution.simulate import simulate as simulate
+from gmc_jax.execution.unrolled import unrolled as unrolled
+from gmc_jax.execution.worker_key import worker_key as worker_key
+from gmc_jax.graphs import topologies as topologies
+from gmc_jax.graphs.topology import Topology as Topology
 from gmc_jax.methods.a_psgd import APSGDState as APSGDState
 from gmc_jax.methods.a_psgd import a_psgd as a_psgd
 from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
@@ -101,16 +110,10 @@ from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.svrg import svrg as svrg
-from gmc_jax.mixing import Topology as Topology
-from gmc_jax.planning import plan as plan
-from gmc_jax.replicas import assert_replicated as assert_replicated
-from gmc_jax.replicas import fetch as fetch
-from gmc_jax.resizing import resize as resize
-from gmc_jax.timelines import Event as Event
-from gmc_jax.traffic import Traffic as Traffic
-from gmc_jax.traffic import link_traffic as link_traffic
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
+from gmc_jax.transforms.at_virtual_iterate import SettledState as SettledState
+from gmc_jax.transforms.at_virtual_iterate import settled as settled
 from gmc_jax.transforms.average_residuals import (
     AverageResidualsState as AverageResidualsState,
 )
@@ -135,38 +138,37 @@ from gmc_jax.transforms.exact_diffusion import (
     ExactDiffusionState as ExactDiffusionState,
 )
 from gmc_jax.transforms.exact_diffusion import exact_diffusion as exact_diffusion
+from gmc_jax.transforms.full_gradient import full_gradient_due as full_gradient_due
+from gmc_jax.transforms.full_gradient import set_full_gradient as set_full_gradient
+from gmc_jax.transforms.full_gradient import snapshot as snapshot
 from gmc_jax.transforms.global_momentum import (
     GlobalMomentumState as GlobalMomentumState,
 )
 from gmc_jax.transforms.global_momentum import global_momentum as global_momentum
-from gmc_jax.transforms.local_momentum import LocalMomentumState as LocalMomentumState
-from gmc_jax.transforms.local_momentum import local_momentum as local_momentum
+from gmc_jax.transforms.momentum_correction import (
+    LocalMomentumState as LocalMomentumState,
+)
+from gmc_jax.transforms.momentum_correction import local_momentum as local_momentum
 from gmc_jax.transforms.partial_sync import PartialSyncState as PartialSyncState
 from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
 from gmc_jax.transforms.periodic import PeriodicState as PeriodicState
 from gmc_jax.transforms.periodic import periodic as periodic
-from gmc_jax.transforms.points import average_workers as average_workers
-from gmc_jax.transforms.points import evaluate as evaluate
-from gmc_jax.transforms.points import query as query
 from gmc_jax.transforms.projected import projected as projected
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
-from gmc_jax.transforms.settled import SettledState as SettledState
-from gmc_jax.transforms.settled import settled as settled
+from gmc_jax.transforms.query import query as query
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
 from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
-from gmc_jax.transforms.snapshots import full_gradient_due as full_gradient_due
-from gmc_jax.transforms.snapshots import set_full_gradient as set_full_gradient
-from gmc_jax.transforms.snapshots import snapshot as snapshot
-from gmc_jax.transforms.tracked import TrackedState as TrackedState
-from gmc_jax.transforms.tracked import tracked as tracked
+from gmc_jax.transforms.track_gradients import TrackedState as TrackedState
+from gmc_jax.transforms.track_gradients import tracked as tracked
 from gmc_jax.transforms.variance_reduced import (
     VarianceReducedState as VarianceReducedState,
 )
 from gmc_jax.transforms.variance_reduced import variance_reduced as variance_reduced
-from gmc_jax.transforms.widened import widened as widened
+from gmc_jax.transforms.with_float32_state import widened as widened
+from gmc_jax.utils.multihost import fetch as fetch
 
 # Compressors: a vector into a message.
 __all__ = [

@@ -23,9 +23,9 @@ import numpy as np
 from jax import lax
 
 import gmc_jax
-from experiments import record
 from experiments.bench.timing import Bar, Candidate, report, take_turns
-from gmc_jax import checks
+from experiments.training import record
+from gmc_jax.utils import checks
 
 PASS = "u + g"
 PLAIN = "plain lax.top_k"

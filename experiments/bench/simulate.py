@@ -16,10 +16,10 @@ import numpy as np
 import optax
 
 import gmc_jax
-from experiments import record
 from experiments.bench.timing import Bar, Candidate, report, take_turns
 from experiments.models import MODELS
-from gmc_jax import checks
+from experiments.training import record
+from gmc_jax.utils import checks
 
 State: TypeAlias = Any
 Batch: TypeAlias = Any

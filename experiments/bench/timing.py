@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from rich.table import Table
 
-from experiments import record
-from experiments.study import Study, say
+from experiments.training import record
+from experiments.training.study import Study, say
 
 Candidate: TypeAlias = Callable[[], Any]
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.record import Row
+from experiments.training.record import Row
 
 
 def gather(row: Row) -> list[Row]:

@@ -4,10 +4,10 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
-from experiments import signals
 from experiments.hosts import causes, member, preflight
 from experiments.hosts.options import Join
 from experiments.hosts.processes import Command, ProcessFailed, python, started
+from experiments.utils import signals
 
 
 def main(

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments import signals
 from experiments.hosts import preflight
 from experiments.hosts.join import arguments
 from experiments.hosts.member import PARENT
 from experiments.hosts.processes import Command, ProcessFailed, started
-from gmc_jax import checks
+from experiments.utils import signals
+from gmc_jax.utils import checks
 
 
 @dataclass(frozen=True)

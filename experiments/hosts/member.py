@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import jax
 
-from experiments import signals, terminal
 from experiments.hosts import preflight
 from experiments.hosts.options import Join
+from experiments.utils import signals, terminal
 
 PARENT = "GMC_JAX_PARENT"
 """The variable that names the process without which this one has no purpose."""

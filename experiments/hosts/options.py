@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from experiments.hosts import preflight
-from gmc_jax import checks
+from gmc_jax.utils import checks
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from experiments import signals, terminal
+from experiments.utils import signals, terminal
 
 _NAME_KNOWN_WITHIN = 10  # Seconds; a name server may be late, a typing error stays.
 _SILENT_FOR = 5  # Seconds, before a process says what it waits for.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import signals
 from experiments.hosts import causes
+from experiments.utils import signals
 
 _POLL = 0.02  # Seconds.
 _LINES = 60  # Of a failed process's output are shown at most.

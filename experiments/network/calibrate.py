@@ -16,13 +16,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 import gmc_jax
-from experiments import backends, tasks
-from experiments.batches import Draw
-from experiments.config import Config
-from experiments.images import Split
-from experiments.network.contenders import Contender
-from experiments.programs import worker_step
-from experiments.record import Row
+from experiments.data.batches import Draw
+from experiments.data.images import Split
+from experiments.network.lineup import Contender
+from experiments.training import backends, tasks
+from experiments.training.config import Config
+from experiments.training.record import Row
+from experiments.training.trainer import worker_step
 from gmc_jax import planning, timelines
 from gmc_jax.core import Tree
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import tasks
-from experiments.config import Config
-from experiments.network import counters, rows
+from experiments.network import counters, measurements
+from experiments.training import tasks
+from experiments.training.config import Config
 
 torch: Any = importlib.import_module("torch")  # Types would need it to be installed.
 distributed: Any = importlib.import_module("torch.distributed")
@@ -108,7 +108,7 @@ def train(member: Member) -> dict[str, Any]:
     step(_WARM_UP - 1)
     agreed = torch.tensor([time.perf_counter() - began])
     distributed.broadcast(agreed, 0)
-    steps = rows.steps_for(float(agreed), member.seconds)
+    steps = measurements.steps_for(float(agreed), member.seconds)
     network.load_state_dict(start[0])
     optimizer.load_state_dict(start[1])
     distributed.barrier()
@@ -118,7 +118,7 @@ def train(member: Member) -> dict[str, Any]:
     for number in range(steps):
         losses.append(step(number))
         ends.append(time.perf_counter() - began)
-    return rows.of_one(
+    return measurements.of_one(
         counters.since(before, member.interface),
         ends,
         losses,

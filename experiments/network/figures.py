@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.network.contenders import label
-from experiments.plot import legend, tidy
-from experiments.record import Row
+from experiments.network.lineup import label
+from experiments.training.plot import legend, tidy
+from experiments.training.record import Row
 
 LOOKS = {
     "dense": ("#000000", "-", "o"),

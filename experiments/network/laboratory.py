@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 import jax
 from rich.console import Console
 
-from experiments import record, signals, tasks
 from experiments.hosts.gather import gather
-from experiments.network import calibrate, report, rows
-from experiments.network.conduct import conduct
-from experiments.network.contenders import CONTENDERS
+from experiments.network import calibrate, measurements, report
 from experiments.network.counters import LOOPBACK
+from experiments.network.lineup import CONTENDERS
 from experiments.network.measure import measure
 from experiments.network.options import Network
-from experiments.record import Row
-from experiments.units import bytes_per_second
+from experiments.network.orchestrate import conduct
+from experiments.training import record, tasks
+from experiments.training.record import Row
+from experiments.utils import signals
+from experiments.utils.units import bytes_per_second
 
 
 def main(config: Network) -> None:
@@ -66,6 +67,6 @@ def take_part(config: Network) -> Iterator[Row]:
         contender = CONTENDERS[name]
         training = config.config(contender)
         own = measure(contender, task, training, config.seconds, config.interface)
-        row = rows.of_all(gather(own), config.interface == LOOPBACK)
+        row = measurements.of_all(gather(own), config.interface == LOOPBACK)
         planned = calibrate.predict(contender, training, task.params, link)
         yield {"method": name, "rate": rate, **row, **planned}

@@ -9,15 +9,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import gmc_jax
-from experiments.config import Config
-from experiments.methods import METHODS
-from experiments.network import counters, rows
-from experiments.network.contenders import Contender
-from experiments.programs import Program
-from experiments.record import Row
-from experiments.tasks import Task
-from gmc_jax.hlo import collectives
-from gmc_jax.processes import agree
+from experiments.network import counters, measurements
+from experiments.network.lineup import Contender
+from experiments.training.config import Config
+from experiments.training.methods import METHODS
+from experiments.training.record import Row
+from experiments.training.tasks import Task
+from experiments.training.trainer import Program
+from gmc_jax.costs.hlo import collectives
+from gmc_jax.utils.multihost import agree
 
 Seconds: TypeAlias = float
 
@@ -51,7 +51,7 @@ def measure(
     program.run(contender.period, 2 * contender.period)
     seconds = time.perf_counter() - began
     program.state = start
-    steps = agree(lambda: rows.steps_for(seconds, budget, contender.period))
+    steps = agree(lambda: measurements.steps_for(seconds, budget, contender.period))
     multihost_utils.sync_global_devices("measure")
 
     before = counters.read(interface)
@@ -65,7 +65,7 @@ def measure(
 
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params)
     sent = METHODS[method].bits(config.messages(steps), task.params)
-    return rows.of_one(
+    return measurements.of_one(
         traffic,
         ends,
         [_own(loss) for loss in losses],

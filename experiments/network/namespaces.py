@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from gmc_jax import checks
+from gmc_jax.utils import checks
 
 INTERFACE = "eth0"
 """What a host's interface is called inside its namespace."""

@@ -3,12 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from experiments.config import Config
-from experiments.network.contenders import CONTENDERS, OURS, Contender
 from experiments.network.counters import LOOPBACK
+from experiments.network.lineup import CONTENDERS, OURS, Contender
 from experiments.network.namespaces import FASTEST, SLOWEST
-from experiments.units import bytes_per_second
-from gmc_jax import checks
+from experiments.training.config import Config
+from experiments.utils.units import bytes_per_second
+from gmc_jax.utils import checks
 
 
 @dataclasses.dataclass(frozen=True)

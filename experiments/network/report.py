@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.network import figures
-from experiments.network.contenders import label
-from experiments.record import Row
-from experiments.study import Study
+from experiments.network.lineup import label
+from experiments.training.record import Row
+from experiments.training.study import Study
 
 MISS = 0.25
 """A prediction that is further off is named."""

@@ -13,7 +13,7 @@ losses of 0.093, 0.032 and 0.035; each of three seeds agrees on the order of the
 two.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config(
     methods=("d_psgd", "d2", "dmsgd"),

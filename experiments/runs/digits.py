@@ -13,6 +13,6 @@ seed: 517 images do not tell them apart. Training loss 0.001 with GMC, 0.002 to 
 with the others and 0.01 with masked DGC. RCC near 8 %.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config()

@@ -8,6 +8,6 @@ Expect: all six between 97.5 % and 99.5 % of test accuracy, as in the main job, 
 order among them.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config(partition="iid")

@@ -8,6 +8,6 @@ Expect: above 90 % of test accuracy for both, dense momentum SGD ahead. It is to
 to compare anything.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config(methods=("dmsgd", "gmc"), epochs=4, evaluations=4)

@@ -11,6 +11,6 @@ Time: not yet run; for an accelerator
 Expect: in the paper GMC ahead of both, most of all with few labels a worker.
 """
 
-from experiments.paper import ALTERNATIVES, setting
+from experiments.paper.settings import ALTERNATIVES, setting
 
 config = setting("cifar10", "resnet20", "dirichlet", methods=ALTERNATIVES)

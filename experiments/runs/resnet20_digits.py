@@ -12,7 +12,7 @@ Expect: 98.5 % of test accuracy dense and 97.5 % with GMC, which sends 499 times
 bytes, give or take 1 %. RCC 0.87 %.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config(
     model="resnet20_gn",

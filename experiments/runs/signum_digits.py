@@ -11,7 +11,7 @@ Expect: Signum 98.65 % of test accuracy and Adam 98.58 %, give or take 0.4, with
 times fewer bytes; signSGD without momentum 97.9 %, EF-signSGD 98.8 %.
 """
 
-from experiments.config import Config
+from experiments.training.config import Config
 
 config = Config(
     methods=("dmsgd", "adam", "signum", "sign_sgd", "ef_sign_sgd"),

@@ -15,8 +15,8 @@ round, by half a point.
 
 import dataclasses
 
-from experiments.local_methods import SLOW_MOMENTA
 from experiments.runs.small_vit import config as small_vit
+from experiments.training.local_methods import SLOW_MOMENTA
 
 config = dataclasses.replace(
     small_vit,

@@ -13,8 +13,8 @@ the larger the slow momentum, for every seed. Not so test accuracy, 97.7 % to 98
 throughout: the bases are as good as 517 images tell.
 """
 
-from experiments.config import Config
-from experiments.local_methods import BASES, SLOW_MOMENTA
+from experiments.training.config import Config
+from experiments.training.local_methods import BASES, SLOW_MOMENTA
 
 config = Config(
     methods=tuple(f"slowmo_{base}_{beta}" for base in BASES for beta in SLOW_MOMENTA),

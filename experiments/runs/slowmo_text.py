@@ -16,8 +16,8 @@ three seeds; 0.8 is too much for 50 meetings.
 
 import dataclasses
 
-from experiments.local_methods import SLOW_MOMENTA
 from experiments.runs.slowmo_digits import config as slowmo_digits
+from experiments.training.local_methods import SLOW_MOMENTA
 
 config = dataclasses.replace(
     slowmo_digits,

@@ -13,7 +13,7 @@ all with few labels a worker.
 
 import dataclasses
 
-from experiments.paper import ALTERNATIVES
+from experiments.paper.settings import ALTERNATIVES
 from experiments.runs.small_vit import config as small_vit
 
 config = dataclasses.replace(small_vit, methods=ALTERNATIVES, epochs=5, evaluations=10)

@@ -14,7 +14,7 @@ GMC+ 41.1 %, with 0.5 42.7 % and 40.5 %, with 1 40.7 % and 38.8 %. In the paper,
 
 import dataclasses
 
-from experiments.paper import EVERY_DETACHMENT
+from experiments.paper.settings import EVERY_DETACHMENT
 from experiments.runs.small_vit import config as small_vit
 
 config = dataclasses.replace(

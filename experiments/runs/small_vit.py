@@ -14,7 +14,7 @@ masking 48.1 %, CSER 46.6 %; RCC 8.4 to 8.6 %, CSER 6.9 %.
 
 import dataclasses
 
-from experiments.paper import TOP_S, setting
+from experiments.paper.settings import TOP_S, setting
 
 config = dataclasses.replace(
     setting("cifar10", "vit", "dirichlet", methods=("dmsgd", *TOP_S)),

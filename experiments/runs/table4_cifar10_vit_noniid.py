@@ -2,7 +2,7 @@
 
 DEF-A (lambda 0.3) and GMC+ (0.5) send blocks of 1/64 of the entries, three seeds; their
 curves are in Figures 3 to 6. What of the setting is reconstructed:
-`experiments/paper.py`.
+`experiments/paper/settings.py`.
 
 Command: python -m experiments run table4_cifar10_vit_noniid
 
@@ -11,6 +11,6 @@ Time: not yet run; for an accelerator
 Expect: in the paper DEF-A 65.16 % and GMC+ 66.61 %.
 """
 
-from experiments.paper import blocks
+from experiments.paper.settings import blocks
 
 config = blocks("cifar10", "vit", "dirichlet")

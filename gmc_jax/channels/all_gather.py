@@ -6,8 +6,8 @@ from jax import lax
 
 from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.described import described
-from gmc_jax.trees import scale_floats
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import scale_floats
 
 
 @described

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from jax import lax
 
-from gmc_jax import checks
 from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.described import described
-from gmc_jax.trees import scale_floats, widen
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import scale_floats, widen
 
 
 @described

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
-from gmc_jax.channels.coding import check_in_parts, coding, coding_in_parts
-from gmc_jax.channels.parts import Parts, parts_of
-from gmc_jax.channels.wire import cross
+from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._codec import check_in_parts, coding, coding_in_parts
+from gmc_jax.channels._wire import cross
+from gmc_jax.channels.sharded.shards import Parts, parts_of
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
-from gmc_jax.trees import (
+from gmc_jax.utils import checks
+from gmc_jax.utils.trees import (
     accumulator_dtype,
     mean_of,
     shares,

@@ -6,9 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gmc_jax import checks
-from gmc_jax.channels.gossip import GossipState
-from gmc_jax.channels.neighbours import (
+from gmc_jax.channels._neighbours import (
     check_workers,
     costs,
     in_turn,
@@ -16,10 +14,12 @@ from gmc_jax.channels.neighbours import (
     receive,
     weigh,
 )
+from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel
-from gmc_jax.described import described
-from gmc_jax.mixing import Topology, check_doubly_stochastic
-from gmc_jax.trees import widen
+from gmc_jax.graphs.topology import Topology, check_doubly_stochastic
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import widen
 
 
 @described

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 from jax import lax
 
-from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
-from gmc_jax.channels.parts import parts_of
+from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels.sharded.shards import parts_of
 from gmc_jax.core import Channel, Tree
-from gmc_jax.described import described
-from gmc_jax.trees import (
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import (
     entries_in,
     mean_of,
     scale_floats,

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gmc_jax import checks
-from gmc_jax.channels.neighbours import (
+from gmc_jax.channels._neighbours import (
     check_workers,
     costs,
     in_turn,
@@ -19,10 +18,11 @@ from gmc_jax.channels.neighbours import (
     weigh,
 )
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.exchanges import Matrix, permutations
-from gmc_jax.mixing import Topology, check_keeps_the_mean
-from gmc_jax.trees import narrow, widen, zeros_to_accumulate
+from gmc_jax.graphs.matchings import Matrix, permutations
+from gmc_jax.graphs.topology import Topology, check_keeps_the_mean
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import narrow, widen, zeros_to_accumulate
 
 
 @with_hooks

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
-from gmc_jax.channels.noting import call
+from gmc_jax.channels._calls import call
 from gmc_jax.core import Channel, Tree
-from gmc_jax.described import described
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 class JoinedState(NamedTuple):

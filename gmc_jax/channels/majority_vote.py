@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
-from gmc_jax.channels.parts import parts_of
-from gmc_jax.compressors.packing import WORD, pack, unpack
+from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels.sharded.shards import parts_of
+from gmc_jax.compressors._packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
-from gmc_jax.described import described
-from gmc_jax.trees import accumulator_dtype, entries_in, to_vectors, widen
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, widen
 
 
 @described

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from gmc_jax import checks
-from gmc_jax.compressors.selection import kept
-from gmc_jax.compressors.shared import shared_places
+from gmc_jax.compressors._selection import kept
+from gmc_jax.compressors._shared_support import shared_places
 from gmc_jax.core import Compressor, Drawn
-from gmc_jax.described import described
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

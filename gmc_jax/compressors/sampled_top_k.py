@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax import checks
-from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
+from gmc_jax.compressors._selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor
-from gmc_jax.described import described
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 # How far the message may outgrow s: the upper bound of the authors of DGC.
 SLACK = 1.3

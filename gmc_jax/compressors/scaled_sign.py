@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.compressors.packing import pack, unpack
+from gmc_jax.compressors._packing import pack, unpack
 from gmc_jax.core import Compressor
-from gmc_jax.described import described
-from gmc_jax.trees import accumulator_dtype, mean_of, shares
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
 
 
 class ScaledSigns(NamedTuple):

@@ -6,10 +6,10 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from gmc_jax import checks
-from gmc_jax.compressors.selection import add_up, at_least, kept, magnitude_bits, send
+from gmc_jax.compressors._selection import add_up, at_least, kept, magnitude_bits, send
 from gmc_jax.core import Compressor, Largest
-from gmc_jax.described import described
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmc_jax import checks
-from gmc_jax.compressors.selection import add_up, kept, largest, magnitude_bits, send
+from gmc_jax.compressors._selection import add_up, kept, largest, magnitude_bits, send
 from gmc_jax.core import Compressor, Largest
-from gmc_jax.described import described
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

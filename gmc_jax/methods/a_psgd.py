@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.described import described
 from gmc_jax.methods.asynchronous import (
     Asynchronous,
     Gradient,
@@ -17,7 +15,9 @@ from gmc_jax.methods.asynchronous import (
     stack,
     take,
 )
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 class APSGDState(NamedTuple):

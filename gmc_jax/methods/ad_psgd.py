@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.described import described
 from gmc_jax.methods.asynchronous import (
     Asynchronous,
     Gradient,
@@ -20,8 +18,10 @@ from gmc_jax.methods.asynchronous import (
     stack,
     take,
 )
-from gmc_jax.transforms.widened import widened
-from gmc_jax.trees import widen
+from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import widen
 
 
 class ADPSGDState(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gmc_jax.clocks.timelines import Event
 from gmc_jax.core import Tree
-from gmc_jax.timelines import Event
 
 Gradient: TypeAlias = Callable[[Tree, Tree], tuple[jax.Array, Tree]]
 """From parameters and a batch to the loss and its gradients: `jax.value_and_grad`."""

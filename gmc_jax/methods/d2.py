@@ -5,11 +5,11 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.channels.disagreement import disagreement
-from gmc_jax.described import described
-from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
-from gmc_jax.topologies import lazy
+from gmc_jax.graphs.topologies import lazy
+from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
+from gmc_jax.transforms._momentum_sgd import local_steps
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
-from gmc_jax.transforms.local_steps import local_steps
+from gmc_jax.utils.described import described
 
 _SMALLEST = -1 / 3 + 1e-9  # What all eigenvalues must be larger than.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.described import described
 from gmc_jax.methods.def_sgd import def_sgd
-from gmc_jax.transforms.settled import settled
+from gmc_jax.transforms.at_virtual_iterate import settled
+from gmc_jax.utils.described import described
 
 
 @described

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import average_buffers
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -6,8 +6,8 @@ import optax
 
 from gmc_jax.channels.all_gather import all_gather
 from gmc_jax.compressors.scaled_sign import scaled_sign
-from gmc_jax.described import described
 from gmc_jax.methods.ef_sgd import ef_sgd
+from gmc_jax.utils.described import described
 
 
 @described

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
+from gmc_jax.transforms._learning_rate import descent
+from gmc_jax.transforms._momentum import or_zero
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
-from gmc_jax.transforms.momenta import or_zero
-from gmc_jax.transforms.rates import descent
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -5,11 +5,11 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.described import described
-from gmc_jax.mixing import Topology, check_doubly_stochastic, check_mixing
+from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
+from gmc_jax.transforms._momentum_sgd import local_steps
 from gmc_jax.transforms.consensus import combine_then_adapt
-from gmc_jax.transforms.local_steps import local_steps
-from gmc_jax.transforms.tracked import tracked
+from gmc_jax.transforms.track_gradients import tracked
+from gmc_jax.utils.described import described
 
 
 @described

@@ -5,11 +5,11 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.described import described
+from gmc_jax.transforms._momentum_sgd import local_steps
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
-from gmc_jax.transforms.local_steps import local_steps
 from gmc_jax.transforms.periodic import Period, periodic
+from gmc_jax.utils.described import described
 
 
 @described

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import Buffers
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
+from gmc_jax.transforms._learning_rate import descent
+from gmc_jax.transforms._momentum import remembered
 from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
-from gmc_jax.transforms.momenta import remembered
-from gmc_jax.transforms.rates import descent
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

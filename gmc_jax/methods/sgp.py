@@ -5,10 +5,10 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.channels.gossip import gossip
-from gmc_jax.described import described
-from gmc_jax.mixing import Topology, check_mixing
-from gmc_jax.transforms.local_steps import local_steps
+from gmc_jax.graphs.topology import Topology, check_mixing
+from gmc_jax.transforms._momentum_sgd import local_steps
 from gmc_jax.transforms.push_sum import balanced_push_sum, push_sum
+from gmc_jax.utils.described import described
 
 
 @described

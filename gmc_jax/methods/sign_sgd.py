@@ -5,8 +5,8 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.described import described
 from gmc_jax.methods.signum import signum
+from gmc_jax.utils.described import described
 
 
 @described

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
+from gmc_jax.transforms._momentum import absent, or_zero
 from gmc_jax.transforms.averaged import averaged
-from gmc_jax.transforms.momenta import absent, or_zero
-from gmc_jax.transforms.widened import widened
+from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel
-from gmc_jax.described import described
+from gmc_jax.transforms._momentum import or_zero
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
-from gmc_jax.transforms.momenta import or_zero
 from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

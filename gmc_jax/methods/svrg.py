@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel, Tree
-from gmc_jax.described import described
-from gmc_jax.transforms.corrected_steps import corrected_steps
+from gmc_jax.transforms._svrg_steps import corrected_steps
 from gmc_jax.transforms.epochs import epochs
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 @described

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.trees import is_floating, mean_of, scale_floats, shares, widen
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import is_floating, mean_of, scale_floats, shares, widen
 
 
 @with_hooks

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
+from gmc_jax.channels._calls import call
 from gmc_jax.channels.exact import exact
-from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
-from gmc_jax.described import described
 from gmc_jax.transforms.detached import feedback_in
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 class AverageResidualsState(NamedTuple):

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel, Tree, has_hook
-from gmc_jax.described import described
-from gmc_jax.transforms.sending import average_as
+from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
 
 
 class Buffers(NamedTuple):

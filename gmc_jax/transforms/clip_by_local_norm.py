@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
-from gmc_jax.described import described
-from gmc_jax.trees import to_accumulate
+from gmc_jax.channels._axis import workers_on
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import to_accumulate
 
 
 @described

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.programs import updated
+from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
-from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import find, update_unmasked, widen
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.trees import find, update_unmasked, widen
 
 
 @with_hooks

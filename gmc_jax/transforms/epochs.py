@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.programs import updated
-from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import update_unmasked, widen
+from gmc_jax.transforms._params import given, lead
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.trees import update_unmasked, widen
 
 Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 """From k, y_k, x_k and y_{k-1} to x_{k+1}, entry by entry."""

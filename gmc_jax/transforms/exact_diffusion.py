@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.transforms.parameters import given
-from gmc_jax.transforms.sending import average_as
-from gmc_jax.trees import to_accumulate, widen, zeros_to_accumulate
+from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._params import given
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import to_accumulate, widen, zeros_to_accumulate
 
 
 @with_hooks

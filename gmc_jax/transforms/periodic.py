@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.described import described
-from gmc_jax.doubts import warn
+from gmc_jax.transforms._params import given, lead
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
-from gmc_jax.transforms.meetings import moved, weighed
-from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import find, map_unmasked, narrow, widen
+from gmc_jax.transforms.sync_hooks import moved, weighed
+from gmc_jax.utils import checks
+from gmc_jax.utils.caller_warnings import warn
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import find, map_unmasked, narrow, widen
 
 Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""

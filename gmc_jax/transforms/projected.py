@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.described import described
-from gmc_jax.transforms.parameters import given, lead
-from gmc_jax.trees import to_accumulate, widen
+from gmc_jax.transforms._params import given, lead
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import to_accumulate, widen
 
 
 @described

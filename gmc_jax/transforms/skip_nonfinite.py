@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
-from gmc_jax.channels.axis import workers_on
+from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._calls import call
 from gmc_jax.channels.exact import exact
-from gmc_jax.channels.noting import call
 from gmc_jax.core import Tree
-from gmc_jax.described import described
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
-from gmc_jax.trees import find, narrow, widen
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import find, narrow, widen
 
 Policy: TypeAlias = Literal["skip_step", "leave_out"]
 """What becomes of a step in which some worker's updates are not finite."""

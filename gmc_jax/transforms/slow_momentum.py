@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax import checks
 from gmc_jax.core import Tree
-from gmc_jax.described import described
-from gmc_jax.transforms.rates import rate_at
-from gmc_jax.trees import times, to_accumulate, zeros_to_accumulate
+from gmc_jax.transforms._learning_rate import rate_at
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
 
 
 class SlowMomentumState(NamedTuple):

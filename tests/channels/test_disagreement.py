@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import disagreement, gossip, message_bits, topologies
-from tests import problems
+from tests.support import problems
 
 TOPOLOGIES = {
     "ring": topologies.ring(8),

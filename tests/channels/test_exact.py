@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact
-from tests.problems import average
+from tests.support.problems import average
 
 
 def test_it_is_the_mean():

@@ -7,8 +7,8 @@ import pytest
 
 import gmc_jax
 from gmc_jax import averaged, counted, gossip, message_bits, topologies, wire_bytes
-from gmc_jax.mixing import Topology
-from tests import problems, runners
+from gmc_jax.graphs.topology import Topology
+from tests.support import problems, runners
 
 TOPOLOGIES = {
     "complete": topologies.complete(8),

@@ -24,9 +24,9 @@ from gmc_jax import (
     relative_cost,
     top_k,
 )
-from tests import problems
-from tests.problems import average
-from tests.runners import RUNNERS, WORKERS, step_of, targets
+from tests.support import problems
+from tests.support.problems import average
+from tests.support.runners import RUNNERS, WORKERS, step_of, targets
 
 D = 20
 STEPS = 6

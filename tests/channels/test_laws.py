@@ -33,8 +33,8 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
-from gmc_jax.trees import accumulator_dtype
-from tests.problems import average, average_here
+from gmc_jax.utils.trees import accumulator_dtype
+from tests.support.problems import average, average_here
 
 WORKERS = 8
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import gmc_jax
 from gmc_jax import averaged, counted, majority_vote, message_bits, wire_bytes
-from tests import problems, runners
+from tests.support import problems, runners
 
 VOTE = majority_vote()
 

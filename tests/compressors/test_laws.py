@@ -20,7 +20,7 @@ from gmc_jax import (
     threshold,
     top_k,
 )
-from gmc_jax.trees import accumulator_dtype, scale_floats
+from gmc_jax.utils.trees import accumulator_dtype, scale_floats
 
 COMPRESSORS = {
     "identity": lambda ratio: identity(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, error_feedback, threshold, top_k
-from tests import problems
+from tests.support import problems
 
 KEY = jax.random.key(0)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmc_jax import top_k
-from gmc_jax.compressors import selection
+from gmc_jax.compressors import _selection
 
 KEY = jax.random.key(0)
 
@@ -119,4 +119,4 @@ def test_a_nan_is_sent_and_is_seen_in_what_is_lost():
     ],
 )
 def test_a_ratio_may_be_an_array_of_any_precision(ratio, d, s):
-    assert selection.kept(ratio, d) == s
+    assert _selection.kept(ratio, d) == s

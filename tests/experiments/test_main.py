@@ -9,11 +9,13 @@ import time
 import jax
 import pytest
 
-from experiments import backends, record, signals
-from experiments.__main__ import COMMANDS, main
-from experiments.record import CHECKPOINTS, LOG, read
-from gmc_jax import manifests
-from tests.stoppable import EXPERIMENTS
+from experiments.__main__ import main
+from experiments.commands import COMMANDS
+from experiments.training import backends, record
+from experiments.training.record import CHECKPOINTS, LOG, read
+from experiments.utils import signals
+from gmc_jax.checkpoints import manifest
+from tests.support.stoppable import EXPERIMENTS
 
 TINY = ("--method", "gmc", "--steps", "2", "--evaluations", "1", "--workers", "2")
 
@@ -98,7 +100,9 @@ def test_an_option_that_makes_no_sense_is_an_error(arguments, message, capsys):
 
 
 def test_an_error_of_others_keeps_its_traceback(monkeypatch):
-    monkeypatch.setitem(COMMANDS, "plot", lambda options: json.loads("{"))
+    monkeypatch.setattr(
+        "experiments.commands.plot.main", lambda options: json.loads("{")
+    )
 
     with pytest.raises(json.JSONDecodeError):
         main(["plot"])
@@ -117,7 +121,7 @@ def test_an_interruption_says_what_is_there(
     command, message, monkeypatch, tmp_path, capfd
 ):
     """`run` always said that it goes on, and all others that nothing is kept."""
-    monkeypatch.setattr(manifests, "whole", lambda folder: [3])
+    monkeypatch.setattr(manifest, "whole", lambda folder: [3])
 
     def interrupt(options):
         if command != "list":
@@ -127,7 +131,7 @@ def test_an_interruption_says_what_is_there(
                     (log.path / CHECKPOINTS / "gmc-0").mkdir(parents=True)
         raise signals.Ended(signal.SIGINT)
 
-    monkeypatch.setitem(COMMANDS, command, interrupt)
+    monkeypatch.setattr(f"experiments.commands.{command}.main", interrupt)
 
     with pytest.raises(SystemExit) as end:
         main([command])

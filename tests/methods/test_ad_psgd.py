@@ -8,8 +8,8 @@ import pytest
 
 import gmc_jax
 from gmc_jax import Event, a_psgd, ad_psgd, paces, timelines, topologies
-from tests import problems
-from tests.identities import MOMENTUM, RATE
+from tests.support import problems
+from tests.support.virtual_iterates import MOMENTUM, RATE
 
 EVENTS, WORKERS = 120, 4
 LINK = timelines.Link(latency=0.05, bandwidth=1e3)

@@ -1,7 +1,7 @@
 """Against the reference code of DEF: what it did once, step by step.
 
-tests/data/README.md says how its trajectories were recorded. Its random blocks are
-played back; where it sends the largest magnitudes, so do we.
+tests/support/data/README.md says how its trajectories were recorded. Its random blocks
+are played back; where it sends the largest magnitudes, so do we.
 """
 
 import functools
@@ -30,10 +30,10 @@ from gmc_jax import (
     silent,
     top_k,
 )
-from gmc_jax.compressors.shared import shared_places
-from tests import problems
+from gmc_jax.compressors._shared_support import shared_places
+from tests.support import problems
 
-FILE = pathlib.Path(__file__).parents[1] / "data" / "def_trajectories.npz"
+FILE = pathlib.Path(__file__).parents[1] / "support" / "data" / "def_trajectories.npz"
 RATIO, RESET_RATIO, MOMENTUM = 0.25, 0.5, 0.9
 
 

@@ -5,8 +5,8 @@ import optax
 import pytest
 
 from gmc_jax import bmuf, exact, local_sgd
-from tests import problems
-from tests.identities import SCHEDULE, problem
+from tests.support import problems
+from tests.support.virtual_iterates import SCHEDULE, problem
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

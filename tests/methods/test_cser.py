@@ -25,9 +25,16 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests import problems, references, runners
-from tests.identities import MOMENTUM, RATE, SCHEDULE, problem, rate_at, unruly
-from tests.problems import residual
+from tests.support import problems, references, runners
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
+    MOMENTUM,
+    RATE,
+    SCHEDULE,
+    problem,
+    rate_at,
+    unruly,
+)
 
 PERIOD = 4
 CHANNELS = {

@@ -13,8 +13,8 @@ from gmc_jax import (
     exact_diffusion,
     topologies,
 )
-from tests import problems, references_gossip
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from tests.support import problems, references_gossip
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 LAZY = topologies.lazy(topologies.ring(8))
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}

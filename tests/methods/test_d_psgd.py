@@ -17,8 +17,8 @@ from gmc_jax import (
     gossip,
     topologies,
 )
-from tests import problems, references_gossip
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from tests.support import problems, references_gossip
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
 TOPOLOGIES = {

@@ -10,10 +10,10 @@ import pytest
 
 import gmc_jax
 from gmc_jax import all_gather, def_a, def_sgd, evaluate, top_k
-from tests import problems
-from tests.identities import CHANNELS, SCHEDULE, problem
-from tests.problems import residual
-from tests.runners import WORKERS, close, every_runner, start, step_of, targets
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.runners import WORKERS, close, every_runner, start, step_of, targets
+from tests.support.virtual_iterates import CHANNELS, SCHEDULE, problem
 
 RATE, STEPS = 0.1, 4
 

@@ -8,8 +8,9 @@ import optax
 import pytest
 
 from gmc_jax import def_sgd, dmsgd, ef_momentum, exact, query
-from tests import problems
-from tests.identities import (
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -19,7 +20,6 @@ from tests.identities import (
     buffered,
     problem,
 )
-from tests.problems import residual
 
 DETACH = 0.3
 

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from gmc_jax import all_gather, averaged, dgc, ef_momentum, exact, top_k
-from tests import problems
-from tests.identities import (
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -18,7 +19,6 @@ from tests.identities import (
     mean_gradients,
     problem,
 )
-from tests.problems import residual
 
 every_momentum = pytest.mark.parametrize("nesterov", [False, True])
 

@@ -10,8 +10,8 @@ import pytest
 
 import gmc_jax
 from gmc_jax import averaged, diloco, exact, local_sgd, periodic, slowmo
-from tests import problems
-from tests.identities import RATE, SCHEDULE, problem
+from tests.support import problems
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
 
 def test_the_losses_that_maxtext_derives_by_hand():

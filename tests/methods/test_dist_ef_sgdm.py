@@ -14,8 +14,8 @@ from gmc_jax import (
     served,
     top_k,
 )
-from tests import problems, references
-from tests.identities import (
+from tests.support import problems, references
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,

@@ -5,8 +5,8 @@ import optax
 import pytest
 
 from gmc_jax import averaged, dmsgd, exact
-from tests import problems
-from tests.identities import MOMENTUM, RATE, SCHEDULE, problem
+from tests.support import problems
+from tests.support.virtual_iterates import MOMENTUM, RATE, SCHEDULE, problem
 
 
 @pytest.mark.parametrize("rate", [RATE, SCHEDULE], ids=["constant", "cosine"])

@@ -3,8 +3,8 @@
 import numpy as np
 
 from gmc_jax import all_gather, dmsgd, dmsgd_local, exact, top_k
-from tests import problems
-from tests.identities import MOMENTUM, RATE, SCHEDULE, problem
+from tests.support import problems
+from tests.support.virtual_iterates import MOMENTUM, RATE, SCHEDULE, problem
 
 
 def test_without_loss_it_is_dmsgd_under_any_schedule():

@@ -7,8 +7,8 @@ import pytest
 
 import gmc_jax
 from gmc_jax import double_averaging, exact, message_bits, wire_bytes
-from tests import problems, runners
-from tests.identities import SCHEDULE, problem
+from tests.support import problems, runners
+from tests.support.virtual_iterates import SCHEDULE, problem
 
 
 def test_where_workers_meet_so_do_their_momenta():

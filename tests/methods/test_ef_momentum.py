@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gmc_jax import dmsgd, ef_momentum, ef_sgd, exact
-from tests import problems
-from tests.identities import (
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATES,
@@ -15,7 +16,6 @@ from tests.identities import (
     mean_gradients,
     problem,
 )
-from tests.problems import residual
 
 
 @pytest.mark.parametrize("name", CHANNELS)

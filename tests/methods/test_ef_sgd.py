@@ -7,8 +7,9 @@ import pytest
 
 import gmc_jax
 from gmc_jax import averaged, ef_sgd, exact
-from tests import problems
-from tests.identities import (
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     RATE,
     RATES,
@@ -17,7 +18,6 @@ from tests.identities import (
     mean_gradients,
     problem,
 )
-from tests.problems import residual
 
 
 @pytest.mark.parametrize("name", CHANNELS)

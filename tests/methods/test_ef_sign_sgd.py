@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, ef_sgd, ef_sign_sgd, scaled_sign
-from tests import problems
-from tests.identities import SCHEDULE, problem, rate_at
+from tests.support import problems
+from tests.support.virtual_iterates import SCHEDULE, problem, rate_at
 
 
 def test_ef_sign_sgd_is_error_feedback_of_signs_leaf_by_leaf():

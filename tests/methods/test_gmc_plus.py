@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gmc_jax import def_sgd, exact, gmc, gmc_plus
-from tests import problems, references
-from tests.identities import (
+from tests.support import problems, references
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -20,7 +21,6 @@ from tests.identities import (
     rate_at,
     telescoped,
 )
-from tests.problems import residual
 
 DETACH = 0.5
 

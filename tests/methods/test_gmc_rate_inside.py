@@ -7,8 +7,9 @@ import pytest
 
 import gmc_jax
 from gmc_jax import exact, gmc, gmc_rate_inside
-from tests import problems, references
-from tests.identities import (
+from tests.support import problems, references
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -20,7 +21,6 @@ from tests.identities import (
     rate_at,
     telescoped,
 )
-from tests.problems import residual
 
 
 def both(rate: optax.ScalarOrSchedule):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact, gmc, gmc_server_momentum
-from tests import problems, references
-from tests.identities import (
+from tests.support import problems, references
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -19,7 +20,6 @@ from tests.identities import (
     rate_at,
     telescoped,
 )
-from tests.problems import residual
 
 
 @functools.cache

@@ -7,8 +7,14 @@ import optax
 import pytest
 
 from gmc_jax import d_psgd, gradient_tracking, topologies
-from tests import problems, references_gossip
-from tests.identities import RATE, SCHEDULE, assert_moves_by, problem, rate_at
+from tests.support import problems, references_gossip
+from tests.support.virtual_iterates import (
+    RATE,
+    SCHEDULE,
+    assert_moves_by,
+    problem,
+    rate_at,
+)
 
 RING = topologies.ring(4)
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}

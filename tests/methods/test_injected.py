@@ -31,8 +31,8 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
-from tests.factories import RIGHT, found, names_of
-from tests.runners import start
+from tests.support.factories import RIGHT, found, names_of
+from tests.support.runners import start
 
 RING = topologies.ring(8)
 INJECTED = {

@@ -11,7 +11,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import exact, katyusha_x, svrg
-from tests import problems, runners
+from tests.support import problems, runners
 
 N, D, WORKERS, STEPS, M, RATE = 24, 20, 4, 50, 6, 0.03
 DRAW = np.random.default_rng(0)

@@ -28,7 +28,7 @@ from gmc_jax import (
     served,
     top_k,
 )
-from tests import problems, references, references_local
+from tests.support import problems, references, references_local
 
 STEPS, D, RATIO, PEAK = 50, 20, 0.2, 0.02
 

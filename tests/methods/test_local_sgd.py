@@ -18,8 +18,8 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests import problems, references, runners
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from tests.support import problems, references, runners
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 

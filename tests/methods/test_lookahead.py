@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from gmc_jax import alone, exact, lookahead
-from tests import problems
+from tests.support import problems
 
 
 @pytest.mark.parametrize("channel", [alone(), exact()], ids=["alone", "exact"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact, local_sgd, post_local_sgd
-from tests import problems
-from tests.identities import SCHEDULE, problem
+from tests.support import problems
+from tests.support.virtual_iterates import SCHEDULE, problem
 
 
 def test_before_the_start_it_meets_at_every_step_and_then_rarely():

@@ -23,8 +23,8 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from tests import problems
-from tests.runners import (
+from tests.support import problems
+from tests.support.runners import (
     RUNNERS,
     WORKERS,
     close,

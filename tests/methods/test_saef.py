@@ -8,8 +8,9 @@ import pytest
 
 from gmc_jax import all_gather, def_sgd, dmsgd, exact, saef, top_k
 from gmc_jax.core import Tree
-from tests import problems
-from tests.identities import (
+from tests.support import problems
+from tests.support.problems import residual
+from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
     RATE,
@@ -20,7 +21,6 @@ from tests.identities import (
     mean_gradients,
     problem,
 )
-from tests.problems import residual
 
 PERIOD = 7
 

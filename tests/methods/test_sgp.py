@@ -10,9 +10,9 @@ import pytest
 
 import gmc_jax
 from gmc_jax import gossip, message_bits, push_sum, sgp, topologies, wire_bytes
-from gmc_jax.mixing import Topology
-from tests import problems, references_gossip, runners
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from gmc_jax.graphs.topology import Topology
+from tests.support import problems, references_gossip, runners
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
 # Who hears whom: nobody as many as another.

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 
 from gmc_jax import ef_sgd, exact, majority_vote, sign_sgd
-from tests import problems, references, references_local
-from tests.identities import SCHEDULE, problem, rate_at
+from tests.support import problems, references, references_local
+from tests.support.virtual_iterates import SCHEDULE, problem, rate_at
 
 
 def test_sign_sgd_is_signum_without_momentum_and_keeps_nothing():

@@ -15,8 +15,8 @@ from gmc_jax import (
     sign_sgd,
     signum,
 )
-from tests import problems, references, references_local
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from tests.support import problems, references, references_local
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
 

@@ -31,9 +31,15 @@ from gmc_jax import (
     topologies,
     wire_bytes,
 )
-from gmc_jax.trees import find
-from tests import problems, references, references_gossip, references_local, runners
-from tests.identities import RATE, SCHEDULE, problem, rate_at
+from gmc_jax.utils.trees import find
+from tests.support import (
+    problems,
+    references,
+    references_gossip,
+    references_local,
+    runners,
+)
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 BUFFERS = {

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from gmc_jax import accumulate, all_gather, averaged, exact, gmc, top_k
-from tests import problems
+from tests.support import problems
 
 EVERY, BIG_STEPS, WORKERS, D = 3, 5, 4, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(BIG_STEPS * EVERY, WORKERS, D))

@@ -16,9 +16,9 @@ from gmc_jax import (
     exact,
     top_k,
 )
-from tests import problems, references
-from tests.problems import residual
-from tests.runners import WORKERS, start, step_of, targets
+from tests.support import problems, references
+from tests.support.problems import residual
+from tests.support.runners import WORKERS, start, step_of, targets
 
 PERIOD, STEPS, D = 3, 8, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, averaged, counted, exact, top_k
-from tests import problems
+from tests.support import problems
 
 DRAW = np.random.default_rng(0)
 GRADIENTS = DRAW.normal(size=(3, 4, 10)).astype(np.float32)

@@ -10,8 +10,8 @@ import pytest
 
 from gmc_jax import averaged, detached, error_feedback, exact, query
 from gmc_jax.core import Tree
-from tests import problems
-from tests.identities import CHANNELS
+from tests.support import problems
+from tests.support.virtual_iterates import CHANNELS
 
 STEPS, WORKERS, D = 4, 3, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))

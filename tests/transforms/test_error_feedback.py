@@ -16,9 +16,9 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.core import Tree
-from tests import problems, references
-from tests.identities import CHANNELS
-from tests.problems import residual
+from tests.support import problems, references
+from tests.support.problems import residual
+from tests.support.virtual_iterates import CHANNELS
 
 STEPS, WORKERS, D = 6, 3, 20
 

@@ -17,7 +17,7 @@ from gmc_jax import (
     global_momentum,
     top_k,
 )
-from tests import problems
+from tests.support import problems
 
 STEPS, WORKERS, D = 8, 3, 6
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))

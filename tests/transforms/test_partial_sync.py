@@ -20,8 +20,8 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests import problems, runners
-from tests.identities import unruly
+from tests.support import problems, runners
+from tests.support.virtual_iterates import unruly
 
 WORKERS, D = 4, 20
 CHANNELS = {

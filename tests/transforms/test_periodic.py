@@ -21,9 +21,9 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.transforms.buffers import Buffers
-from tests import problems, runners
-from tests.identities import problem
-from tests.test_resizing import MADE
+from tests.execution.test_resize import MADE
+from tests.support import problems, runners
+from tests.support.virtual_iterates import problem
 
 MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
 

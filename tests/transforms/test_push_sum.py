@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax import gossip, push_sum, topologies
-from tests import runners
+from tests.support import runners
 
 
 def test_sixteen_bits_are_weighed_in_32():

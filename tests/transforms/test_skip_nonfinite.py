@@ -23,9 +23,9 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.core import Tree
-from tests import problems
-from tests.identities import RATE, SCHEDULE, problem
-from tests.runners import WORKERS, drive, every_runner, start, step_of, targets
+from tests.support import problems
+from tests.support.runners import WORKERS, drive, every_runner, start, step_of, targets
+from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
 BAD = {3: 0, 4: 2, 17: 3, 30: 1, 49: 0}  # step: worker
 

@@ -1,0 +1,11 @@
+"""The command `clocks`."""
+
+from collections.abc import Sequence
+
+from experiments.commands._options import call
+from experiments.studies.clocks import study
+
+
+def main(options: Sequence[str]) -> None:
+    """Runs it with the options of the command line."""
+    study.main(call(study.Clocks, "clocks", options))

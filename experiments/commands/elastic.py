@@ -1,0 +1,11 @@
+"""The command `elastic`."""
+
+from collections.abc import Sequence
+
+from experiments.commands._options import call
+from experiments.studies.elastic import study
+
+
+def main(options: Sequence[str]) -> None:
+    """Runs it with the options of the command line."""
+    study.main(call(study.Elastic, "elastic", options))

@@ -1,0 +1,16 @@
+"""The command `launch`."""
+
+from collections.abc import Sequence
+
+from experiments.commands import run
+from experiments.commands._options import call, split
+from experiments.hosts import launch
+
+
+def main(options: Sequence[str]) -> None:
+    """Runs it with the options of the command line."""
+    own, command = split(options, "launch")
+    config = call(launch.Launch, "launch", own)
+    if command[0] == "run":
+        run.asked(command[1:], (config.hosts, config.hosts * config.devices_per_host))
+    launch.main(config, command)

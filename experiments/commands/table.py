@@ -1,0 +1,39 @@
+"""The command `table`: what was recorded, or a table of the paper beside ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments.commands import _studies
+from experiments.commands._options import call
+from experiments.paper import tables
+from experiments.paper.published import TABLES
+from experiments.training import record
+
+
+def main(options: Sequence[str]) -> None:
+    """Runs it with the options of the command line."""
+    call(show, "table", options)
+
+
+def show(
+    which: tyro.conf.Positional[str | None] = None, results: Path = Path("results")
+) -> None:
+    """Prints what a run or a study recorded, or a table of the GMC paper beside ours.
+
+    Args:
+      which: the directory of a run or of a study, the latest in `results` by default;
+        or 1, 2, 3 or 4, for a table of the paper.
+      results: the directory of all results.
+    """
+    if which in TABLES:
+        Console().print(tables.beside_ours(which, results))
+        return
+    if which and which.isdigit():
+        raise ValueError(
+            f"the tables of the paper are {', '.join(TABLES)}, and there is no {which}."
+        )
+    study, rows = _studies.read(Path(which) if which else record.latest(results))
+    study.print(rows)

@@ -1,0 +1,1 @@
+"""The GMC paper: its settings, its tables and our runs beside them."""

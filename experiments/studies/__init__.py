@@ -1,0 +1,1 @@
+"""Studies of single questions: a folder each."""

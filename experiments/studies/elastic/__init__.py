@@ -1,0 +1,1 @@
+"""Going on with another number of workers."""

@@ -1,0 +1,229 @@
+"""The command `elastic`: stops with 8 workers, goes on with other numbers of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.progress import track
+from rich.table import Table
+
+import gmc_jax
+from experiments.training import record, tasks
+from experiments.training.config import Config
+from experiments.training.methods import label
+from experiments.training.plot import legend, tidy
+from experiments.training.record import Row
+from experiments.training.study import Study
+from experiments.training.trainer import Program
+from experiments.utils import failures, signals
+from gmc_jax.core import Tree
+from gmc_jax.utils import checks
+
+LOOKS = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."), ("#009E73", ":"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Elastic:
+    """Stop with one number of workers, and go on with others from the checkpoint."""
+
+    methods: tuple[str, ...] = ("gmc", "dgc", "cser", "slowmo")
+    """What to train."""
+    workers: int = 8
+    """How many there are at first."""
+    then: tuple[int, ...] = (8, 4, 2, 6)
+    """How many go on, each time from the same checkpoint."""
+    steps: int = 200
+    """Up to the checkpoint, and once more after it."""
+    every: int = 10
+    """Steps from one evaluation to the next."""
+    batch_size: int = 96
+    """Samples a step, of all workers together."""
+    ratio: float = 0.01
+    """The share of the entries that a message holds."""
+    results: Path = Path("results")
+    """Where a new directory, `elastic/run-001` or a later number, is made."""
+
+    def __post_init__(self):
+        """Refuses numbers that make no run."""
+        checks.positive(batch_size=self.batch_size)
+        for workers in (self.workers, *self.then):
+            checks.positive(workers=workers)
+            if self.batch_size % workers:
+                raise ValueError(
+                    f"`batch_size` is {self.batch_size}, which {workers} workers "
+                    "cannot share out evenly. Use a multiple of all their numbers."
+                )
+        if not self.methods or not self.then:
+            raise ValueError("`methods` and `then` must each name one at least.")
+        for method in self.methods:
+            self.config(method, self.workers)  # Which refuses what it cannot train.
+        checks.positive(steps=self.steps, every=self.every)
+        if self.steps % self.every:
+            raise ValueError(
+                f"`steps` must be a multiple of `every`, but is {self.steps} with "
+                f"evaluations every {self.every}."
+            )
+
+    def config(self, method: str, workers: int) -> Config:
+        """The training of one method by so many workers."""
+        return Config(
+            methods=(method,),
+            workers=workers,
+            batch_size=self.batch_size // workers,
+            ratio=self.ratio,
+            steps=2 * self.steps,
+        )
+
+
+def follow(method: str, config: Elastic) -> list[Row]:
+    """Trains one method up to the checkpoint, and from it with each number.
+
+    Returns:
+      A row for each number: losses on all training samples by step, and how far the
+      mean residual is from what it was, relative to its norm (None without residuals).
+    """
+    with signals.temporary_directory() as directory:
+        before = config.config(method, config.workers)
+        task = tasks.build(before, before.seed)
+        program = Program(method, [task], before)
+        with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
+            losses = _losses(program, task, 0, config.steps, config.every)
+            checkpoints.save(config.steps, program.state)
+        owed = mean_residual(program.state)
+        rows = []
+        for workers in config.then:
+            after = config.config(method, workers)
+            task = tasks.build(after, after.seed)
+            program = Program(method, [task], after)
+            with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
+                _, program.state, _ = checkpoints.restore(program.state, resize=True)
+            kept = mean_residual(program.state)
+            more = _losses(program, task, config.steps, 2 * config.steps, config.every)
+            rows.append(
+                {
+                    "method": method,
+                    "workers": workers,
+                    "before": losses,
+                    "after": more,
+                    "residual": _apart(owed, kept),
+                }
+            )
+    return rows
+
+
+def mean_residual(state: Tree) -> np.ndarray | None:
+    """What is owed on average, in one float64 vector; None if nothing ever is."""
+    residual = optax.tree.get(state, "residual")
+    if residual is None:
+        return None
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(residual)]
+    return np.concatenate([leaf.mean(axis=0).ravel() for leaf in leaves])
+
+
+def main(config: Elastic) -> None:
+    """Trains all methods; leaves a table, a figure and a log."""
+    record.prepare(config.results / "elastic")
+    failures.hush_threads()
+    with record.create(
+        config.results / "elastic", "run", dataclasses.asdict(config)
+    ) as log:
+        for method in track(config.methods, transient=True):
+            for row in follow(method, config):
+                log.append(kind="continuation", **row)
+    STUDY.show(log.path)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Losses around the checkpoint, and what became of the residual."""
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=_title(rows[0]["config"]),
+        title_justify="left",
+    )
+    shown.add_column("method", no_wrap=True)
+    columns = ("workers", "loss\nbefore", "after", "next", "last", "residual\noff")
+    for column in columns:
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in _continuations(rows):
+        residual = row["residual"]
+        shown.add_row(
+            label(row["method"]),
+            str(row["workers"]),
+            f"{np.asarray(row['before'], float)[-1]:.4f}",
+            *(f"{loss:.4f}" for loss in np.asarray(row["after"], float)[[0, 1, -1]]),
+            "" if residual is None else f"{residual:.0e}",
+        )
+    return shown
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """A panel for each method, a line for each number of workers."""
+    config = rows[0]["config"]
+    methods, last, every = config["methods"], config["steps"], config["every"]
+    figure = Figure(figsize=(2.4 * len(methods), 2.8), dpi=200, layout="constrained")
+    panels = figure.subplots(1, len(methods), squeeze=False)[0]
+    steps = np.arange(0, last + 1, every)
+    for panel, method in zip(panels, methods, strict=True):
+        those = (row for row in _continuations(rows) if row["method"] == method)
+        for index, row in enumerate(those):
+            colour, dashes = LOOKS[index % len(LOOKS)]
+            if not index:
+                panel.plot(steps, np.asarray(row["before"], float), color=colour)
+            panel.plot(
+                last + steps,
+                np.asarray(row["after"], float),
+                color=colour,
+                linestyle=dashes,
+                label=f"{row['workers']} workers",
+            )
+        panel.axvline(last, color="0.7", linewidth=0.8)
+        panel.set(yscale="log", xlabel="step")
+        panel.set_title(label(method), fontsize="small")
+        tidy(panel)
+    panels[0].set(ylabel="training loss")
+    legend(figure, panels[0], _title(config), columns=4)
+    return figure
+
+
+def _continuations(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["kind"] == "continuation"]
+
+
+def _title(config: Row) -> str:
+    return (
+        f"mlp on digits, {config['workers']} workers up to step {config['steps']}, "
+        "then other numbers of them"
+    )
+
+
+def _losses(
+    program: Program, task: tasks.Task, first: int, last: int, every: int
+) -> list[float]:
+    """On all training samples, at the start and after every few steps."""
+    losses = []
+    for stop in range(first, last + 1, every):
+        if stop > first:
+            program.run(stop - every, stop)
+        (model,) = program.judged()
+        losses.append(float(f"{task.judge(*model)['loss']:.5g}"))
+    return losses
+
+
+def _apart(owed: np.ndarray | None, kept: np.ndarray | None) -> float | None:
+    if owed is None or kept is None:
+        return None
+    return float(np.linalg.norm(kept - owed) / np.linalg.norm(owed))
+
+
+STUDY = Study(
+    "continuation",
+    "residual",
+    lambda rows: [table(rows)],
+    lambda rows: {"figure": draw(rows)},
+)

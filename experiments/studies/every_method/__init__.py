@@ -1,0 +1,1 @@
+"""Every method of the library on one problem."""

@@ -1,0 +1,143 @@
+"""The command `methods`: every method of the library on one problem, in one table."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from rich.box import SIMPLE_HEAD
+from rich.progress import track
+from rich.table import Table
+
+import gmc_jax
+from experiments.studies.every_method.custom_loops import OWN_LOOPS
+from experiments.studies.every_method.state_sizes import own_and_shared
+from experiments.training import comparison, record, table, tasks
+from experiments.training.config import Config
+from experiments.training.local_methods import SLOW_MOMENTA
+from experiments.training.methods import DETACHMENTS, METHODS
+from experiments.training.study import Study
+from experiments.training.tasks import Task
+from experiments.training.trainer import worker_step
+
+VARIANTS = tuple(f"_{value}" for value in (*DETACHMENTS, *SLOW_MOMENTA))
+EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryMethod:
+    """Every method of the library on one problem, in one table."""
+
+    epochs: int = 20
+    """Passes over the digits."""
+    seeds: int = 1
+    """How many seeds every method is trained with."""
+    results: Path = Path("results")
+    """Where a new directory, `methods-001` or a later number, is made."""
+
+    @property
+    def config(self) -> Config:
+        """Digits, and a rate for each kind of method."""
+        signs, adaptive = 0.001, 0.003
+        return Config(
+            methods=EVERY_METHOD,
+            epochs=self.epochs,
+            evaluations=3,
+            seeds=self.seeds,
+            learning_rates=(
+                ("ef_sgd", 0.5),
+                ("ef_sign_sgd", 0.5),
+                ("sign_sgd", signs),
+                ("signum", signs),
+                ("adam", adaptive),
+                ("local_adam", adaptive),
+                ("diloco", adaptive),
+            ),
+        )
+
+
+def main(options: EveryMethod) -> None:
+    """Trains all methods, and prints what each reaches, sends and keeps."""
+    config = options.config
+    path = comparison.main("methods", config, options.results)
+    if jax.process_index():
+        return
+    task = tasks.build(config, config.seed)
+    with record.Record(path) as log:
+        for method in config.methods:
+            seeds = [
+                row
+                for row in log.rows
+                if row["kind"] == "summary" and row["method"] == method
+            ]
+            own, shared = state_of(method, config, task)
+            log.append(
+                kind="line",
+                label=METHODS[method].label,
+                accuracies=[row["accuracy"] for row in seeds],
+                bytes_per_step=seeds[0]["bytes_per_step"],
+                own=own,
+                shared=shared,
+                gradient_at=METHODS[method].gradient_at,
+            )
+        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True):
+            lines = [
+                train(tasks.build(config, config.seed + seed), config)
+                for seed in range(options.seeds)
+            ]
+            log.append(
+                kind="line",
+                label=label,
+                accuracies=[line.accuracy for line in lines],
+                bytes_per_step=lines[0].bytes_per_step,
+                own=lines[0].own,
+                shared=lines[0].shared,
+                gradient_at=lines[0].gradient_at,
+            )
+    STUDY.show(path)
+
+
+def everything(rows: Sequence[record.Row]) -> Table:
+    """One line a method that has finished."""
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=(
+            f"Every method, {rows[0]['steps']:,} steps on {rows[0]['config']['data']}"
+        ),
+        caption=(
+            "State in vectors of the size of the parameters, these included: what each "
+            "worker has of its own, and what all have alike. Of the points where "
+            "gradients are taken, w are parameters that all have alike, x a worker's "
+            "own, and e its residual."
+        ),
+        title_justify="left",
+        caption_justify="left",
+    )
+    shown.add_column("method", no_wrap=True)
+    for column in ("test\naccuracy", "bytes\na step", "own\nstate", "shared"):
+        shown.add_column(column, justify="right")
+    shown.add_column("gradient at", no_wrap=True)
+    for row in rows:
+        if row["kind"] == "line":
+            shown.add_row(
+                row["label"],
+                table.percent(row["accuracies"]),
+                f"{row['bytes_per_step']:,.0f}",
+                f"{row['own']:.0f}",
+                f"{row['shared']:.0f}",
+                row["gradient_at"],
+            )
+    return shown
+
+
+def state_of(method: str, config: Config, task: Task) -> tuple[float, float]:
+    """A worker's own state and what all have alike, in units of the parameters."""
+    tx = config.optimizer(method, task.steps, task.steps_per_epoch)
+    state = task.params, tx.init(task.params), task.stats
+    batch = task.share, jax.tree.map(lambda leaf: leaf[0], task.draws(0, 1))
+    plan = gmc_jax.layout(worker_step(task, tx), state, batch, config.workers)
+    return own_and_shared(state, plan, task.params)
+
+
+STUDY = Study("line", "own", lambda rows: [everything(rows)], comparison.STUDY.figures)

@@ -1,0 +1,1 @@
+"""Katyusha X and SVRG on a leading eigenvector."""

@@ -1,0 +1,140 @@
+"""Tables of a plan, and what they mean in words."""
+
+import math
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from experiments.utils.units import in_bits
+from gmc_jax.costs.planning import DENSE, Prediction
+
+
+def verdict(row: Prediction, dense: Prediction) -> str:
+    """Whether it pays, and if not, what would."""
+    if row.name == dense.name:
+        return ""
+    if row.breaks_even:
+        return f"{row.speed_up:.3g} times faster"
+    if row.traffic.bytes > dense.traffic.bytes:
+        why = "useless: sends more than dense"
+    else:
+        why = "slower: encoding and latencies cost more than is saved"
+    if row.break_even_ratio:
+        why += f"; pays up to {_percent(row.break_even_ratio)}"
+    return why
+
+
+def times(rows: Sequence[Prediction], title: str) -> Table:
+    """One line a scheme: the seconds of a step and what they are made of."""
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=title,
+        caption="Seconds of a step, in the mean, and how many times fewer than of the "
+        "dense one. This plans the time of a step, not the accuracy after it: who "
+        "sends less may need more steps.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    shown.add_column("method")
+    for column in ("ratio", "encode", "network", "step", "times"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        times = (row.encoding, row.network, row.seconds, row.speed_up)
+        shown.add_row(
+            row.name,
+            _percent(row.ratio) if row.ratio else "",
+            *(f"{number:.3g}" for number in times),
+            style=_style(row),
+        )
+    return shown
+
+
+def of_the_link(rows: Sequence[Prediction]) -> Table:
+    """One line a scheme: what it asks of the link."""
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="What leaves a worker in a step, in the mean, the share of the time in "
+        "which the link communicates, the share of its capacity that is used, and the "
+        "seconds of the longest step.",
+        caption_justify="left",
+    )
+    shown.add_column("method")
+    for column in ("ratio", "GB out", "busy", "used", "longest"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(
+            row.name,
+            _percent(row.ratio) if row.ratio else "",
+            f"{row.traffic.bytes / 1e9:.3g}",
+            f"{row.busy:.0%}",
+            f"{row.utilisation:.0%}",
+            f"{row.longest:.3g}",
+            style=_style(row),
+        )
+    return shown
+
+
+def _style(row: Prediction) -> str:
+    if row.name == DENSE.name:
+        return "bold"
+    return "" if row.breaks_even else "dim"
+
+
+def in_words(rows: Sequence[Prediction]) -> list[str]:
+    """What wins, and where each compressed method breaks even."""
+    best, dense = rows[0], _dense(rows)
+    if best is dense:
+        lines = ["Nothing is faster than the dense all-reduce on this link."]
+    else:
+        ratio = f" at {_percent(best.ratio)}" if best.ratio else ""
+        lines = [
+            f"Fastest: {best.name}{ratio}, {best.seconds:.3g} s a step against "
+            f"{dense.seconds:.3g} s of the dense all-reduce, {best.speed_up:.3g} times."
+        ]
+        if not best.name.startswith("GMC"):
+            meets = [row for row in rows if row.name.startswith("GMC")][:1]
+            lines += [
+                f"Fastest of those who meet at every step: {row.name} at "
+                f"{_percent(row.ratio or 1)}, {row.seconds:.3g} s."
+                for row in meets
+                if row.breaks_even
+            ]
+    ratios = {
+        row.name: row.break_even_ratio
+        for row in rows
+        if row.break_even_ratio is not None
+    }
+    for name, ratio in ratios.items():
+        pays = f"pays up to a ratio of {_percent(ratio)}" if ratio else "never pays"
+        links = [
+            f"at {_percent(row.ratio or 1)} on {_links(row.faster_between)}"
+            for row in rows
+            if row.name == name
+        ]
+        lines.append(f"Break even: {name} {pays}; {', '.join(links)}.")
+    for row in rows:
+        if row is not dense and not row.breaks_even:
+            ratio = f" at {_percent(row.ratio)}" if row.ratio else ""
+            lines.append(f"Does not pay: {row.name}{ratio}, {verdict(row, dense)}.")
+    return lines
+
+
+def _links(between: tuple[float, float] | None) -> str:
+    """The bandwidths at which something pays, in words."""
+    if between is None:
+        return "no link"
+    low, high = between
+    if math.isinf(high):
+        return f"links from {in_bits(low)}" if low else "any link"
+    return f"links up to {in_bits(high)}"
+
+
+def _dense(rows: Sequence[Prediction]) -> Prediction:
+    return next(row for row in rows if row.name == DENSE.name)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.3g} %"

@@ -1,0 +1,1 @@
+"""The theory of GMC and GMC+ in numbers."""

@@ -1,0 +1,1 @@
+"""Majority vote with liars."""

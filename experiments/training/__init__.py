@@ -1,0 +1,1 @@
+"""Training with one method after another, and the record, tables and figures."""

@@ -1,0 +1,108 @@
+"""The command `run`: compares methods on a task and shows what came out."""
+
+import dataclasses
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from experiments.training import backends, plot, record, shared_record, table, tasks
+from experiments.training.config import Config
+from experiments.training.methods import label as label_of
+from experiments.training.study import Study, save, say
+from experiments.training.train import train
+from experiments.utils import failures
+from gmc_jax.checkpoints import _directories
+
+
+def main(name: str, config: Config, results: Path = Path("results")) -> Path:
+    """Trains every method of `config`, and draws and prints the comparison.
+
+    Args:
+      name: what the results are filed under.
+      config: what to compare.
+      results: the directory of all results; this run's is a new one in it, or that of
+        an interrupted run of the same configuration.
+
+    Returns:
+      The directory of the run.
+    """
+    results = Path(os.path.expanduser(results))  # As checkpoints have it.
+    record.prepare(results)
+    _directories.usable(str(results))
+    failures.hush_threads()
+    if config.backend != "simulate":
+        backends.mesh(config.workers)
+    console = Console()
+    seeds = range(config.seed, config.seed + config.seeds)
+    at_once = _at_once(config)
+    config = dataclasses.replace(config, seeds_at_once=at_once)
+    task = tasks.build(config, config.seed)
+    counts = task.class_counts.tolist()
+    console.print(table.class_counts(counts))
+    facts = {
+        "steps": task.steps,
+        "steps_per_epoch": task.steps_per_epoch,
+        "class_counts": counts,
+    }
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        shared_record.begin(results, name, dataclasses.asdict(config), **facts) as log,
+        Progress(*columns, console=console) as progress,
+    ):
+        for group in (seeds[i : i + at_once] for i in range(0, len(seeds), at_once)):
+            trained = [tasks.build(config, seed) for seed in group]
+            for method in config.methods:
+                label = label_of(method)
+                if config.seeds > 1:
+                    label += f", seed {', '.join(map(str, group))}"
+                bar = progress.add_task(label, total=task.steps)
+
+                def advance(done: int, bar: TaskID = bar) -> None:
+                    progress.update(bar, completed=done)
+
+                if log.trained.issuperset(itertools.product([method], group)):
+                    advance(task.steps)
+                else:
+                    train(method, trained, group, config, log, advance)
+    if jax.process_index():
+        return log.path
+    save(plot.draw(log.rows), log.path / "figure.png")
+    console.print(table.comparison(log.rows))
+    say(f"Log, figure and models: {log.path}")
+    shutil.rmtree(log.path / record.CHECKPOINTS, ignore_errors=True)
+    return log.path
+
+
+def _at_once(config: Config) -> int:
+    on_cpu = jax.default_backend() == "cpu" or config.backend != "simulate"
+    return config.seeds_at_once or (1 if on_cpu else config.seeds)
+
+
+def _tables(rows: Sequence[record.Row]) -> list[Table]:
+    return [table.class_counts(rows[0]["class_counts"]), table.comparison(rows)]
+
+
+STUDY = Study(
+    "header", "class_counts", _tables, lambda rows: {"figure": plot.draw(rows)}
+)

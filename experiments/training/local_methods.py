@@ -1,0 +1,174 @@
+"""Methods with local steps, of neighbours, and of signs: one line each."""
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+import gmc_jax
+from experiments.training.compression import Method
+from gmc_jax import topologies
+
+PERIOD = 12  # SlowMo's for local SGD, on every base.
+SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # The authors tune it from 0.4 to 0.8.
+
+
+def _local_sgd(rate, messages, momentum):
+    """The base of SlowMo's experiments: Nesterov's momentum on each worker."""
+    del messages
+    return optax.sgd(rate, momentum, nesterov=True)
+
+
+def _local_adam(rate, messages, momentum):
+    del messages
+    return optax.adam(rate, b1=momentum)
+
+
+def _all_reduce(rate, messages, momentum):
+    del messages
+    return gmc_jax.dmsgd(rate, gmc_jax.exact(), momentum=momentum)
+
+
+def _sgp(rate, messages, momentum, delay=0):
+    peers = topologies.one_peer_exponential(messages.workers)
+    return gmc_jax.sgp(rate, peers, momentum=momentum, nesterov=True, delay=delay)
+
+
+def _d_psgd(rate, messages, momentum):
+    ring = topologies.ring(messages.workers)
+    return gmc_jax.d_psgd(rate, ring, momentum=momentum)
+
+
+def _d2(rate, messages, momentum):
+    ring = topologies.lazy(topologies.ring(messages.workers))
+    return gmc_jax.d2(rate, ring, momentum=momentum)
+
+
+def _gradient_tracking(rate, messages, momentum):
+    ring = topologies.ring(messages.workers)
+    return gmc_jax.gradient_tracking(rate, ring, momentum=momentum)
+
+
+def _votes(tx, messages, params):
+    """A bit each way: votes, and the results of one's own share."""
+    return gmc_jax.message_bits(tx, params) * (1 + 1 / messages.workers)
+
+
+def _in_this_training(tx, messages, params):
+    return gmc_jax.message_bits(tx, params, steps=messages.steps)
+
+
+# What SlowMo stands on.
+BASES = {
+    "local_sgd": (_local_sgd, "local SGD"),
+    "local_adam": (_local_adam, "local Adam"),
+    "sgp": (_sgp, "SGP"),
+    "osgp": (partial(_sgp, delay=1), "OSGP"),
+    "d_psgd": (_d_psgd, "D-PSGD"),
+    "all_reduce": (_all_reduce, "all-reduce"),
+}
+
+
+def _slowmo(base: Callable, slow_momentum: float) -> Callable:
+    def build(rate, messages, momentum):
+        return gmc_jax.slowmo(
+            base(rate, messages, momentum),
+            gmc_jax.exact(),
+            period=PERIOD,
+            slow_momentum=slow_momentum,
+            learning_rate=rate,
+        )
+
+    return build
+
+
+def _periodic(factory: Callable, *more, **options) -> Callable:
+    """A method with a local momentum and a period."""
+
+    def build(rate, messages, momentum):
+        del messages
+        return factory(
+            rate, gmc_jax.exact(), *more, period=PERIOD, momentum=momentum, **options
+        )
+
+    return build
+
+
+def _post_local_sgd(rate, messages, momentum):
+    """The second half of the training is local."""
+    return _periodic(
+        gmc_jax.post_local_sgd, nesterov=True, start=max(1, messages.steps // 2)
+    )(rate, messages, momentum)
+
+
+def _over_local_sgd(factory: Callable, **options) -> Callable:
+    def build(rate, messages, momentum):
+        base = _local_sgd(rate, messages, momentum)
+        return factory(base, gmc_jax.exact(), period=PERIOD, **options)
+
+    return build
+
+
+def _diloco(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
+
+
+def _local_gmc(rate, messages, momentum):
+    """Local SGD whose ways are compressed, with GMC's momentum between meetings."""
+    outer = gmc_jax.gmc(1.0, messages.channel(), momentum=0.5)
+    return gmc_jax.periodic(_local_sgd(rate, messages, momentum), outer, PERIOD)
+
+
+def _adam(rate, messages, momentum):
+    del messages
+    mean = gmc_jax.averaged(gmc_jax.exact())
+    return optax.chain(mean, optax.adam(rate, b1=momentum))
+
+
+def _sign_sgd(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.sign_sgd(rate, gmc_jax.majority_vote())
+
+
+def _signum(rate, messages, momentum):
+    del messages
+    return gmc_jax.signum(rate, gmc_jax.majority_vote(), momentum=momentum)
+
+
+def _ef_sign_sgd(rate, messages, momentum):
+    del messages, momentum
+    return gmc_jax.ef_sign_sgd(rate)
+
+
+_own = partial(Method, counted=False, gradient_at="each worker's x")
+_common = partial(Method, counted=False)
+
+LOCAL_METHODS = {
+    "local_sgd": _own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
+    "post_local_sgd": _own("post-local SGD", _post_local_sgd, sends=_in_this_training),
+    "double_averaging": _own(
+        "double averaging",
+        _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),
+    ),
+    "local_adam": _own("local Adam", _slowmo(_local_adam, 0.0)),
+    "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
+    "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
+    "diloco": _own("DiLoCo", _diloco),
+    "local_gmc": _own("local SGD, GMC", _local_gmc),
+    "d_psgd": _own("D-PSGD", _d_psgd),
+    "d2": _own("D2", _d2),
+    "gradient_tracking": _own("gradient tracking", _gradient_tracking),
+    "sgp": _own("SGP", _sgp),
+    "osgp": _own("OSGP", partial(_sgp, delay=1)),
+    "adam": _common("Adam, dense", _adam, dense=True),
+    "sign_sgd": _common("signSGD, vote", _sign_sgd, sends=_votes),
+    "signum": _common("Signum, vote", _signum, sends=_votes),
+    "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd),
+    "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5)),
+}
+LOCAL_METHODS |= {
+    f"slowmo_{name}_{beta}": _own(f"SlowMo {beta}, {label}", _slowmo(base, beta))
+    for name, (base, label) in BASES.items()
+    for beta in SLOW_MOMENTA
+}

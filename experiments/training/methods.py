@@ -1,0 +1,98 @@
+"""The methods that can be compared, one line each."""
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+import gmc_jax
+from experiments.training.compression import COMPRESSORS, Build, Method
+from experiments.training.local_methods import LOCAL_METHODS
+
+DETACHMENTS = (0.0, 0.3, 0.5, 0.8, 1.0)  # The lambdas of the GMC paper's Table 3.
+
+
+def _through(
+    factory: Callable[..., optax.GradientTransformationExtraArgs],
+) -> Build:
+    """A method with one channel and a momentum."""
+
+    def build(rate, messages, momentum):
+        channel = messages.counted(messages.channel())
+        return factory(rate, channel, momentum=momentum)
+
+    return build
+
+
+def _dense(rate, messages, momentum):
+    return gmc_jax.dmsgd(rate, messages.counted(gmc_jax.exact()), momentum=momentum)
+
+
+def _ef_sgd(rate, messages, momentum):
+    del momentum
+    return gmc_jax.ef_sgd(rate, messages.counted(messages.channel()))
+
+
+def _cser(rate, messages, momentum):
+    channel, reset, period = messages.step_and_reset()
+    return gmc_jax.cser(
+        rate,
+        messages.counted(channel),
+        messages.counted(reset, extra=True),
+        period=period,
+        momentum=momentum,
+    )
+
+
+def _dist_ef_sgdm(rate, messages, momentum):
+    code = COMPRESSORS[messages.compressor](messages.ratio)
+    return gmc_jax.dist_ef_sgdm(
+        rate,
+        messages.counted(messages.channel()),
+        gmc_jax.served(code, seed=messages.seed + 1),
+        momentum=momentum,
+    )
+
+
+METHODS = {
+    "dmsgd": Method("DMSGD, dense", _dense, dense=True),
+    "ef_sgd": Method("EF-SGD", _ef_sgd),
+    "ef_momentum": Method("local momentum", _through(gmc_jax.ef_momentum)),
+    "dist_ef_sgdm": Method("dist-EF-SGDM", _dist_ef_sgdm),
+    "dgc": Method("DGC, masked", _through(gmc_jax.dgc)),
+    "dgc_unmasked": Method("DGC", _through(partial(gmc_jax.dgc, factor_masking=False))),
+    "cser": Method("CSER", _cser, gradient_at="each worker's x"),
+    "def_sgd": Method(
+        "DEF", _through(gmc_jax.def_sgd), gradient_at="w - λe of each worker"
+    ),
+    "def_a": Method(
+        "DEF-A", _through(gmc_jax.def_a), gradient_at="w - λe of each worker"
+    ),
+    "saef": Method("SAEF", _through(gmc_jax.saef), gradient_at="w - e of each worker"),
+    "gmc_server_momentum": Method(
+        "server momentum", _through(gmc_jax.gmc_server_momentum)
+    ),
+    "gmc_rate_inside": Method("rate in residual", _through(gmc_jax.gmc_rate_inside)),
+    "gmc": Method("GMC", _through(gmc_jax.gmc)),
+    "gmc_plus": Method(
+        "GMC+", _through(gmc_jax.gmc_plus), gradient_at="w - ληe of each worker"
+    ),
+}
+METHODS |= {
+    f"{name}_{detach}": METHODS[name]._replace(
+        label=f"{METHODS[name].label}, {detach}",
+        build=_through(partial(factory, detach=detach)),
+    )
+    for name, factory in (
+        ("def_sgd", gmc_jax.def_sgd),
+        ("def_a", gmc_jax.def_a),
+        ("gmc_plus", gmc_jax.gmc_plus),
+    )
+    for detach in DETACHMENTS
+}
+METHODS |= LOCAL_METHODS
+
+
+def label(method: str) -> str:
+    """What tables and figures call a method; its name, if a later version had it."""
+    return METHODS[method].label if method in METHODS else method

@@ -1,0 +1,48 @@
+"""One record of a run for all its processes: the first one writes it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from experiments.training import record
+from experiments.training.record import Record, Row
+from gmc_jax.utils.multihost import agree
+
+
+class Follower(Record):
+    """The record in a process that writes none: what it appends, it keeps in memory."""
+
+    def __init__(self, path: Path):
+        """Reads what the first process has written so far.
+
+        Raises:
+          FileNotFoundError: if that is not to be seen from here.
+        """
+        if not (path / record.LOG).is_file():
+            raise FileNotFoundError(
+                f"process {jax.process_index()} does not see {path}, the run that "
+                "process 0 has begun. Name a directory that all hosts share: "
+                "`--results DIRECTORY`."
+            )
+        self.path = path
+        self.rows = record.read(path)
+        self._ends = record.ends(path)
+        self._file = io.StringIO()
+
+
+def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
+    """Opens the record of a run in every process, as `record.begin`."""
+    written: list[Record] = []
+
+    def first() -> str:
+        written.append(record.begin(results, name, config, **facts))
+        return written[0].path.name
+
+    path = results / agree(first)
+    log = written[0] if written else Follower(path)
+    # Nobody appends before everybody has read.
+    multihost_utils.sync_global_devices("record")
+    return log

@@ -1,0 +1,136 @@
+"""Trains tasks with one method, from wherever an earlier attempt was interrupted."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import jax
+import numpy as np
+
+import gmc_jax
+from experiments.training.config import Config
+from experiments.training.methods import METHODS
+from experiments.training.record import CHECKPOINTS, Record
+from experiments.training.tasks import Task
+from experiments.training.trainer import Program
+from gmc_jax.core import Tree
+
+
+def train(
+    method: str,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    config: Config,
+    record: Record,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[Tree]:
+    """Trains some seeds of a task; evaluations and summaries go to `record`.
+
+    At every evaluation rows are written and then a checkpoint, so the record holds all
+    that a checkpoint has seen, and rows beyond the last checkpoint are made again.
+
+    Args:
+      method: a name in `METHODS`.
+      tasks: what to train, one for each seed.
+      seeds: that the tasks were built for.
+      config: how.
+      record: where rows go; its directory holds the checkpoints.
+      advance: called with the number of steps done.
+
+    Returns:
+      Parameters and batch statistics of each seed at the end, as NumPy arrays.
+    """
+    task = tasks[0]
+    program = Program(method, tasks, config)
+    sent = METHODS[method].bits(config.messages(task.steps), task.params) / 8
+    every = -(-task.steps // config.evaluations)
+    stops = [*range(0, task.steps, every), task.steps]
+
+    def measure(done: int) -> list[Tree]:
+        models = program.judged()
+        most = None if done == task.steps else config.judge_on
+        states = program.of_each_seed()
+        for seed, model, state in zip(seeds, models, states, strict=True):
+            cost = 0.0
+            if done:
+                counted = METHODS[method].counted and config.count
+                cost = gmc_jax.relative_cost(state[1]) if counted else np.nan
+            record.append(
+                kind="evaluation",
+                method=method,
+                seed=seed,
+                step=done,
+                epoch=done / task.steps_per_epoch,
+                bytes=done * sent,
+                relative_cost=cost,
+                **task.judge(*model, most),
+            )
+        return models
+
+    with gmc_jax.Checkpoints(
+        record.path / CHECKPOINTS / f"{method}-{seeds[0]}",
+        program.layout,
+        about={"method": method, "seeds": list(seeds), "steps": task.steps},
+    ) as checkpoints:
+        seconds = 0.0
+        done = checkpoints.latest
+        if done is not None:
+            done, program.state, extras = checkpoints.restore(program.state)
+            seconds = cast(float, extras["seconds"])
+        record.rewind(method, seeds, -1 if done is None else done)
+        models = None
+        for stop in stops:
+            if done is not None and stop <= done:
+                continue
+            if stop:
+                program.compile(stop - (done or 0))
+            began = time.perf_counter()
+            if stop:
+                program.run(done or 0, stop, advance)
+            seconds += time.perf_counter() - began
+            done = stop
+            models = measure(stop)
+            checkpoints.save(stop, program.state, seconds=seconds)
+
+    ended = {
+        row["seed"]: row
+        for row in record.rows
+        if row["kind"] == "evaluation"
+        and (row["method"], row["step"]) == (method, task.steps)
+    }
+    models = program.judged() if models is None else models
+    for seed, model in zip(seeds, models, strict=True):
+        _keep(model, record.path / "models" / f"{method}-{seed}.npz")
+        if (method, seed) in record.trained:
+            continue
+        row = ended[seed]
+        record.append(
+            kind="summary",
+            method=method,
+            seed=seed,
+            step=task.steps,
+            learning_rate=config.rate(method),
+            loss=row["loss"],
+            accuracy=row["accuracy"],
+            bytes_per_step=sent,
+            dense_bytes_per_step=gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8,
+            relative_cost=row["relative_cost"],
+            seconds=seconds / len(seeds),
+        )
+    return models
+
+
+def _keep(model: Tree, path: Path) -> None:
+    """Writes parameters and batch statistics under their names in the model."""
+    if jax.process_index():
+        return
+    path.parent.mkdir(exist_ok=True)
+    named = {
+        jax.tree_util.keystr(place, simple=True, separator="/"): leaf
+        for place, leaf in jax.tree_util.tree_leaves_with_path(model)
+    }
+    half = path.with_suffix(".part")
+    with half.open("wb") as file:
+        np.savez(file, **named)
+    half.replace(path)

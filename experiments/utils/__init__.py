@@ -1,0 +1,1 @@
+"""Terminals, signals, failures and units."""

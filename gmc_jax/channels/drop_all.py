@@ -1,0 +1,46 @@
+"""The channel that sends nothing."""
+
+from __future__ import annotations
+
+from gmc_jax.core import Channel, Tree
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.jaxprs import alone_on, mark
+from gmc_jax.utils.trees import widen, zeros_to_accumulate
+
+
+@described
+def silent(*, axis_name: str = "workers") -> Channel:
+    """Sends nothing: the mean is zero, and all of your contribution is lost.
+
+    The other end of every scale from `exact`. As the channel of `partial_sync` it
+    leaves all communication to the resets.
+
+    Args:
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel without state and without collectives.
+
+    Raises:
+      TypeError: from `init` and `average` where a leaf is not floating.
+
+    Guarantees:
+      The law of channels; `mean` is zero, and `lost` is the tree.
+    """
+    checks.axis(axis_name=axis_name)
+
+    def init(params):
+        checks.floating(params)
+        return ()
+
+    def average(tree, state):
+        checks.floating(tree)
+        mean = mark(zeros_to_accumulate(tree), alone_on(axis_name))
+        return mean, widen(tree), state
+
+    def nothing(tree: Tree) -> int:
+        del tree
+        return 0
+
+    return Channel(init, average, nothing, axis_name, nothing)

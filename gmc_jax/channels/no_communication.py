@@ -1,0 +1,49 @@
+"""The channel of a worker that is alone."""
+
+from __future__ import annotations
+
+from gmc_jax.core import Channel, Tree
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.jaxprs import alone_on, mark
+from gmc_jax.utils.trees import widen, zeros_to_accumulate
+
+
+@described
+def alone(*, axis_name: str = "workers") -> Channel:
+    """Sends nothing: every worker's mean is its own contribution, and none is lost.
+
+    What a worker would do without the others. As the channel of `slowmo` it gives each
+    worker a slow momentum of its own, the variant without averages. It also says that
+    workers are meant to train models apart, of which `simulate` and `distribute` would
+    warn: `optax.chain(averaged(alone()), optax.adam(0.001))`.
+
+    Args:
+      axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      A channel without state and without collectives. It reaches nobody: its means
+      differ between workers.
+
+    Raises:
+      TypeError: from `init` and `average` where a leaf is not floating.
+
+    Guarantees:
+      The law of channels; `mean` is the tree, and `lost` is zero.
+    """
+    checks.axis(axis_name=axis_name)
+
+    def init(params):
+        checks.floating(params)
+        return ()
+
+    def average(tree, state):
+        checks.floating(tree)
+        mean = mark(widen(tree), alone_on(axis_name))
+        return mean, zeros_to_accumulate(tree), state
+
+    def nothing(tree: Tree) -> int:
+        del tree
+        return 0
+
+    return Channel(init, average, nothing, axis_name, nothing)

@@ -1,0 +1,1 @@
+"""Checkpoints: states on disk, whole or not there."""

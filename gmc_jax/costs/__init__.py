@@ -1,0 +1,1 @@
+"""Costs: what is sent, and how long it takes."""

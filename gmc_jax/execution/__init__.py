@@ -1,0 +1,1 @@
+"""Execution: one worker's step, run by all workers."""

@@ -1,0 +1,84 @@
+"""All workers on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from gmc_jax.core import Tree
+from gmc_jax.execution._running import Metrics, checked_layout, compiled, summary_of
+from gmc_jax.execution.layout import Train
+from gmc_jax.execution.step import Step
+
+
+def simulate(
+    step: Step,
+    state: Tree,
+    batch: Tree,
+    workers: int,
+    *,
+    axis_name: str = "workers",
+    replicated: Callable[[Tree], Tree] | None = None,
+    metrics: Metrics = "each",
+) -> tuple[Train, Tree]:
+    """Runs the step of one worker for many simulated workers on one device.
+
+    The step is batched by `jax.vmap` over a named axis, so its channels really average
+    over the workers. Leaves of the state that differ between workers (see `layout`) are
+    kept with a leading axis of workers, the others once.
+
+    Args:
+      step: the step of one worker, `(state, batch) -> (state, metrics)`.
+      state: one worker's state; it is copied.
+      batch: an example of the batches of all workers: every leaf has a leading axis of
+        workers. Only shapes and dtypes are read.
+      workers: their number.
+      axis_name: the named axis that the channels average over.
+      replicated: selects what must be the same on all workers, such as the parameters:
+        `lambda state: state[0]`.
+      metrics: "each" worker's, with a leading axis of workers, or their "mean", as
+        floats.
+
+    Returns:
+      `(train, state)`: a compiled function `(state, batch) -> (state, metrics)`, which
+      donates the state, and the state as it is kept. `train.layout` is its layout, for
+      `evaluate`, `resize` and `Checkpoints`.
+
+    Raises:
+      ValueError: if the batch has no leading axis of workers, the step does not return
+        a state of the types it was given and metrics, or what `replicated` selects
+        differs between workers. From `train`, before it runs, if a state is not one of
+        as many workers, of this step, as it is kept.
+
+    Example:
+      >>> import gmc_jax, jax, jax.numpy as jnp, optax
+      >>> tx = gmc_jax.gmc(0.1, gmc_jax.all_gather(gmc_jax.top_k(0.5)))
+      >>> def step(state, batch):
+      ...     params, opt_state = state
+      ...     loss, grads = jax.value_and_grad(lambda w: jnp.sum((w - batch) ** 2))(
+      ...         gmc_jax.query(opt_state, params)
+      ...     )
+      ...     updates, opt_state = tx.update(grads, opt_state, params)
+      ...     return (optax.apply_updates(params, updates), opt_state), loss
+      >>> params, batch = jnp.zeros(4), jnp.ones((8, 4))
+      >>> train, state = gmc_jax.simulate(step, (params, tx.init(params)), batch, 8)
+      >>> state, losses = train(state, batch)
+      >>> losses.shape
+      (8,)
+    """
+    summary = summary_of(metrics)
+    plan = checked_layout(step, state, batch, workers, axis_name, replicated)
+    batched = jax.vmap(
+        step,
+        in_axes=(plan.axes, 0),
+        out_axes=(plan.axes, 0),
+        axis_name=axis_name,
+        axis_size=workers,
+    )
+
+    def run(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        state, metrics = batched(state, batch)
+        return state, summary(metrics)
+
+    return Train(compiled(run, plan), plan), plan.lay_out(state)

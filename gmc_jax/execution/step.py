@@ -1,0 +1,86 @@
+"""One worker's step: what it is given, what it must return, and its program."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+
+from gmc_jax.core import Tree
+from gmc_jax.utils.differences import first_difference
+
+Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
+"""The step of one worker: `(state, batch) -> (state, metrics)`."""
+
+
+def trace(
+    step: Step, state: Tree, batch: Tree, workers: int, axis_name: str
+) -> ClosedJaxpr:
+    """The program of a step, from the leaves of state and batch to the new state's.
+
+    Args:
+      step: of one worker.
+      state: one worker's, as `jax.ShapeDtypeStruct`.
+      batch: of all workers, on a leading axis.
+      workers: their number.
+      axis_name: the named axis that they are on.
+
+    Raises:
+      ValueError: if the step does not return a state of the types that it was given,
+        and metrics.
+    """
+
+    def one_worker(state: Tree, batch: Tree) -> list[jax.Array]:
+        new = _state_in(step(state, batch), state)
+        return [jnp.asarray(leaf) for leaf in jax.tree.leaves(new)]
+
+    def strong(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    def one(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf))
+
+    return jax.make_jaxpr(one_worker, axis_env=[(axis_name, workers)])(
+        jax.tree.map(strong, state), jax.tree.map(one, batch)
+    )
+
+
+def check_batch(batch: Tree, workers: int) -> None:
+    """Raises ValueError unless every leaf has a leading axis of workers."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        shape = jnp.shape(leaf)
+        if shape[:1] != (workers,):
+            raise ValueError(
+                f"`batch` must have a leading axis of {workers} workers on every leaf, "
+                f"but `batch{jax.tree_util.keystr(path)}` has shape {shape}. Reshape "
+                f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
+                "workers (under `distribute`: the size of the mesh's axis)."
+            )
+
+
+def _state_in(returned: Tree, before: Tree) -> Tree:
+    """The new state among what a step returned, or ValueError."""
+    pair = type(returned) is tuple and len(returned) == 2
+    difference = first_difference(before, returned[0], "state") if pair else None
+    if pair and difference is None:
+        return returned[0]
+    if jax.tree.structure(returned) == jax.tree.structure(before):
+        said = "it returned the state alone"
+    elif pair:
+        raise ValueError(
+            "`step` must return a state of the structure, shapes and dtypes that it "
+            f"was given: {difference}. Cast it in the step, or start with a state of "
+            "that type."
+        )
+    elif returned is None:
+        said = "it returned nothing"
+    elif type(returned) is tuple:
+        said = f"it returned {len(returned)} things"
+    else:
+        said = f"it returned a `{type(returned).__name__}`"
+    raise ValueError(
+        f"`step` must return a tuple of two, the new state and metrics, but {said}. "
+        "End it with `return state, metrics`; where there is nothing to report, with "
+        "`return state, {}`."
+    )

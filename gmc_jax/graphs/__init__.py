@@ -1,0 +1,1 @@
+"""Graphs as data: who hears whom. NumPy alone."""

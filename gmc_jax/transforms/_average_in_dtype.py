@@ -1,0 +1,27 @@
+"""Averaging in the dtypes that values are to travel in."""
+
+import jax
+import jax.numpy as jnp
+
+from gmc_jax.channels._calls import call
+from gmc_jax.core import Channel, Tree
+from gmc_jax.utils import checks
+from gmc_jax.utils.trees import narrow
+
+
+def average_as(
+    channel: Channel, tree: Tree, state: Tree, like: Tree
+) -> tuple[Tree, Tree, Tree]:
+    """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
+    checks.floating(tree)
+    checks.floating(like)
+    sent = narrow(tree, like)
+    mean, lost, state = call(channel, sent, state)
+    return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
+
+
+def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
+    dtype = jnp.result_type(owed)
+    if jnp.result_type(sent) == dtype:
+        return lost
+    return lost + (owed - jnp.asarray(sent, dtype))

@@ -1,0 +1,30 @@
+"""Learning rates: their value at a step, and updates that they scale."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax.transforms.with_float32_state import widened
+
+
+def descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Updates times minus the rate, float32 for 16-bit trees."""
+    return widened(optax.scale_by_learning_rate(learning_rate))
+
+
+def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:
+    """The rate at a step; 1 where there is none.
+
+    Args:
+      learning_rate: a number, a schedule, an array, or None.
+      step: int32, the step.
+
+    Returns:
+      A scalar in the widest float of this program: float64 where JAX has it switched
+      on, since a rate rounded to float32 would limit float64 trees. What is no normal
+      number in float32 is 0: XLA takes it for 0 in some places and not in others, and
+      who divides by a rate asks whether it is.
+    """
+    value = learning_rate(step) if callable(learning_rate) else learning_rate
+    rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
+    return jnp.where(rate < jnp.finfo(jnp.float32).tiny, 0, rate)

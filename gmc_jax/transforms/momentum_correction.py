@@ -1,0 +1,127 @@
+"""Each worker's own momentum, accumulated until it is sent (DGC)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gmc_jax.core import Channel, Tree
+from gmc_jax.transforms.error_feedback import (
+    ErrorFeedbackState,
+    send_owed,
+)
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
+
+
+class LocalMomentumState(NamedTuple):
+    """The state of local momentum; both trees differ between workers.
+
+    Attributes:
+      momentum: u_k, in the units of the updates and, for 16-bit trees, in float32; of
+        Nesterov's momentum its share in the next step, decay times the buffer.
+      feedback: the state of the error feedback behind it; its residual is v_k.
+    """
+
+    momentum: Tree
+    feedback: ErrorFeedbackState
+
+
+@described
+def local_momentum(
+    channel: Channel,
+    decay: float,
+    factor_masking: bool = True,
+    nesterov: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Momentum correction, local accumulation and momentum factor masking.
+
+        u_k <- decay * u_k + g_k;  v_k <- v_k + u_k;  out = mean over k of C(v_k)
+        v_k <- v_k - C(v_k);  u_k <- 0 where something of v_k was sent
+
+    Nesterov's momentum replaces the first two steps:
+
+        u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
+
+    Without masking the last step is left out, and it is error feedback behind
+    `optax.trace(decay, nesterov)`. Values travel as they do there, rounded to the
+    dtypes of the parameters before a compressor selects among them.
+
+    Args:
+      channel: what averages.
+      decay: the momentum, in [0, 1).
+      factor_masking: whether momentum is cleared where it was just sent.
+      nesterov: whether the momentum is Nesterov's, as in `optax.trace`.
+
+    Returns:
+      A transformation in any units, with `LocalMomentumState`.
+
+    Raises:
+      TypeError: if `channel` is no channel.
+      ValueError: if `decay` does not lie in [0, 1).
+
+    Guarantees:
+      Through `exact()`, with masking it is the mean of the updates (times 1 + decay
+      with `nesterov`) and without masking the mean of `optax.trace(decay, nesterov)`.
+
+    References:
+      Lin et al., "Deep Gradient Compression", ICLR 2018, Algorithm 1 and section 3.2.
+    """
+    checks.channel(channel=channel)
+    checks.decay(decay=decay)
+    checks.flag(factor_masking=factor_masking, nesterov=nesterov)
+
+    def init(params):
+        return LocalMomentumState(
+            zeros_to_accumulate(params),
+            ErrorFeedbackState(zeros_to_accumulate(params), channel.init(params)),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        like, updates = updates if params is None else params, to_accumulate(updates)
+        if nesterov:
+            momentum = jax.tree.map(
+                lambda u, g: times(decay, u + g), state.momentum, updates
+            )
+            added = optax.tree.add(momentum, updates)
+        else:
+            momentum = jax.tree.map(
+                lambda u, g: times(decay, u) + g, state.momentum, updates
+            )
+            added = momentum
+        out, after = send_owed(channel, added, state.feedback, like)
+        if factor_masking:
+            momentum = jax.tree.map(
+                _masked,
+                momentum,
+                updates,
+                added,
+                state.feedback.residual,
+                after.residual,
+            )
+        return out, LocalMomentumState(momentum, after)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _masked(
+    momentum: jax.Array,
+    update: jax.Array,
+    added: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+) -> jax.Array:
+    """Clears momentum where something was sent: where before + added is not after.
+
+    XLA computes `added` again in each kernel that needs it, by a fused multiply-add in
+    some and not in others, so that what was not sent may differ from itself in its last
+    bits. What such rounding explains is not taken for a message.
+    """
+    parts = jnp.abs(update) + jnp.abs(added) + jnp.abs(before)
+    rounding = 4 * jnp.finfo(parts.dtype).eps * parts
+    return jnp.where(jnp.abs(before + added - after) <= rounding, momentum, 0)

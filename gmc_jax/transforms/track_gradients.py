@@ -1,0 +1,76 @@
+"""Gradient tracking: every worker follows the mean of all gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import optax
+
+from gmc_jax.core import Channel, Tree, with_hooks
+from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.utils import checks
+from gmc_jax.utils.described import described
+from gmc_jax.utils.trees import to_accumulate, zeros_to_accumulate
+
+
+@with_hooks
+class TrackedState(NamedTuple):
+    """The state of tracking; float32 for 16-bit trees.
+
+    Attributes:
+      tracker: y, what this worker takes for the mean gradient; differs between workers.
+      last: its own last gradient; differs between workers.
+      channel: the state of the channel.
+    """
+
+    tracker: Tree
+    last: Tree
+    channel: Tree
+
+    def conserved(self) -> Tree:
+        """In the mean the tracker is the last gradient."""
+        return self.tracker, self.last, self.channel
+
+
+@described
+def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
+    """Replaces a worker's gradient by what it knows of the mean of all.
+
+        y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  out = y_i
+
+    y starts as the first gradient. Values travel in the dtypes of the parameters, or of
+    the updates where the update is called without parameters.
+
+    Args:
+      channel: what averages trackers, such as `gossip(topology)`, without a delay.
+
+    Returns:
+      A transformation in units of gradients, with `TrackedState`.
+
+    Raises:
+      TypeError: if `channel` is no channel.
+
+    Guarantees:
+      The mean over workers of y is that of their gradients, at every step.
+
+    References:
+      Di Lorenzo and Scutari, "NEXT", 2016; Nedic, Olshevsky and Shi, "Achieving
+      Geometric Convergence for Distributed Optimization over Time-Varying Graphs",
+      2017.
+    """
+    checks.channel(channel=channel)
+
+    def init(params):
+        nothing = zeros_to_accumulate(params)
+        return TrackedState(nothing, nothing, channel.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        like = updates if params is None else params
+        mean, lost, inner = average_as(channel, state.tracker, state.channel, like)
+        grads = to_accumulate(updates)
+        change = optax.tree.sub(grads, state.last)
+        tracker = optax.tree.add(mean, lost, change)
+        return tracker, TrackedState(tracker, grads, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,1 @@
+"""Helpers: checks, trees, programs, processes."""

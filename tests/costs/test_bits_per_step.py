@@ -1,0 +1,191 @@
+"""When transformations send, found by running their programs for their counters."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax import lax
+
+import gmc_jax
+from gmc_jax import all_gather, averaged, exact, message_bits, top_k
+from gmc_jax.costs._bits_per_step import bits_of_steps
+from gmc_jax.transforms._average_in_dtype import average_as
+
+PARAMS = {"bias": jnp.zeros(4), "kernel": jnp.zeros((4, 4))}
+DENSE, SPARSE = 32 * 20, 64 * 2
+CHANNEL = all_gather(top_k(0.1))
+
+
+def sent(tx, steps, params=PARAMS, **extra_args):
+    return bits_of_steps(tx, params, steps, "workers", extra_args).tolist()
+
+
+def on_fourth_steps(channel):
+    """A transformation of a user's own, with a counter and a conditional."""
+
+    def init(params):
+        return jnp.zeros((), jnp.int32), channel.init(params)
+
+    def update(updates, state, params=None):
+        step, inner = state
+
+        def average():
+            mean, _, after = average_as(channel, updates, inner, updates)
+            return mean, after
+
+        updates, inner = lax.cond(step % 4 == 3, average, lambda: (updates, inner))
+        return updates, (step + 1, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def test_steps_send_when_workers_meet():
+    local = gmc_jax.local_sgd(0.1, exact(), period=3)
+    assert sent(local, 7) == [0, 0, DENSE, 0, 0, DENSE, 0]
+    assert sent(gmc_jax.accumulate(local, 2), 8) == [0, 0, 0, 0, 0, DENSE, 0, 0]
+    nested = gmc_jax.periodic(local, averaged(exact()), 4)
+    assert sent(nested, 7) == [0, 0, DENSE, DENSE, 0, 0, DENSE]
+
+
+def test_a_period_may_be_a_schedule_of_steps():
+    tx = gmc_jax.local_sgd(
+        0.1, exact(), period=lambda t: jnp.where(jnp.asarray(t) < 4, 2, 3)
+    )
+    assert sent(tx, 10) == [0, DENSE, 0, DENSE, 0, 0, DENSE, 0, 0, DENSE]
+
+
+def test_a_period_may_be_read_from_a_long_table():
+    table = jnp.full(5000, 2).at[0].set(1)
+    tx = gmc_jax.local_sgd(0.1, exact(), period=lambda step: table[step])
+    assert sent(tx, 5) == [DENSE, 0, DENSE, 0, DENSE]
+
+
+def test_of_joined_channels_each_counts_in_its_stretch():
+    joined = gmc_jax.join_channels([exact(), CHANNEL], [2])
+    assert sent(gmc_jax.gmc(0.1, joined), 4) == [DENSE, DENSE, SPARSE, SPARSE]
+    local = gmc_jax.local_sgd(0.1, joined, period=2)
+    assert sent(local, 6) == [0, DENSE, 0, DENSE, 0, SPARSE]
+
+
+def test_wrappers_of_others_are_read_as_ours_are():
+    """`MultiSteps` sends at every step and selects afterwards, and is counted so."""
+    assert sent(on_fourth_steps(exact()), 5) == [0, 0, 0, DENSE, 0]
+    assert sent(optax.flatten(on_fourth_steps(exact())), 4) == [0, 0, 0, DENSE]
+    multi = optax.MultiSteps(averaged(exact()), 3).gradient_transformation()
+    assert sent(multi, 3) == [DENSE] * 3
+    injected = optax.inject_hyperparams(
+        lambda rate: gmc_jax.local_sgd(rate, exact(), period=2)
+    )(rate=optax.linear_schedule(0.1, 0.0, 10))
+    assert sent(injected, 4) == [0, DENSE, 0, DENSE]
+
+
+def test_loops_count_their_rounds_and_unknown_conditionals_the_most():
+    def update(updates, state, params=None):
+        del params
+
+        def again(carry, _):
+            return averaged(exact()).update(carry, ())[0], None
+
+        many, _ = lax.scan(again, updates, length=3)
+        most = lax.cond(
+            jnp.sum(updates["bias"]) > 0,
+            lambda: averaged(CHANNEL).update(many, CHANNEL.init(many))[0],
+            lambda: averaged(exact()).update(many, ())[0],
+        )
+        return most, state
+
+    tx = optax.GradientTransformation(lambda params: (), update)
+    assert sent(tx, 2) == [4 * DENSE] * 2
+
+
+@pytest.mark.parametrize("passes_first", [True, False])
+def test_a_guard_is_taken_to_let_steps_pass(passes_first):
+    """So that counters inside it count on, and periods are what they are."""
+    inner = gmc_jax.local_sgd(0.1, exact(), period=3)
+    guarded = gmc_jax.skip_nonfinite(inner)
+    assert sent(guarded, 4) == [64, 64, 64 + DENSE, 64]
+
+    def update(updates, state, params=None):
+        def go():
+            return inner.update(updates, state, params)
+
+        def stay():
+            return jax.tree.map(jnp.zeros_like, updates), state
+
+        good = jnp.isfinite(updates["bias"]).all()
+        return lax.cond(good, go, stay) if passes_first else lax.cond(~good, stay, go)
+
+    own = optax.GradientTransformation(inner.init, update)
+    assert sent(own, 4) == [0, 0, DENSE, 0]
+
+
+def test_a_channel_of_ones_own_counts_as_it_says():
+    """Where it sends something; what is behind it is not looked at."""
+    half = exact()._replace(bits=lambda tree: 7)
+    assert sent(averaged(half), 2) == [7, 7]
+    assert sent(averaged(gmc_jax.counted(half)), 2) == [7, 7]
+    silent = gmc_jax.silent()._replace(bits=lambda tree: 7)
+    assert sent(averaged(silent), 2) == [0, 0]
+
+
+def test_collectives_outside_of_channels_count_as_their_operands():
+    def update(updates, state, params=None):
+        del params
+        return lax.pmean(updates, "workers"), state
+
+    assert sent(optax.GradientTransformation(lambda params: (), update), 1) == [DENSE]
+
+
+def test_what_jax_remembers_of_other_traces_plays_no_part():
+    """A jitted update, traced before in the same axis or for another count."""
+    inner = averaged(exact()._replace(bits=lambda tree: 7))
+    tx = optax.GradientTransformation(inner.init, jax.jit(inner.update))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), PARAMS)
+
+    def mean():
+        return jax.vmap(lambda u: tx.update(u, ())[0], axis_name="workers")(many)
+
+    before = mean()
+    assert sent(tx, 2) == sent(tx, 2) == [7, 7]
+    chex.assert_trees_all_equal(mean(), before)
+
+
+def test_the_number_of_workers_is_that_of_the_topology():
+    ring = gmc_jax.topologies.ring(8)
+    assert sent(gmc_jax.d_psgd(0.1, ring), 2) == [2 * DENSE] * 2
+    other = gmc_jax.gossip(gmc_jax.topologies.ring(5))
+    with pytest.raises(ValueError, match="of 5 workers, but the axis"):
+        sent(optax.chain(gmc_jax.d_psgd(0.1, ring), averaged(other)), 2)
+
+
+def test_states_may_hold_keys_and_large_counters():
+    noisy = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), averaged(exact()))
+    assert sent(noisy, 2) == [DENSE] * 2
+
+    def init(params):
+        return jax.random.key(0), jnp.zeros((40, 40), jnp.int32)
+
+    def update(updates, state, params=None):
+        key, table = state
+        return updates, (jax.random.fold_in(key, 1), table + 1)
+
+    own = optax.chain(optax.GradientTransformation(init, update), averaged(exact()))
+    assert sent(own, 2) == [DENSE] * 2
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_switches_of_jax_change_nothing(jit):
+    with jax.disable_jit(not jit), jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), PARAMS)
+        assert sent(gmc_jax.local_sgd(0.1, exact(), period=2), 2, params) == [
+            0,
+            2 * DENSE,
+        ]
+
+
+def test_extra_arguments_reach_the_update():
+    tx = gmc_jax.svrg(0.1, exact(), epoch_length=3)
+    assert message_bits(tx, PARAMS, snapshot_grads=PARAMS) == DENSE
+    with pytest.raises(TypeError, match="snapshot_grads"):
+        message_bits(tx, PARAMS)

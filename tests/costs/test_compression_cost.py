@@ -1,0 +1,103 @@
+"""Tests of what encoding costs: measured it is something, and more for more work."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import gmc_jax
+from gmc_jax import identity, measure_encoding, top_k
+from gmc_jax.core import Compressor
+from gmc_jax.costs.compression_cost import FREE, TWO_CORES, Encoding, encoding_at
+
+ENTRIES = 50_000
+
+
+def idling(rounds: int) -> Compressor:
+    """Sends everything, after so many sines of it."""
+
+    def busy(x):
+        return lax.fori_loop(0, rounds, lambda _, y: jnp.sin(y), x)
+
+    def encode(key, x):
+        del key
+        message = x + 0 * busy(x)
+        return message, x - message
+
+    def decode(key, messages, d):
+        del key, d
+        total = jnp.zeros_like(messages[0])
+        return lax.fori_loop(
+            0, messages.shape[0], lambda k, sum: sum + 0 * busy(messages[k]), total
+        )
+
+    return Compressor(encode, decode)
+
+
+def test_what_takes_longer_is_measured_longer():
+    fast = measure_encoding(idling(1), ENTRIES, repeats=5)
+    slow = measure_encoding(idling(300), ENTRIES, repeats=5)
+    assert 0 < 5 * fast.entry < slow.entry
+    assert slow.byte > 0
+
+
+def test_a_shared_compressor_and_an_empty_loss_can_be_measured():
+    cost = measure_encoding(identity(), 100, repeats=1)
+    assert cost.entry > 0
+    assert cost.byte >= 0
+
+
+def test_seconds_are_of_entries_and_of_what_arrives():
+    assert Encoding(2.0, 0.5).seconds(10, 4) == 22
+    assert FREE.seconds(10**12, 1e15) == 0
+
+
+def test_between_ratios_it_goes_along_a_line_and_beyond_them_not_at_all():
+    known = {"mine": {0.1: Encoding(3.0, 1.0), 0.3: Encoding(5.0, 0.0)}}
+    assert encoding_at(known, "mine", 0.2) == pytest.approx((4.0, 0.5))
+    assert encoding_at(known, "mine", 0.01) == (3.0, 1.0)
+    assert encoding_at(known, "mine", 1.0) == (5.0, 0.0)
+    with pytest.raises(ValueError, match=r"what `top_k` costs, but .* \['mine'\]"):
+        encoding_at(known, "top_k", 0.1)
+
+
+def test_all_that_a_plan_asks_for_is_measured(monkeypatch):
+    asked = []
+
+    def measure(compressor, entries):
+        x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+        key = jax.random.key(0)
+        message, _ = jax.eval_shape(compressor.encode, key, x)
+        asked.append(sum(leaf.size for leaf in jax.tree.leaves(message)))
+        return Encoding(float(entries), 0.0)
+
+    monkeypatch.setattr("gmc_jax.costs.compression_cost.measure_encoding", measure)
+    measured = gmc_jax.measure_encodings(77)
+    assert {name: list(costs) for name, costs in measured.items()} == {
+        name: list(costs) for name, costs in TWO_CORES.items()
+    }
+    assert measured["top_k"][0.01] == (77, 0)
+    # Values and indices, with and without slack; values alone; words and a scale.
+    assert asked == [200, 20, 2, 260, 26, 4, 100, 10, 1, 33]
+    link = gmc_jax.timelines.Link(0.0, 1e6)
+    rows = gmc_jax.plan(1000, 2, link, 1.0, ratios=[0.1], encodings=measured)
+    assert {row.encoding for row in rows} == {0, 77_000, 77_000 / 12}
+
+
+def test_more_is_sent_for_more_in_the_table():
+    for costs in TWO_CORES.values():
+        entries = [costs[ratio].entry for ratio in sorted(costs)]
+        assert entries == sorted(entries)
+        assert all(cost.entry > 0 < cost.byte for cost in costs.values())
+
+
+def test_errors_name_what_is_wrong():
+    wrong: Any = gmc_jax.exact()
+    with pytest.raises(TypeError, match="`compressor` must be a compressor"):
+        measure_encoding(wrong)
+    with pytest.raises(ValueError, match="`entries` counts something"):
+        measure_encoding(top_k(0.1), 0)
+    with pytest.raises(ValueError, match="`repeats` counts something"):
+        measure_encoding(top_k(0.1), 10, repeats=0)

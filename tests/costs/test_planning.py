@@ -1,0 +1,252 @@
+"""Tests of predicted steps: identities, where they break even, what never falls."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gmc_jax
+from gmc_jax import all_gather, exact, identity, link_traffic, planning
+from gmc_jax.clocks.link import Link
+from gmc_jax.costs.compression_cost import FREE, TWO_CORES, Encoding
+from gmc_jax.costs.patterns import compressed
+from gmc_jax.costs.planning import DENSE, Meeting, Prediction, Scheme, predict
+
+LINK = Link(latency=0.02, bandwidth=125e6)
+SIZE = 10**8
+FAMILIES = {
+    name: compressed(name, TWO_CORES)
+    for name in ("top_k", "sampled_top_k", "random_block")
+}
+NO_CODE = {name: {1.0: FREE} for name in TWO_CORES}
+
+
+def of(scheme: Scheme, workers: int = 8, link: Link = LINK, size: int = SIZE):
+    return predict(dataclasses.replace(scheme, family=None), size, workers, link, 0.5)
+
+
+def test_dense_is_what_others_are_compared_with():
+    dense = of(DENSE, 64)
+    assert (dense.speed_up, dense.breaks_even, dense.ratio) == (1, False, None)
+    network = 2 * 63 * (0.02 + 4 * SIZE / 64 / 125e6)
+    assert dense.network == pytest.approx(network, rel=1e-12)
+    assert dense.seconds == dense.longest == pytest.approx(0.5 + network, rel=1e-12)
+    assert dense.busy == pytest.approx(network / (0.5 + network))
+    sent = 2 * 63 / 64 * 4 * SIZE / 125e6
+    assert dense.utilisation == pytest.approx(sent / (0.5 + network))
+
+
+def test_alone_nothing_is_sent_and_compression_only_costs():
+    assert of(DENSE, 1)[2:7] == ((0, 0), 0.5, 0, 0, 0.5)
+    alone = predict(FAMILIES["random_block"](0.01), SIZE, 1, LINK, 0.5)
+    assert alone.network == 0
+    assert alone.seconds == pytest.approx(0.5 + 2.7e-9 * SIZE)
+    assert (alone.break_even_ratio, alone.faster_between) == (0, None)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_an_infinite_bandwidth_leaves_computing_encoding_and_latencies(family):
+    row = of(family(0.01), 8, Link(latency=0.02))
+    assert row.seconds == pytest.approx(0.5 + row.encoding + 14 * 0.02)
+    assert row.utilisation == 0
+    assert of(family(0.01), 8, Link()).network == 0
+
+
+def test_a_whole_gather_takes_half_the_workers_times_a_dense_mean():
+    gathered = of(Scheme("all", (Meeting(all_gather(identity())),)), 64, Link(0, 1e6))
+    dense = of(DENSE, 64, Link(0, 1e6))
+    assert gathered.network == pytest.approx(32 * dense.network)
+
+
+def test_a_period_divides_the_meetings_and_the_longest_step_has_one():
+    (meeting,) = DENSE.meetings
+    local = of(Scheme("local", (meeting._replace(period=12),)))
+    dense = of(DENSE)
+    assert local.network == pytest.approx(dense.network / 12)
+    assert local.longest == dense.seconds
+    assert local.traffic.bytes == pytest.approx(dense.traffic.bytes / 12)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("workers", [4, 64])
+def test_the_break_even_ratio_is_on_the_border(name, workers):
+    family = FAMILIES[name]
+    border = predict(family(0.01), SIZE, workers, LINK, 0.5).break_even_ratio
+    assert border is not None
+    assert 0 < border < 1
+    assert of(family(border * 0.999), workers).breaks_even
+    assert not of(family(border * 1.001), workers).breaks_even
+
+
+def test_a_free_sparse_gather_breaks_even_at_one_entry_in_so_many_workers():
+    """(K - 1) 8 r d bytes against 2 (K - 1) / K 4 d: r = 1 / K."""
+    for workers in (2, 10, 1000):
+        family = compressed("top_k", NO_CODE)
+        row = predict(family(0.01), SIZE, workers, LINK, 0.5)
+        assert row.break_even_ratio == pytest.approx(1 / workers, rel=2e-4)
+    block = predict(compressed("random_block", NO_CODE)(0.01), SIZE, 1000, LINK, 0.5)
+    assert block.break_even_ratio == pytest.approx(1, rel=2e-4)
+
+
+def test_at_a_thousand_workers_one_entry_in_a_thousand_gathered_loses():
+    workers = {
+        name: [of(compressed(name, NO_CODE)(0.001), k).breaks_even for k in (900, 1100)]
+        for name in ("top_k", "random_block")
+    }
+    assert workers == {"top_k": [True, False], "random_block": [True, True]}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bandwidths_between_which_it_is_faster_end_where_it_is_not(name):
+    scheme = FAMILIES[name](0.01)
+    between = of(scheme).faster_between
+    assert between is not None
+    low, high = between
+    assert low == 0
+    assert of(scheme, link=Link(0.02, 0.999 * high)).breaks_even
+    assert not of(scheme, link=Link(0.02, 1.001 * high)).breaks_even
+
+
+def test_with_fewer_hops_and_more_bytes_it_is_faster_above_a_bandwidth():
+    ring = Scheme(
+        "ring", (Meeting(gmc_jax.gossip(gmc_jax.topologies.ring(3)), workers=3),)
+    )
+    between = of(ring, 64).faster_between
+    assert between is not None
+    low, high = between
+    assert high == math.inf
+    assert low == pytest.approx(2 / 64 * 4 * SIZE / (124 * 0.02))
+    assert of(ring, 64, Link(0.02, 1.001 * low)).breaks_even
+    assert not of(ring, 64, Link(0.02, 0.999 * low)).breaks_even
+
+
+def test_some_are_faster_anywhere_and_some_nowhere():
+    (meeting,) = DENSE.meetings
+    rare = Scheme("rare", (meeting._replace(period=2),))
+    assert of(rare).faster_between == (0, math.inf)
+    assert of(FAMILIES["top_k"](0.5), 64).faster_between is None
+    assert of(DENSE).faster_between is None
+    free = compressed("random_block", NO_CODE)(0.5)
+    assert of(free).faster_between == (0, math.inf)
+
+
+sizes = st.integers(2, 10**6)
+counts = st.integers(1, 3000)
+ratios = st.floats(1e-4, 1.0)
+links = st.builds(
+    Link, latency=st.floats(0, 1), bandwidth=st.floats(1e3, 1e11, exclude_min=True)
+)
+checked = settings(deadline=None, derandomize=True, max_examples=15)
+
+
+@given(sizes, counts, ratios, ratios, links)
+@checked
+def test_a_larger_ratio_never_takes_less(size, workers, one, other, link):
+    family = FAMILIES["random_block"]
+    less, more = (of(family(x), workers, link, size) for x in sorted((one, other)))
+    assert less.seconds <= more.seconds
+    assert less.traffic.bytes <= more.traffic.bytes
+
+
+@given(sizes, sizes, counts, ratios, links)
+@checked
+def test_more_parameters_never_take_less(one, other, workers, ratio, link):
+    for scheme in (FAMILIES["random_block"](ratio), DENSE):
+        less, more = (of(scheme, workers, link, x) for x in sorted((one, other)))
+        assert less.seconds <= more.seconds
+
+
+@given(sizes, counts, st.lists(links, min_size=2, max_size=2))
+@checked
+def test_a_better_link_never_takes_more(size, workers, pair):
+    better = Link(
+        min(link.latency for link in pair), max(link.bandwidth for link in pair)
+    )
+    for link in pair:
+        for scheme in (DENSE, FAMILIES["random_block"](0.1)):
+            row = of(scheme, workers, link, size)
+            assert of(scheme, workers, better, size).seconds <= row.seconds
+            assert 0 <= row.utilisation <= row.busy * (1 + 1e-9) <= 1 + 1e-9
+            assert row.longest >= row.seconds
+
+
+@pytest.fixture(scope="module")
+def planned() -> list[Prediction]:
+    return gmc_jax.plan(SIZE, 1024, LINK, 0.5, ratios=[0.01, 0.001], periods=[12])
+
+
+def test_a_plan_is_sorted_and_the_same_every_time(planned):
+    seconds = [row.seconds for row in planned]
+    assert seconds == sorted(seconds)
+    again = gmc_jax.plan(SIZE, 1024, LINK, 0.5, ratios=[0.01, 0.001], periods=[12])
+    assert again == planned
+
+
+def test_a_plan_says_which_gathers_have_become_useless(planned):
+    rows = {(row.name, row.ratio): row for row in planned}
+    dense = rows["dense all-reduce", None]
+    for ratio in (0.01, 0.001):
+        sparse, block = (
+            rows[f"GMC, {name}", ratio] for name in ("top_k", "random_block")
+        )
+        assert not sparse.breaks_even
+        assert sparse.traffic.bytes > dense.traffic.bytes
+        assert sparse.break_even_ratio is not None
+        assert sparse.break_even_ratio < 1 / 1024
+        assert block.breaks_even
+        assert block.speed_up == pytest.approx(dense.seconds / block.seconds)
+
+
+def test_members_of_a_family_share_their_break_even_ratio(planned):
+    ratios = {
+        row.break_even_ratio for row in planned if row.name == "GMC, sampled_top_k"
+    }
+    assert len(ratios) == 1
+
+
+def test_parameters_are_counted_or_given_as_a_tree():
+    tree = {"half": jax.ShapeDtypeStruct((1000,), jnp.bfloat16), "one": jnp.ones(3)}
+    row = predict(DENSE, tree, 8, LINK, 0.5)
+    assert row.traffic == link_traffic(exact(), tree, 8)
+    assert predict(DENSE, 1003, 8, LINK, 0.5).traffic == row.traffic
+    large = planning.shapes(3 * 2**31 + 2)
+    assert [leaf.size for leaf in large] == [2**31 - 1] * 3 + [5]
+    assert predict(FAMILIES["random_block"](0.1), 2**31 - 1, 2, LINK, 0.5).breaks_even
+    assert predict(DENSE, 10**12, 2, LINK, 0.5).traffic.bytes == 4 * 10**12
+
+
+@pytest.mark.slow
+def test_a_trillion_parameters_can_be_planned():
+    rows = gmc_jax.plan(10**12, 64, LINK, 0.5, ratios=[0.001], periods=[48])
+    assert max(row.seconds for row in rows) > 60_000
+
+
+def test_your_own_compressor_can_be_planned():
+    cost = Encoding(1e-9, 0.0)
+    channel = all_gather(gmc_jax.scaled_sign())
+    row = of(Scheme("EF-signSGD", (Meeting(channel, cost),)), 8)
+    assert row.traffic.bytes == 7 * (SIZE / 8 + 4)
+    assert row.encoding == pytest.approx(0.1)
+
+
+def test_errors_name_what_is_wrong():
+    no_scheme: Any = exact()
+    with pytest.raises(TypeError, match="`scheme` must say who meets how often"):
+        predict(no_scheme, SIZE, 8, LINK, 0.5)
+    no_link: Any = 125_000_000
+    with pytest.raises(TypeError, match=r"`link` must be a link.* but is 125000000"):
+        gmc_jax.plan(SIZE, 8, no_link, 0.5)
+    for what, call in {
+        "`parameters` counts": lambda: predict(DENSE, 0, 8, LINK, 0.5),
+        "`workers` counts": lambda: predict(DENSE, SIZE, 0, LINK, 0.5),
+        "`step_time` is a magnitude": lambda: predict(DENSE, SIZE, 8, LINK, 0.0),
+        "`ratios` is a fraction": lambda: gmc_jax.plan(SIZE, 8, LINK, 1, ratios=[2]),
+        "`periods` counts": lambda: gmc_jax.plan(SIZE, 8, LINK, 1, periods=[0]),
+    }.items():
+        with pytest.raises(ValueError, match=what):
+            call()

@@ -1,0 +1,130 @@
+"""Tests of the command that plans: its table, its words, its log and its figure."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import gmc_jax
+from experiments.__main__ import main
+from experiments.studies.plan import figures, tables
+from experiments.studies.plan.study import Plan
+from experiments.studies.plan.tables import verdict
+from experiments.training import record
+from gmc_jax.costs.compression_cost import FREE, TWO_CORES
+from gmc_jax.costs.planning import Prediction
+
+pytestmark = pytest.mark.usefixtures("quick_figure")
+
+OPTIONS = (
+    *("--parameters", "1e6", "--workers", "1100", "--bandwidth", "100mbit"),
+    *("--latency", "1ms", "--step-time", "100ms", "--ratios", "0.001"),
+)
+
+
+def test_the_command_says_what_pays_and_what_does_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["plan", *OPTIONS, "--results", str(tmp_path)])
+    shown = " ".join(capsys.readouterr().out.split())
+
+    assert "1,000,000 parameters, 1100 workers, 100mbit with 1ms, 100ms of" in shown
+    assert "plans the time of a step, not the accuracy after it" in shown
+    assert "useless: sends more than dense; pays up to 0.0" in shown
+    assert "Fastest: local" in shown
+    assert "Fastest of those who meet at every step: GMC, random_block" in shown
+    assert "Break even: GMC, top_k pays up to a ratio of 0.0" in shown
+
+    path = tmp_path / "plan" / "run-001"
+    assert (path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    rows = {row["method"]: row for row in record.read(path)[1:]}
+    dense = 0.1 + 2 * 1099 * (1e-3 + 4e6 / 1100 / 12.5e6)
+    assert rows["dense all-reduce"]["seconds"] == pytest.approx(dense)
+    assert rows["local SGD, SlowMo every 12"]["faster_between"] == [0, None]
+    assert rows["GMC, top_k"]["faster_between"] is None
+    assert rows["GMC, top_k"]["speed_up"] < 1
+    assert rows["GMC, top_k"]["encoding"] > 0
+    header = json.loads((path / record.LOG).read_text().splitlines()[0])
+    assert header["config"]["bandwidth"] == "100mbit"
+
+
+def test_costs_of_this_device_are_those_that_count(tmp_path, monkeypatch, capsys):
+    free = {name: {1.0: FREE} for name in TWO_CORES}
+    monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)
+    few = ("--workers", "1", "--periods", "12")
+    main(["plan", "--measure", *few, "--results", str(tmp_path)])
+    _, measured, *rows = record.read(tmp_path / "plan" / "run-001")
+    assert measured["measured"]["top_k"] == {"1.0": [0, 0]}
+    assert {row["encoding"] for row in rows} == {0}
+    assert {row["seconds"] for row in rows} == {0.5}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is faster than the dense all-reduce" in shown
+    assert "GMC, top_k never pays; at 10 % on no link" in shown
+
+
+def row(name: str, seconds: float, size: float, ratio: float | None) -> Prediction:
+    traffic = gmc_jax.Traffic(size, 1)
+    return Prediction(
+        name, None, traffic, 1, 0, seconds - 1, seconds, 0, 2 / seconds, None, ratio
+    )
+
+
+def test_verdicts():
+    dense = row("dense all-reduce", 2, 10, None)
+    assert verdict(dense, dense) == ""
+    assert verdict(row("fast", 1, 20, 0.5), dense) == "2 times faster"
+    useless = verdict(row("large", 4, 20, 0.25), dense)
+    assert useless == "useless: sends more than dense; pays up to 25 %"
+    assert verdict(row("slow", 4, 5, 0.0), dense).startswith("slower: encoding and")
+
+
+def test_links_in_words():
+    assert tables._links(None) == "no link"
+    assert tables._links((0, math.inf)) == "any link"
+    assert tables._links((5e5, math.inf)) == "links from 4 mbit"
+    assert tables._links((0, 125e6)) == "links up to 1 gbit"
+    assert tables._links((0, 100)) == "links up to 0.8 kbit"
+
+
+def test_the_figure_has_a_line_for_every_method_in_both_panels():
+    """And one where the question stands."""
+    figure = figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES, "title")
+    for panel in figure.axes:
+        assert len(panel.lines) == len(figures.LOOKS) + 1
+    dense, top_k, _ = figure.axes[1].lines
+    seconds = 0.5 + 2 * 3 * (0.02 + 1e6 / 125e6)
+    assert np.asarray(dense.get_ydata())[1] == pytest.approx(seconds)
+    assert top_k.get_label() == "GMC, top_k, 0.1 %"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bandwidth", "fast"], "'fast' is not a rate such as 100mbit"),
+        (["--latency", "1 minute"], "is not a time such as 20ms"),
+        (["--parameters", "many"], "is not a number such as 1e9"),
+        (["--step-time", "0s"], "`step_time` is a magnitude"),
+        (["--workers", "0"], "`workers` counts something"),
+        (["--workers", str(10**20)], "at least 1 and at most 1e+18, not"),
+        (["--parameters", "1e30"], "at least 1 and at most 1e+18, not '1e30'"),
+    ],
+)
+def test_errors_are_said_at_once(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", *options, "--results", str(tmp_path)])
+    shown = capsys.readouterr().err.replace("│", " ")
+    assert message in " ".join(shown.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_ratio_that_is_none_needs_no_traceback(tmp_path):
+    with pytest.raises(SystemExit, match="`ratios` is a fraction"):
+        main(["plan", "--ratios", "2", "--results", str(tmp_path)])
+
+
+def test_a_link_on_which_nothing_arrives_has_no_plan(tmp_path):
+    slow = ("--bandwidth", "1e-300", "--parameters", "10", "--workers", "2")
+    none = ("--ratios", "1", "--periods", "2")
+    with pytest.raises(SystemExit, match=r"take .*e\+30\d seconds on 1e-300 with 20ms"):
+        main(["plan", *slow, *none, "--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())

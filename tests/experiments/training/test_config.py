@@ -1,0 +1,103 @@
+"""What a configuration refuses, and what it passes on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.training.config import Config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data", "mnist", "`data` names 'mnist', which is none of digits"),
+        ("model", "vgg", "`model` names 'vgg', .* mlp, .*resnet20"),
+        ("compressor", "top", "`compressor` names 'top', .* top_k"),
+        ("partition", "even", "`partition` names 'even', .* iid, dirichlet"),
+        ("backend", "tpu", "`backend` names 'tpu', .* simulate, distribute, pmap"),
+        ("methods", ("gmc", "rprop"), "`methods` names 'rprop', .* dmsgd"),
+        ("methods", ("gmc", "gmc"), "none of them twice"),
+        ("methods", (), "at least one method"),
+        ("workers", 0, "`workers` must be at least 1, but is 0"),
+        ("steps", -2, "`steps` must be at least 1, but is -2"),
+        ("seeds", 0, "`seeds` must be at least 1, but is 0"),
+        ("fraction", 0.0, r"`fraction` .* \(0, 1\], but is 0.0"),
+        ("ratio", 1.5, r"`ratio` .* \(0, 1\], but is 1.5"),
+        ("learning_rate", -1.0, "`learning_rate` must be finite .*, but is -1.0"),
+        ("learning_rates", (("gmc", np.nan),), "`learning_rates gmc` .* but is nan"),
+        ("weight_decay", np.inf, "`weight_decay` must be finite .* but is inf"),
+        ("seed", -1, r"`seed` must be in \[0, 2\^32\), but is -1"),
+    ],
+)
+def test_what_makes_no_run_is_an_error(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**{field: value})
+
+
+def test_several_seeds_at_once_need_one_device():
+    with pytest.raises(ValueError, match=r"`seeds_at_once` is 2, but .* 'pmap'"):
+        Config(backend="pmap", seeds_at_once=2)
+
+
+def test_a_method_may_have_a_rate_of_its_own():
+    config = Config(learning_rate=0.1, learning_rates=(("dgc", 0.3),))
+
+    assert (config.rate("dgc"), config.rate("gmc")) == (0.3, 0.1)
+
+
+def first_update(**settings):
+    tx = Config(methods=("dmsgd",), learning_rates=(), **settings).optimizer(
+        "dmsgd", 4, 2
+    )
+    params, grads = jnp.array([2.0]), jnp.array([1.0])
+    update = jax.vmap(
+        lambda grads: tx.update(grads, tx.init(params), params)[0],
+        axis_name="workers",
+    )
+    return jnp.asarray(update(grads[None]))[0, 0]
+
+
+def test_weight_decay_comes_before_the_method():
+    decayed = first_update(learning_rate=0.5, weight_decay=0.25)
+
+    np.testing.assert_allclose(decayed, -0.5 * (1.0 + 0.25 * 2.0), rtol=1e-6)
+
+
+def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
+    def rates(schedule):
+        config = Config(
+            methods=("dmsgd",), schedule=schedule, learning_rate=0.5, momentum=0.0
+        )
+        tx = config.optimizer("dmsgd", 4, 2)
+
+        def step(state, grads):
+            update, state = tx.update(grads, state, grads)
+            return state, update
+
+        def walk(grads):
+            return jax.lax.scan(step, tx.init(grads[0]), grads)[1]
+
+        rates = jax.vmap(walk, axis_name="workers")(jnp.ones((1, 5)))
+        return -jnp.asarray(rates)[0]
+
+    np.testing.assert_allclose(rates("constant"), [0.5] * 5, rtol=1e-6)
+    cosine = [0.25 * (1 + np.cos(np.pi * step / 4)) for step in range(5)]
+    np.testing.assert_allclose(rates("cosine"), cosine, rtol=1e-5, atol=1e-7)
+    by_epoch = [cosine[step // 2 * 2] for step in range(5)]
+    np.testing.assert_allclose(rates("cosine_by_epoch"), by_epoch, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 10**20}, r"`seed` must be in \[0, 2\^32\), but is 10"),
+        ({"model": "characters"}, "`model` 'characters' cannot learn .*'digits'"),
+        ({"data": "text"}, "`model` 'mlp' cannot learn the data set 'text'"),
+        ({"learning_rates": (("gmc", 1.0), ("gmc", 2.0))}, "no method twice"),
+    ],
+)
+def test_what_only_the_training_refused_is_refused_at_once(options, message):
+    """The kind: options that ended in the words of Flax, NumPy or JAX."""
+    with pytest.raises(ValueError, match=message):
+        Config(**options)

@@ -1,0 +1,118 @@
+"""One program for all workers and seeds: loops, scans and seeds agree."""
+
+import dataclasses
+
+import chex
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from experiments.models import MODELS
+from experiments.training import tasks
+from experiments.training.config import Config
+from experiments.training.trainer import Program
+
+CONFIG = Config(
+    methods=("cser",), compressor="random_block", ratio=0.05, workers=2, steps=6
+)
+close = {"rtol": 1e-4, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return [tasks.build(CONFIG, seed) for seed in (0, 1)]
+
+
+def trained(program, *stops):
+    first = 0
+    for stop in stops:
+        program.run(first, stop)
+        first = stop
+    return program.judged()
+
+
+@pytest.fixture(scope="module")
+def alone(seeds):
+    return [trained(Program("cser", [task], CONFIG), 4)[0] for task in seeds]
+
+
+def test_seeds_that_are_trained_together_end_like_each_alone(seeds, alone):
+    program = Program("cser", seeds, CONFIG)
+
+    together = trained(program, 1, 4)
+
+    chex.assert_trees_all_close(together, alone, **close)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(together[0], together[1], **close)
+
+
+def test_counters_are_kept_once_for_all_seeds(seeds):
+    """A batched counter would turn the conditional of the resets into a select."""
+    program = Program("cser", seeds, CONFIG)
+    counters = [
+        leaf
+        for leaf in jax.tree.leaves(program.state[1])
+        if leaf.dtype == np.int32 and leaf.size < 4
+    ]
+
+    assert counters
+    assert all(leaf.ndim == 0 for leaf in counters)
+
+
+def test_a_scan_ends_like_the_loop(seeds, alone, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
+    done = []
+    program = Program("cser", seeds[:1], CONFIG)
+    program.run(0, 3, done.append)
+    program.run(3, 4, done.append)
+
+    chex.assert_trees_all_close(program.judged(), alone[:1], **close)
+    assert done == [3, 4]
+
+
+def test_a_scan_of_several_seeds_ends_like_each_alone(seeds, alone, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
+    program = Program("cser", seeds, CONFIG)
+
+    chex.assert_trees_all_close(trained(program, 4), alone, **close)
+
+
+def test_steps_are_counted_as_they_are_taken(seeds):
+    done = []
+    Program("cser", seeds[:1], CONFIG).run(2, 5, done.append)
+
+    assert done == [3, 4, 5]
+
+
+class Normed(nn.Module):
+    """Keeps batch statistics and compiles fast."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        flat = images.reshape(len(images), -1)
+        flat = nn.BatchNorm(use_running_average=not train)(flat)
+        return nn.Dense(self.classes)(flat)
+
+
+def test_batch_statistics_differ_between_workers_and_are_averaged(monkeypatch):
+    monkeypatch.setitem(MODELS, "normed", Normed)
+    config = dataclasses.replace(CONFIG, methods=("gmc",), model="normed")
+    task = tasks.build(config, 0)
+    program = Program("gmc", [task], config)
+
+    ((_, stats),) = trained(program, 1)
+
+    kept = program.state[2]
+    chex.assert_trees_all_equal_shapes(stats, task.stats)
+    jax.tree.map(
+        lambda leaf, one: np.testing.assert_allclose(
+            np.mean(leaf, axis=0), one, rtol=1e-5, atol=1e-6
+        ),
+        kept,
+        stats,
+    )
+    first = jax.tree.leaves(kept)[0]
+    assert not np.allclose(first[0], first[1])

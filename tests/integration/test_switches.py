@@ -1,0 +1,144 @@
+"""What holds under JAX's switches, over the tables of channels and of methods.
+
+Users set them to find their own faults: without compilation, with NaN as an error,
+where ranks or dtypes are mixed. Nothing of ours may be what they find. By default one
+of each kind meets each switch; the whole product is slow.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.channels.test_laws import CHANNELS, OWN, assert_law, draw_trees
+from tests.methods.test_runners import METHODS
+from tests.support.runners import WORKERS, start, step_of, targets
+
+# What shows where a program is traced, and what shows where it runs.
+TRACED = {
+    "no promotion": {
+        "jax_numpy_rank_promotion": "raise",
+        "jax_numpy_dtype_promotion": "strict",
+    },
+    "x64": {"jax_enable_x64": True},
+    "no leaks": {"jax_check_tracer_leaks": True},
+    "other keys": {
+        "jax_enable_custom_prng": True,
+        "jax_default_prng_impl": "rbg",
+        "jax_threefry_partitionable": False,
+    },
+}
+RUN = {
+    "disable_jit": {"jax_disable_jit": True},
+    "debug_nans": {"jax_debug_nans": True, "jax_debug_infs": True},
+    "x64": {"jax_enable_x64": True},
+    "products in float32": {"jax_default_matmul_precision": "float32"},
+}
+
+
+@contextlib.contextmanager
+def switched(settings: dict) -> Iterator[None]:
+    """JAX with other settings."""
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def product(names, switches, by_default: set) -> list:
+    return [
+        pytest.param(
+            *pair,
+            marks=() if pair in by_default else pytest.mark.slow,
+            id=" ".join(pair),
+        )
+        for pair in itertools.product(names, switches)
+    ]
+
+
+def averages(name: str, trees):
+    """Every worker's mean and lost, of a channel that is traced anew."""
+    channel = CHANNELS[name]
+
+    def average(tree):
+        mean, lost, _ = channel.average(tree, channel.init(tree))
+        return mean, lost
+
+    return jax.vmap(average, axis_name=channel.axis_name)(trees)
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"),
+    product(CHANNELS, TRACED, {(name, "no promotion") for name in CHANNELS}),
+)
+def test_channels_are_traced_under_every_switch(name, switch):
+    """Integers of Python, ranks and dtypes are mixed nowhere without a word."""
+    trees = draw_trees("mixed")
+    expected = jax.eval_shape(lambda trees: averages(name, trees), trees)
+    with switched(TRACED[switch]):
+        ours = jax.eval_shape(lambda trees: averages(name, trees), trees)
+    chex.assert_trees_all_equal_shapes_and_dtypes(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"),
+    product(CHANNELS, RUN, {("top_k", "disable_jit")}),
+)
+def test_channels_run_under_every_switch(name, switch):
+    trees = draw_trees("mixed")
+    with switched(RUN[switch]):
+        mean, lost = averages(name, jax.tree.map(jnp.asarray, trees))
+    assert_law(trees, mean, lost, rtol=1e-6, own=name in OWN)
+
+
+def steps(method: str, count: int):
+    """Parameters and metrics of the last of some steps of 8 workers."""
+    tx, _ = METHODS[method]
+    params = start()
+    state, batches = (params, tx.init(params)), targets(params, count)
+
+    def worker(batches):
+        now = state
+        for t in range(count):
+            now, _ = step_of(tx)(now, jax.tree.map(lambda x, t=t: x[t], batches))
+        return now[0]
+
+    return jax.vmap(worker, in_axes=1, axis_name="workers", axis_size=WORKERS)(
+        jax.tree.map(jnp.asarray, batches)
+    )
+
+
+SOME = {"gmc", "cser", "slowmo", "sgp", "signum"}
+
+
+@pytest.mark.parametrize(
+    ("method", "switch"),
+    product(METHODS, TRACED, {(method, "no promotion") for method in SOME}),
+)
+def test_methods_are_traced_under_every_switch(method, switch):
+    settings = dict(TRACED[switch])
+    if method == "diloco":  # The Adam of optax mixes dtypes.
+        settings.pop("jax_numpy_dtype_promotion", None)
+    with switched(settings):
+        params = jax.eval_shape(lambda: steps(method, 1))
+    for leaf in jax.tree.leaves(params):
+        assert leaf.dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switch", RUN)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_run_under_every_switch(method, switch):
+    """A step without and one with what happens in every second one."""
+    with switched(RUN[switch]):
+        ours = steps(method, 2)
+    chex.assert_tree_all_finite(ours)

@@ -1,0 +1,170 @@
+"""Methods of workers who hear their neighbours, in NumPy: nothing of the library.
+
+`rounds` are mixing matrices [receiver, sender] that repeat. Weights come back as
+[steps + 1, workers, d].
+"""
+
+import numpy as np
+
+from tests.support.problems import Problem
+from tests.support.references import Rate
+
+
+class Steps:
+    """Every worker's own momentum SGD: steps, signed as updates, [workers, d]."""
+
+    def __init__(self, problem: Problem, eta: Rate, beta: float, nesterov: bool):
+        self.problem, self.eta, self.beta, self.nesterov = problem, eta, beta, nesterov
+        self.m = np.zeros_like(problem.targets)
+
+    def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
+        """The steps of gradients at x."""
+        workers = range(self.problem.workers)
+        g = np.stack([self.problem.gradient(k, t, x[k]) for k in workers])
+        self.m = self.beta * self.m + g
+        return -self.eta(t) * (self.beta * self.m + g if self.nesterov else self.m)
+
+
+def at_start(problem: Problem) -> np.ndarray:
+    """All workers where the problem starts."""
+    return np.stack([problem.start] * problem.workers)
+
+
+def d_psgd(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+    adapt_first: bool = False,
+) -> np.ndarray:
+    """Combine, then adapt; or the other way round."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    trace = [x]
+    for t in range(problem.steps):
+        w, u = rounds[t % len(rounds)], steps(t, x)
+        x = w @ (x + u) if adapt_first else w @ x + u
+        trace.append(x)
+    return np.stack(trace)
+
+
+def d2(
+    problem: Problem, eta: Rate, w: np.ndarray, beta: float = 0.0, nesterov=False
+) -> np.ndarray:
+    """As printed, in units of steps: it remembers the last parameters and steps."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    last = u_last = None
+    trace = [x]
+    for t in range(problem.steps):
+        u = steps(t, x)
+        if last is None:
+            x, last = w @ (x + u), x
+        else:
+            x, last = w @ (2 * x - last + u - u_last), x
+        u_last = u
+        trace.append(x)
+    return np.stack(trace)
+
+
+def d2_of_gradients(problem: Problem, eta: Rate, w: np.ndarray) -> np.ndarray:
+    """As the paper has it, for a constant rate: in differences of gradients."""
+    x, everyone = at_start(problem), range(problem.workers)
+    last = g_last = None
+    trace = [x]
+    for t in range(problem.steps):
+        g = np.stack([problem.gradient(k, t, x[k]) for k in everyone])
+        if last is None:
+            x, last = w @ (x - eta(t) * g), x
+        else:
+            x, last = w @ (2 * x - last - eta(t) * (g - g_last)), x
+        g_last = g
+        trace.append(x)
+    return np.stack(trace)
+
+
+def gradient_tracking(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights, and the trackers [steps, workers, d]."""
+    x, everyone = at_start(problem), range(problem.workers)
+    m, y, g_last = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    trace, trackers = [x], []
+    for t in range(problem.steps):
+        w = rounds[t % len(rounds)]
+        g = np.stack([problem.gradient(k, t, x[k]) for k in everyone])
+        y, g_last = (w @ y if t else y) + g - g_last, g
+        m = beta * m + y
+        x = w @ x - eta(t) * (beta * m + y if nesterov else m)
+        trace.append(x)
+        trackers.append(y)
+    return np.stack(trace), np.stack(trackers)
+
+
+def sgp(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+    delay: int = 0,
+    period: int | None = None,
+    slow: float = 0.0,
+    buffers: str = "maintain",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Message by message. Returns z, the weights w [steps + 1, workers], and the sums.
+
+    The sums, [steps + 1, d + 1], are of all numerators and weights, those under way
+    included. With a period, after so many steps workers meet: at the mean of their z,
+    each of which counts by the weight that is its own or still under way from it, and
+    beyond by the slow momentum. Messages follow their senders; without any, weights
+    are averaged.
+    """
+    n, d = problem.targets.shape
+    steps = Steps(problem, eta, beta, nesterov)
+    x, w = at_start(problem), np.ones(n)
+    anchor, u = problem.start, np.zeros(d)
+    under_way = []  # (arrival, receiver, numerator, weight, sender)
+    zs, ws, sums = [x / w[:, None]], [w], [np.append(x.sum(axis=0), n)]
+    for t in range(problem.steps):
+        p = rounds[t % len(rounds)]
+        x = x + steps(t, x / w[:, None])
+        under_way += [
+            (t + delay, i, p[i, j] * x[j], p[i, j] * w[j], j)
+            for i, j in np.argwhere(p)
+            if i != j
+        ]
+        x, w = np.diag(p)[:, None] * x, np.diag(p) * w
+        for arrival, i, numerator, weight, _ in under_way:
+            if arrival == t:
+                x[i] += numerator
+                w[i] += weight
+        under_way = [message for message in under_way if message[0] > t]
+        if period and (t + 1) % period == 0:
+            mass, z = w.copy(), x / w[:, None]
+            for *_, weight, j in under_way:
+                mass[j] += weight
+            u = slow * u + anchor - mass @ z / n
+            anchor = anchor - u
+            under_way = [
+                (arrival, i, numerator + weight * (anchor - z[j]), weight, j)
+                for arrival, i, numerator, weight, j in under_way
+            ]
+            w = w if under_way else w.mean() + 0 * w
+            x = w[:, None] * anchor
+            steps.m = {
+                "maintain": steps.m,
+                "reset": 0 * steps.m,
+                "average": steps.m.mean(axis=0) + 0 * steps.m,
+            }[buffers]
+        zs.append(x / w[:, None])
+        ws.append(w)
+        mass = x.sum(axis=0) + sum((m[2] for m in under_way), np.zeros(d))
+        sums.append(np.append(mass, w.sum() + sum(m[3] for m in under_way)))
+    return np.stack(zs), np.stack(ws), np.stack(sums)

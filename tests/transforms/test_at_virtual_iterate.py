@@ -1,0 +1,101 @@
+"""Tests of judging the model as if all that is owed were sent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gmc_jax
+from gmc_jax import (
+    accumulate,
+    all_gather,
+    averaged,
+    detached,
+    error_feedback,
+    evaluate,
+    exact,
+    query,
+    settled,
+    skip_nonfinite,
+    top_k,
+)
+from gmc_jax.core import Tree
+from tests.support import problems
+from tests.support.runners import WORKERS, close, simulate, start, step_of, targets
+
+RATE = 0.1
+
+
+def owing() -> optax.GradientTransformationExtraArgs:
+    return optax.chain(
+        optax.scale(-RATE), detached(error_feedback(all_gather(top_k(0.2))), 0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: optax.chain(optax.clip(10.0), tx),
+        lambda tx: skip_nonfinite(accumulate(tx, 1)),
+        lambda tx: optax.masked(tx, {"bias": True, "kernel": True}),
+    ],
+    ids=["chain", "guard", "masked"],
+)
+def test_a_settled_state_is_found_in_any_other(wrap):
+    tx = wrap(settled(owing()))
+    batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
+    state, step = (start(), tx.init(start())), step_of(tx)
+    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    train, state = simulate(step, state, batch)
+    (params, opt_state), _ = train(state, batch)
+    owed = optax.tree.get(opt_state, "residual")
+    expected = jax.tree.map(lambda x, e: x + e.mean(axis=0), params, owed)
+    close(evaluate(opt_state, params, plan), expected)
+    assert np.abs(problems.flat(expected) - problems.flat(params)).max() > 0.01
+
+
+def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
+    gradients = targets(start(), 4)
+    ours, states = problems.updates(settled(owing()), start(), gradients)
+    theirs, inner = problems.updates(owing(), start(), gradients)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
+    own = jax.tree.map(lambda leaf: leaf[-1], states)
+    own = jax.tree.map(lambda leaf: leaf[0] if leaf.ndim else leaf, own)
+    close(query(own, start()), query(own.inner, start()))
+    gap = problems.flat(query(own, start())) - problems.flat(start())
+    assert np.abs(gap).max() > 0.01
+
+
+def test_leaves_that_are_left_out_are_judged_where_they_are():
+    tx = settled(optax.masked(error_feedback(exact()), {"bias": True, "kernel": False}))
+    params = start()
+    state: Tree = tx.init(params)
+    feedback = state.inner.inner_state
+    owed = {**feedback.residual, "bias": jnp.ones(4)}
+    inner = state.inner._replace(inner_state=feedback._replace(residual=owed))
+    point = state._replace(inner=inner).evaluate(params)
+    close(point, {"bias": params["bias"] + 1, "kernel": params["kernel"]})
+
+
+def test_the_point_keeps_the_types_of_the_parameters():
+    """The residual of bfloat16 parameters is float32."""
+    params = start("bfloat16")
+    state: Tree = settled(owing()).init(params)
+    point = state.evaluate(params)
+    jax.tree.map(np.testing.assert_array_equal, point, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(point)} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        averaged(exact()),
+        optax.chain(error_feedback(exact()), error_feedback(exact())),
+    ],
+    ids=["none", "two"],
+)
+def test_there_must_be_one_residual_to_settle(inner):
+    with pytest.raises(ValueError, match=r"`settled` .* residual of one `error_"):
+        settled(inner).init(jnp.ones(2))

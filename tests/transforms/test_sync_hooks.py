@@ -1,0 +1,185 @@
+"""Tests of bases that know where the parameters are, at meetings that move them.
+
+Workers pull apart until they meet, and then nobody has a gradient any more: what is
+left of the base's own notions shows.
+"""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gmc_jax import (
+    accumulate,
+    all_gather,
+    alone,
+    average_buffers,
+    averaged,
+    counted,
+    cser,
+    d2,
+    ef_sgd,
+    exact,
+    gossip,
+    gradient_tracking,
+    local_sgd,
+    lookahead,
+    maintain_buffers,
+    push_sum,
+    reset_buffers,
+    sgp,
+    slowmo,
+    top_k,
+    topologies,
+)
+from gmc_jax.transforms.sync_hooks import moved, weighed
+
+RING = topologies.ring(4)
+UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
+
+
+def likes() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+def walk(tx, pulls: int, rests: int) -> np.ndarray:
+    """The parameters [steps + 1, workers, d]; pulled from 0 to what each likes."""
+    pulling = np.arange(pulls + rests) < pulls
+
+    def worker(like):
+        def on(state, pulled):
+            params, inner = state
+            grads = {"a": jnp.where(pulled, params["a"] - like, 0)}
+            updates, inner = tx.update(grads, inner, params)
+            new: Any = optax.apply_updates(params, updates)
+            return (new, inner), new["a"]
+
+        params = {"a": jnp.zeros(3)}
+        points: Any
+        _, points = jax.lax.scan(on, (params, tx.init(params)), pulling)
+        return jnp.concatenate([jnp.zeros((1, 3)), points])
+
+    workers = jax.vmap(worker, out_axes=1, axis_name="workers")
+    return np.asarray(jax.jit(workers)(likes()))
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """How far apart workers are, [steps + 1]."""
+    return np.ptp(points, axis=1).max(axis=1)
+
+
+BASES = {
+    "cser": lambda: cser(
+        0.1, all_gather(top_k(0.4)), exact(), period=100, momentum=0.0
+    ),
+    "lookahead": lambda: lookahead(optax.sgd(0.1), alone(), period=5),
+    "nested": lambda: slowmo(optax.sgd(0.1), alone(), period=4, slow_momentum=0.0),
+    "d2": lambda: d2(0.1, topologies.complete(4)),
+    "sgp": lambda: sgp(0.1, UNEVEN),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_who_met_stays_together(name):
+    points = walk(slowmo(BASES[name](), exact(), period=10, slow_momentum=0.5), 10, 9)
+    apart = spread(points)
+    if name != "d2":  # Which gossips on the complete graph.
+        assert apart[9] > 0.1
+    assert apart[10:].max() < 1e-5
+    assert np.abs(points[10]).max() > 0.01
+    if name != "d2":  # Whose corrections go on: it gives back what gossip took.
+        np.testing.assert_allclose(points[11:], points[10:11] + 0 * points[11:], 1e-4)
+
+
+CONSERVING = {
+    "osgp": lambda: sgp(0.1, UNEVEN, delay=2),
+    "accumulated": lambda: accumulate(optax.sgd(0.3), 3),
+    "ef": lambda: ef_sgd(0.1, all_gather(top_k(0.4))),
+    "cser": lambda: cser(0.1, all_gather(top_k(0.4)), exact(), period=7, momentum=0.0),
+    "d2": lambda: d2(0.1, topologies.lazy(RING)),
+    "tracked": lambda: gradient_tracking(0.1, RING),
+    "nested": lambda: local_sgd(0.1, exact(), period=4, buffers=reset_buffers()),
+}
+EVERY = itertools.product(CONSERVING, ["reset", "average", "maintain"])
+SOON = [("osgp", "reset"), ("accumulated", "reset")]
+LATE = [one for one in EVERY if one not in SOON]
+
+
+@pytest.mark.parametrize(
+    ("name", "buffers"),
+    [*SOON, *(pytest.param(*one, marks=pytest.mark.slow) for one in LATE)],
+)
+def test_in_the_long_run_the_mean_of_all_steps_was_taken(name, buffers):
+    """Meetings that lose what the base conserves: no part of any step is lost."""
+    strategy = {
+        "reset": reset_buffers(),
+        "average": average_buffers(exact()),
+        "maintain": maintain_buffers(),
+    }[buffers]
+    tx = slowmo(
+        CONSERVING[name](), exact(), period=10, slow_momentum=0.0, buffers=strategy
+    )
+    points = walk(tx, 12, 60)
+    steps = -0.1 * (points[:12] - likes())
+    np.testing.assert_allclose(points[-1], points[-1:, :1][0] + 0 * points[-1], 1e-4)
+    expected = steps.mean(axis=1).sum(axis=0)
+    np.testing.assert_allclose(points[-1].mean(axis=0), expected, rtol=1e-4)
+
+
+def test_messages_in_flight_come_along():
+    """So that they do not pull workers back from where slow momentum led them."""
+    peers = topologies.one_peer_exponential(4)
+    points = walk(
+        slowmo(sgp(0.1, peers, delay=1), exact(), period=10, slow_momentum=0.8),
+        20,
+        9,
+    )
+    jump = points[20].mean(axis=0) - points[19].mean(axis=0)
+    assert np.abs(jump).max() > 0.03
+    after = points[21:].mean(axis=1) - points[20].mean(axis=0)
+    assert np.abs(after).max() < 0.2 * np.abs(jump).max()
+
+
+@pytest.mark.parametrize(
+    "base", [d2(0.1, topologies.complete(4)), sgp(0.1, UNEVEN)], ids=["d2", "sgp"]
+)
+def test_a_base_of_some_leaves_alone(base):
+    """Masked trees inside, whole ones outside."""
+    parts = optax.partition(
+        {"one": base, "other": optax.sgd(0.1)}, {"a": "one", "b": "other"}
+    )
+    tx = slowmo(parts, exact(), period=1, slow_momentum=0.5)
+
+    def worker(like):
+        params = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
+        grads = {"a": like, "b": like[:2]}
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(likes())
+    np.testing.assert_allclose(ends["a"], ends["a"][:1].repeat(4, 0), atol=1e-6)
+    np.testing.assert_allclose(ends["a"][:, :2], ends["b"], atol=1e-5)
+
+
+def test_weights_in_flight_are_found_behind_other_channels():
+    tx = push_sum(counted(gossip(RING, delay=1)))
+    params = {"a": jnp.ones(3)}
+    state: Any = tx.init(params)
+    flying = ({"a": jnp.zeros(3)}, {"a": jnp.float32(0.25)})
+    inner = state.channel.inner._replace(in_flight=(flying,))
+    channel = state.channel._replace(inner=inner)
+    state = state._replace(weight={"a": jnp.float32(0.5)}, channel=channel)
+    np.testing.assert_array_equal(weighed(params, state)["a"], 0.75)
+    kept: Any = moved(state, params, {"a": 2 * jnp.ones(3)})
+    np.testing.assert_array_equal(kept.weight["a"], 0.5)
+    ((numerators, _),) = kept.channel.inner.in_flight
+    np.testing.assert_array_equal(numerators["a"], 0.25)
+    there = averaged(exact()).init(params)
+    assert moved(there, params, params) == there

@@ -1,0 +1,130 @@
+"""Tests of the checks of hyper-parameters."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gmc_jax
+from gmc_jax.utils import checks
+
+ACCEPTED = {
+    checks.fraction: [1e-9, 0.5, 1, np.float32(1), jnp.float32(0.1)],
+    checks.decay: [0, 0.9, np.float64(0.999)],
+    checks.proportion: [0, 0.5, 1],
+    checks.positive: [1, 7, np.int32(3), jnp.int32(2)],
+    checks.steps: [1, 7, np.int32(3), jnp.int32(2)],
+    checks.seed: [0, -1, 2**63 - 1, np.uint32(7)],
+    checks.momentum: [None, 0, 0.9, np.array(0.5)],
+    checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
+    checks.learning_rate: [0, 1e-3, 10.0, lambda step: -1.0, jnp.float32(0.1)],
+}
+REFUSED = {
+    checks.fraction: [0, -0.1, 1.001, math.nan, math.inf],
+    checks.decay: [-0.1, 1, 1.5, math.nan],
+    checks.proportion: [-0.1, 1.1, math.nan],
+    checks.positive: [0, -1, 1.5, 2.0, math.nan, math.inf],
+    checks.steps: [0, -1, 1.5, 2.0, math.nan, math.inf],
+    checks.seed: [0.0, 2**63, math.nan],
+    checks.momentum: [-0.1, 1, 1.5, math.nan],
+    checks.magnitude: [0, -0.1, math.nan, math.inf],
+    checks.learning_rate: [-1e-3, math.nan, math.inf],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [(c, value) for c, values in ACCEPTED.items() for value in values],
+)
+def test_what_is_right_passes(check, value):
+    check(argument=value)
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [(c, value) for c, values in REFUSED.items() for value in values],
+)
+def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
+    with pytest.raises(ValueError, match=rf"^`argument` .* but is {value}"):
+        check(argument=value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "0.1", [0.1], np.ones(2), np.array(True), 1j, object()]
+)
+@pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive])
+def test_what_is_no_number_is_an_error(check, value):
+    with pytest.raises(TypeError, match="`argument` must be a number"):
+        check(argument=value)
+
+
+@pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive})
+def test_a_traced_value_has_nothing_to_check_yet(check):
+    def traced(value):
+        check(argument=value)
+        return value
+
+    assert jax.jit(traced)(-5.0) == -5
+
+
+def test_only_floating_leaves_can_be_averaged():
+    checks.floating({"a": jnp.ones(2), "b": np.float32(1), "c": 1.0})
+    with pytest.raises(TypeError, match=r"average .* `\['n'\]` has dtype int32"):
+        checks.floating({"a": jnp.ones(2), "n": jnp.ones(2, int)})
+    with pytest.raises(TypeError, match=r"has dtype complex64"):
+        checks.floating(jnp.ones(2, complex))
+
+
+def test_floats_of_4_bits_are_named():
+    """No collective takes them, nor integers of their width; those of 8 bits pass."""
+    tree = {"x": jnp.ones(2, "float8_e4m3fn"), "n": jnp.ones(2, "float4_e2m1fn")}
+    with pytest.raises(
+        TypeError, match=r"average .* `\['n'\]` has dtype float4_e2m1fn"
+    ):
+        checks.floating(tree)
+    checks.floating(tree["x"])
+
+
+@pytest.mark.parametrize(
+    "factory", [gmc_jax.gmc, gmc_jax.gmc_plus, gmc_jax.dgc, gmc_jax.ef_sgd]
+)
+def test_a_rate_is_needed(factory):
+    with pytest.raises(TypeError, match=r"`learning_rate` .* but is None"):
+        factory(None, gmc_jax.exact())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda channel: gmc_jax.gmc(0.1, channel),
+        lambda channel: gmc_jax.dgc(0.1, channel),
+        lambda channel: gmc_jax.dmsgd(0.1, channel),
+        lambda channel: gmc_jax.counted(channel),
+        lambda channel: gmc_jax.cser(0.1, channel, gmc_jax.exact(), period=2),
+        lambda channel: gmc_jax.dist_ef_sgdm(0.1, gmc_jax.exact(), channel),
+        lambda channel: gmc_jax.join_channels([gmc_jax.exact(), channel], [3]),
+    ],
+)
+def test_what_is_no_channel_is_said_to_be_none(factory):
+    with pytest.raises(TypeError, match=r"channel.* is a compressor.*all_gather\("):
+        factory(gmc_jax.top_k(0.1))
+    with pytest.raises(TypeError, match=r"channel.* such as `exact\(\)`"):
+        factory(gmc_jax.exact)
+
+
+@pytest.mark.parametrize("factory", [gmc_jax.all_gather, gmc_jax.all_reduce])
+def test_what_is_no_compressor_is_said_to_be_none(factory):
+    with pytest.raises(TypeError, match="`compressor` must be a compressor"):
+        factory(gmc_jax.exact())
+
+
+def test_two_channels_of_a_method_are_over_the_same_workers():
+    here, there = gmc_jax.exact(), gmc_jax.exact(axis_name="hosts")
+    for factory in (
+        lambda: gmc_jax.cser(0.1, here, there, period=2),
+        lambda: gmc_jax.dist_ef_sgdm(0.1, here, there),
+    ):
+        with pytest.raises(ValueError, match=r"same workers.*\['workers', 'hosts'\]"):
+            factory()

@@ -1,0 +1,148 @@
+"""Tests of trees as vectors, of precision, and of finding states in states."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmc_jax.utils import trees
+
+TREE = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": [np.float32(7), np.zeros((0, 2), np.float32)],
+    "c": np.arange(8, 10, dtype=np.float32),
+}
+
+
+SHAPES = st.lists(st.sampled_from([(), (1,), (0,), (3,), (2, 3), (2, 0, 1), (1, 1, 4)]))
+
+
+@given(shapes=SHAPES, per_leaf=st.booleans(), seed=st.integers(0, 99))
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_any_tree_survives_the_way_to_vectors_and_back(shapes, per_leaf, seed):
+    draw = np.random.default_rng(seed)
+    tree = [draw.normal(size=shape).astype(np.float32) for shape in shapes]
+    vectors, restore = trees.to_vectors(tree, per_leaf)
+    assert all(vector.ndim == 1 and vector.size for vector in vectors.values())
+    chex.assert_trees_all_equal(restore(vectors), tree)
+    chex.assert_trees_all_equal_shapes_and_dtypes(restore(vectors), tree)
+
+
+def test_a_tree_as_one_vector_holds_its_leaves_in_order():
+    vectors, restore = trees.to_vectors(TREE, per_leaf=False)
+    assert list(vectors) == [0]
+    np.testing.assert_array_equal(vectors[0], [0, 1, 2, 3, 4, 5, 7, 8, 9])
+    chex.assert_trees_all_equal(restore(vectors), TREE)
+
+
+def test_leaf_by_leaf_empty_leaves_have_no_vector_but_keep_their_place():
+    vectors, restore = trees.to_vectors(TREE, per_leaf=True)
+    assert list(vectors) == [0, 1, 3]
+    np.testing.assert_array_equal(vectors[3], [8, 9])
+    chex.assert_trees_all_equal(restore(vectors), TREE)
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize("tree", [{}, None, {"a": np.zeros((0, 3))}])
+def test_a_tree_without_entries_has_no_vectors(tree, per_leaf):
+    vectors, restore = trees.to_vectors(tree, per_leaf)
+    assert vectors == {}
+    chex.assert_trees_all_equal(restore(vectors), tree)
+
+
+def test_the_way_back_keeps_the_dtypes_that_it_is_given():
+    _, restore = trees.to_vectors({"a": jnp.ones(3, jnp.bfloat16)}, per_leaf=False)
+    assert restore({0: jnp.ones(3)})["a"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("bfloat16", "float32"),
+        ("float16", "float32"),
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("int8", "int8"),
+    ],
+)
+def test_sixteen_bits_are_accumulated_in_float32(dtype, expected, float64):
+    leaf = jnp.ones(2, dtype)
+    assert trees.accumulator_dtype(leaf.dtype) == expected
+    assert trees.widen(leaf).dtype == expected
+    if dtype != "int8":
+        assert trees.zeros_to_accumulate(leaf).dtype == expected
+
+
+def test_what_is_too_large_for_sixteen_bits_becomes_the_largest():
+    leaf = jnp.array([1e6, -1e6, 2.0, jnp.nan])
+    narrowed = trees.narrow(leaf, jnp.zeros(4, jnp.float16))
+    np.testing.assert_array_equal(narrowed, [65504, -65504, 2, np.nan])
+    np.testing.assert_array_equal(trees.narrow(leaf, leaf), leaf)
+
+
+def test_the_size_of_a_tree_in_bits():
+    tree = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones(()), "c": jnp.ones((0,))}
+    assert trees.size_in_bits(tree) == 6 * 16 + 32
+
+
+def test_nodes_of_a_type_are_found_in_order_the_outermost_only():
+    tree = [(1, 2), {"a": (3, (4, 5))}, None, [6]]
+    assert trees.find(tree, tuple) == [(1, 2), (3, (4, 5))]
+    assert trees.find(tree, str) == []
+
+
+def test_narrowing_keeps_finite_numbers_finite_and_others_as_they_are():
+    wide = jnp.array([1e30, -1e30, jnp.inf, -jnp.inf, jnp.nan, 1.5])
+    narrowed = trees.narrow(wide, jnp.zeros(6, jnp.float16))
+    expected = [65504, -65504, np.inf, -np.inf, np.nan, 1.5]
+    np.testing.assert_array_equal(narrowed, np.array(expected, np.float16))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 1000])
+def test_shares_make_a_mean(count):
+    share, rest = trees.shares(count)
+    assert np.log2(share) == round(np.log2(share))
+    assert 1 / (2 * count) < share <= 1 / count
+    assert rest == count * share
+
+
+def test_the_mean_of_finite_shares_is_finite():
+    """Not what is infinite, or no number."""
+    most = float(np.finfo(np.float32).max)
+    _, rest = trees.shares(7)
+    totals = jnp.array([most * rest * 1.0000001, -most, np.inf, -np.inf, np.nan, 7])
+    means = trees.mean_of(totals.astype(jnp.float32), rest)
+    expected = [most, -most, np.inf, -np.inf, np.nan, 8]
+    np.testing.assert_array_equal(means, np.array(expected, "float32"))
+
+
+def test_numbers_alone_that_are_floating_are_scaled():
+    key = jax.random.key(0)
+    tree = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint32), key
+    scaled = trees.scale_floats(tree, 0.25)
+    assert scaled[0].tolist() == [0.25, 0.25]
+    assert scaled[0].dtype == jnp.bfloat16
+    assert scaled[1].tolist() == [1, 1]
+    assert scaled[2] is key
+
+
+def test_floats_of_8_bits_share_a_vector_with_others():
+    """JAX itself mixes them with none."""
+    tree = jnp.ones(2, "float8_e4m3fn"), jnp.full(1, 2, "float8_e5m2")
+    (vector,) = trees.to_vectors(tree, per_leaf=False)[0].values()
+    assert vector.dtype == jnp.float32
+    assert vector.tolist() == [1, 1, 2]
+    (alone,) = trees.to_vectors(tree[:1], per_leaf=False)[0].values()
+    assert alone.dtype == "float8_e4m3fn"
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_finite_numbers_stay_finite_in_8_bits(dtype):
+    most = float(jnp.finfo(dtype).max)
+    x = jnp.array([1e9, -1e9, 1.0, jnp.inf, jnp.nan])
+    narrowed = trees.narrow(x, jnp.zeros((), dtype)).astype(jnp.float32)
+    np.testing.assert_array_equal(narrowed[:3], [most, -most, 1])
+    assert not np.isfinite(narrowed[3:]).any()
