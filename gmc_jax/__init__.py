@@ -4,10 +4,11 @@ A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* average
 over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method* is an
 `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
-    compressors    identity, top_k, sampled_top_k, threshold, random_k, random_block,
+    compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
     channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
-                   served, alone, silent; counted and join_channels around others
+                   simulated_server, no_communication, drop_all; count_entries and
+                   join_channels around others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
                    slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
@@ -22,23 +23,26 @@ over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method
 
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
-from gmc_jax.channels.count_entries import CountedState as CountedState
-from gmc_jax.channels.count_entries import counted as counted
+from gmc_jax.channels.compressed import CompressedState as CompressedState
+from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
+from gmc_jax.channels.count_entries import count_entries as count_entries
 from gmc_jax.channels.disagreement import disagreement as disagreement
-from gmc_jax.channels.drop_all import silent as silent
+from gmc_jax.channels.drop_all import drop_all as drop_all
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
-from gmc_jax.channels.no_communication import alone as alone
-from gmc_jax.channels.simulated_server import served as served
+from gmc_jax.channels.no_communication import no_communication as no_communication
+from gmc_jax.channels.simulated_server import simulated_server as simulated_server
 from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.clocks import paces as paces
 from gmc_jax.clocks import timelines as timelines
+from gmc_jax.clocks.link import Link as Link
 from gmc_jax.clocks.timelines import Event as Event
-from gmc_jax.compressors.dense import identity as identity
+from gmc_jax.clocks.timelines import Events as Events
+from gmc_jax.compressors.dense import dense as dense
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
 from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
@@ -65,10 +69,12 @@ from gmc_jax.execution.distribute import distribute as distribute
 from gmc_jax.execution.evaluate import average_workers as average_workers
 from gmc_jax.execution.evaluate import evaluate as evaluate
 from gmc_jax.execution.layout import Layout as Layout
+from gmc_jax.execution.layout import Train as Train
 from gmc_jax.execution.layout import layout as layout
 from gmc_jax.execution.replicas import assert_replicated as assert_replicated
 from gmc_jax.execution.resize import resize as resize
 from gmc_jax.execution.simulate import simulate as simulate
+from gmc_jax.execution.step import Step as Step
 from gmc_jax.execution.unrolled import unrolled as unrolled
 from gmc_jax.execution.worker_key import worker_key as worker_key
 from gmc_jax.graphs import topologies as topologies
@@ -112,8 +118,12 @@ from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
-from gmc_jax.transforms.at_virtual_iterate import SettledState as SettledState
-from gmc_jax.transforms.at_virtual_iterate import settled as settled
+from gmc_jax.transforms.at_virtual_iterate import (
+    AtVirtualIterateState as AtVirtualIterateState,
+)
+from gmc_jax.transforms.at_virtual_iterate import (
+    at_virtual_iterate as at_virtual_iterate,
+)
 from gmc_jax.transforms.average_residuals import (
     AverageResidualsState as AverageResidualsState,
 )
@@ -140,15 +150,17 @@ from gmc_jax.transforms.exact_diffusion import (
 from gmc_jax.transforms.exact_diffusion import exact_diffusion as exact_diffusion
 from gmc_jax.transforms.full_gradient import full_gradient_due as full_gradient_due
 from gmc_jax.transforms.full_gradient import set_full_gradient as set_full_gradient
-from gmc_jax.transforms.full_gradient import snapshot as snapshot
+from gmc_jax.transforms.full_gradient import svrg_snapshot as svrg_snapshot
 from gmc_jax.transforms.global_momentum import (
     GlobalMomentumState as GlobalMomentumState,
 )
 from gmc_jax.transforms.global_momentum import global_momentum as global_momentum
 from gmc_jax.transforms.momentum_correction import (
-    LocalMomentumState as LocalMomentumState,
+    MomentumCorrectionState as MomentumCorrectionState,
 )
-from gmc_jax.transforms.momentum_correction import local_momentum as local_momentum
+from gmc_jax.transforms.momentum_correction import (
+    momentum_correction as momentum_correction,
+)
 from gmc_jax.transforms.partial_sync import PartialSyncState as PartialSyncState
 from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
 from gmc_jax.transforms.periodic import PeriodicState as PeriodicState
@@ -161,18 +173,24 @@ from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfinit
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
 from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
-from gmc_jax.transforms.track_gradients import TrackedState as TrackedState
-from gmc_jax.transforms.track_gradients import tracked as tracked
+from gmc_jax.transforms.track_gradients import (
+    TrackGradientsState as TrackGradientsState,
+)
+from gmc_jax.transforms.track_gradients import track_gradients as track_gradients
 from gmc_jax.transforms.variance_reduced import (
     VarianceReducedState as VarianceReducedState,
 )
 from gmc_jax.transforms.variance_reduced import variance_reduced as variance_reduced
-from gmc_jax.transforms.with_float32_state import widened as widened
+from gmc_jax.transforms.with_float32_state import (
+    with_float32_state as with_float32_state,
+)
 from gmc_jax.utils.multihost import fetch as fetch
+
+__version__ = "0.1.0"
 
 # Compressors: a vector into a message.
 __all__ = [
-    "identity",
+    "dense",
     "random_block",
     "random_k",
     "sampled_top_k",
@@ -185,15 +203,15 @@ __all__ = [
 __all__ += [
     "all_gather",
     "all_reduce",
-    "alone",
-    "counted",
+    "count_entries",
     "disagreement",
+    "drop_all",
     "exact",
     "gossip",
     "join_channels",
     "majority_vote",
-    "served",
-    "silent",
+    "no_communication",
+    "simulated_server",
 ]
 
 # Methods: published ones, each a chain with its paper's defaults.
@@ -236,6 +254,7 @@ __all__ += [
 __all__ += [
     "accumulate",
     "adapt_then_combine",
+    "at_virtual_iterate",
     "average_buffers",
     "average_residuals",
     "averaged",
@@ -246,19 +265,18 @@ __all__ += [
     "error_feedback",
     "exact_diffusion",
     "global_momentum",
-    "local_momentum",
     "maintain_buffers",
+    "momentum_correction",
     "partial_sync",
     "periodic",
     "projected",
     "push_sum",
     "reset_buffers",
-    "settled",
     "skip_nonfinite",
     "slow_momentum",
-    "tracked",
+    "track_gradients",
     "variance_reduced",
-    "widened",
+    "with_float32_state",
 ]
 
 # In the loop and around it.
@@ -275,7 +293,7 @@ __all__ += [
     "resize",
     "set_full_gradient",
     "simulate",
-    "snapshot",
+    "svrg_snapshot",
     "unrolled",
     "worker_key",
 ]
@@ -299,11 +317,15 @@ __all__ += [
     "Compressor",
     "Drawn",
     "Event",
+    "Events",
     "Largest",
     "Layout",
+    "Link",
     "Sparse",
+    "Step",
     "Topology",
     "Traffic",
+    "Train",
     "WireBytes",
 ]
 
@@ -312,8 +334,10 @@ __all__ += [
     "ADPSGDState",
     "APSGDState",
     "AccumulateState",
+    "AtVirtualIterateState",
     "AverageResidualsState",
-    "CountedState",
+    "CompressedState",
+    "CountEntriesState",
     "DetachedState",
     "EpochsState",
     "ErrorFeedbackState",
@@ -321,14 +345,13 @@ __all__ += [
     "GlobalMomentumState",
     "GossipState",
     "JoinedState",
-    "LocalMomentumState",
+    "MomentumCorrectionState",
     "PartialSyncState",
     "PeriodicState",
     "PushSumState",
-    "SettledState",
     "SkipNonfiniteState",
     "SlowMomentumState",
-    "TrackedState",
+    "TrackGradientsState",
     "VarianceReducedState",
     "with_hooks",
 ]

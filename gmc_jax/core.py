@@ -11,7 +11,7 @@ Tree: TypeAlias = Any
 
 Kind = TypeVar("Kind")
 
-_HOOKS = ("query", "evaluate", "weighed", "moved", "conserved")
+_HOOKS = ("query", "evaluate", "sync_weighted", "on_sync", "conserved")
 _MARK = "_gmc_jax_has_hooks"
 
 
@@ -98,7 +98,7 @@ class Channel(NamedTuple):
       axis_name: the named axis whose indices are the workers.
       entries: `tree -> int`, the values that one worker sends in a call without saying
         where they belong, or None where each travels with its index: then the support
-        of what was sent is what counts (see `counted`).
+        of what was sent is what counts (see `count_entries`).
     """
 
     init: Callable[[Tree], Tree]
@@ -113,8 +113,8 @@ def with_hooks(state: type[Kind]) -> type[Kind]:
 
         query(params)      where the next gradient is taken
         evaluate(params)   where the model is judged, of the mean state of all workers
-        weighed(way)       a worker's way, as the mean over workers is to have it
-        moved(start, end)  this state, after a meeting has moved the parameters
+        sync_weighted(way)   a worker's way, as the mean over workers is to have it
+        on_sync(start, end)  this state, after a meeting has moved the parameters
         conserved()        the parts of this state that are no buffers of an optimizer:
                            what is in flight or owed, anchors, the states of channels
 

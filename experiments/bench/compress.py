@@ -54,7 +54,7 @@ class Compress:
 
     def __post_init__(self):
         """Refuses numbers that make no benchmark."""
-        checks.positive(d=self.d, repeats=self.repeats)
+        checks.positive_int(d=self.d, repeats=self.repeats)
         checks.fraction(ratio=self.ratio)
 
 

@@ -57,7 +57,7 @@ class Simulate:
 
     def __post_init__(self):
         """Refuses numbers that make no benchmark."""
-        checks.positive(
+        checks.positive_int(
             workers=self.workers,
             batch_size=self.batch_size,
             image_size=self.image_size,

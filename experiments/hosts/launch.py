@@ -30,7 +30,7 @@ class Launch:
 
     def __post_init__(self):
         """Refuses numbers that make no group."""
-        checks.positive(
+        checks.positive_int(
             hosts=self.hosts,
             devices_per_host=self.devices_per_host,
             heartbeat=self.heartbeat,

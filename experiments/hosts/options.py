@@ -31,7 +31,7 @@ class Join:
 
     def __post_init__(self):
         """Refuses numbers that make no group, and half an address."""
-        checks.positive(
+        checks.positive_int(
             devices_per_host=self.devices_per_host,
             heartbeat=self.heartbeat,
             patience=self.patience,
@@ -50,7 +50,7 @@ class Join:
         if self.coordinator is not None:
             preflight.address(self.coordinator)
         if self.hosts is not None and self.host is not None:
-            checks.positive(hosts=self.hosts)
+            checks.positive_int(hosts=self.hosts)
             if not 0 <= self.host < self.hosts:
                 raise ValueError(
                     f"`host` must be one of 0 to {self.hosts - 1}, since there are "

@@ -48,7 +48,7 @@ def predict(
 ) -> Row:
     """What the planner says of a contender's step, from its time without a network."""
     planned = planning.predict(
-        contender.scheme(config.ratio),
+        contender.pattern(config.ratio),
         params,
         config.workers,
         link,

@@ -25,15 +25,15 @@ class Contender(NamedTuple):
     learning_rate: float = 0.02
     period: int = 1
 
-    def scheme(self, ratio: float) -> planning.Scheme:
+    def pattern(self, ratio: float) -> planning.Pattern:
         """What it does on the link."""
         channels = {
             "gmc": Messages(self.compressor, ratio).channel(),
             "sign_sgd": gmc_jax.majority_vote(),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
-        meeting = planning.Meeting(channel, period=self.period)
-        return planning.Scheme(self.label, (meeting,))
+        sync = planning.Sync(channel, period=self.period)
+        return planning.Pattern(self.label, (sync,))
 
 
 CONTENDERS = {

@@ -17,7 +17,7 @@ from experiments.training.record import Row
 from experiments.training.tasks import Task
 from experiments.training.trainer import Program
 from gmc_jax.costs.hlo import collectives
-from gmc_jax.utils.multihost import agree
+from gmc_jax.utils.multihost import on_first_process
 
 Seconds: TypeAlias = float
 
@@ -51,7 +51,9 @@ def measure(
     program.run(contender.period, 2 * contender.period)
     seconds = time.perf_counter() - began
     program.state = start
-    steps = agree(lambda: measurements.steps_for(seconds, budget, contender.period))
+    steps = on_first_process(
+        lambda: measurements.steps_for(seconds, budget, contender.period)
+    )
     multihost_utils.sync_global_devices("measure")
 
     before = counters.read(interface)

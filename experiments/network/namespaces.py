@@ -39,7 +39,7 @@ class Hosts:
         """Gives every link this rate in each direction; infinity leaves it alone."""
         shaped = bytes_per_second != float("inf")
         if shaped:
-            checks.magnitude(bytes_per_second=bytes_per_second)
+            checks.positive(bytes_per_second=bytes_per_second)
         for host, name in enumerate(self._names):
             for where, interface in ((self.inside(host), INTERFACE), ([], name)):
                 with contextlib.suppress(OSError):  # There may be none yet.

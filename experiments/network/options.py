@@ -39,9 +39,9 @@ class Network:
 
     def __post_init__(self):
         """Refuses what is no laboratory."""
-        checks.positive(hosts=self.hosts, batch_size=self.batch_size)
+        checks.positive_int(hosts=self.hosts, batch_size=self.batch_size)
         checks.fraction(ratio=self.ratio)
-        checks.magnitude(seconds=self.seconds)
+        checks.positive(seconds=self.seconds)
         if not self.rates or not self.methods:
             raise ValueError("`rates` and `methods` must each name one at least.")
         for name in ("rates", "methods"):

@@ -14,7 +14,7 @@ COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "random_k": gmc_jax.random_k,
     "random_block": gmc_jax.random_block,
     "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
-    "identity": lambda ratio: gmc_jax.identity(),
+    "dense": lambda ratio: gmc_jax.dense(),
 }
 
 RESET_RATIO = 1 / 16  # Of CSER; reconstructed for the GMC paper's experiments.
@@ -47,7 +47,7 @@ class Messages(NamedTuple):
 
     def counted(self, channel: gmc_jax.Channel, extra: bool = False) -> gmc_jax.Channel:
         """The channel as methods that are to be counted average through it."""
-        return gmc_jax.counted(channel, extra=extra) if self.counts else channel
+        return gmc_jax.count_entries(channel, extra=extra) if self.counts else channel
 
     def step_and_reset(self) -> tuple[gmc_jax.Channel, gmc_jax.Channel, int]:
         """CSER's two channels and its period, which spend as much as one channel.

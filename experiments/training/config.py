@@ -44,7 +44,7 @@ class Config:
     """What to compare, in this order."""
     compressor: str = "top_k"
     """What the methods send that are not dense: top_k, sampled_top_k, random_k,
-    random_block, scaled_sign or identity."""
+    random_block, scaled_sign or dense."""
     ratio: float = 0.01
     """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8

@@ -97,7 +97,9 @@ def _periodic(factory: Callable, *more, **options) -> Callable:
 def _post_local_sgd(rate, messages, momentum):
     """The second half of the training is local."""
     return _periodic(
-        gmc_jax.post_local_sgd, nesterov=True, start=max(1, messages.steps // 2)
+        gmc_jax.post_local_sgd,
+        nesterov=True,
+        local_from_step=max(1, messages.steps // 2),
     )(rate, messages, momentum)
 
 

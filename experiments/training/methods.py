@@ -49,7 +49,7 @@ def _dist_ef_sgdm(rate, messages, momentum):
     return gmc_jax.dist_ef_sgdm(
         rate,
         messages.counted(messages.channel()),
-        gmc_jax.served(code, seed=messages.seed + 1),
+        gmc_jax.simulated_server(code, seed=messages.seed + 1),
         momentum=momentum,
     )
 

@@ -21,7 +21,8 @@ def words(path: Path) -> str:
     if checkpoints.is_dir():
         for folder in sorted(checkpoints.iterdir()):
             reached += [
-                f"{folder.name} at step {s}" for s in manifest.whole(folder)[:1]
+                f"{folder.name} at step {s}"
+                for s in manifest.complete_steps(folder)[:1]
             ]
     if reached:
         return f"kept in {path}: {', '.join(reached)}. The same command goes on there."

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from experiments.training import record
 from experiments.training.record import Record, Row
-from gmc_jax.utils.multihost import agree
+from gmc_jax.utils.multihost import on_first_process
 
 
 class Follower(Record):
@@ -41,7 +41,7 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
         written.append(record.begin(results, name, config, **facts))
         return written[0].path.name
 
-    path = results / agree(first)
+    path = results / on_first_process(first)
     log = written[0] if written else Follower(path)
     # Nobody appends before everybody has read.
     multihost_utils.sync_global_devices("record")

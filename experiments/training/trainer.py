@@ -184,7 +184,7 @@ def worker_step(
 
 def _apart(train: Step) -> Step:
     """The step of one seed, which learns nothing of the others."""
-    channel = gmc_jax.alone(axis_name="seeds")
+    channel = gmc_jax.no_communication(axis_name="seeds")
 
     def step(state, batch):
         state, metrics = train(state, batch)

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.channels.sharded.context import partition
-from gmc_jax.channels.sharded.global_top_k import Finds, settle
-from gmc_jax.channels.sharded.shards import Parts
+from gmc_jax.channels.sharded.global_top_k import Candidates, global_top_k
+from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.compressors._selection import (
-    add_up,
+    extract,
     largest,
     magnitude_bits,
-    send,
+    scatter_sum,
 )
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
 
@@ -41,7 +41,7 @@ class Coding(NamedTuple):
     decode: Callable[[Vectors, dict[int, Tree]], Vectors]
 
 
-class Held(NamedTuple):
+class ShardIndex(NamedTuple):
     """Which entries of vectors a device holds.
 
     Attributes:
@@ -81,7 +81,7 @@ def coding(compressor: Compressor, sizes: dict[int, int]) -> Coding:
 
 
 def check_in_parts(
-    compressor: Compressor, parts: Parts, per_leaf: bool, caller: str
+    compressor: Compressor, parts: Shards, per_leaf: bool, caller: str
 ) -> None:
     """Raises ValueError unless all vectors in parts can be encoded so."""
     for leaf in _split(parts, per_leaf):
@@ -97,7 +97,7 @@ def check_in_parts(
 
 
 def coding_in_parts(
-    compressor: Compressor, parts: Parts, tree: Tree, per_leaf: bool
+    compressor: Compressor, parts: Shards, tree: Tree, per_leaf: bool
 ) -> Coding:
     """The coding of vectors some of which lie in parts.
 
@@ -111,7 +111,7 @@ def coding_in_parts(
     selects = compressor.selects if split else None
     whole_sizes = [math.prod(shape) for shape in parts.shapes]
     sizes = dict(enumerate(whole_sizes)) if per_leaf else {0: sum(whole_sizes)}
-    held = Held(sizes, parts.numbers(tree, per_leaf), parts.owned(tree, per_leaf))
+    held = ShardIndex(sizes, parts.numbers(tree, per_leaf), parts.owned(tree, per_leaf))
     whole = coding(compressor, sizes)
     if isinstance(selects, Drawn):
         chosen = _drawn(selects, held)
@@ -143,13 +143,13 @@ def coding_in_parts(
     return Coding(encode, decode)
 
 
-def _split(parts: Parts, per_leaf: bool) -> list[int]:
+def _split(parts: Shards, per_leaf: bool) -> list[int]:
     """The vectors that lie in parts."""
     leaves = [leaf for leaf, spec in enumerate(parts.specs) if any(spec)]
     return leaves if per_leaf else [0] if leaves else []
 
 
-def _drawn(selects: Drawn, held: Held) -> Coding:
+def _drawn(selects: Drawn, held: ShardIndex) -> Coding:
     """Of a shared draw every device takes the entries that it holds."""
 
     def drawn(leaf: int, key: jax.Array) -> jax.Array:
@@ -159,7 +159,7 @@ def _drawn(selects: Drawn, held: Held) -> Coding:
         shares, lost = {}, {}
         for leaf, x in vectors.items():
             places = drawn(leaf, keys[leaf])
-            taken, lost[leaf] = send(x, places)
+            taken, lost[leaf] = extract(x, places)
             owned = held.owned[leaf].at[places].get(mode="fill", fill_value=False)
             shares[leaf] = jnp.where(owned, taken.values, 0)
         return shares, lost
@@ -168,7 +168,7 @@ def _drawn(selects: Drawn, held: Held) -> Coding:
         sums = {}
         for leaf, values in messages.items():
             places = jnp.broadcast_to(drawn(leaf, keys[leaf]), values.shape)
-            sums[leaf] = add_up(
+            sums[leaf] = scatter_sum(
                 keys[leaf], Sparse(values, places), held.numbers[leaf].size
             )
         return sums
@@ -176,27 +176,27 @@ def _drawn(selects: Drawn, held: Held) -> Coding:
     return Coding(encode, decode)
 
 
-def _largest(selects: Largest, held: Held, parts: Parts) -> Coding:
+def _largest(selects: Largest, held: ShardIndex, parts: Shards) -> Coding:
     """Of the largest entries that a device finds, it takes those that are of all."""
 
-    def look(leaf: int, x: jax.Array) -> tuple[jax.Array, Finds]:
+    def look(leaf: int, x: jax.Array) -> tuple[jax.Array, Candidates]:
         kept = selects.kept(held.sizes[leaf])
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
         places = largest(bits, min(kept, x.size))
         found = jnp.where(bits[places] >= least, bits[places], -1)
         numbers, owned = held.numbers[leaf][places], held.owned[leaf][places]
-        return places, Finds(kept, found, numbers, owned)
+        return places, Candidates(kept, found, numbers, owned)
 
     def encode(keys, vectors):
         del keys
         looked = [look(leaf, x) for leaf, x in vectors.items()]
-        settled = settle([finds for _, finds in looked], parts.names)
+        settled = global_top_k([finds for _, finds in looked], parts.names)
         shares, lost = {}, {}
         for (leaf, x), (places, finds), (chosen, slots, used) in zip(
             vectors.items(), looked, settled, strict=True
         ):
-            taken, lost[leaf] = send(x, jnp.where(chosen, places, x.size))
+            taken, lost[leaf] = extract(x, jnp.where(chosen, places, x.size))
             unused = parts.is_first() & (jnp.arange(finds.kept) >= used)
             nothing = Sparse(
                 jnp.zeros(finds.kept, x.dtype),
@@ -213,7 +213,7 @@ def _largest(selects: Largest, held: Held, parts: Parts) -> Coding:
 
     def decode(keys, messages):
         return {
-            leaf: add_up(
+            leaf: scatter_sum(
                 keys[leaf],
                 Sparse(values, held.places(leaf, indices)),
                 held.numbers[leaf].size,

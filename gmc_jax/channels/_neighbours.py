@@ -9,12 +9,12 @@ from jax import lax
 from numpy.typing import ArrayLike
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._wire import cross
-from gmc_jax.channels.sharded.shards import parts_of
+from gmc_jax.channels._wire import run_collective
+from gmc_jax.channels.sharded.shards import shards_of
 from gmc_jax.core import Tree
-from gmc_jax.graphs.matchings import Exchange
+from gmc_jax.graphs.matchings import Matching
 from gmc_jax.graphs.topology import Topology
-from gmc_jax.utils.trees import entries_in, size_in_bits, widen
+from gmc_jax.utils.trees import entries_in, size_in_bits, upcast
 
 
 class OtherWorkersError(ValueError):
@@ -41,19 +41,19 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
         )
 
 
-def receive(tree: Tree, exchange: Exchange, axis_name: str) -> Tree:
+def receive(tree: Tree, matching: Matching, axis_name: str) -> Tree:
     """What arrives of the tree of another, in float32 for 16-bit trees."""
 
     def send(tree: Tree) -> Tree:
-        return cross(
-            tree, partial(lax.ppermute, axis_name=axis_name, perm=exchange.pairs)
+        return run_collective(
+            tree, partial(lax.ppermute, axis_name=axis_name, perm=matching.pairs)
         )
 
-    parts = parts_of(tree)
+    parts = shards_of(tree)
     if parts is None:
-        return widen(send(tree))
+        return upcast(send(tree))
     (heard,) = parts.run(lambda tree: (parts.once(tree, send),), tree)
-    return widen(heard)
+    return upcast(heard)
 
 
 def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
@@ -88,9 +88,9 @@ def next_call(step: jax.Array, rounds: int) -> jax.Array:
 def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
     """The bits, and the entries, that the busiest worker sends in the busiest round."""
     messages = max(
-        sum((worker, worker) not in exchange.pairs for exchange in one_round)
+        sum((worker, worker) not in matching.pairs for matching in one_round)
         for worker in range(topology.workers)
-        for one_round in topology.exchanges
+        for one_round in topology.matchings
     )
 
     def bits(tree: Tree) -> int:

@@ -9,7 +9,7 @@ from jax import lax
 from gmc_jax.core import Tree
 
 
-def cross(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
+def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
     """Puts a tree through a collective, called once for each dtype in it.
 
     Floats narrower than 32 bits cross as the integers of their bits, since XLA may

@@ -8,7 +8,7 @@ from gmc_jax.channels.compressed import as_it_is, compressed
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import scale_floats, widen
+from gmc_jax.utils.trees import scale_floats, upcast
 
 
 @described
@@ -63,7 +63,7 @@ def all_reduce(
     return compressed(
         "all_reduce",
         compressor,
-        lambda messages, share: scale_floats(widen(messages), share),
+        lambda messages, share: scale_floats(upcast(messages), share),
         lambda flat: lax.psum(flat, axis_name)[None],
         as_it_is,
         per_leaf=per_leaf,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._codec import check_in_parts, coding, coding_in_parts
-from gmc_jax.channels._wire import cross
-from gmc_jax.channels.sharded.shards import Parts, parts_of
+from gmc_jax.channels._wire import run_collective
+from gmc_jax.channels.sharded.shards import Shards, shards_of
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import (
@@ -20,7 +20,7 @@ from gmc_jax.utils.trees import (
     shares,
     size_in_bits,
     to_vectors,
-    widen,
+    upcast,
 )
 
 
@@ -80,7 +80,7 @@ def compressed(
         return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
     def on_device(
-        tree: Tree, step: jax.Array, parts: Parts | None = None
+        tree: Tree, step: jax.Array, parts: Shards | None = None
     ) -> tuple[Tree, Tree]:
         vectors, restore = to_vectors(tree, per_leaf)
         key = jax.random.fold_in(jax.random.key(seed), step)
@@ -97,7 +97,7 @@ def compressed(
         messages, lost = code.encode(own_keys, vectors)
         senders = 1 if alike else workers_on(axis_name, caller)
         share, rest = shares(senders) if compressor.linear else (1.0, senders)
-        heard = widen(cross(travelling(messages, share), arriving))
+        heard = upcast(run_collective(travelling(messages, share), arriving))
         sums = code.decode(keys, arrived(heard, share))
         means = {leaf: mean_of(total, rest) for leaf, total in sums.items()}
 
@@ -114,7 +114,7 @@ def compressed(
             workers_on(axis_name, caller)
         checks.floating(tree)
         _check_sizes(tree, per_leaf, caller)
-        parts = parts_of(tree)
+        parts = shards_of(tree)
         if parts is None:
             mean, lost = on_device(tree, state.step)
         else:

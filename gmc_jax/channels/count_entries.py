@@ -12,10 +12,10 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import updated
-from gmc_jax.utils.trees import widen
+from gmc_jax.utils.trees import upcast
 
 
-class CountedState(NamedTuple):
+class CountEntriesState(NamedTuple):
     """The counts of a channel so far. A count is [2] uint32, its high and low half.
 
     Attributes:
@@ -35,7 +35,7 @@ class CountedState(NamedTuple):
 
 
 @described
-def counted(channel: Channel, *, extra: bool = False) -> Channel:
+def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
     """Keeps, in the state of a channel, how many entries went up and came down.
 
     Where messages carry indices, entries are the coordinates in the support of what was
@@ -51,7 +51,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         dense average is set against them: that is one for each step.
 
     Returns:
-      The channel, with `CountedState` around its state.
+      The channel, with `CountEntriesState` around its state.
 
     Raises:
       TypeError: if `channel` is no channel.
@@ -65,7 +65,7 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
     def init(params):
         checks.floating(params)
         indexed = channel.entries(params) is None
-        return CountedState(
+        return CountEntriesState(
             up=jnp.zeros(2, jnp.uint32),
             down=jnp.zeros(2, jnp.uint32),
             dense=jnp.zeros(2, jnp.uint32),
@@ -77,12 +77,14 @@ def counted(channel: Channel, *, extra: bool = False) -> Channel:
         mean, lost, inner = call(channel, tree, state.inner)
         entries = channel.entries(tree)
         if entries is None:
-            sent = jax.tree.map(_sent, widen(tree), lost)
+            sent = jax.tree.map(_sent, upcast(tree), lost)
             up, down = _support(state.up, sent), _support(state.down, mean)
         else:
             up, down = _add(state.up, entries), _add(state.down, entries)
         sizes = 0 if extra else sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
-        counts = CountedState(up, down, _add(state.dense, sizes), state.indexed, inner)
+        counts = CountEntriesState(
+            up, down, _add(state.dense, sizes), state.indexed, inner
+        )
         return mean, lost, updated(counts)
 
     return Channel(init, average, channel.bits, channel.axis_name, channel.entries)

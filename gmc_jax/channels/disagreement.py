@@ -19,7 +19,7 @@ from gmc_jax.core import Channel
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import widen
+from gmc_jax.utils.trees import upcast
 
 
 @described
@@ -53,7 +53,7 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
     """
     check_doubly_stochastic(topology)
     checks.axis(axis_name=axis_name)
-    exchanges = topology.exchanges
+    matchings = topology.matchings
 
     def init(params):
         checks.floating(params)
@@ -62,19 +62,19 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         check_workers(topology, axis_name, "disagreement")
         checks.floating(tree)
-        own = widen(tree)
+        own = upcast(tree)
 
         def mix(now: int):
             # Zero, but each worker's own: layouts are alike whoever has neighbours.
             total = weigh(own, np.zeros(topology.workers), axis_name)
-            for exchange in exchanges[now]:
-                apart = optax.tree.sub(receive(tree, exchange, axis_name), own)
-                apart = weigh(apart, exchange.weights, axis_name)
+            for matching in matchings[now]:
+                apart = optax.tree.sub(receive(tree, matching, axis_name), own)
+                apart = weigh(apart, matching.weights, axis_name)
                 total = optax.tree.add(total, apart)
             return total
 
-        mean = in_turn(len(exchanges), mix, state.step)
-        step = next_call(state.step, len(exchanges))
+        mean = in_turn(len(matchings), mix, state.step)
+        step = next_call(state.step, len(matchings))
         return mean, own, GossipState(step, ())
 
     bits, entries = costs(topology)

@@ -6,11 +6,11 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import alone_on, mark
-from gmc_jax.utils.trees import widen, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
 @described
-def silent(*, axis_name: str = "workers") -> Channel:
+def drop_all(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: the mean is zero, and all of your contribution is lost.
 
     The other end of every scale from `exact`. As the channel of `partial_sync` it
@@ -37,7 +37,7 @@ def silent(*, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         checks.floating(tree)
         mean = mark(zeros_to_accumulate(tree), alone_on(axis_name))
-        return mean, widen(tree), state
+        return mean, upcast(tree), state
 
     def nothing(tree: Tree) -> int:
         del tree

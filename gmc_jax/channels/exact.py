@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.sharded.shards import parts_of
+from gmc_jax.channels.sharded.shards import shards_of
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -16,7 +16,7 @@ from gmc_jax.utils.trees import (
     scale_floats,
     shares,
     size_in_bits,
-    widen,
+    upcast,
     zeros_to_accumulate,
 )
 
@@ -58,7 +58,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
         def add(tree: Tree) -> Tree:
             return lax.psum(tree, axis_name)
 
-        parts, given = parts_of(tree), scale_floats(widen(tree), share)
+        parts, given = shards_of(tree), scale_floats(upcast(tree), share)
         if parts is None:
             total = add(given)
         else:

@@ -22,7 +22,7 @@ from gmc_jax.graphs.matchings import Matrix, permutations
 from gmc_jax.graphs.topology import Topology, check_keeps_the_mean
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import narrow, widen, zeros_to_accumulate
+from gmc_jax.utils.trees import downcast, upcast, zeros_to_accumulate
 
 
 @with_hooks
@@ -94,12 +94,12 @@ def gossip(
       NeurIPS 2017.
     """
     check_keeps_the_mean(topology)
-    checks.count(delay=delay)
+    checks.nonnegative_int(delay=delay)
     checks.axis(axis_name=axis_name)
     rounds = len(topology.rounds)
     own_share = np.stack([np.diag(matrix) for matrix in topology.rounds])
     arriving = tuple(map(_shares, topology.rounds)) if delay else topology.rounds
-    exchanges = tuple(map(permutations, arriving))
+    matchings = tuple(map(permutations, arriving))
 
     def init(params):
         checks.floating(params)
@@ -108,14 +108,14 @@ def gossip(
 
     def give(tree: Tree, now: int) -> tuple[Tree, Tree]:
         """What stays here, and what leaves in the dtypes of the tree."""
-        shares = weigh(widen(tree), 1 - own_share[now], axis_name)
-        leaving = narrow(shares, tree)
+        shares = weigh(upcast(tree), 1 - own_share[now], axis_name)
+        leaving = downcast(shares, tree)
 
         def keep(own: jax.Array, share: jax.Array, sent: jax.Array) -> jax.Array:
             # What rounding to fewer bits does not let leave stays as well.
-            return own if sent.dtype == share.dtype else own + (share - widen(sent))
+            return own if sent.dtype == share.dtype else own + (share - upcast(sent))
 
-        own = weigh(widen(tree), own_share[now], axis_name)
+        own = weigh(upcast(tree), own_share[now], axis_name)
         return jax.tree.map(keep, own, shares, leaving), leaving
 
     def average(tree, state):
@@ -123,21 +123,21 @@ def gossip(
         checks.floating(tree)
 
         def hear(mean: Tree, sent: Tree, then: int) -> Tree:
-            for exchange in exchanges[then]:
-                heard = receive(sent, exchange, axis_name)
-                heard = weigh(heard, exchange.weights, axis_name)
+            for matching in matchings[then]:
+                heard = receive(sent, matching, axis_name)
+                heard = weigh(heard, matching.weights, axis_name)
                 mean = optax.tree.add(mean, heard)
             return mean
 
         def mix(now: int) -> Tree:
-            return hear(weigh(widen(tree), own_share[now], axis_name), tree, now)
+            return hear(weigh(upcast(tree), own_share[now], axis_name), tree, now)
 
         def mix_late(now: int) -> tuple[Tree, Tree]:
             kept, leaving = give(tree, now)
             then, oldest = (now - delay) % rounds, state.in_flight[0]
             unheard = np.diag(arriving[then])
             if unheard.any():
-                back = weigh(widen(oldest), unheard, axis_name)
+                back = weigh(upcast(oldest), unheard, axis_name)
                 kept = optax.tree.add(kept, back)
             return hear(kept, oldest, then), leaving
 
@@ -146,7 +146,7 @@ def gossip(
             mean = in_turn(rounds, mix, state.step)
             return mean, zeros_to_accumulate(tree), GossipState(step, ())
         mean, leaving = in_turn(rounds, mix_late, state.step)
-        lost = optax.tree.sub(widen(leaving), widen(state.in_flight[0]))
+        lost = optax.tree.sub(upcast(leaving), upcast(state.in_flight[0]))
         return mean, lost, GossipState(step, (*state.in_flight[1:], leaving))
 
     bits, entries = costs(topology)

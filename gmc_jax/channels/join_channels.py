@@ -52,16 +52,16 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       sends most; `message_bits` of a method through it counts each in its stretch.
       Where the channels differ in whether, or how many, entries travel without indices,
       no common count can be kept: count each channel by itself,
-      `join_channels([counted(a), counted(b)], boundaries)`, and `relative_cost` adds
-      the counts up.
+      `join_channels([count_entries(a), count_entries(b)], boundaries)`, and
+      `relative_cost` adds the counts up.
 
     Raises:
       TypeError: if one of `channels` is no channel, or they or `boundaries` are no
         list.
       ValueError: if there is no channel, the boundaries are not as many as they must
         be, not whole numbers of at least 1 or not ascending, or the channels average
-        over different axes; from `entries`, and so from `counted(...).init`, if the
-        channels send different numbers of entries.
+        over different axes; from `entries`, and so from `count_entries(...).init`, if
+        the channels send different numbers of entries.
 
     Example:
       The warm-up of DGC, an epoch for each ratio but the last, which stays:
@@ -90,7 +90,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     checks.several(channels=channels, boundaries=boundaries)
     channels, boundaries = tuple(channels), tuple(boundaries)
     checks.channel(**{f"channels[{i}]": one for i, one in enumerate(channels)})
-    checks.positive(**{f"boundaries[{i}]": at for i, at in enumerate(boundaries)})
+    checks.positive_int(**{f"boundaries[{i}]": at for i, at in enumerate(boundaries)})
     _check_stretches(channels, boundaries)
 
     def init(params):
@@ -119,8 +119,9 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
             raise ValueError(
                 "`join_channels` has no common number of entries, since its `channels` "
                 f"send {numbers} without indices (None: with them). Count each "
-                "channel by itself: `join_channels([counted(a), counted(b)], ...)`, "
-                "not `counted(join_channels([a, b], ...))`."
+                "channel by itself: `join_channels([count_entries(a), "
+                "count_entries(b)], ...)`, not `count_entries(join_channels([a, b], "
+                "...))`."
             )
         return numbers[0]
 

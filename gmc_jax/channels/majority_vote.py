@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.sharded.shards import parts_of
+from gmc_jax.channels.sharded.shards import shards_of
 from gmc_jax.compressors._packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, widen
+from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, upcast
 
 
 @described
@@ -76,10 +76,10 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
             dtype = accumulator_dtype(jnp.result_type(leaf))
             return jnp.where(plus, 1, -1).astype(dtype)
 
-        parts = parts_of(tree)
+        parts = shards_of(tree)
         (won,) = elect(tree) if parts is None else parts.run(elect, tree)
         mean = jax.tree.map(mean_of, won, tree)
-        lost = jax.tree.map(lambda leaf, sign: leaf - sign, widen(tree), mean)
+        lost = jax.tree.map(lambda leaf, sign: leaf - sign, upcast(tree), mean)
         return mean, lost, state
 
     def words(tree: Tree) -> int:

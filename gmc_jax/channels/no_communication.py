@@ -6,17 +6,17 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import alone_on, mark
-from gmc_jax.utils.trees import widen, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
 @described
-def alone(*, axis_name: str = "workers") -> Channel:
+def no_communication(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: every worker's mean is its own contribution, and none is lost.
 
     What a worker would do without the others. As the channel of `slowmo` it gives each
     worker a slow momentum of its own, the variant without averages. It also says that
     workers are meant to train models apart, of which `simulate` and `distribute` would
-    warn: `optax.chain(averaged(alone()), optax.adam(0.001))`.
+    warn: `optax.chain(averaged(no_communication()), optax.adam(0.001))`.
 
     Args:
       axis_name: the named axis whose indices are the workers.
@@ -39,7 +39,7 @@ def alone(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         checks.floating(tree)
-        mean = mark(widen(tree), alone_on(axis_name))
+        mean = mark(upcast(tree), alone_on(axis_name))
         return mean, zeros_to_accumulate(tree), state
 
     def nothing(tree: Tree) -> int:

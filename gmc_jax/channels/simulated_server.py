@@ -8,7 +8,7 @@ from gmc_jax.utils.described import described
 
 
 @described
-def served(
+def simulated_server(
     compressor: Compressor,
     *,
     per_leaf: bool = False,
@@ -21,7 +21,7 @@ def served(
     every worker plays the server: it holds what the server holds, such as the mean that
     a channel in front returned, and computes the same answer from it, with the same
     draws. So nothing is sent, and what is lost is the same on all workers:
-    `error_feedback(served(compressor))` keeps the server's residual, once.
+    `error_feedback(simulated_server(compressor))` keeps the server's residual, once.
 
     A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
     many calls of this channel there were. With `per_leaf` the index of the leaf is
@@ -52,7 +52,7 @@ def served(
       are both of them, bit for bit, and the law of channels is met.
     """
     return compressed(
-        "served",
+        "simulated_server",
         compressor,
         as_it_is,
         lambda flat: flat[None],

@@ -30,7 +30,7 @@ from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.execution.resize import first
 from gmc_jax.execution.resize import resize as resize_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.multihost import Plain, agree, fetch, shared
+from gmc_jax.utils.multihost import Json, fetch, on_first_process, shared
 
 _log = logging.getLogger(__name__)
 
@@ -105,15 +105,15 @@ class Checkpoints:
         directory: str | os.PathLike[str],
         layout: Layout,
         *,
-        about: Mapping[str, Plain] | None = None,
+        about: Mapping[str, Json] | None = None,
         keep: int = 2,
     ) -> None:
         """Checks the directory, and writes nothing."""
         check_layout(layout)
-        checks.positive(keep=keep)
+        checks.positive_int(keep=keep)
         self._about = plain("about", {} if about is None else about)
         said = path_of(directory)
-        agree(lambda: usable(said))
+        on_first_process(lambda: usable(said))
         # Each process its own: hosts may have mounted it in different places.
         self._directory = pathlib.Path(usable(said))
         self._layout, self._keep = layout, keep
@@ -145,9 +145,11 @@ class Checkpoints:
         Raises:
           OSError: if the directory is there and cannot be read.
         """
-        return agree(lambda: next(iter(manifest.whole(self._directory)), None))
+        return on_first_process(
+            lambda: next(iter(manifest.complete_steps(self._directory)), None)
+        )
 
-    def save(self, step: SupportsIndex, state: Tree, **extras: Plain) -> None:
+    def save(self, step: SupportsIndex, state: Tree, **extras: Json) -> None:
         """Saves a state as it is kept between steps; when it returns, it is saved.
 
         Args:
@@ -168,11 +170,11 @@ class Checkpoints:
         said = plain("extras", extras)
         leaves = jax.tree.leaves(state)
         with ExitStack() as writing:
-            name = agree(lambda: self._begin(step, writing))
+            name = on_first_process(lambda: self._begin(step, writing))
             folder = manifest.arrays(self._directory, name)
             self._files.write(folder, leaves)
-            agree(lambda: self._files.check(folder, leaves))
-            sizes = agree(lambda: manifest.sizes(folder))
+            on_first_process(lambda: self._files.check(folder, leaves))
+            sizes = on_first_process(lambda: manifest.sizes(folder))
             sums = shared(lambda file: manifest.checksum(folder / file), list(sizes))
             if unread := [
                 file for file, sum in zip(sizes, sums, strict=True) if sum < 0
@@ -194,10 +196,10 @@ class Checkpoints:
                     for (file, size), checksum in zip(sizes.items(), sums, strict=True)
                 },
             )
-            agree(lambda: manifest.write(self._directory, saved))
+            on_first_process(lambda: manifest.write(self._directory, saved))
             self._at = step
             self._seen.add(step)
-            agree(lambda: manifest.keep_up_to(self._directory, step, self._keep))
+            on_first_process(lambda: manifest.prune(self._directory, step, self._keep))
 
     def restore(
         self,
@@ -207,7 +209,7 @@ class Checkpoints:
         only: Callable[[Tree], Tree] | None = None,
         resize: bool = False,
         params: Callable[[Tree], Tree] = first,
-    ) -> tuple[int, Tree, dict[str, Plain]]:
+    ) -> tuple[int, Tree, dict[str, Json]]:
         """Reads a checkpoint, or a part of one.
 
         Args:
@@ -271,7 +273,7 @@ class Checkpoints:
                 "those there were."
             )
         self._at = saved.step
-        self._seen = set(agree(lambda: manifest.steps(self._directory)))
+        self._seen = set(on_first_process(lambda: manifest.steps(self._directory)))
         self.not_restored = tuple(
             leaf.name for place, leaf in enumerate(here) if place not in set(part)
         )
@@ -301,7 +303,7 @@ class Checkpoints:
                 f"`step` must be later than {self._at}, the last one that was saved or "
                 f"restored, but is {step}: a step is saved once."
             )
-        found = manifest.whole(self._directory)
+        found = manifest.complete_steps(self._directory)
         strange = [at for at in found if at >= step and at not in self._seen]
         if strange:
             raise ValueError(
@@ -313,13 +315,15 @@ class Checkpoints:
 
     def _whole(self, step: int | None) -> Manifest:
         """The manifest of a checkpoint that has not changed since it was written."""
-        found = agree(lambda: manifest.choose(self._directory, step)._asdict())
+        found = on_first_process(
+            lambda: manifest.choose(self._directory, step)._asdict()
+        )
         saved = manifest.parsed(found)
         folder = manifest.arrays(self._directory, saved.folder)
         files = list(saved.files)
         sums = shared(lambda file: manifest.checksum(folder / file), files)
         if wrong := manifest.changed(saved, sums):
-            words = agree(
+            words = on_first_process(
                 lambda: manifest.not_whole(self._directory, saved.step, wrong)
             )
             raise ValueError(words)

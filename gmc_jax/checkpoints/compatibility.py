@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax.execution.layout import Layout
-from gmc_jax.utils.multihost import Plain
+from gmc_jax.utils.multihost import Json
 
 _REMEDY = (
     "Make the method and the model as they were, restore by `only` what both have, or "
@@ -70,7 +70,7 @@ def number_of(step: SupportsIndex) -> int:
     )
 
 
-def plain(name: str, said: Mapping[str, Plain]) -> dict[str, Plain]:
+def plain(name: str, said: Mapping[str, Json]) -> dict[str, Json]:
     """What JSON makes of what a user says; numbers of NumPy and JAX are numbers.
 
     Raises:
@@ -88,9 +88,7 @@ def plain(name: str, said: Mapping[str, Plain]) -> dict[str, Plain]:
     )
 
 
-def differences(
-    theirs: Mapping[str, Plain], ours: Mapping[str, Plain]
-) -> dict[str, str]:
+def differences(theirs: Mapping[str, Json], ours: Mapping[str, Json]) -> dict[str, str]:
     """How what users say of two trainings differs, by the keys that do.
 
     Compared by value, as JSON has it: the order of keys does not count, 1 is 1.0 and
@@ -109,7 +107,7 @@ def differences(
 
 
 def check_about(
-    what: str, theirs: Mapping[str, Plain], ours: Mapping[str, Plain]
+    what: str, theirs: Mapping[str, Json], ours: Mapping[str, Json]
 ) -> None:
     """Raises ValueError unless all that users say of two trainings is the same.
 
@@ -172,7 +170,7 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:3]) + more
 
 
-def _plain(value: object) -> Plain:
+def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in _keys(value)}
     if isinstance(value, list | tuple):
@@ -198,7 +196,7 @@ def _keys(said: Mapping) -> list[str]:
     return list(said)
 
 
-def _is_same(one: Plain, other: Plain) -> bool:
+def _is_same(one: Json, other: Json) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(
             _is_same(value, other[key]) for key, value in one.items()

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from gmc_jax.checkpoints.compatibility import Leaf
-from gmc_jax.utils.multihost import Plain
+from gmc_jax.utils.multihost import Json
 
 _FOLDER = re.compile(r"([0-9]+)-[0-9a-f]{8}")
 _MARK = "gmc_jax"  # An empty file in each folder of ours: none without it is removed.
@@ -37,8 +37,8 @@ class Manifest(NamedTuple):
     folder: str
     workers: int
     leaves: list[Leaf]
-    about: dict[str, Plain]
-    extras: dict[str, Plain]
+    about: dict[str, Json]
+    extras: dict[str, Json]
     files: dict[str, list[int]]
 
 
@@ -110,9 +110,9 @@ def steps(directory: pathlib.Path) -> list[int]:
     return sorted(ours, reverse=True)
 
 
-def whole(directory: pathlib.Path) -> list[int]:
+def complete_steps(directory: pathlib.Path) -> list[int]:
     """The steps whose files are all there and long enough, the newest first."""
-    return [step for step in steps(directory) if not fault(directory, step)]
+    return [step for step in steps(directory) if not find_damage(directory, step)]
 
 
 def choose(directory: pathlib.Path, step: int | None) -> Manifest:
@@ -121,14 +121,15 @@ def choose(directory: pathlib.Path, step: int | None) -> Manifest:
     Raises:
       ValueError: if there is none, with what is wrong, and what is not.
     """
-    found = whole(directory) if step is None else [step]
+    found = complete_steps(directory) if step is None else [step]
     if not found:
-        wrong = [f"; of step {at}, {fault(directory, at)}" for at in steps(directory)]
+        damage = [(at, find_damage(directory, at)) for at in steps(directory)]
+        wrong = "".join(f"; of step {at}, {what}" for at, what in damage)
         raise ValueError(
-            f"`{directory}` holds no checkpoint that is whole{''.join(wrong)}. Where "
+            f"`{directory}` holds no checkpoint that is whole{wrong}. Where "
             "`latest` is None, start anew."
         )
-    if wrong := fault(directory, found[0]):
+    if wrong := find_damage(directory, found[0]):
         raise ValueError(not_whole(directory, found[0], wrong))
     return read(directory, found[0])
 
@@ -139,7 +140,7 @@ def not_whole(directory: pathlib.Path, step: int, wrong: str) -> str:
     before = [at for at in found if at < step]
     after = [at for at in reversed(found) if at > step]
     for at in before + after:
-        if not fault(directory, at, thorough=True):
+        if not find_damage(directory, at, thorough=True):
             where = "before" if at < step else "after"
             remedy = f"The one {where}, {at}, is whole: `restore(like, step={at})`."
             break
@@ -148,7 +149,7 @@ def not_whole(directory: pathlib.Path, step: int, wrong: str) -> str:
     return f"the checkpoint of step {step} is not whole: {wrong}. {remedy}"
 
 
-def fault(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
+def find_damage(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
     """What is wrong with a checkpoint; thoroughly, by checksums. Nothing if whole."""
     try:
         manifest = read(directory, step)
@@ -195,9 +196,9 @@ def sizes(folder: pathlib.Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def keep_up_to(directory: pathlib.Path, step: int, keep: int) -> None:
+def prune(directory: pathlib.Path, step: int, keep: int) -> None:
     """Removes all but so many that are whole, the newest of which is of this step."""
-    kept = [at for at in whole(directory) if at <= step][:keep]
+    kept = [at for at in complete_steps(directory) if at <= step][:keep]
     if step not in kept:  # Whatever happened to it, the others are still good.
         return
     for at in steps(directory):

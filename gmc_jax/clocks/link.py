@@ -28,9 +28,9 @@ class Link:
     def __post_init__(self):
         """Refuses what is no link."""
         checks.known(latency=self.latency, bandwidth=self.bandwidth)
-        checks.amount(latency=self.latency)
+        checks.nonnegative(latency=self.latency)
         if not (isinstance(self.bandwidth, float) and self.bandwidth == np.inf):
-            checks.magnitude(bandwidth=self.bandwidth)
+            checks.positive(bandwidth=self.bandwidth)
 
     def seconds(self, size: float) -> float:
         """How long a message of so many bytes takes."""

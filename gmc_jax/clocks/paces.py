@@ -21,9 +21,9 @@ def constant(workers: int, seconds: float = 1.0) -> Pace:
       workers: their number.
       seconds: that each gradient takes, greater than 0.
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     checks.known(seconds=seconds)
-    checks.magnitude(seconds=seconds)
+    checks.positive(seconds=seconds)
     return np.full((workers, 1), float(seconds))
 
 
@@ -42,8 +42,8 @@ def straggler(
       ValueError: if an argument is out of its range.
     """
     checks.known(factor=factor)
-    checks.magnitude(factor=factor)
-    checks.count(straggler=straggler)
+    checks.positive(factor=factor)
+    checks.nonnegative_int(straggler=straggler)
     pace = constant(workers, seconds)
     if straggler >= workers:
         raise ValueError(
@@ -69,11 +69,11 @@ def random(
     Raises:
       ValueError: if an argument is out of its range.
     """
-    checks.positive(workers=workers, gradients=gradients)
+    checks.positive_int(workers=workers, gradients=gradients)
     checks.known(spread=spread, seconds=seconds)
-    checks.amount(spread=spread)
-    checks.magnitude(seconds=seconds)
-    checks.count(seed=seed)
+    checks.nonnegative(spread=spread)
+    checks.positive(seconds=seconds)
+    checks.nonnegative_int(seed=seed)
     draw = np.random.default_rng(seed)
     return seconds * np.exp(spread * draw.normal(size=(workers, gradients)))
 

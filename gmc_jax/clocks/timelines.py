@@ -83,7 +83,7 @@ def all_reduce_times(
     """
     pace = given("pace", pace)
     _check_message(size, link)
-    checks.positive(steps=steps, period=period)
+    checks.positive_int(steps=steps, period=period)
     workers = len(pace)
     messages = 2 * (workers - 1)
     meeting = messages * link.seconds(size / workers)
@@ -118,7 +118,7 @@ def gossip_times(
     """
     pace = given("pace", pace)
     _check_message(size, link)
-    checks.positive(steps=steps)
+    checks.positive_int(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
     for step in range(steps):
@@ -152,7 +152,7 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     """
     pace = given("pace", pace)
     _check_message(size, link)
-    checks.positive(gradients=gradients)
+    checks.positive_int(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
     waiting = [(0.0, worker, False) for worker in range(workers)]  # To fetch.
@@ -208,8 +208,8 @@ def neighbour_events(
     """
     pace = given("pace", pace)
     _check_message(size, link)
-    checks.positive(gradients=gradients)
-    checks.count(seed=seed)
+    checks.positive_int(gradients=gradients)
+    checks.nonnegative_int(seed=seed)
     _check_workers(pace, topology)
     workers = len(pace)
     active = _active(topology)
@@ -278,7 +278,7 @@ def _active(topology: Topology) -> NDArray[np.bool_]:
 
 def _check_message(size: float, link: Link) -> None:
     checks.known(size=size)
-    checks.amount(size=size)
+    checks.nonnegative(size=size)
     check_link(link)
 
 

@@ -23,7 +23,7 @@ BLOCK = 8
 SPARSE = 8
 
 
-def kept(ratio: float, d: int) -> int:
+def num_kept(ratio: float, d: int) -> int:
     """How many of d coordinates a ratio keeps: max(1, ceil(ratio * d))."""
     # As a Python float, whose product has enough digits whatever the ratio came as.
     return min(max(1, math.ceil(float(ratio) * d)), max(1, d))
@@ -81,7 +81,9 @@ def descend(
     return jnp.minimum(places, n)
 
 
-def greatest(holds: Callable[[jax.Array], jax.Array], zero: jax.Array) -> jax.Array:
+def largest_satisfying(
+    holds: Callable[[jax.Array], jax.Array], zero: jax.Array
+) -> jax.Array:
     """The greatest integer of which something holds that holds of all smaller ones.
 
     It is found bit by bit, and is 0 where nothing does.
@@ -117,7 +119,7 @@ def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
 
 
-def send(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
+def extract(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
     """Takes entries out of x [d]: the message of them, and x without them.
 
     The places are distinct; slots that hold d are unused.
@@ -131,7 +133,7 @@ def send(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
     return Sparse(values, places), lost
 
 
-def add_up(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
+def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
     """Decodes sparse messages, stacked on a leading axis, to the sum of them, [d].
 
     One scatter a message, in their order, each with unique indices: the sum has the
@@ -152,7 +154,9 @@ def add_up(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
 def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
     """The s largest by a search for the s-th largest value, bit by bit."""
     zero = jnp.zeros((), bits.dtype)
-    value = greatest(lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero)
+    value = largest_satisfying(
+        lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero
+    )
     above = jnp.cumsum(bits > value, dtype=jnp.int32)
     equal = jnp.cumsum(bits == value, dtype=jnp.int32)
     return _first_of_each_rank(above + jnp.minimum(equal, s - above[-1]), s)

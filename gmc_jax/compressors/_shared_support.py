@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import send
+from gmc_jax.compressors._selection import extract
 from gmc_jax.core import Compressor
 
 
@@ -16,7 +16,7 @@ def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
     """
 
     def encode(key, x):
-        message, lost = send(x, draw(key, x.size))
+        message, lost = extract(x, draw(key, x.size))
         return message.values, lost
 
     def decode(key, messages, d):

@@ -9,7 +9,7 @@ from gmc_jax.utils.described import described
 
 
 @described
-def identity() -> Compressor:
+def dense() -> Compressor:
     """Sends the whole vector: the exact end of every scale.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import kept
+from gmc_jax.compressors._selection import num_kept
 from gmc_jax.compressors._shared_support import shared_places
 from gmc_jax.core import Compressor, Drawn
 from gmc_jax.utils import checks
@@ -42,7 +42,7 @@ def random_block(ratio: float) -> Compressor:
 
     def draw(key: jax.Array, d: int) -> jax.Array:
         start = jax.random.randint(key, (), 0, d, dtype=jnp.int32)
-        ahead = jnp.arange(kept(ratio, d), dtype=jnp.int32)
+        ahead = jnp.arange(num_kept(ratio, d), dtype=jnp.int32)
         # start + ahead may pass 2^31 where d is close to it, so subtract first.
         return jnp.where(ahead < d - start, start + ahead, ahead - (d - start))
 

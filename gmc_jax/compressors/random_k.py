@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import kept, largest
+from gmc_jax.compressors._selection import largest, num_kept
 from gmc_jax.compressors._shared_support import shared_places
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
@@ -41,6 +41,6 @@ def random_k(ratio: float) -> Compressor:
 
     def draw(key: jax.Array, d: int) -> jax.Array:
         lots = jax.random.bits(key, (d,), jnp.uint32) >> 1
-        return largest(lots.astype(jnp.int32), kept(ratio, d))
+        return largest(lots.astype(jnp.int32), num_kept(ratio, d))
 
     return shared_places(draw)

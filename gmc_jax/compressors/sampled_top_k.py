@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.compressors._selection import add_up, at_least, kept, magnitude_bits, send
+from gmc_jax.compressors._selection import (
+    at_least,
+    extract,
+    magnitude_bits,
+    num_kept,
+    scatter_sum,
+)
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -51,7 +57,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
 
     def encode(key, x):
         d = x.size
-        s = kept(ratio, d)
+        s = num_kept(ratio, d)
         capacity = min(d, math.ceil(SLACK * s))
         looked_at = min(d, max(math.ceil(sample * d), -(-d // s)))
         seen = jnp.abs(x[_one_of_each_stretch(key, looked_at, d)])
@@ -59,9 +65,9 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         # The minimum, not the last: where XLA sees a slice, it sorts all that was seen.
         threshold = jnp.min(magnitude_bits(lax.top_k(seen, rank)[0]))
 
-        return send(x, at_least(magnitude_bits(x), threshold, capacity))
+        return extract(x, at_least(magnitude_bits(x), threshold, capacity))
 
-    return Compressor(encode, add_up, linear=True)
+    return Compressor(encode, scatter_sum, linear=True)
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:

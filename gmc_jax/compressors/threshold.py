@@ -6,15 +6,21 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import add_up, at_least, kept, magnitude_bits, send
+from gmc_jax.compressors._selection import (
+    at_least,
+    extract,
+    magnitude_bits,
+    num_kept,
+    scatter_sum,
+)
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
 
 @described
-def threshold(level: float, ratio: float) -> Compressor:
-    """Keeps all |x_j| >= level, as many as fit into s = max(1, ceil(ratio * d)) slots.
+def threshold(level: float, capacity: float) -> Compressor:
+    """Keeps all |x_j| >= level that fit into s = max(1, ceil(capacity * d)) slots.
 
     The error that is left is bounded entry by entry: behind error feedback a worker
     owes less than `level` of each, unless more entries reach it than there are slots.
@@ -24,20 +30,20 @@ def threshold(level: float, ratio: float) -> Compressor:
     Args:
       level: the magnitude from which on an entry is sent, finite and greater than 0, in
         the units of x, to whose dtype it is rounded.
-      ratio: the fraction of the d coordinates that there is room for, in (0, 1].
+      capacity: the fraction of the d coordinates that there is room for, in (0, 1].
 
     Returns:
       A compressor whose message is `Sparse` with s slots; an unused one holds the index
       d and the value 0.
 
     Raises:
-      ValueError: if `level` is not finite and greater than 0, or `ratio` does not lie
-        in (0, 1].
+      ValueError: if `level` is not finite and greater than 0, or `capacity` does not
+        lie in (0, 1].
 
     Guarantees:
       What is sent is at least `level`; of what is lost nothing is, if all of it fits.
       Of what does not fit the smallest are lost.
-      With a level that everything reaches it is `top_k(ratio)`.
+      With a level that everything reaches it is `top_k(capacity)`.
       Scaling x and the level by a positive number scales message and loss.
 
     References:
@@ -47,14 +53,16 @@ def threshold(level: float, ratio: float) -> Compressor:
       Analysis and Practical Implementations of Compressed Communication for Distributed
       Deep Learning", AAAI 2020.
     """
-    checks.magnitude(level=level)
-    checks.known(ratio=ratio)
-    checks.fraction(ratio=ratio)
+    checks.positive(level=level)
+    checks.known(capacity=capacity)
+    checks.fraction(capacity=capacity)
 
     def encode(key, x):
         del key
         least = magnitude_bits(jnp.asarray(level, x.dtype))
-        return send(x, at_least(magnitude_bits(x), least, kept(ratio, x.size)))
+        return extract(
+            x, at_least(magnitude_bits(x), least, num_kept(capacity, x.size))
+        )
 
-    selects = Largest(partial(kept, ratio), level)
-    return Compressor(encode, add_up, selects=selects, linear=True)
+    selects = Largest(partial(num_kept, capacity), level)
+    return Compressor(encode, scatter_sum, selects=selects, linear=True)

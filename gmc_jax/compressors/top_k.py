@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmc_jax.compressors._selection import add_up, kept, largest, magnitude_bits, send
+from gmc_jax.compressors._selection import (
+    extract,
+    largest,
+    magnitude_bits,
+    num_kept,
+    scatter_sum,
+)
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -40,7 +46,7 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key, x):
         del key
-        return send(x, largest(magnitude_bits(x), kept(ratio, x.size)))
+        return extract(x, largest(magnitude_bits(x), num_kept(ratio, x.size)))
 
-    selects = Largest(partial(kept, ratio))
-    return Compressor(encode, add_up, selects=selects, linear=True)
+    selects = Largest(partial(num_kept, ratio))
+    return Compressor(encode, scatter_sum, selects=selects, linear=True)

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
-from gmc_jax.channels.count_entries import CountedState
+from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Channel, Tree
 from gmc_jax.costs._bits_per_step import bits_of_steps
 from gmc_jax.costs.hlo import Collective, Cost, collectives
@@ -91,8 +91,8 @@ def message_bits(
 
     Returns:
       Bits, an integer where they are whole. Dense float32 is `message_bits(exact(),
-      params)`. What a server would answer (`served`) is sent by no worker, so that it
-      counts as a channel and not in a transformation.
+      params)`. What a server would answer (`simulated_server`) is sent by no worker:
+      it counts as a channel and not in a transformation.
 
     Raises:
       TypeError: if `what` is neither a channel nor a transformation.
@@ -121,7 +121,7 @@ def message_bits(
             f"transformation, such as `gmc(0.1, channel)`, but is {what!r}."
         )
     if steps is not None:
-        checks.positive(steps=steps)
+        checks.positive_int(steps=steps)
         return _mean_of(bits_of_steps(what, params, steps, axis_name, extra_args))
     sent = np.zeros(1, np.int64)
     for horizon in _HORIZONS:
@@ -163,13 +163,13 @@ def relative_cost(opt_state: Tree) -> float:
 
     and half of that where no indices travel. A step counts once, however many channels
     it averages through: of a method with two, count the one that does not average at
-    every step as `counted(channel, extra=True)`. Reconstructed: the published formula
-    was not at hand, and this one is consistent with the published numbers.
+    every step as `count_entries(channel, extra=True)`. Reconstructed: the published
+    formula was not at hand, and this one is consistent with the published numbers.
 
     Args:
       opt_state: the state as it is kept between steps, of a transformation through
-        `counted(channel)`; of several counted channels the costs add up, and so do the
-        sizes of those that are not extra.
+        `count_entries(channel)`; of several counted channels the costs add up, and so
+        do the sizes of those that are not extra.
 
     Returns:
       The cost, 0.01 for one percent.
@@ -177,10 +177,10 @@ def relative_cost(opt_state: Tree) -> float:
     Raises:
       ValueError: if the state holds no counted channel, or no step was counted.
     """
-    states = [fetch(state) for state in find(opt_state, CountedState)]
+    states = [fetch(state) for state in find(opt_state, CountEntriesState)]
     if not states:
         raise ValueError(
-            "`opt_state` holds no counts. Wrap the channel: `counted(channel)`."
+            "`opt_state` holds no counts. Wrap the channel: `count_entries(channel)`."
         )
     cost = dense = 0.0
     for state in states:

@@ -51,7 +51,7 @@ Encodings: TypeAlias = Mapping[str, Mapping[float, Encoding]]
 
 # As `measure_encoding` times it, but the least of many rounds: vectors of 2^23 entries,
 # two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
-TWO_CORES: Encodings = {
+CPU_2_CORES: Encodings = {
     "top_k": {
         0.1: Encoding(6.0e-8, 1.5e-9),
         0.01: Encoding(1.3e-8, 1.2e-9),
@@ -104,7 +104,7 @@ def measure_encoding(
       True
     """
     checks.compressor(compressor=compressor)
-    checks.positive(entries=entries, repeats=repeats)
+    checks.positive_int(entries=entries, repeats=repeats)
     vector = jax.random.normal(jax.random.key(0), (entries,))
     message, _ = jax.jit(compressor.encode)(jax.random.key(0), vector)
     size = size_in_bits(message) / 8

@@ -34,7 +34,7 @@ _SENDING = {
 _RESET = 1 / 16  # The share of the entries in a reset of CSER, as in its paper.
 
 
-class Meeting(NamedTuple):
+class Sync(NamedTuple):
     """A channel, and how often workers meet in it.
 
     Attributes:
@@ -69,14 +69,14 @@ class Load(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Pattern:
     """What a method does on the link.
 
     Attributes:
       name: in tables.
       meetings: the channels it averages through; two of them in CSER.
       ratio: the share of the entries that messages hold, or None for all of them.
-      family: the scheme at another ratio, if there is one.
+      family: the pattern at another ratio, if there is one.
 
     Raises:
       TypeError: if a meeting is none, or has no channel.
@@ -85,12 +85,12 @@ class Scheme:
     """
 
     name: str
-    meetings: tuple[Meeting, ...]
+    syncs: tuple[Sync, ...]
     ratio: float | None = None
-    family: "Callable[[float], Scheme] | None" = None
+    family: "Callable[[float], Pattern] | None" = None
 
     def __post_init__(self):
-        """Refuses what is no scheme."""
+        """Refuses what is no pattern."""
         if not isinstance(self.name, str):
             raise TypeError(f"`name` must be text, but is {checks.shown(self.name)}.")
         if self.family is not None:
@@ -98,23 +98,23 @@ class Scheme:
         if self.ratio is not None:
             checks.known(ratio=self.ratio)
             checks.fraction(ratio=self.ratio)
-        checks.several(meetings=self.meetings)
-        for meeting in self.meetings:
-            if not isinstance(meeting, Meeting):
+        checks.several(syncs=self.syncs)
+        for sync in self.syncs:
+            if not isinstance(sync, Sync):
                 raise TypeError(
-                    "`meetings` must be of `Meeting(channel)`, but one is "
-                    f"{checks.shown(meeting)}."
+                    "`meetings` must be of `Sync(channel)`, but one is "
+                    f"{checks.shown(sync)}."
                 )
-            checks.channel(channel=meeting.channel)
-            checks.positive(period=meeting.period)
-            if meeting.workers is not None:
-                checks.positive(workers=meeting.workers)
+            checks.channel(channel=sync.channel)
+            checks.positive_int(period=sync.period)
+            if sync.workers is not None:
+                checks.positive_int(workers=sync.workers)
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
         """The mean over all steps, and the longest step, in which all meetings fall."""
         size = entries_in(params)
         mean, longest = [], []
-        for channel, encoding, period, among in self.meetings:
+        for channel, encoding, period, among in self.syncs:
             traffic = link_traffic(channel, params, among or workers)
             cost = (*traffic, encoding.seconds(size, traffic.bytes))
             longest.append(cost)
@@ -122,11 +122,11 @@ class Scheme:
         return _sum(mean), _sum(longest)
 
 
-DENSE = Scheme("dense all-reduce", (Meeting(exact()),))
+DENSE = Pattern("dense all-reduce", (Sync(exact()),))
 """What others are compared with: `dmsgd`, or any optimizer on the mean gradient."""
 
-Family: TypeAlias = Callable[[float], Scheme]
-"""A scheme at a ratio."""
+Family: TypeAlias = Callable[[float], Pattern]
+"""A pattern at a ratio."""
 
 
 def compressed(
@@ -136,21 +136,21 @@ def compressed(
     channel, compressor = _SENDING[name]
     label = f"GMC, {name}" if period == 1 else f"local, GMC of {name} every {period}"
 
-    def at(ratio: float) -> Scheme:
+    def at(ratio: float) -> Pattern:
         sent = channel(_traced_once(compressor(ratio)), per_leaf=per_leaf)
-        meeting = Meeting(sent, encoding_at(encodings, name, ratio), period)
-        return Scheme(label, (meeting,), ratio, at)
+        sync = Sync(sent, encoding_at(encodings, name, ratio), period)
+        return Pattern(label, (sync,), ratio, at)
 
     return at
 
 
-def menu(
+def candidates(
     params: Tree,
     workers: int,
     ratios: Sequence[float],
     periods: Sequence[int],
     encodings: Encodings,
-) -> list[Scheme]:
+) -> list[Pattern]:
     """What there is to choose from; the dense mean first.
 
     Trees of 2^31 entries or more are compressed leaf by leaf. Between local steps the
@@ -164,32 +164,32 @@ def menu(
         for period in periods[:1]
     ]
     signs = encoding_at(encodings, "scaled_sign", 1.0)  # Packed and unpacked alike.
-    (dense,) = DENSE.meetings
+    (dense,) = DENSE.syncs
     ring, pair = min(workers, 3), min(workers, 2)
-    neighbours = Meeting(gossip(topologies.ring(ring)), workers=ring)
-    pushes = Meeting(gossip(topologies.one_peer_exponential(pair)), workers=pair)
+    neighbours = Sync(gossip(topologies.ring(ring)), workers=ring)
+    pushes = Sync(gossip(topologies.one_peer_exponential(pair)), workers=pair)
     return [
         DENSE,
         *(family(ratio) for family in families for ratio in ratios),
         *(_cser(families[2], ratio) for ratio in ratios if ratio <= _RESET),
-        Scheme("signSGD, Signum, majority vote", (Meeting(majority_vote(), signs),)),
+        Pattern("signSGD, Signum, majority vote", (Sync(majority_vote(), signs),)),
         *(
-            Scheme(
+            Pattern(
                 f"local SGD, SlowMo every {period}", (dense._replace(period=period),)
             )
             for period in periods
         ),
-        Scheme("D-PSGD, ring", (neighbours,)),
-        Scheme("SGP, one peer", (pushes,)),
+        Pattern("D-PSGD, ring", (neighbours,)),
+        Pattern("SGP, one peer", (pushes,)),
     ]
 
 
-def _cser(blocks: Family, ratio: float) -> Scheme:
+def _cser(blocks: Family, ratio: float) -> Pattern:
     """Half of what is sent on steps, half on resets."""
     period = round(2 * _RESET / ratio)
-    (step,), (reset,) = blocks(ratio / 2).meetings, blocks(_RESET).meetings
-    meetings = (step._replace(period=1), reset._replace(period=period))
-    return Scheme(f"CSER of blocks, reset every {period}", meetings, ratio)
+    (step,), (reset,) = blocks(ratio / 2).syncs, blocks(_RESET).syncs
+    syncs = (step._replace(period=1), reset._replace(period=period))
+    return Pattern(f"CSER of blocks, reset every {period}", syncs, ratio)
 
 
 def _sum(costs: Sequence[Sequence[float]]) -> Load:

@@ -16,11 +16,11 @@ import numpy as np
 
 from gmc_jax.clocks.link import Link, check_link
 from gmc_jax.core import Tree
-from gmc_jax.costs.compression_cost import TWO_CORES, Encodings
+from gmc_jax.costs.compression_cost import CPU_2_CORES, Encodings
 from gmc_jax.costs.patterns import DENSE as DENSE
-from gmc_jax.costs.patterns import Family, Load, menu
-from gmc_jax.costs.patterns import Meeting as Meeting
-from gmc_jax.costs.patterns import Scheme as Scheme
+from gmc_jax.costs.patterns import Family, Load, candidates
+from gmc_jax.costs.patterns import Pattern as Pattern
+from gmc_jax.costs.patterns import Sync as Sync
 from gmc_jax.costs.traffic import Traffic
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
@@ -30,10 +30,10 @@ _TOLERANCE = 1e-4  # Of a break-even ratio, relative.
 
 
 class Prediction(NamedTuple):
-    """What a scheme would make of a step; of several kinds of steps, their mean.
+    """What a pattern would make of a step; of several kinds of steps, their mean.
 
     Attributes:
-      name: of the scheme.
+      name: of the pattern.
       ratio: the share of the entries that its messages hold; None for all.
       traffic: bytes that leave a worker, and hops that it waits for.
       compute: seconds of the step without the others.
@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
       faster_between: the bandwidths, in bytes a second, between which it is faster than
         dense: (0, b) where dense wins above b, None where it wins everywhere.
       break_even_ratio: the largest ratio at which it would still be faster than dense;
-        0 for none, None for a scheme without a ratio to choose.
+        0 for none, None for a pattern without a ratio to choose.
     """
 
     name: str
@@ -77,9 +77,9 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    scheme: Scheme, parameters: int | Tree, workers: int, link: Link, step_time: float
+    pattern: Pattern, parameters: int | Tree, workers: int, link: Link, step_time: float
 ) -> Prediction:
-    """What one scheme would make of a step.
+    """What one pattern would make of a step.
 
         seconds = step_time + encoding + hops * latency + bytes / bandwidth
 
@@ -87,7 +87,7 @@ def predict(
     for one in so many.
 
     Args:
-      scheme: what meets how often through which channels, your own included.
+      pattern: what meets how often through which channels, your own included.
       parameters: how many there are, in float32, or a tree of their shapes and dtypes.
       workers: their number, at least 1.
       link: each worker's, which carries `bandwidth` bytes a second both ways at once.
@@ -97,16 +97,16 @@ def predict(
       Its time, the parts of it, and where it breaks even with the dense all-reduce.
 
     Raises:
-      TypeError: if `scheme` is no scheme or `link` no link.
+      TypeError: if `pattern` is no pattern or `link` no link.
       ValueError: if a number is out of its range.
 
     Example:
       >>> import gmc_jax
-      >>> from gmc_jax.planning import Meeting, Scheme
+      >>> from gmc_jax.costs.planning import Pattern, Sync
       >>> channel = gmc_jax.all_gather(gmc_jax.scaled_sign())
       >>> link = gmc_jax.timelines.Link(latency=1e-3, bandwidth=1.25e6)
-      >>> scheme = Scheme("EF-signSGD", (Meeting(channel),))
-      >>> round(gmc_jax.planning.predict(scheme, 10**6, 8, link, 0.1).speed_up, 1)
+      >>> pattern = Pattern("EF-signSGD", (Sync(channel),))
+      >>> round(gmc_jax.planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
       7.0
 
     Guarantees:
@@ -115,11 +115,11 @@ def predict(
       Slightly below the break-even ratio it is faster than dense, slightly above it is
       not.
     """
-    return _predict(scheme, shapes(parameters), workers, link, step_time, {})
+    return _predict(pattern, shapes(parameters), workers, link, step_time, {})
 
 
 def _predict(
-    scheme: Scheme,
+    pattern: Pattern,
     params: Tree,
     workers: int,
     link: Link,
@@ -127,14 +127,14 @@ def _predict(
     known: dict[Family, float],
 ) -> Prediction:
     """As `predict`; break-even ratios of families are kept for their next member."""
-    _check(scheme, link)
-    checks.positive(workers=workers)
+    _check(pattern, link)
+    checks.positive_int(workers=workers)
     checks.known(step_time=step_time)
-    checks.magnitude(step_time=step_time)
+    checks.positive(step_time=step_time)
     dense, _ = DENSE.loads(params, workers)
-    mean, longest = scheme.loads(params, workers)
+    mean, longest = pattern.loads(params, workers)
     seconds = step_time + mean.seconds(link)
-    family = scheme.family
+    family = pattern.family
     if family and family not in known:
 
         def excess(ratio: float) -> float:
@@ -143,8 +143,8 @@ def _predict(
 
         known[family] = _largest_ratio(excess, 1 / entries_in(params))
     return Prediction(
-        name=scheme.name,
-        ratio=scheme.ratio,
+        name=pattern.name,
+        ratio=pattern.ratio,
         traffic=mean.traffic,
         compute=step_time,
         encoding=mean.encoding,
@@ -165,7 +165,7 @@ def plan(
     *,
     ratios: Sequence[float] = (0.1, 0.01, 0.001),
     periods: Sequence[int] = (12, 48),
-    encodings: Encodings = TWO_CORES,
+    encodings: Encodings = CPU_2_CORES,
 ) -> list[Prediction]:
     """What each way of communicating would make of a step, the fastest first.
 
@@ -205,8 +205,8 @@ def plan(
         checks.known(ratios=each)
         checks.fraction(ratios=each)
     for each in periods:
-        checks.positive(periods=each)
-    checks.positive(workers=workers)
+        checks.positive_int(periods=each)
+    checks.positive_int(workers=workers)
     check_link(link)
     if not isinstance(encodings, Mapping):
         raise TypeError(
@@ -216,8 +216,8 @@ def plan(
     params = shapes(parameters)
     known: dict[Family, float] = {}
     found = [
-        _predict(scheme, params, workers, link, step_time, known)
-        for scheme in menu(params, workers, ratios, periods, encodings)
+        _predict(pattern, params, workers, link, step_time, known)
+        for pattern in candidates(params, workers, ratios, periods, encodings)
     ]
     return sorted(found, key=lambda prediction: prediction.seconds)
 
@@ -233,17 +233,17 @@ def shapes(parameters: int | Tree) -> Tree:
                 f"shapes and dtypes, but is {checks.shown(parameters)}."
             )
         return parameters
-    checks.positive(parameters=parameters)
+    checks.positive_int(parameters=parameters)
     whole, rest = divmod(int(parameters), _LARGEST_LEAF)
     sizes = [_LARGEST_LEAF] * whole + [rest] * (rest > 0)
     return [jax.ShapeDtypeStruct((size,), np.float32) for size in sizes]
 
 
-def _check(scheme: Scheme, link: Link) -> None:
-    if not isinstance(scheme, Scheme):
+def _check(pattern: Pattern, link: Link) -> None:
+    if not isinstance(pattern, Pattern):
         raise TypeError(
-            "`scheme` must say who meets how often, such as `Scheme(name, "
-            f"(Meeting(channel),))`, but is {checks.shown(scheme)}."
+            "`pattern` must say who meets how often, such as `Pattern(name, "
+            f"(Sync(channel),))`, but is {checks.shown(pattern)}."
         )
     check_link(link)
 

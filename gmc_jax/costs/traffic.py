@@ -106,7 +106,7 @@ def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
       Nothing is allocated in the size of the parameters.
     """
     checks.channel(channel=channel)
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
 
     def call(tree: Tree) -> Tree:
         return channel.average(tree, channel.init(tree))

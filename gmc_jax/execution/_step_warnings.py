@@ -40,7 +40,7 @@ def doubts(
             "differs between them. Put a channel into the method, such as "
             "`optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(0.001))`. "
             "Where workers are meant to stay apart, say so with the channel "
-            "`gmc_jax.alone()` in the place of `exact()`."
+            "`gmc_jax.no_communication()` in the place of `exact()`."
         )
     unasked = _unasked(program, shapes)
     if jaxprs.QUERIED not in marks:

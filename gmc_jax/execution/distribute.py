@@ -124,11 +124,11 @@ def distribute(
         (kept if inside.axes else None, everywhere if metrics == "mean" else None),
     )
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    train = Paced(run, plan) if on_cpu else Train(run, plan)
+    train = BlockingStep(run, plan) if on_cpu else Train(run, plan)
     return train, treedef.unflatten(placed)
 
 
-class Paced(Train):
+class BlockingStep(Train):
     """One that waits for the state it is given before it starts.
 
     XLA's CPU client lets a device have 32 computations in flight and makes the thread

@@ -276,9 +276,9 @@ def layout(
 
     A warning tells of a step that takes gradients and trains separate models, since
     nothing of what workers send comes into the state, and of one that never asks
-    `gmc_jax.query` where its method takes them. The channel `alone()` says that
-    workers are meant to stay apart. No warning tells of a part of the model that no
-    channel averages, such as a branch of `optax.partition`, since workers keep much
+    `gmc_jax.query` where its method takes them. The channel `no_communication()` says
+    that workers are meant to stay apart. No warning tells of a part of the model that
+    no channel averages, such as a branch of `optax.partition`, since workers keep much
     else to themselves: what `replicated` selects in `simulate` and `distribute` is
     checked. What a trace cannot show is said with what it concerns: `periodic`, `gmc`,
     `reset_buffers`. Gradients that are written out by hand are such.
@@ -301,7 +301,7 @@ def layout(
         of workers, or the step changes the structure or the types of the state.
     """
     checks.function(step=step)
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     checks.axis(axis_name=axis_name)
     check_batch(batch, workers)
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)

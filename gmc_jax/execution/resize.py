@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmc_jax.channels.count_entries import CountedState
+from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.transforms.periodic import PeriodicState
-from gmc_jax.transforms.sync_hooks import moved, weighed
+from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
 from gmc_jax.utils.jaxprs import Kind
 from gmc_jax.utils.multihost import fetch
@@ -63,16 +63,16 @@ def resize(
         whole numbers                      the mean, shared out: K' numbers, no two
                                            further apart than 1, whose sum is nearest to
                                            K' times the mean
-        the counts of `counted`            the same, as 64-bit numbers: `relative_cost`
+        the counts of `count_entries`      the same, as 64-bit numbers: `relative_cost`
                                            stays what it was to half an entry
         booleans                           what most workers have; False in a tie
         random keys (typed, or raw:        those of the first K' workers; further ones
         uint32 of a key's shape)           are drawn from them, no two alike
 
     What is the same on all workers stays as it is, schedules, momentum and the draws of
-    channels included. States with a hook `weighed(way)` or `moved(start, end)` are
-    asked as where `periodic` meets. They are found where the state holds them as the
-    method made them: `nnx.split` takes the state of an `nnx.Optimizer` apart into
+    channels included. States with a hook `sync_weighted(way)` or `on_sync(start, end)`
+    are asked as where `periodic` meets. They are found where the state holds them as
+    the method made them: `nnx.split` takes the state of an `nnx.Optimizer` apart into
     dictionaries, so keep parameters and `tx.init(params)` in the state instead.
 
     Make the layout, and the step, anew for the new number. A method with a topology
@@ -121,7 +121,7 @@ def resize(
       What methods conserve they go on conserving.
     """
     check_layout(layout)
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     checks.function(params=params)
     state = _typed(state, layout)
     layout.check_kept(state)
@@ -138,8 +138,8 @@ def _rules(shapes: Tree, differs: Tree) -> Tree:
     """What becomes of each leaf."""
 
     def rule(node: Tree, differing: Tree) -> Tree:
-        if isinstance(node, CountedState):
-            rules = CountedState(*_rules(tuple(node), tuple(differing)))
+        if isinstance(node, CountEntriesState):
+            rules = CountEntriesState(*_rules(tuple(node), tuple(differing)))
             halves = {
                 name: _counts if getattr(differing, name) else _same
                 for name in ("up", "down", "dense")
@@ -148,7 +148,7 @@ def _rules(shapes: Tree, differs: Tree) -> Tree:
         return _rule(node) if differing else _same
 
     return jax.tree.map(
-        rule, shapes, differs, is_leaf=lambda node: isinstance(node, CountedState)
+        rule, shapes, differs, is_leaf=lambda node: isinstance(node, CountEntriesState)
     )
 
 
@@ -166,8 +166,8 @@ def _rule(one: jax.ShapeDtypeStruct) -> Rule:
 
 def _is_asked(kind: Kind) -> bool:
     """Whether the mean of each leaf is not all that becomes of such states."""
-    hooks = {"weighed", "moved"}.intersection(kind.hooks)
-    return bool(hooks) or kind.name == CountedState.__name__
+    hooks = {"sync_weighted", "on_sync"}.intersection(kind.hooks)
+    return bool(hooks) or kind.name == CountEntriesState.__name__
 
 
 def _same(leaf: np.ndarray, workers: int) -> np.ndarray:
@@ -256,7 +256,7 @@ def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
         chosen = jax.tree.leaves(params(treedef.unflatten(range(len(leaves)))))
         # Hooks of states compute in float64 as well.
         with jax.enable_x64(True):
-            ways = [weighed(params(state), state) for state in own]
+            ways = [sync_weighted(params(state), state) for state in own]
             end = jax.tree.map(lambda *way: _average(np.stack(way)), *ways)
             led = [_led(state, params(state), end) for state in own]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -278,7 +278,7 @@ def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
 
 def _listening(state: Tree) -> bool:
     """Whether a state has a method that meetings call, other than `periodic`'s."""
-    nodes = find_hooks(state, "moved") + find_hooks(state, "weighed")
+    nodes = find_hooks(state, "on_sync") + find_hooks(state, "sync_weighted")
     return any(
         _listening(node.inner) if isinstance(node, PeriodicState) else True
         for node in nodes
@@ -286,15 +286,15 @@ def _listening(state: Tree) -> bool:
 
 
 def _led(state: Tree, start: Tree, end: Tree) -> Tree:
-    """As `moved`, but that periods go on: their meeting is still to come."""
+    """As `on_sync`, but that periods go on: their meeting is still to come."""
 
     def is_led(node: Tree) -> bool:
-        return isinstance(node, PeriodicState) or has_hook(node, "moved")
+        return isinstance(node, PeriodicState) or has_hook(node, "on_sync")
 
     def lead(node: Tree) -> Tree:
         if isinstance(node, PeriodicState):
             return node._replace(inner=_led(node.inner, start, end))
-        return moved(node, start, end)
+        return on_sync(node, start, end)
 
     return jax.tree.map(lead, state, is_leaf=is_led)
 

@@ -9,7 +9,7 @@ Matrix: TypeAlias = NDArray[np.float64]
 """Weights [receiver, sender]."""
 
 
-class Exchange(NamedTuple):
+class Matching(NamedTuple):
     """One message of every worker to another one, or to itself, which is free.
 
     Attributes:
@@ -21,7 +21,7 @@ class Exchange(NamedTuple):
     weights: tuple[float, ...]
 
 
-def permutations(matrix: Matrix) -> tuple[Exchange, ...]:
+def permutations(matrix: Matrix) -> tuple[Matching, ...]:
     """As few permutations as the busiest worker has messages.
 
     Messages are the edges of a graph between senders and receivers. Filled up with
@@ -31,7 +31,7 @@ def permutations(matrix: Matrix) -> tuple[Exchange, ...]:
     edges = matrix != 0
     np.fill_diagonal(edges, False)
     left = _fill_up(edges.astype(int))
-    exchanges = []
+    matchings = []
     while left.any():
         receiver_of = _perfect_matching(left)
         weights = np.zeros(len(matrix))
@@ -41,8 +41,8 @@ def permutations(matrix: Matrix) -> tuple[Exchange, ...]:
                 weights[receiver] = matrix[receiver, sender]
                 edges[receiver, sender] = False
         pairs = tuple(enumerate(receiver_of))
-        exchanges.append(Exchange(pairs, tuple(weights.tolist())))
-    return tuple(exchanges)
+        matchings.append(Matching(pairs, tuple(weights.tolist())))
+    return tuple(matchings)
 
 
 def _fill_up(counts: NDArray[np.int_]) -> NDArray[np.int_]:

@@ -30,7 +30,7 @@ def complete(workers: int) -> Topology:
     Args:
       workers: their number, at least 1, here and below.
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     return Topology((np.full((workers, workers), 1 / workers),))
 
 
@@ -51,7 +51,7 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
     Raises:
       ValueError: if `self_weight` does not lie in [0, 1].
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     if self_weight is not None:
         checks.known(self_weight=self_weight)
         checks.proportion(self_weight=self_weight)
@@ -76,7 +76,7 @@ def torus(rows: int, columns: int) -> Topology:
       One round; four messages a worker, fewer where neighbours coincide. A worker and
       its neighbours weigh the same.
     """
-    checks.positive(rows=rows, columns=columns)
+    checks.positive_int(rows=rows, columns=columns)
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     moves = [np.kron(_shift(rows, i), _shift(columns, j)) for i, j in steps]
     heard = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
@@ -95,7 +95,7 @@ def exponential(workers: int) -> Topology:
     Returns:
       One round; log2(workers) messages a worker, rounded up, all of equal weight.
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     hops = _powers(workers, 2)
     moves = [np.eye(workers), *(_shift(workers, hop) for hop in hops)]
     return Topology((np.mean(moves, axis=0),))
@@ -139,7 +139,7 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019, and the
       authors' code.
     """
-    checks.positive(workers=workers, peers=peers)
+    checks.positive_int(workers=workers, peers=peers)
     rounds = [
         np.mean([_shift(workers, hop * j) for j in range(peers + 1)], axis=0)
         for hop in _powers(workers, peers + 1)
@@ -162,8 +162,8 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     Raises:
       ValueError: if `workers` or `rounds` is not a whole number of at least 1.
     """
-    checks.positive(workers=workers, rounds=rounds)
-    checks.count(seed=seed)
+    checks.positive_int(workers=workers, rounds=rounds)
+    checks.nonnegative_int(seed=seed)
     draw = np.random.default_rng(seed)
     matrices = []
     for _ in range(rounds):

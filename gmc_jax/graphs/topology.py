@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmc_jax.graphs.matchings import Exchange, Matrix, permutations
+from gmc_jax.graphs.matchings import Matching, Matrix, permutations
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import Described
 
@@ -120,7 +120,7 @@ class Topology(Described):
         return heard
 
     @property
-    def exchanges(self) -> tuple[tuple[Exchange, ...], ...]:
+    def matchings(self) -> tuple[tuple[Matching, ...], ...]:
         """The messages of each round, as permutations of the workers."""
         return tuple(permutations(matrix) for matrix in self.rounds)
 

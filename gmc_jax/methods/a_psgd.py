@@ -15,7 +15,7 @@ from gmc_jax.methods.asynchronous import (
     stack,
     take,
 )
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -88,10 +88,10 @@ def a_psgd(
       "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization", NeurIPS
       2015; what AD-PSGD is compared with.
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     checks.transformation(inner=inner)
     checks.function(gradient=gradient)
-    inner = widened(inner)
+    inner = with_float32_state(inner)
 
     def init(params):
         return APSGDState(params, inner.init(params), stack(params, workers))

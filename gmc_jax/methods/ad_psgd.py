@@ -18,10 +18,10 @@ from gmc_jax.methods.asynchronous import (
     stack,
     take,
 )
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import widen
+from gmc_jax.utils.trees import upcast
 
 
 class ADPSGDState(NamedTuple):
@@ -91,10 +91,10 @@ def ad_psgd(
       Lian, Zhang, Zhang and Liu, "Asynchronous Decentralized Parallel Stochastic
       Gradient Descent", ICML 2018: Algorithm 1.
     """
-    checks.positive(workers=workers)
+    checks.positive_int(workers=workers)
     checks.transformation(inner=inner)
     checks.function(gradient=gradient)
-    inner = widened(inner)
+    inner = with_float32_state(inner)
 
     def init(params):
         own = stack(inner.init(params), workers)
@@ -109,7 +109,7 @@ def ad_psgd(
         def average(x: jax.Array, y: jax.Array, like: jax.Array) -> jax.Array:
             return ((x + y) / 2).astype(like.dtype)
 
-        middle = jax.tree.map(average, widen(here), widen(there), here)
+        middle = jax.tree.map(average, upcast(here), upcast(there), here)
         updates, own = inner.update(grads, take(state.inner, event.worker), middle)
         params = put(state.params, event.partner, middle)
         params = put(params, event.worker, optax.apply_updates(middle, updates))
@@ -121,7 +121,7 @@ def ad_psgd(
 
     def evaluate(state):
         return jax.tree.map(
-            lambda x: jnp.mean(widen(x), axis=0).astype(x.dtype), state.params
+            lambda x: jnp.mean(upcast(x), axis=0).astype(x.dtype), state.params
         )
 
     return Asynchronous(init, step, evaluate)

@@ -9,7 +9,7 @@ from gmc_jax.transforms._momentum import remembered
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -68,11 +68,11 @@ def bmuf(
       Filtering", ICASSP 2016.
     """
     checks.momentum(block_momentum=block_momentum)
-    checks.magnitude(block_learning_rate=block_learning_rate)
+    checks.positive(block_learning_rate=block_learning_rate)
     checks.flag(nesterov=nesterov)
     outer = optax.chain(
         averaged(channel),
-        widened(optax.scale(block_learning_rate)),
+        with_float32_state(optax.scale(block_learning_rate)),
         remembered(block_momentum, nesterov),
         optax.scale(-1.0),
     )

@@ -42,11 +42,11 @@ def cser(
     In `wire_bytes` of the training function the bytes of the channel are `.always`,
     those of the reset are conditional, and the number itself has both. For
     `relative_cost` count both, the second as an addition to the first:
-    `counted(channel)` and `counted(reset_channel, extra=True)`.
+    `count_entries(channel)` and `count_entries(reset_channel, extra=True)`.
 
-    Special cases: with `silent()` as the channel and `period=1` it is CSEA (error
-    assimilation); with `silent()` and a longer period partial local SGD (CSER-PL), and
-    local SGD if the reset is `exact()`, with buffers that stay local.
+    Special cases: with `drop_all()` as the channel and `period=1` it is CSEA (error
+    assimilation); with `drop_all()` and a longer period partial local SGD (CSER-PL),
+    and local SGD if the reset is `exact()`, with buffers that stay local.
 
     Weight decay belongs in front, as part of g_k; what moves the parameters elsewhere
     is undone (see `partial_sync`).
@@ -88,7 +88,7 @@ def cser(
       Whatever the channels, x_k - e_k is the same on all workers, to rounding, and the
       mean of x_k moves by minus the mean of p_k.
       With `exact()` as the channel it is `dmsgd` and e_k is zero, for any reset.
-      With `silent()` and `exact()` it is local SGD: parameters are averaged every
+      With `drop_all()` and `exact()` it is local SGD: parameters are averaged every
       `period` steps.
 
     References:

@@ -7,7 +7,7 @@ import optax
 from gmc_jax.channels.disagreement import disagreement
 from gmc_jax.graphs.topologies import lazy
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
-from gmc_jax.transforms._momentum_sgd import local_steps
+from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
 from gmc_jax.utils.described import described
 
@@ -71,7 +71,7 @@ def d2(
     """
     _check(topology)
     return optax.chain(
-        local_steps(learning_rate, momentum, nesterov),
+        momentum_sgd(learning_rate, momentum, nesterov),
         exact_diffusion(disagreement(topology, axis_name=axis_name)),
     )
 

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.channels.gossip import gossip
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
-from gmc_jax.transforms._momentum_sgd import local_steps
+from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.consensus import combine_then_adapt
 from gmc_jax.utils.described import described
 
@@ -62,6 +62,6 @@ def d_psgd(
     check_doubly_stochastic(topology)
     check_mixing(topology)
     return optax.chain(
-        local_steps(learning_rate, momentum, nesterov),
+        momentum_sgd(learning_rate, momentum, nesterov),
         combine_then_adapt(gossip(topology, axis_name=axis_name)),
     )

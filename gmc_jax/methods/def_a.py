@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.methods.def_sgd import def_sgd
-from gmc_jax.transforms.at_virtual_iterate import settled
+from gmc_jax.transforms.at_virtual_iterate import at_virtual_iterate
 from gmc_jax.utils.described import described
 
 
@@ -57,4 +57,6 @@ def def_a(
       Xu and Huang, "Detached Error Feedback for Distributed SGD with Random
       Sparsification", ICML 2022.
     """
-    return settled(def_sgd(learning_rate, channel, momentum=momentum, detach=detach))
+    return at_virtual_iterate(
+        def_sgd(learning_rate, channel, momentum=momentum, detach=detach)
+    )

@@ -8,7 +8,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -66,8 +66,10 @@ def diloco(
       Models", 2023, arXiv:2311.08105: Algorithm 1.
     """
     checks.momentum(outer_momentum=outer_momentum)
-    checks.magnitude(outer_learning_rate=outer_learning_rate)
-    nesterov = widened(optax.sgd(outer_learning_rate, outer_momentum, nesterov=True))
+    checks.positive(outer_learning_rate=outer_learning_rate)
+    nesterov = with_float32_state(
+        optax.sgd(outer_learning_rate, outer_momentum, nesterov=True)
+    )
     return periodic(
         inner, optax.chain(averaged(channel), nesterov), period, buffers=buffers
     )

@@ -36,7 +36,7 @@ def dist_ef_sgdm(
     messages of all workers, whatever the server would make of them. With a server,
     `message_bits(channel, params)` would go up and
     `message_bits(server_channel, params)` down, for each worker and step. Where
-    messages carry no indices, `relative_cost` behind `counted(channel)` takes the
+    messages carry no indices, `relative_cost` behind `count_entries(channel)` takes the
     answer to be as large as a message, which with signs both ways it is (in words of 32
     of them); of sparse messages it counts the mean before the server compresses it.
 
@@ -47,7 +47,7 @@ def dist_ef_sgdm(
       learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
         which may inject all numbers.
       channel: what averages the messages of the workers.
-      server_channel: what the server answers through, `served(compressor)`.
+      server_channel: what the server answers through, `simulated_server(compressor)`.
       momentum: in [0, 1) (None is 0); Nesterov's.
 
     Returns:
@@ -62,19 +62,19 @@ def dist_ef_sgdm(
     Example:
       Signs with one scale for each leaf, as the paper has them for its blocks:
 
-      >>> from gmc_jax import all_gather, dist_ef_sgdm, scaled_sign, served
+      >>> from gmc_jax import all_gather, dist_ef_sgdm, scaled_sign, simulated_server
       >>> tx = dist_ef_sgdm(
       ...     0.1,
       ...     all_gather(scaled_sign(), per_leaf=True),
-      ...     served(scaled_sign(), per_leaf=True),
+      ...     simulated_server(scaled_sign(), per_leaf=True),
       ... )
 
     Guarantees:
       With `momentum=0`, w_t minus the mean of the workers' residuals minus the server's
       is exactly SGD with the gradients taken at w_t, under any schedule and for any two
       compressors.
-      Through `exact()` and `served(identity())` it is Nesterov's momentum SGD on the
-      mean gradient.
+      Through `exact()` and `simulated_server(dense())` it is Nesterov's momentum SGD on
+      the mean gradient.
 
     References:
       Zheng, Huang and Kwok, "Communication-Efficient Distributed Blockwise Momentum SGD

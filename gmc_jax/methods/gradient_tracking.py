@@ -6,9 +6,9 @@ import optax
 
 from gmc_jax.channels.gossip import gossip
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
-from gmc_jax.transforms._momentum_sgd import local_steps
+from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.consensus import combine_then_adapt
-from gmc_jax.transforms.track_gradients import tracked
+from gmc_jax.transforms.track_gradients import track_gradients
 from gmc_jax.utils.described import described
 
 
@@ -67,7 +67,7 @@ def gradient_tracking(
     check_mixing(topology)
     channel = gossip(topology, axis_name=axis_name)
     return optax.chain(
-        tracked(channel),
-        local_steps(learning_rate, momentum, nesterov),
+        track_gradients(channel),
+        momentum_sgd(learning_rate, momentum, nesterov),
         combine_then_adapt(channel),
     )

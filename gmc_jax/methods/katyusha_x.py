@@ -8,7 +8,7 @@ from collections.abc import Callable
 import optax
 
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms._svrg_steps import corrected_steps
+from gmc_jax.transforms._svrg_steps import svrg_steps
 from gmc_jax.transforms.epochs import Couple, epochs
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -21,7 +21,7 @@ def katyusha_x(
     *,
     epoch_length: int,
     strong_convexity: float | None = None,
-    drawn: bool = False,
+    random_length: bool = False,
     seed: int = 0,
     projection: Callable[[Tree], Tree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -44,7 +44,7 @@ def katyusha_x(
       channel: what averages the differences, `exact()` in the paper.
       epoch_length: m, steps in an epoch; samples over the mini-batch's size.
       strong_convexity: sigma, greater than 0; None for the convex version.
-      drawn: whether lengths are drawn, with this mean, as the theory has it.
+      random_length: whether lengths are drawn, with this mean, as the theory has it.
       seed: of the draws.
       projection: of parameters, from `optax.projections`, or a proximal operator.
 
@@ -78,23 +78,25 @@ def katyusha_x(
             "depends on it, but is a function."
         )
     checks.known(learning_rate=learning_rate, strong_convexity=strong_convexity)
-    checks.positive(epoch_length=epoch_length)
+    checks.positive_int(epoch_length=epoch_length)
     if strong_convexity is not None:
-        checks.magnitude(strong_convexity=strong_convexity)
-    steps = corrected_steps(learning_rate, channel, projection)
-    couple = _convex
+        checks.positive(strong_convexity=strong_convexity)
+    steps = svrg_steps(learning_rate, channel, projection)
+    next_start = _convex
     if strong_convexity is not None:
         tau = min(0.5, math.sqrt(epoch_length * learning_rate * strong_convexity) / 2)
-        couple = _strongly_convex(tau)
-    return epochs(steps, epoch_length, couple, drawn=drawn, seed=seed)
+        next_start = _strongly_convex(tau)
+    return epochs(
+        steps, epoch_length, next_start, random_length=random_length, seed=seed
+    )
 
 
 def _strongly_convex(tau: float) -> Couple:
-    def couple(k, y, x, last):
+    def next_start(k, y, x, last):
         del k
         return (1.5 * y + 0.5 * x - (1 - tau) * last) / (1 + tau)
 
-    return couple
+    return next_start
 
 
 def _convex(k, y, x, last):

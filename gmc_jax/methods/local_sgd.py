@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._momentum_sgd import local_steps
+from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import Period, periodic
@@ -65,6 +65,6 @@ def local_sgd(
       Communicates Little", ICLR 2019; Yu, Yang and Zhu, "Parallel Restarted SGD", AAAI
       2019.
     """
-    inner = local_steps(learning_rate, momentum, nesterov)
+    inner = momentum_sgd(learning_rate, momentum, nesterov)
     outer = optax.chain(averaged(channel), optax.scale(-1.0))
     return periodic(inner, outer, period, buffers=buffers)

@@ -8,7 +8,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -33,7 +33,8 @@ def lookahead(
     Args:
       inner: the base, from gradients to steps, learning rate included. All numbers
         below may be injected by `optax.inject_hyperparams`.
-      channel: what averages: `exact()`, or `alone()` for a lookahead of each worker.
+      channel: what averages: `exact()`, or `no_communication()` for a lookahead of each
+        worker.
       period: k in the paper, steps between two meetings.
       slow_step_size: alpha in the paper, in (0, 1].
       buffers: what becomes of the base's buffers at a meeting; see `periodic`.
@@ -60,5 +61,7 @@ def lookahead(
       NeurIPS 2019.
     """
     checks.fraction(slow_step_size=slow_step_size)
-    outer = optax.chain(averaged(channel), widened(optax.scale(-slow_step_size)))
+    outer = optax.chain(
+        averaged(channel), with_float32_state(optax.scale(-slow_step_size))
+    )
     return periodic(inner, outer, period, buffers=buffers)

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.channels.gossip import gossip
 from gmc_jax.graphs.topology import Topology, check_mixing
-from gmc_jax.transforms._momentum_sgd import local_steps
+from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.push_sum import balanced_push_sum, push_sum
 from gmc_jax.utils.described import described
 
@@ -79,4 +79,4 @@ def sgp(
         )
     check_mixing(topology)
     consensus = push_sum(channel) if weighs else balanced_push_sum(channel)
-    return optax.chain(local_steps(learning_rate, momentum, nesterov), consensus)
+    return optax.chain(momentum_sgd(learning_rate, momentum, nesterov), consensus)

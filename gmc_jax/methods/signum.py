@@ -9,7 +9,7 @@ import optax
 from gmc_jax.core import Channel
 from gmc_jax.transforms._momentum import absent, or_zero
 from gmc_jax.transforms.averaged import averaged
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -56,9 +56,9 @@ def signum(
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
-    checks.amount(weight_decay=weight_decay)
-    signs = widened(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
-    remembered = widened(optax.ema(or_zero(momentum), debias=False))
+    checks.nonnegative(weight_decay=weight_decay)
+    signs = with_float32_state(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
+    remembered = with_float32_state(optax.ema(or_zero(momentum), debias=False))
     descent = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
@@ -68,5 +68,5 @@ def signum(
         signs,
         averaged(channel),
         signs,
-        widened(descent),
+        with_float32_state(descent),
     )

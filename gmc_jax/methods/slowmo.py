@@ -42,10 +42,10 @@ def slowmo(
     Args:
       inner: the base, from gradients to steps, learning rate included. All numbers
         below may be injected by `optax.inject_hyperparams`.
-      channel: what averages at the meetings; `exact()` in the paper, `alone()` for its
-        variant without averages, where each worker has its own u (over push-sum only of
-        a topology that treats all workers alike: elsewhere a meeting weighs each, and
-        without a delay sets weights to 1).
+      channel: what averages at the meetings; `exact()` in the paper,
+        `no_communication()` for its variant without averages, where each worker has its
+        own u (over push-sum only of a topology that treats all workers alike: elsewhere
+        a meeting weighs each, and without a delay sets weights to 1).
       period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
         in the paper.
       slow_learning_rate: alpha, greater than 0; 1 throughout the paper.
@@ -62,7 +62,7 @@ def slowmo(
 
     Returns:
       A transformation from gradients to steps, the last in its chain. Parameters differ
-      between workers; z and u only through `alone()`.
+      between workers; z and u only through `no_communication()`.
 
     Raises:
       TypeError: if `inner` is no transformation, `channel` no channel, or `buffers` no

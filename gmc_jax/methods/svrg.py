@@ -7,7 +7,7 @@ from collections.abc import Callable
 import optax
 
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms._svrg_steps import corrected_steps
+from gmc_jax.transforms._svrg_steps import svrg_steps
 from gmc_jax.transforms.epochs import epochs
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -19,7 +19,7 @@ def svrg(
     channel: Channel,
     *,
     epoch_length: int,
-    drawn: bool = False,
+    random_length: bool = False,
     seed: int = 0,
     projection: Callable[[Tree], Tree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -34,7 +34,7 @@ def svrg(
 
         def step(state, batch):
             params, opt_state = state
-            there = gradient(gmc_jax.snapshot(opt_state), batch)
+            there = gradient(gmc_jax.svrg_snapshot(opt_state), batch)
             here = gradient(params, batch)
             updates, opt_state = tx.update(
                 here, opt_state, params, snapshot_grads=there
@@ -55,7 +55,7 @@ def svrg(
         which may inject all numbers.
       channel: what averages the differences, `exact()` in the papers.
       epoch_length: m, steps in an epoch; samples over the mini-batch's size.
-      drawn: whether lengths are drawn, with this mean, as the theory has it.
+      random_length: whether lengths are drawn, with this mean, as the theory has it.
       seed: of the draws.
       projection: of parameters, from `optax.projections`, or a proximal operator; one
         of `static_args` where numbers are injected.
@@ -82,8 +82,8 @@ def svrg(
     """
     checks.steps(epoch_length=epoch_length)
     return epochs(
-        corrected_steps(learning_rate, channel, projection),
+        svrg_steps(learning_rate, channel, projection),
         epoch_length,
-        drawn=drawn,
+        random_length=random_length,
         seed=seed,
     )

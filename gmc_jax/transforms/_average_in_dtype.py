@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from gmc_jax.channels._calls import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.trees import narrow
+from gmc_jax.utils.trees import downcast
 
 
-def average_as(
+def average_in_dtype(
     channel: Channel, tree: Tree, state: Tree, like: Tree
 ) -> tuple[Tree, Tree, Tree]:
     """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
     checks.floating(tree)
     checks.floating(like)
-    sent = narrow(tree, like)
+    sent = downcast(tree, like)
     mean, lost, state = call(channel, sent, state)
     return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
 

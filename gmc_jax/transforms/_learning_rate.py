@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 
 
 def descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Updates times minus the rate, float32 for 16-bit trees."""
-    return widened(optax.scale_by_learning_rate(learning_rate))
+    return with_float32_state(optax.scale_by_learning_rate(learning_rate))
 
 
 def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:

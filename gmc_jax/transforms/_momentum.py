@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 
-from gmc_jax.transforms.with_float32_state import widened
+from gmc_jax.transforms.with_float32_state import with_float32_state
 
 
 def absent(momentum: float | None) -> bool:
@@ -29,5 +29,5 @@ def remembered(
 ) -> optax.GradientTransformation:
     """`optax.trace`, float32 for 16-bit trees; without a momentum it keeps nothing."""
     if absent(momentum):
-        return widened(optax.identity())
-    return widened(optax.trace(or_zero(momentum), nesterov=nesterov))
+        return with_float32_state(optax.identity())
+    return with_float32_state(optax.trace(or_zero(momentum), nesterov=nesterov))

@@ -7,7 +7,7 @@ from gmc_jax.transforms._momentum import absent, remembered
 from gmc_jax.utils import checks
 
 
-def local_steps(
+def momentum_sgd(
     learning_rate: optax.ScalarOrSchedule,
     momentum: float | None = 0.0,
     nesterov: bool = False,

@@ -3,10 +3,10 @@
 import jax
 
 from gmc_jax.core import Tree
-from gmc_jax.utils.trees import widen
+from gmc_jax.utils.trees import upcast
 
 
-def given(caller: str, params: Tree) -> Tree:
+def require_params(caller: str, params: Tree) -> Tree:
     """The parameters, or ValueError where there are none."""
     if params is None:
         raise ValueError(
@@ -16,6 +16,6 @@ def given(caller: str, params: Tree) -> Tree:
     return params
 
 
-def lead(start: Tree, end: Tree) -> Tree:
+def difference(start: Tree, end: Tree) -> Tree:
     """The updates that lead from one point to another; float32 for 16-bit trees."""
-    return jax.tree.map(lambda z, x: z - x, end, widen(start))
+    return jax.tree.map(lambda z, x: z - x, end, upcast(start))

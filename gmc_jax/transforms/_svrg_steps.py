@@ -11,7 +11,7 @@ from gmc_jax.transforms.variance_reduced import variance_reduced
 from gmc_jax.utils import checks
 
 
-def corrected_steps(
+def svrg_steps(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,
     projection: Callable[[Tree], Tree] | None,

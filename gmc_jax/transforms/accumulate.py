@@ -11,7 +11,7 @@ import optax
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import is_floating, mean_of, scale_floats, shares, widen
+from gmc_jax.utils.trees import is_floating, mean_of, scale_floats, shares, upcast
 
 
 @with_hooks
@@ -36,9 +36,9 @@ class AccumulateState(NamedTuple):
 
 @described
 def accumulate(
-    inner: optax.GradientTransformation, every: int
+    inner: optax.GradientTransformation, period: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Passes the mean of `every` updates on to `inner`, and zeros in between.
+    """Passes the mean of `period` updates on to `inner`, and zeros in between.
 
     The inner update, and with it all communication, is a branch of a conditional that
     all workers take at the same steps. `optax.MultiSteps` gives the same numbers but
@@ -46,34 +46,34 @@ def accumulate(
 
     Args:
       inner: the whole method, so that its schedule counts the updates passed on.
-      every: how many updates make one, at least 1.
+      period: how many updates make one, at least 1.
 
     Returns:
       A transformation in the units of `inner`, with `AccumulateState`.
 
     Raises:
       TypeError: if `inner` is no transformation.
-      ValueError: if `every` is not a whole number of at least 1.
+      ValueError: if `period` is not a whole number of at least 1.
 
     Guarantees:
       With gradients that are means over mini-batches it equals `inner` on batches that
-      are `every` times as large, to rounding.
+      are `period` times as large, to rounding.
       Nothing is sent in the steps between.
     """
-    checks.steps(every=every)
+    checks.steps(period=period)
     checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
-    known = isinstance(every, int)  # An injected one may change while the sum grows.
-    share, rest = shares(every) if known else (1.0, 1.0)
+    known = isinstance(period, int)  # An injected one may change while the sum grows.
+    share, rest = shares(period) if known else (1.0, 1.0)
 
     def init(params):
         own = inner.init(params)
         # Leaves that `inner` leaves alone need not be floating.
-        total = optax.tree.zeros_like(widen(params))
+        total = optax.tree.zeros_like(upcast(params))
         return AccumulateState(jnp.zeros((), jnp.int32), total, own)
 
     def update(updates, state, params=None, **extra_args):
-        total = optax.tree.add(state.total, scale_floats(widen(updates), share))
+        total = optax.tree.add(state.total, scale_floats(upcast(updates), share))
         count = state.mini_step + 1
 
         def mean(leaf: jax.Array, like: jax.Array) -> jax.Array:
@@ -92,8 +92,8 @@ def accumulate(
             out, _, _ = jax.eval_shape(pass_on)
             return optax.tree.zeros_like(out), total, state.inner
 
-        # Not equality: an injected `every` may fall below what was counted.
-        complete = count >= every
+        # Not equality: an injected `period` may fall below what was counted.
+        complete = count >= period
         out, total, inner_state = jax.lax.cond(complete, pass_on, wait)
         mini_step = jnp.where(complete, 0, count)
         return out, AccumulateState(mini_step, total, inner_state)

@@ -15,7 +15,7 @@ from gmc_jax.utils.jaxprs import updated
 
 
 @with_hooks
-class SettledState(NamedTuple):
+class AtVirtualIterateState(NamedTuple):
     """The state of a settled transformation.
 
     Attributes:
@@ -26,12 +26,12 @@ class SettledState(NamedTuple):
 
     def evaluate(self, params: Tree) -> Tree:
         """The point to judge: params + residual, here averaged over workers."""
-        feedback = feedback_in(self.inner, "settled")
+        feedback = feedback_in(self.inner, "at_virtual_iterate")
         return along(params, feedback, jnp.ones((), jnp.result_type(float)))
 
 
 @described
-def settled(
+def at_virtual_iterate(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Judges the model where it would be if all workers sent what they owe.
@@ -46,7 +46,8 @@ def settled(
         of steps: a learning rate stands in front of it.
 
     Returns:
-      A transformation that passes updates through `inner`, with `SettledState`.
+      A transformation that passes updates through `inner`, with
+      `AtVirtualIterateState`.
 
     Raises:
       TypeError: if `inner` is no transformation.
@@ -60,11 +61,11 @@ def settled(
 
     def init(params):
         inner_state = inner.init(params)
-        feedback_in(inner_state, "settled")
-        return SettledState(inner_state)
+        feedback_in(inner_state, "at_virtual_iterate")
+        return AtVirtualIterateState(inner_state)
 
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        return updates, updated(SettledState(inner_state))
+        return updates, updated(AtVirtualIterateState(inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)

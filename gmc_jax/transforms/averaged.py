@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -48,7 +48,7 @@ def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        mean, _, state = average_as(channel, updates, state, like)
+        mean, _, state = average_in_dtype(channel, updates, state, like)
 
         def as_given(leaf: jax.Array, update: jax.Array) -> jax.Array:
             return leaf.astype(jnp.result_type(update))

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from gmc_jax.core import Channel, Tree, has_hook
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -101,7 +101,7 @@ def average_buffers(channel: Channel) -> Buffers:
         del fresh
         chosen = _are_buffers(base, own)
         buffers = _buffers(chosen, own)
-        mean, _, state = average_as(channel, buffers, state, buffers)
+        mean, _, state = average_in_dtype(channel, buffers, state, buffers)
         means = iter(jax.tree.leaves(mean))
         averaged = [
             next(means).astype(leaf.dtype) if is_buffer else leaf

@@ -64,7 +64,7 @@ def clip_by_local_norm(
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.2 (local gradient
       clipping).
     """
-    checks.magnitude(max_norm=max_norm)
+    checks.positive(max_norm=max_norm)
     checks.axis(axis_name=axis_name)
 
     def init(params):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._average_in_dtype import average_as
-from gmc_jax.transforms._params import given, lead
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
+from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, widen
+from gmc_jax.utils.trees import to_accumulate, upcast
 
 
 @described
@@ -46,10 +46,10 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given("adapt_then_combine", params)
-        ahead = optax.tree.add(widen(start), to_accumulate(updates))
-        mean, _, state = average_as(channel, ahead, state, start)
-        return lead(start, mean), state
+        start = require_params("adapt_then_combine", params)
+        ahead = optax.tree.add(upcast(start), to_accumulate(updates))
+        mean, _, state = average_in_dtype(channel, ahead, state, start)
+        return difference(start, mean), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -88,8 +88,8 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given("combine_then_adapt", params)
-        mean, _, state = average_as(channel, widen(start), state, start)
-        return optax.tree.add(lead(start, mean), to_accumulate(updates)), state
+        start = require_params("combine_then_adapt", params)
+        mean, _, state = average_in_dtype(channel, upcast(start), state, start)
+        return optax.tree.add(difference(start, mean), to_accumulate(updates)), state
 
     return optax.GradientTransformationExtraArgs(init, update)

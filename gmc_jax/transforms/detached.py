@@ -14,7 +14,7 @@ from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import updated
-from gmc_jax.utils.trees import find, update_unmasked, widen
+from gmc_jax.utils.trees import find, upcast, update_unmasked
 
 
 @with_hooks
@@ -111,7 +111,7 @@ def along(params: Tree, feedback: ErrorFeedbackState, scale: jax.Array) -> Tree:
     """Moves by scale * residual where there is a residual; dtypes are the params'."""
 
     def move(leaf: jax.Array, residual: jax.Array) -> jax.Array:
-        point = widen(leaf) + scale.astype(residual.dtype) * residual
+        point = upcast(leaf) + scale.astype(residual.dtype) * residual
         return point.astype(jnp.result_type(leaf))
 
     try:

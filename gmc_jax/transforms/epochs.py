@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.transforms._params import given, lead
+from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import updated
-from gmc_jax.utils.trees import update_unmasked, widen
+from gmc_jax.utils.trees import upcast, update_unmasked
 
 Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 """From k, y_k, x_k and y_{k-1} to x_{k+1}, entry by entry."""
@@ -53,79 +53,83 @@ class EpochsState(NamedTuple):
 @described
 def epochs(
     inner: optax.GradientTransformation,
-    length: int,
-    couple: Couple | None = None,
+    epoch_length: int,
+    next_start: Couple | None = None,
     *,
-    drawn: bool = False,
+    random_length: bool = False,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Counts the steps of an epoch, and says where the next one starts.
 
-    The epoch k leads from x_k to y_k; the next one starts at x_{k+1} = couple(k, y_k,
-    x_k, y_{k-1}), to which the parameters move with the last update of the epoch. Then
+    Epoch k leads from x_k to y_k. The next one starts at
+
+        x_{k+1} = next_start(k, y_k, x_k, y_{k-1}),
+
+    to which the last update of the epoch moves the parameters. Then
     `gmc_jax.full_gradient_due(opt_state)`, and the loop takes it there.
 
     Args:
       inner: from gradients to steps.
-      length: updates in an epoch, at least 1; its mean where lengths are drawn.
-      couple: momentum between epochs; None for x_{k+1} = y_k.
-      drawn: whether each length is drawn, from the geometric distribution on 1, 2, ...
-        with this mean: the papers' M + 1 steps with P[M = m] = (1 - 1 / length)^m /
-        length.
+      epoch_length: M, updates in an epoch, at least 1; their mean where the length is
+        random.
+      next_start: the momentum between epochs; None for x_{k+1} = y_k.
+      random_length: whether each length is drawn, from the geometric distribution on
+        1, 2, ... with mean M: the papers' m + 1 steps, with m of probability
+        (1 - 1 / M)^m / M.
       seed: of the draws, which are the same on all workers: the length of epoch k is
-        `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / length)`.
+        `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / M)`.
 
     Returns:
       A transformation from gradients to steps, the last in its chain, with
       `EpochsState`. It is judged at y_{k-1}, where the last epoch ended.
 
     Raises:
-      TypeError: if `inner` is no transformation, or `couple` no function.
-      ValueError: if `length` is not a whole number of at least 1; from the update if it
-        is called without parameters.
+      TypeError: if `inner` is no transformation, or `next_start` no function.
+      ValueError: if `epoch_length` is not a whole number of at least 1; from the update
+        if it is called without parameters.
 
     References:
       Allen-Zhu, "Katyusha X", ICML 2018.
     """
     checks.transformation(inner=inner)
-    checks.steps(length=length)
-    if couple is not None:
-        checks.function(couple=couple)
-    checks.flag(drawn=drawn)
+    checks.steps(epoch_length=epoch_length)
+    if next_start is not None:
+        checks.function(next_start=next_start)
+    checks.flag(random_length=random_length)
     checks.seed(seed=seed)
     inner = optax.with_extra_args_support(inner)
 
     def length_of(epoch: jax.Array) -> jax.Array:
-        if not drawn:
-            return jnp.asarray(length, jnp.int32)
+        if not random_length:
+            return jnp.asarray(epoch_length, jnp.int32)
         key = jax.random.fold_in(jax.random.key(seed), epoch)
-        return jax.random.geometric(key, 1 / length).astype(jnp.int32)
+        return jax.random.geometric(key, 1 / epoch_length).astype(jnp.int32)
 
     def init(params):
         checks.floating(params)
         first, none = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         # Copies: the loop may donate the parameters' own memory.
-        start = jax.tree.map(jnp.array, widen(params))
-        last = jax.tree.map(jnp.array, widen(params))
+        start = jax.tree.map(jnp.array, upcast(params))
+        last = jax.tree.map(jnp.array, upcast(params))
         own = inner.init(params)
         return EpochsState(first, length_of(first), none, start, last, own)
 
     def update(updates, state, params=None, **extra_args):
         checks.floating(updates)
-        given("epochs", params)
+        require_params("epochs", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
-        here, out = widen(params), widen(out)
+        here, out = upcast(params), upcast(out)
 
         def turn() -> tuple[Tree, EpochsState]:
             end = optax.tree.add(here, out)
             start = end
-            if couple is not None:
-                onwards = partial(couple, state.epoch)
+            if next_start is not None:
+                onwards = partial(next_start, state.epoch)
                 start = jax.tree.map(onwards, end, state.start, state.last)
             epoch = state.epoch + 1
             none = jnp.zeros_like(state.done)
             new = EpochsState(epoch, length_of(epoch), none, start, end, own)
-            return lead(here, start), new
+            return difference(here, start), new
 
         def go_on() -> tuple[Tree, EpochsState]:
             return out, state._replace(done=state.done + 1, inner=own)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import to_accumulate, zeros_to_accumulate
@@ -52,7 +52,7 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     Returns:
       A transformation in any units, with `ErrorFeedbackState`. Its updates are those of
       all workers' average, in float32 for 16-bit trees (an optimizer of optax behind it
-      then wants to be `widened`).
+      then wants to be `with_float32_state`).
 
     Raises:
       TypeError: if `channel` is no channel.
@@ -84,5 +84,5 @@ def send_owed(
 ) -> tuple[Tree, ErrorFeedbackState]:
     """Averages updates and what is owed in the dtypes of `like`; keeps the loss."""
     owed = optax.tree.add(updates, state.residual)
-    mean, residual, inner = average_as(channel, owed, state.channel, like)
+    mean, residual, inner = average_in_dtype(channel, owed, state.channel, like)
     return mean, ErrorFeedbackState(residual, inner)

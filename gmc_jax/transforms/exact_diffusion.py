@@ -7,11 +7,11 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
-from gmc_jax.transforms._params import given
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
+from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, widen, zeros_to_accumulate
+from gmc_jax.utils.trees import to_accumulate, upcast, zeros_to_accumulate
 
 
 @with_hooks
@@ -74,10 +74,10 @@ def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        params = given("exact_diffusion", params)
+        params = require_params("exact_diffusion", params)
         owed = optax.tree.add(to_accumulate(updates), state.correction)
-        ahead = optax.tree.add(widen(params), owed)
-        delta, _, inner = average_as(channel, ahead, state.channel, params)
+        ahead = optax.tree.add(upcast(params), owed)
+        delta, _, inner = average_in_dtype(channel, ahead, state.channel, params)
         correction = optax.tree.add(state.correction, delta)
         return optax.tree.add(owed, delta), ExactDiffusionState(correction, inner)
 

@@ -31,7 +31,7 @@ def full_gradient_due(opt_state: Tree) -> jax.Array:
     return _only(opt_state, EpochsState).done == 0
 
 
-def snapshot(opt_state: Tree) -> Tree:
+def svrg_snapshot(opt_state: Tree) -> Tree:
     """Where the gradients to compare with are to be taken.
 
     Args:

@@ -12,7 +12,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import times, to_accumulate, widen, zeros_to_accumulate
+from gmc_jax.utils.trees import times, to_accumulate, upcast, zeros_to_accumulate
 
 
 class GlobalMomentumState(NamedTuple):
@@ -91,6 +91,6 @@ def global_momentum(
         )
         out, inner_state = inner.update(updates, state.inner, params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return out, GlobalMomentumState(step, rate, widen(out), inner_state)
+        return out, GlobalMomentumState(step, rate, upcast(out), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

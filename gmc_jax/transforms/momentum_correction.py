@@ -18,7 +18,7 @@ from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
 
 
-class LocalMomentumState(NamedTuple):
+class MomentumCorrectionState(NamedTuple):
     """The state of local momentum; both trees differ between workers.
 
     Attributes:
@@ -32,7 +32,7 @@ class LocalMomentumState(NamedTuple):
 
 
 @described
-def local_momentum(
+def momentum_correction(
     channel: Channel,
     decay: float,
     factor_masking: bool = True,
@@ -58,7 +58,7 @@ def local_momentum(
       nesterov: whether the momentum is Nesterov's, as in `optax.trace`.
 
     Returns:
-      A transformation in any units, with `LocalMomentumState`.
+      A transformation in any units, with `MomentumCorrectionState`.
 
     Raises:
       TypeError: if `channel` is no channel.
@@ -76,7 +76,7 @@ def local_momentum(
     checks.flag(factor_masking=factor_masking, nesterov=nesterov)
 
     def init(params):
-        return LocalMomentumState(
+        return MomentumCorrectionState(
             zeros_to_accumulate(params),
             ErrorFeedbackState(zeros_to_accumulate(params), channel.init(params)),
         )
@@ -104,7 +104,7 @@ def local_momentum(
                 state.feedback.residual,
                 after.residual,
             )
-        return out, LocalMomentumState(momentum, after)
+        return out, MomentumCorrectionState(momentum, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

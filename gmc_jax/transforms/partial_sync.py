@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
-from gmc_jax.transforms._params import given
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
+from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import updated
-from gmc_jax.utils.trees import map_unmasked, to_accumulate, widen, zeros_to_accumulate
+from gmc_jax.utils.trees import map_unmasked, to_accumulate, upcast, zeros_to_accumulate
 
 
 @with_hooks
@@ -35,7 +35,7 @@ class PartialSyncState(NamedTuple):
     channel: Tree
     reset_channel: Tree
 
-    def moved(self, start: Tree, end: Tree) -> PartialSyncState:
+    def on_sync(self, start: Tree, end: Tree) -> PartialSyncState:
         """A meeting moves this worker, and not the anchor of all."""
         error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
         return self._replace(error=error)
@@ -77,7 +77,7 @@ def partial_sync(
     them; what rounding loses of them stays in e_k.
 
     Args:
-      channel: C2, what averages the updates; `silent()` for resets alone.
+      channel: C2, what averages the updates; `drop_all()` for resets alone.
       reset_channel: C1, what averages the errors. Give the two different seeds.
       period: after how many updates errors are reset, at least 1.
 
@@ -108,7 +108,7 @@ def partial_sync(
         return PartialSyncState(
             step=jnp.zeros((), jnp.int32),
             # A copy: the loop may donate the parameters' own memory.
-            anchor=jax.tree.map(jnp.array, widen(params)),
+            anchor=jax.tree.map(jnp.array, upcast(params)),
             error=zeros_to_accumulate(params),
             channel=channel.init(params),
             reset_channel=reset_channel.init(params),
@@ -116,15 +116,15 @@ def partial_sync(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        given("partial_sync", params)
-        mean, lost, channel_state = average_as(
+        require_params("partial_sync", params)
+        mean, lost, channel_state = average_in_dtype(
             channel, to_accumulate(updates), state.channel, params
         )
         anchor = optax.tree.add(state.anchor, mean)
         error = optax.tree.add(state.error, lost)
 
         def reset() -> tuple[Tree, Tree, Tree]:
-            mean, lost, reset_state = average_as(
+            mean, lost, reset_state = average_in_dtype(
                 reset_channel, error, state.reset_channel, params
             )
             return optax.tree.add(anchor, mean), lost, reset_state
@@ -135,7 +135,7 @@ def partial_sync(
         # Not equality: an injected `period` may fall below what was counted.
         due = state.step + 1 >= period
         anchor, error, reset_state = jax.lax.cond(due, reset, wait)
-        out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, widen(params))
+        out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, upcast(params))
         step = jnp.where(due, 0, state.step + 1)
         return out, updated(
             PartialSyncState(step, anchor, error, channel_state, reset_state)

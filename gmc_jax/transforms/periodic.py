@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.transforms._params import given, lead
+from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
-from gmc_jax.transforms.sync_hooks import moved, weighed
+from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
 from gmc_jax.utils.caller_warnings import warn
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import find, map_unmasked, narrow, widen
+from gmc_jax.utils.trees import downcast, find, map_unmasked, upcast
 
 Period: TypeAlias = int | optax.Schedule
 """Local steps between two meetings, or a schedule of them by the step."""
@@ -41,12 +41,12 @@ class PeriodicState(NamedTuple):
     outer: Tree
     buffers: Tree
 
-    def moved(self, start: Tree, end: Tree) -> PeriodicState:
+    def on_sync(self, start: Tree, end: Tree) -> PeriodicState:
         """Inside another one, its own next meeting starts from where that one led."""
         return self._replace(
             local=jnp.zeros_like(self.local),
             anchor=map_unmasked(lambda _, new: new, self.anchor, end),
-            inner=moved(self.inner, start, end),
+            inner=on_sync(self.inner, start, end),
         )
 
     def conserved(self) -> Tree:
@@ -144,7 +144,7 @@ def periodic(
                 "or `maintain_buffers()` if it is meant to stay."
             )
         # A copy: the loop may donate the parameters' own memory.
-        anchor = jax.tree.map(jnp.array, widen(params))
+        anchor = jax.tree.map(jnp.array, upcast(params))
         return PeriodicState(
             step=jnp.zeros((), jnp.int32),
             local=jnp.zeros((), jnp.int32),
@@ -156,20 +156,20 @@ def periodic(
 
     def update(updates, state, params=None, **extra_args):
         checks.floating(updates)
-        given("periodic", params)
+        require_params("periodic", params)
         out, own = inner.update(updates, state.inner, params, **extra_args)
-        start, out = widen(params), widen(out)
+        start, out = upcast(params), upcast(out)
         ahead = optax.tree.add(start, out)
 
         def meet() -> tuple[Tree, Tree, Tree, Tree, Tree]:
-            back = weighed(lead(ahead, state.anchor), own)
-            there = narrow(state.anchor, params)  # In the dtypes to be sent in.
+            back = sync_weighted(difference(ahead, state.anchor), own)
+            there = downcast(state.anchor, params)  # In the dtypes to be sent in.
             move, outer_state = outer.update(back, state.outer, there)
             anchor = optax.tree.add(state.anchor, move)
-            fresh = inner.init(narrow(anchor, params))
-            carried = moved(own, ahead, anchor)
+            fresh = inner.init(downcast(anchor, params))
+            carried = on_sync(own, ahead, anchor)
             met, rest = buffers.meet(inner, carried, fresh, state.buffers)
-            return lead(start, anchor), anchor, met, outer_state, rest
+            return difference(start, anchor), anchor, met, outer_state, rest
 
         def go_on() -> tuple[Tree, Tree, Tree, Tree, Tree]:
             return out, state.anchor, own, state.outer, state.buffers

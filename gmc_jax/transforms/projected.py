@@ -7,10 +7,10 @@ from collections.abc import Callable
 import optax
 
 from gmc_jax.core import Tree
-from gmc_jax.transforms._params import given, lead
+from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, widen
+from gmc_jax.utils.trees import to_accumulate, upcast
 
 
 @described
@@ -43,8 +43,8 @@ def projected(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = widen(given("projected", params))
+        start = upcast(require_params("projected", params))
         end = projection(optax.tree.add(start, to_accumulate(updates)))
-        return lead(start, end), state
+        return difference(start, end), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -10,8 +10,8 @@ import optax
 
 from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
-from gmc_jax.transforms._params import given, lead
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
+from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -21,8 +21,8 @@ from gmc_jax.utils.trees import (
     find,
     map_unmasked,
     to_accumulate,
+    upcast,
     update_unmasked,
-    widen,
 )
 
 
@@ -39,7 +39,7 @@ class PushSumState(NamedTuple):
     weight: Tree
     channel: Tree
 
-    def weighed(self, way: Tree) -> Tree:
+    def sync_weighted(self, way: Tree) -> Tree:
         """At a meeting a worker counts by its mass, here and in flight.
 
         All masses together are the number of workers, so that the mean over workers of
@@ -52,7 +52,7 @@ class PushSumState(NamedTuple):
         flying = [weights for _, weights in self._in_flight]
         return update_unmasked(weigh, way, self.weight, *flying)
 
-    def moved(self, start: Tree, end: Tree) -> PushSumState:
+    def on_sync(self, start: Tree, end: Tree) -> PushSumState:
         """What is in flight comes along: each weight of it by as much as z here.
 
         So the sum of w_i z_i and what is in flight moves by the number of workers times
@@ -129,18 +129,18 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        start = given("push_sum", params)
+        start = require_params("push_sum", params)
         biased = jax.tree.map(
             lambda w, z, u: w * z + u,
             state.weight,
-            widen(start),
+            upcast(start),
             to_accumulate(updates),
         )
-        (mass, weight), _, inner = average_as(
+        (mass, weight), _, inner = average_in_dtype(
             channel, (biased, state.weight), state.channel, (start, state.weight)
         )
         end = jax.tree.map(jnp.divide, mass, weight)
-        return lead(start, end), updated(PushSumState(weight, inner))
+        return difference(start, end), updated(PushSumState(weight, inner))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

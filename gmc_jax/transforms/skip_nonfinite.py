@@ -16,7 +16,7 @@ from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import find, narrow, widen
+from gmc_jax.utils.trees import downcast, find, upcast
 
 Policy: TypeAlias = Literal["skip_step", "leave_out"]
 """What becomes of a step in which some worker's updates are not finite."""
@@ -174,10 +174,10 @@ def _without(updates: Tree, broken: jax.Array, factor: jax.Array) -> Tree:
     def scale(leaf: jax.Array) -> jax.Array:
         if not _is_inexact(leaf):
             return leaf
-        wide = widen(leaf)
+        wide = upcast(leaf)
         most = jnp.finfo(wide.dtype).max
         scaled = jnp.clip(wide * factor.astype(wide.dtype), -most, most)
-        return narrow(jnp.where(broken, 0, scaled), leaf)
+        return downcast(jnp.where(broken, 0, scaled), leaf)
 
     return jax.tree.map(scale, updates)
 

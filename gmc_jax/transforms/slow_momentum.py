@@ -69,7 +69,7 @@ def slow_momentum(
       Distributed SGD with Slow Momentum", ICLR 2020: Algorithm 1, lines 7 and 8.
     """
     checks.decay(decay=decay)
-    checks.magnitude(slow_learning_rate=slow_learning_rate)
+    checks.positive(slow_learning_rate=slow_learning_rate)
     if learning_rate is not None:
         checks.learning_rate(learning_rate=learning_rate)
     checks.steps(period=period)

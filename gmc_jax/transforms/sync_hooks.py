@@ -6,23 +6,23 @@ from gmc_jax.core import Tree, has_hook
 from gmc_jax.utils.trees import find_hooks
 
 
-def weighed(way: Tree, base: Tree) -> Tree:
+def sync_weighted(way: Tree, base: Tree) -> Tree:
     """A worker's way as the mean over workers is to have it.
 
-    States that weigh workers have a hook `weighed(way)` (see `with_hooks`).
+    States that weigh workers have a hook `sync_weighted(way)` (see `with_hooks`).
     """
-    for state in find_hooks(base, "weighed"):
-        way = state.weighed(way)
+    for state in find_hooks(base, "sync_weighted"):
+        way = state.sync_weighted(way)
     return way
 
 
-def moved(base: Tree, start: Tree, end: Tree) -> Tree:
+def on_sync(base: Tree, start: Tree, end: Tree) -> Tree:
     """The base's state where a meeting moves this worker's parameters.
 
-    States that want to know have a hook `moved(start, end)` (see `with_hooks`).
+    States that want to know have a hook `on_sync(start, end)` (see `with_hooks`).
     """
 
     def move(node: Tree) -> Tree:
-        return node.moved(start, end) if has_hook(node, "moved") else node
+        return node.on_sync(start, end) if has_hook(node, "on_sync") else node
 
-    return jax.tree.map(move, base, is_leaf=lambda node: has_hook(node, "moved"))
+    return jax.tree.map(move, base, is_leaf=lambda node: has_hook(node, "on_sync"))

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import to_accumulate, zeros_to_accumulate
 
 
 @with_hooks
-class TrackedState(NamedTuple):
+class TrackGradientsState(NamedTuple):
     """The state of tracking; float32 for 16-bit trees.
 
     Attributes:
@@ -33,7 +33,7 @@ class TrackedState(NamedTuple):
 
 
 @described
-def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
+def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces a worker's gradient by what it knows of the mean of all.
 
         y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  out = y_i
@@ -45,7 +45,7 @@ def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
       channel: what averages trackers, such as `gossip(topology)`, without a delay.
 
     Returns:
-      A transformation in units of gradients, with `TrackedState`.
+      A transformation in units of gradients, with `TrackGradientsState`.
 
     Raises:
       TypeError: if `channel` is no channel.
@@ -62,15 +62,17 @@ def tracked(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     def init(params):
         nothing = zeros_to_accumulate(params)
-        return TrackedState(nothing, nothing, channel.init(params))
+        return TrackGradientsState(nothing, nothing, channel.init(params))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        mean, lost, inner = average_as(channel, state.tracker, state.channel, like)
+        mean, lost, inner = average_in_dtype(
+            channel, state.tracker, state.channel, like
+        )
         grads = to_accumulate(updates)
         change = optax.tree.sub(grads, state.last)
         tracker = optax.tree.add(mean, lost, change)
-        return tracker, TrackedState(tracker, grads, inner)
+        return tracker, TrackGradientsState(tracker, grads, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)

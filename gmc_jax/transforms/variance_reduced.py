@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, widen, zeros_to_accumulate
+from gmc_jax.utils.trees import to_accumulate, upcast, zeros_to_accumulate
 
 
 @with_hooks
@@ -43,7 +43,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     Here g_k and s_k are one worker's gradients of the same mini-batch at the parameters
     and at the snapshot, and mu is the full gradient there. The loop provides two of
     them: s_k at every step, `tx.update(grads, opt_state, params, snapshot_grads=...)`,
-    taken at `gmc_jax.snapshot(opt_state)`; and mu at the start of every epoch, by
+    taken at `gmc_jax.svrg_snapshot(opt_state)`; and mu at the start of every epoch, by
     `gmc_jax.set_full_gradient(opt_state, params, gradient)`, which makes the parameters
     the snapshot. Before the first of these mu is NaN, so that nobody forgets it.
 
@@ -78,11 +78,11 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
             raise TypeError(
                 "`variance_reduced` compares gradients with those of the same batch at "
                 "the snapshot, so it must be given them: `tx.update(grads, opt_state, "
-                "params, snapshot_grads=grads_at(gmc_jax.snapshot(opt_state)))`."
+                "params, snapshot_grads=grads_at(gmc_jax.svrg_snapshot(opt_state)))`."
             )
         like = updates if params is None else params
-        change = optax.tree.sub(to_accumulate(updates), widen(snapshot_grads))
-        mean, _, inner = average_as(channel, change, state.channel, like)
+        change = optax.tree.sub(to_accumulate(updates), upcast(snapshot_grads))
+        mean, _, inner = average_in_dtype(channel, change, state.channel, like)
         out = optax.tree.add(state.full_gradient, mean)
         return out, state._replace(channel=inner)
 

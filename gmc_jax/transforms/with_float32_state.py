@@ -6,11 +6,11 @@ import optax
 
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import narrow, to_accumulate, widen
+from gmc_jax.utils.trees import downcast, to_accumulate, upcast
 
 
 @described
-def widened(
+def with_float32_state(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Gives a transformation float32 updates and state for 16-bit trees.
@@ -18,14 +18,15 @@ def widened(
     optax keeps a buffer such as a trace in the dtype of the parameters unless told an
     `accumulator_dtype`, one for all leaves; this chooses it leaf by leaf. Behind
     `error_feedback`, whose updates are float32 where the parameters have 16 bits, an
-    optimizer of optax needs it: `chain(error_feedback(channel), widened(optax.adam(
-    1e-3)))`.
+    optimizer of optax needs it:
+
+        chain(error_feedback(channel), with_float32_state(optax.adam(1e-3)))
 
     Args:
       inner: any transformation, in any units.
 
     Returns:
-      The same, with 16-bit leaves widened to float32 on their way in.
+      The same, with 16-bit leaves upcast to float32 on their way in.
 
     Raises:
       TypeError: if `inner` is no transformation; from `init` and the update where a
@@ -35,7 +36,8 @@ def widened(
       >>> import gmc_jax, optax
       >>> channel = gmc_jax.all_gather(gmc_jax.top_k(0.01))
       >>> tx = optax.chain(
-      ...     gmc_jax.error_feedback(channel), gmc_jax.widened(optax.adam(1e-3))
+      ...     gmc_jax.error_feedback(channel),
+      ...     gmc_jax.with_float32_state(optax.adam(1e-3)),
       ... )
 
     Guarantees:
@@ -48,12 +50,12 @@ def widened(
 
     def init(params):
         checks.floating(params)
-        return inner.init(widen(params))
+        return inner.init(upcast(params))
 
     def update(updates, state, params=None, **extra_args):
         wide = to_accumulate(updates)
         out, after = inner.update(wide, state, params, **extra_args)
         # Not wider than that: a rate, injected or of a schedule, may be float64.
-        return narrow(out, wide), narrow(after, state)
+        return downcast(out, wide), downcast(after, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -53,7 +53,7 @@ def momentum(**arguments: Number | None) -> None:
     decay(**{name: value for name, value in arguments.items() if value is not None})
 
 
-def positive(**arguments: Number) -> None:
+def positive_int(**arguments: Number) -> None:
     """Raises unless every argument is a whole number of at least 1 known in advance."""
     known(**arguments)
     steps(**arguments)
@@ -64,7 +64,7 @@ def steps(**arguments: Number) -> None:
     _check_whole(arguments, least=1)
 
 
-def count(**arguments: Number) -> None:
+def nonnegative_int(**arguments: Number) -> None:
     """Raises unless every argument is a whole number of at least 0 known in advance."""
     known(**arguments)
     _check_whole(arguments, least=0)
@@ -132,7 +132,7 @@ def function(**arguments: object) -> None:
             )
 
 
-def magnitude(**arguments: Number) -> None:
+def positive(**arguments: Number) -> None:
     """Raises ValueError unless every argument is finite and greater than 0."""
     for name, value in _concrete(arguments).items():
         if not 0 < value < np.inf:
@@ -142,7 +142,7 @@ def magnitude(**arguments: Number) -> None:
             )
 
 
-def amount(**arguments: Number) -> None:
+def nonnegative(**arguments: Number) -> None:
     """Raises ValueError unless every argument is finite and at least 0."""
     for name, value in _concrete(arguments).items():
         if not 0 <= value < np.inf:

@@ -38,7 +38,7 @@ def mark(tree: Tree, name: str) -> Tree:
 
 def alone_on(axis_name: str) -> str:
     """The mark of what workers on an axis mean to keep to themselves."""
-    return f"gmc_jax.alone({axis_name!r})"
+    return f"gmc_jax.no_communication({axis_name!r})"
 
 
 QUERIED = "gmc_jax.query"

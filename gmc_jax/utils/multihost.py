@@ -13,15 +13,15 @@ from jax.experimental import multihost_utils
 from gmc_jax.core import Tree
 from gmc_jax.utils.prng_keys import without_key_types
 
-Plain: TypeAlias = (
-    bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"] | None
+Json: TypeAlias = (
+    bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 )
 """What JSON can say."""
 
 Decision = TypeVar("Decision")
 
 
-def agree(decide: Callable[[], Decision]) -> Decision:
+def on_first_process(decide: Callable[[], Decision]) -> Decision:
     """What the first process decides, in all of them; so they fail together, too.
 
     All processes must call it together.

@@ -21,7 +21,7 @@ def accumulator_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(dtype)
 
 
-def widen(tree: Tree) -> Tree:
+def upcast(tree: Tree) -> Tree:
     """Casts every leaf to the dtype that it is accumulated in."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, accumulator_dtype(jnp.result_type(leaf))), tree
@@ -29,13 +29,13 @@ def widen(tree: Tree) -> Tree:
 
 
 def to_accumulate(tree: Tree) -> Tree:
-    """A tree that workers average, cast as by `widen`.
+    """A tree that workers average, cast as by `upcast`.
 
     Raises:
       TypeError: where a leaf is not floating.
     """
     checks.floating(tree)
-    return widen(tree)
+    return upcast(tree)
 
 
 def times(factor: jax.typing.ArrayLike, leaf: jax.Array) -> jax.Array:
@@ -43,7 +43,7 @@ def times(factor: jax.typing.ArrayLike, leaf: jax.Array) -> jax.Array:
     return jnp.asarray(factor, leaf.dtype) * leaf
 
 
-def narrow(tree: Tree, like: Tree) -> Tree:
+def downcast(tree: Tree, like: Tree) -> Tree:
     """Casts floats to the dtypes of another tree; finite numbers stay finite."""
 
     def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
@@ -174,7 +174,7 @@ def to_vectors(
         return {}, lambda vectors: tree
     if len({leaf.dtype for leaf in flat}) > 1:
         # Written out, since JAX mixes no floats of 8 bits with others.
-        flat = widen(flat)
+        flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
     whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)

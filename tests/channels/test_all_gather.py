@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmc_jax import all_gather, identity, random_k, sampled_top_k, top_k
+from gmc_jax import all_gather, dense, random_k, sampled_top_k, top_k
 from tests.support.problems import average
 
 
@@ -20,8 +20,8 @@ def test_workers_that_send_different_coordinates_are_all_heard():
 @pytest.mark.parametrize(
     ("compressor", "dtype", "bits"),
     [
-        (identity(), "float32", 100 * 32),
-        (identity(), "bfloat16", 100 * 16),
+        (dense(), "float32", 100 * 32),
+        (dense(), "bfloat16", 100 * 16),
         (top_k(0.05), "float32", 5 * (32 + 32)),
         (top_k(0.05), "float16", 5 * (16 + 32)),
         (sampled_top_k(0.05), "float32", 7 * (32 + 32)),
@@ -44,7 +44,7 @@ def test_leaf_by_leaf_every_leaf_sends_its_own_message():
 def test_values_without_indices_are_counted_by_their_number():
     tree = {"a": jnp.zeros((8, 10)), "b": jnp.zeros(20)}
     assert all_gather(random_k(0.05)).entries(tree) == 5
-    assert all_gather(identity()).entries(tree) == 100
+    assert all_gather(dense()).entries(tree) == 100
 
 
 @pytest.mark.parametrize("per_leaf", [False, True])

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax import averaged, counted, message_bits, relative_cost, silent, wire_bytes
+from gmc_jax import (
+    averaged,
+    count_entries,
+    drop_all,
+    message_bits,
+    relative_cost,
+    wire_bytes,
+)
 from tests.channels.test_laws import draw_trees
 from tests.support import problems
 from tests.support.runners import WORKERS, start, step_of, targets
@@ -15,7 +22,7 @@ from tests.support.runners import WORKERS, start, step_of, targets
 
 def test_everything_is_lost_and_nothing_arrives():
     trees = draw_trees("mixed")
-    mean, lost, _ = problems.average(silent(), trees)
+    mean, lost, _ = problems.average(drop_all(), trees)
     chex.assert_trees_all_equal(
         lost, jax.tree.map(lambda x: jnp.asarray(x, "float32"), trees)
     )
@@ -23,11 +30,11 @@ def test_everything_is_lost_and_nothing_arrives():
 
 
 def test_nothing_is_sent_and_nothing_counts():
-    tx = averaged(counted(silent()))
+    tx = averaged(count_entries(drop_all()))
     batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
     state = start(), tx.init(start())
     train, state = gmc_jax.distribute(step_of(tx), state, batch)
-    assert wire_bytes(train, state, batch) == message_bits(silent(), start()) == 0
+    assert wire_bytes(train, state, batch) == message_bits(drop_all(), start()) == 0
     state, _ = train(state, batch)
     assert relative_cost(state) == 0
     assert len(batch["bias"]) == WORKERS
@@ -35,8 +42,8 @@ def test_nothing_is_sent_and_nothing_counts():
 
 def test_a_leaf_that_is_not_floating_is_an_error():
     with pytest.raises(TypeError, match="average floating"):
-        silent().average({"step": jnp.ones(3, int)}, ())
+        drop_all().average({"step": jnp.ones(3, int)}, ())
 
 
 def test_the_axis_may_have_another_name():
-    assert silent(axis_name="replicas").axis_name == "replicas"
+    assert drop_all(axis_name="replicas").axis_name == "replicas"

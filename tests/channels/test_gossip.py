@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax import averaged, counted, gossip, message_bits, topologies, wire_bytes
+from gmc_jax import (
+    averaged,
+    count_entries,
+    gossip,
+    message_bits,
+    topologies,
+    wire_bytes,
+)
 from gmc_jax.graphs.topology import Topology
 from tests.support import problems, runners
 
@@ -91,7 +98,7 @@ def test_bits_are_those_of_the_busiest_worker(name):
     channel = gossip(topology)
     params = runners.start()
     assert message_bits(channel, params) == SENT[name] * 20 * 32
-    assert message_bits(counted(channel), params) == message_bits(channel, params)
+    assert message_bits(count_entries(channel), params) == message_bits(channel, params)
     tx = averaged(channel)
     state = params, tx.init(params)
     batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))

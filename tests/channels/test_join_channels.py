@@ -15,7 +15,7 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     averaged,
-    counted,
+    count_entries,
     dgc,
     error_feedback,
     exact,
@@ -132,7 +132,7 @@ def test_a_common_number_of_entries_is_its_own():
 def test_what_has_no_common_count_says_to_count_each(parts):
     message = r"send \[.*\] without.*`join_channels\(\[counted\(a\), counted\(b\)\]"
     with pytest.raises(ValueError, match=message):
-        counted(join_channels(parts, [1])).init(jnp.zeros(40))
+        count_entries(join_channels(parts, [1])).init(jnp.zeros(40))
 
 
 def counted_by_hand(sizes: list[int]) -> float:
@@ -156,7 +156,7 @@ def raw(channel: gmc_jax.Channel) -> optax.GradientTransformation:
 @every_runner
 def test_the_costs_of_channels_counted_one_by_one_add_up(runner):
     """Dense, and costing 1, in two steps of six; then by supports."""
-    _, state, _ = train(runner, raw(warm_up(counted)))
+    _, state, _ = train(runner, raw(warm_up(count_entries)))
     cost = relative_cost(state)
     assert cost == pytest.approx(counted_by_hand([D, D, 6, 6, 2, 2]), rel=1e-12)
     assert 2 / 6 < cost < 1
@@ -164,7 +164,7 @@ def test_the_costs_of_channels_counted_one_by_one_add_up(runner):
 
 def test_channels_that_all_send_indices_are_counted_together():
     parts = [all_gather(top_k(ratio)) for ratio in (0.3, 0.1)]
-    _, state, _ = train("simulate", raw(counted(join_channels(parts, [4]))))
+    _, state, _ = train("simulate", raw(count_entries(join_channels(parts, [4]))))
     expected = counted_by_hand([6, 6, 6, 6, 2, 2])
     assert relative_cost(state) == pytest.approx(expected, rel=1e-12)
 
@@ -188,7 +188,7 @@ def test_in_each_call_the_collectives_of_one_channel_run():
 
 @functools.cache
 def method() -> optax.GradientTransformationExtraArgs:
-    return dgc(0.1, warm_up(counted))
+    return dgc(0.1, warm_up(count_entries))
 
 
 def test_only_residuals_momenta_and_counts_differ_between_workers():

@@ -14,20 +14,20 @@ from gmc_jax import (
     Compressor,
     all_gather,
     all_reduce,
-    alone,
-    counted,
+    count_entries,
+    dense,
     disagreement,
+    drop_all,
     exact,
     gossip,
-    identity,
     join_channels,
     majority_vote,
+    no_communication,
     random_block,
     random_k,
     sampled_top_k,
     scaled_sign,
-    served,
-    silent,
+    simulated_server,
     threshold,
     top_k,
     topologies,
@@ -55,7 +55,7 @@ def thinned() -> Compressor:
 
 CHANNELS = {
     "exact": exact(),
-    "identity": all_gather(identity()),
+    "dense": all_gather(dense()),
     "top_k": all_gather(top_k(0.1)),
     "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
     "sampled_top_k": all_gather(sampled_top_k(0.1, sample=0.5)),
@@ -67,17 +67,21 @@ CHANNELS = {
     "threshold": all_gather(threshold(1.0, 0.1)),
     "scaled_sign": all_gather(scaled_sign()),
     "scaled_sign per leaf": all_gather(scaled_sign(), per_leaf=True),
-    "silent": silent(),
-    "alone": alone(),
+    "drop_all": drop_all(),
+    "no_communication": no_communication(),
     "gossip": gossip(topologies.ring(WORKERS)),
     "disagreement": disagreement(topologies.ring(WORKERS)),
     "majority_vote": majority_vote(),
-    "counted": counted(all_gather(top_k(0.1))),
+    "count_entries": count_entries(all_gather(top_k(0.1))),
     "joined": join_channels(
         [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
     ),
 }
-OWN = {"alone", "gossip", "disagreement"}  # Means that differ between workers.
+OWN = {
+    "no_communication",
+    "gossip",
+    "disagreement",
+}  # Means that differ between workers.
 SHAPES = {
     "float32": {"float32": [(4, 5), (30,)]},
     "float64": {"float64": [(4, 5), (30,)]},
@@ -206,7 +210,9 @@ def test_only_a_lossless_channel_loses_nothing(name):
     trees = draw_trees("float32")
     _, lost, _ = average(CHANNELS[name], trees)
     everything_arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
-    assert everything_arrives == (name in {"exact", "identity", "alone", "gossip"})
+    assert everything_arrives == (
+        name in {"exact", "dense", "no_communication", "gossip"}
+    )
 
 
 # A user's compressor that does not say that it is linear; differences that are up to
@@ -341,7 +347,7 @@ def test_outside_the_axis_the_error_says_how_to_get_inside(name, caller):
 def test_the_axis_may_have_another_name(make):
     channel = make(axis_name="replicas")
     assert channel.axis_name == "replicas"
-    assert counted(channel).axis_name == "replicas"
+    assert count_entries(channel).axis_name == "replicas"
     trees = np.arange(6, dtype=np.float32).reshape(2, 3)
     mean, lost, _ = average(channel, trees)
     np.testing.assert_allclose(mean[0], (trees - lost).mean(axis=0), rtol=1e-6)
@@ -395,9 +401,9 @@ def thinned_alike() -> Compressor:
         (all_gather, thinned()),
         (all_gather, thinned_alike()),
         (all_reduce, thinned_alike()),
-        (served, thinned()),
+        (simulated_server, thinned()),
     ],
-    ids=["all_gather", "all_gather shared", "all_reduce", "served"],
+    ids=["all_gather", "all_gather shared", "all_reduce", "simulated_server"],
 )
 def test_draws_follow_the_documented_rule(channel, code, per_leaf):
     """The rule of the docstrings alone repeats what every worker lost at every call."""
@@ -410,7 +416,7 @@ def test_draws_follow_the_documented_rule(channel, code, per_leaf):
             key = jax.random.fold_in(jax.random.key(7), step)
             if per_leaf:
                 key = jax.random.fold_in(key, 1)  # The second leaf, whatever the first.
-            if channel is not served and not code.shared:
+            if channel is not simulated_server and not code.shared:
                 key = jax.random.fold_in(key, worker)
             _, expected = code.encode(key, jnp.ones(15))
             np.testing.assert_array_equal(np.ravel(lost[1][worker]), expected)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gmc_jax
-from gmc_jax import averaged, counted, majority_vote, message_bits, wire_bytes
+from gmc_jax import averaged, count_entries, majority_vote, message_bits, wire_bytes
 from tests.support import problems, runners
 
 VOTE = majority_vote()
@@ -140,7 +140,7 @@ def test_devices_agree_with_the_simulation():
 
 
 def test_counting_counts_words():
-    assert counted(VOTE).entries({"x": jnp.zeros(100), "y": jnp.zeros(20)}) == 4
+    assert count_entries(VOTE).entries({"x": jnp.zeros(100), "y": jnp.zeros(20)}) == 4
 
 
 def test_errors_name_what_is_wrong():

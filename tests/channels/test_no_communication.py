@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax import alone, averaged, counted, message_bits, relative_cost, wire_bytes
+from gmc_jax import (
+    averaged,
+    count_entries,
+    message_bits,
+    no_communication,
+    relative_cost,
+    wire_bytes,
+)
 from tests.channels.test_laws import draw_trees
 from tests.support import problems
 from tests.support.runners import start, step_of, targets
@@ -14,7 +21,7 @@ from tests.support.runners import start, step_of, targets
 
 def test_everyones_mean_is_its_own():
     trees = draw_trees("mixed")
-    mean, lost, _ = problems.average(alone(), trees)
+    mean, lost, _ = problems.average(no_communication(), trees)
     jax.tree.map(
         lambda x, y: np.testing.assert_array_equal(np.float32(x), y), trees, mean
     )
@@ -23,16 +30,20 @@ def test_everyones_mean_is_its_own():
 
 
 def test_nothing_is_sent_and_nothing_counts():
-    tx = averaged(counted(alone()))
+    tx = averaged(count_entries(no_communication()))
     batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
     state = start(), tx.init(start())
     train, state = gmc_jax.distribute(step_of(tx), state, batch)
-    assert wire_bytes(train, state, batch) == message_bits(alone(), start()) == 0
+    assert (
+        wire_bytes(train, state, batch)
+        == message_bits(no_communication(), start())
+        == 0
+    )
     state, _ = train(state, batch)
     assert relative_cost(state) == 0
 
 
 def test_a_leaf_that_is_not_floating_is_an_error():
     with pytest.raises(TypeError, match="average floating"):
-        alone().average({"step": jnp.ones(3, int)}, ())
-    assert alone(axis_name="replicas").axis_name == "replicas"
+        no_communication().average({"step": jnp.ones(3, int)}, ())
+    assert no_communication(axis_name="replicas").axis_name == "replicas"

@@ -9,13 +9,13 @@ import pytest
 import gmc_jax
 from gmc_jax import (
     all_gather,
+    dense,
     error_feedback,
     exact,
-    identity,
     message_bits,
     random_block,
     scaled_sign,
-    served,
+    simulated_server,
     top_k,
     wire_bytes,
 )
@@ -24,7 +24,7 @@ from tests.support import problems
 from tests.support.runners import WORKERS, start, step_of, targets
 
 COMPRESSORS = {
-    "identity": identity(),
+    "dense": dense(),
     "top_k": top_k(0.1),
     "random_block": random_block(0.1),
     "scaled_sign": scaled_sign(),
@@ -43,7 +43,7 @@ def same_trees(kind: str):
 def test_of_the_same_tree_mean_and_lost_are_the_same_and_add_up(name, per_leaf):
     """Also where the compressor draws, and is not shared."""
     tree, trees = same_trees("mixed")
-    channel = served(COMPRESSORS[name], per_leaf=per_leaf)
+    channel = simulated_server(COMPRESSORS[name], per_leaf=per_leaf)
     mean, lost, state = problems.average(channel, trees, calls=2)
 
     def check(leaf, mean, lost):
@@ -57,21 +57,24 @@ def test_of_the_same_tree_mean_and_lost_are_the_same_and_add_up(name, per_leaf):
     chex.assert_trees_all_equal_dtypes(mean, lost)
     np.testing.assert_array_equal(state.step, [2] * WORKERS)
     arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
-    assert arrives == (name == "identity")
+    assert arrives == (name == "dense")
 
 
 def test_it_answers_what_gathering_the_same_messages_would():
     _, trees = same_trees("float32")
     gathered = problems.average(all_gather(top_k(0.1)), trees)
-    answered = problems.average(served(top_k(0.1)), trees)
+    answered = problems.average(simulated_server(top_k(0.1)), trees)
     chex.assert_trees_all_equal(gathered[1:], answered[1:])
     chex.assert_trees_all_close(gathered[0], answered[0], rtol=1e-6)
 
 
 def test_it_draws_anew_at_every_call_and_with_another_seed():
     _, trees = same_trees("float32")
-    _, first, _ = problems.average(served(thinned()), trees)
-    for channel, calls in ((served(thinned()), 2), (served(thinned(), seed=1), 1)):
+    _, first, _ = problems.average(simulated_server(thinned()), trees)
+    for channel, calls in (
+        (simulated_server(thinned()), 2),
+        (simulated_server(thinned(), seed=1), 1),
+    ):
         _, other, _ = problems.average(channel, trees, calls=calls)
         with pytest.raises(AssertionError):
             chex.assert_trees_all_equal(first, other)
@@ -79,7 +82,7 @@ def test_it_draws_anew_at_every_call_and_with_another_seed():
 
 def test_no_axis_is_needed_since_nobody_is_asked():
     tree, _ = same_trees("float32")
-    channel = served(top_k(0.1), axis_name="replicas")
+    channel = simulated_server(top_k(0.1), axis_name="replicas")
     assert channel.axis_name == "replicas"
     mean, lost, _ = jax.jit(channel.average)(tree, channel.init(tree))
     chex.assert_trees_all_close(jax.tree.map(jnp.add, mean, lost), tree, rtol=1e-6)
@@ -87,13 +90,15 @@ def test_no_axis_is_needed_since_nobody_is_asked():
 
 def test_behind_a_channel_it_sends_nothing_and_keeps_one_residual():
     """Bits say what a server would send down."""
-    tx = gmc_jax.dist_ef_sgdm(0.1, exact(), served(top_k(0.1), per_leaf=True))
+    tx = gmc_jax.dist_ef_sgdm(0.1, exact(), simulated_server(top_k(0.1), per_leaf=True))
     batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
     state = start(), tx.init(start())
     train, state = gmc_jax.distribute(step_of(tx), state, batch)
     assert wire_bytes(train, state, batch) == message_bits(exact(), start()) // 8
-    assert message_bits(served(top_k(0.1), per_leaf=True), start()) == 64 * (1 + 2)
-    assert message_bits(served(scaled_sign()), start()) == 32 + 32
+    assert message_bits(simulated_server(top_k(0.1), per_leaf=True), start()) == 64 * (
+        1 + 2
+    )
+    assert message_bits(simulated_server(scaled_sign()), start()) == 32 + 32
     *_, server = state[1]
     assert jax.tree.map(jnp.shape, server.residual) == jax.tree.map(jnp.shape, start())
 
@@ -101,7 +106,7 @@ def test_behind_a_channel_it_sends_nothing_and_keeps_one_residual():
 @pytest.mark.filterwarnings("ignore:This step trains 8 separate models")
 def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
     """Which the layout reports: it belongs behind a channel."""
-    tx = error_feedback(served(top_k(0.1)))
+    tx = error_feedback(simulated_server(top_k(0.1)))
     batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
     state = start(), tx.init(start())
     with pytest.raises(ValueError, match="differs between workers"):
@@ -109,7 +114,7 @@ def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
 
 
 def test_a_leaf_that_is_not_floating_is_an_error():
-    channel = served(top_k(0.1))
+    channel = simulated_server(top_k(0.1))
     with pytest.raises(TypeError, match="average floating"):
         channel.average({"step": jnp.ones(3, int)}, channel.init(None))
 
@@ -117,4 +122,4 @@ def test_a_leaf_that_is_not_floating_is_an_error():
 def test_a_vector_of_more_than_int32_can_address_is_an_error():
     half = jax.ShapeDtypeStruct((2**30,), jnp.float32)
     with pytest.raises(ValueError, match=r"`served\(..., per_leaf=True\)`"):
-        served(top_k(1e-3)).bits([half, half])
+        simulated_server(top_k(1e-3)).bits([half, half])

@@ -23,7 +23,7 @@ from gmc_jax import (
     Checkpoints,
     all_gather,
     all_reduce,
-    counted,
+    count_entries,
     exact,
     random_block,
     resize,
@@ -39,7 +39,7 @@ from tests.support.runners import RUNNERS, pmap, simulate, start, step_of, targe
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 6
-BLOCK = counted(all_reduce(random_block(0.2)))
+BLOCK = count_entries(all_reduce(random_block(0.2)))
 METHODS = {
     "gmc, random_block": gmc_jax.gmc(optax.cosine_decay_schedule(0.1, 20), BLOCK),
     "slowmo": gmc_jax.slowmo(optax.sgd(0.1, momentum=0.5), exact(), period=4),
@@ -695,7 +695,7 @@ def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
         assert checkpoints.latest == 60
         if error is KeyboardInterrupt:
             checkpoints.save(70, state)
-            assert manifest.whole(directory) == [70, 60]
+            assert manifest.complete_steps(directory) == [70, 60]
 
 
 def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
@@ -911,7 +911,7 @@ def survives(directory: pathlib.Path, times: int) -> None:
             checkpoints.save(step + 1, state_at(step + 1))
         assert told <= step <= told + 1
         folders = {path.name for path in directory.glob("*-*") if any(path.iterdir())}
-        left = manifest.whole(directory)
+        left = manifest.complete_steps(directory)
         assert folders == {manifest.read(directory, at).folder for at in left}
         chex.assert_trees_all_equal(state, jax.tree.map(np.asarray, state_at(step)))
 

@@ -55,12 +55,12 @@ def test_any_byte_of_a_manifest_that_changes_is_found(tmp_path):
             manifest.read(tmp_path, 7)
     for size in range(len(written)):
         path.write_bytes(written[:size])
-        assert "is damaged" in manifest.fault(tmp_path, 7)
+        assert "is damaged" in manifest.find_damage(tmp_path, 7)
 
 
 def test_the_newest_come_first_by_number(three):
     (three / "notes.json").touch()
-    assert manifest.steps(three) == manifest.whole(three) == [20, 3, 1]
+    assert manifest.steps(three) == manifest.complete_steps(three) == [20, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["020", "٢٠", "²", "-3", "+3", "3 ", "1_0", ""])
@@ -68,7 +68,7 @@ def test_no_other_name_is_read_as_a_number(three, name):
     """Each of them made every save fail once it had saved, or counted twice."""
     (three / f"{name}.json").write_bytes((three / "20.json").read_bytes())
     assert manifest.steps(three) == [20, 3, 1]
-    manifest.keep_up_to(three, 20, 1)
+    manifest.prune(three, 20, 1)
     assert manifest.steps(three) == [20]
     assert (three / f"{name}.json").exists()
 
@@ -77,7 +77,7 @@ def test_no_other_name_is_read_as_a_number(three, name):
 def test_only_what_begins_as_ours_is_removed(three, text):
     """What ends too early may be ours, and give way to another; nobody knows."""
     (three / "2.json").write_text(text)
-    manifest.keep_up_to(three, 20, 1)
+    manifest.prune(three, 20, 1)
     assert (three / "2.json").read_text() == text
     if text in '{"gmc_jax": "checkpoint"':
         manifest.write(three, checkpoint(three, 2))
@@ -100,24 +100,24 @@ def test_leftovers_are_gone_before_more_is_written(three):
 
 
 def test_what_is_wrong_is_named(three):
-    assert manifest.fault(three, 3, thorough=True) == ""
-    assert "manifest `" in manifest.fault(three, 4)
-    assert manifest.fault(three, 4).endswith("is missing")
+    assert manifest.find_damage(three, 3, thorough=True) == ""
+    assert "manifest `" in manifest.find_damage(three, 4)
+    assert manifest.find_damage(three, 4).endswith("is missing")
     file = manifest.arrays(three, manifest.read(three, 3).folder) / "a"
     file.write_bytes(b"other")
-    assert manifest.fault(three, 3) == ""
-    assert "/a` have changed" in manifest.fault(three, 3, thorough=True)
+    assert manifest.find_damage(three, 3) == ""
+    assert "/a` have changed" in manifest.find_damage(three, 3, thorough=True)
     file.write_bytes(b"longer")
-    assert f"`{file}` has 6 bytes, and had 5" in manifest.fault(three, 3)
+    assert f"`{file}` has 6 bytes, and had 5" in manifest.find_damage(three, 3)
     file.unlink()
-    assert f"`{file}` is missing" in manifest.fault(three, 3)
-    assert manifest.whole(three) == [20, 1]
+    assert f"`{file}` is missing" in manifest.find_damage(three, 3)
+    assert manifest.complete_steps(three) == [20, 1]
 
 
 def test_a_manifest_is_of_the_step_of_its_name(three):
     (three / "1.json").rename(three / "5.json")
-    assert "is damaged (it is of step 1)" in manifest.fault(three, 5)
-    assert manifest.whole(three) == [20, 3]
+    assert "is damaged (it is of step 1)" in manifest.find_damage(three, 5)
+    assert manifest.complete_steps(three) == [20, 3]
 
 
 def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
@@ -142,14 +142,14 @@ def test_a_manifest_of_a_step_takes_the_place_of_another(three):
     ("step", "keep", "left"), [(20, 2, [20, 3]), (3, 5, [3, 1]), (3, 1, [3])]
 )
 def test_of_many_some_are_kept(three, step, keep, left):
-    manifest.keep_up_to(three, step, keep)
-    assert manifest.whole(three) == left
+    manifest.prune(three, step, keep)
+    assert manifest.complete_steps(three) == left
     assert len([path for path in three.iterdir() if path.is_dir()]) == len(left)
 
 
 def test_nothing_is_removed_for_one_that_is_not_whole(three):
     (manifest.arrays(three, manifest.read(three, 20).folder) / "a").unlink()
-    manifest.keep_up_to(three, 20, 1)
+    manifest.prune(three, 20, 1)
     assert manifest.steps(three) == [20, 3, 1]
 
 
@@ -175,19 +175,19 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(three, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "open", opening)
-        manifest.keep_up_to(three, 20, 1)
+        manifest.prune(three, 20, 1)
         assert manifest.steps(three) == [20, 3]
-        assert "Permission denied" in manifest.fault(three, 3)
-    assert manifest.whole(three) == [20, 3]
+        assert "Permission denied" in manifest.find_damage(three, 3)
+    assert manifest.complete_steps(three) == [20, 3]
 
     def listing(path: Any) -> list[str]:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "listdir", listing)
     with pytest.raises(PermissionError):
-        manifest.whole(three)
+        manifest.complete_steps(three)
     monkeypatch.setattr(os, "listdir", listed)
-    assert manifest.whole(three / "none") == []
+    assert manifest.complete_steps(three / "none") == []
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyboardInterrupt])
@@ -201,7 +201,7 @@ def test_what_fails_once_there_is_a_checkpoint_takes_nothing_of_it(tmp_path, kin
 
     with pytest.raises(kind):
         save_and_fail()
-    assert manifest.whole(tmp_path) == [3]
+    assert manifest.complete_steps(tmp_path) == [3]
 
 
 def test_one_writes_at_a_time(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmc_jax import (
-    identity,
+    dense,
     random_block,
     random_k,
     sampled_top_k,
@@ -23,7 +23,7 @@ from gmc_jax import (
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
 
 COMPRESSORS = {
-    "identity": lambda ratio: identity(),
+    "dense": lambda ratio: dense(),
     "top_k": top_k,
     "sampled_top_k": lambda ratio: sampled_top_k(ratio, sample=0.3),
     "random_k": random_k,
@@ -34,7 +34,7 @@ COMPRESSORS = {
 WITH_RATIO = {
     name: COMPRESSORS[name]
     for name in COMPRESSORS
-    if name not in ("identity", "scaled_sign")
+    if name not in ("dense", "scaled_sign")
 }
 # What sends a part of every entry, so that sums are rounded and reductions reordered.
 SPLITTING = {"scaled_sign"}
@@ -107,7 +107,7 @@ def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype
     np.testing.assert_array_equal(wide(decoded) + wide(lost), wide(x))
     # Every entry is sent or lost: none is split, so the addition above is exact.
     assert not np.any((wide(decoded) != 0) & (wide(lost) != 0))
-    s = d if name == "identity" else max(1, math.ceil(ratio * d))
+    s = d if name == "dense" else max(1, math.ceil(ratio * d))
     slack = 1.3 if name == "sampled_top_k" else 1
     assert np.count_nonzero(decoded) <= math.ceil(slack * s)
 
@@ -236,7 +236,7 @@ def test_the_error_tells_the_value():
 @pytest.mark.parametrize(
     ("name", "d", "ratio", "sizes"),
     [
-        ("identity", 100, 1.0, (100,)),
+        ("dense", 100, 1.0, (100,)),
         ("top_k", 100, 0.05, (5, 5)),
         ("top_k", 1000, 0.0011, (2, 2)),
         ("top_k", 10, 0.001, (1, 1)),

@@ -119,4 +119,4 @@ def test_a_nan_is_sent_and_is_seen_in_what_is_lost():
     ],
 )
 def test_a_ratio_may_be_an_array_of_any_precision(ratio, d, s):
-    assert _selection.kept(ratio, d) == s
+    assert _selection.num_kept(ratio, d) == s

@@ -19,10 +19,10 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     averaged,
-    counted,
+    count_entries,
+    dense,
     exact,
     gmc,
-    identity,
     message_bits,
     query,
     random_block,
@@ -44,7 +44,7 @@ WORKERS, D = 8, 30
 
 CHANNELS = {
     "exact": exact(),
-    "identity": all_gather(identity()),
+    "dense": all_gather(dense()),
     "top_k": all_gather(top_k(0.1)),
     "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
     "sampled_top_k": all_gather(sampled_top_k(0.1, sample=0.5)),
@@ -55,14 +55,14 @@ CHANNELS = {
     "threshold": all_gather(threshold(1.0, 0.1)),
     "scaled_sign": all_gather(scaled_sign()),
     "scaled_sign per leaf": all_gather(scaled_sign(), per_leaf=True),
-    "counted": counted(all_gather(top_k(0.1))),
+    "count_entries": count_entries(all_gather(top_k(0.1))),
 }
 REDUCED = {"exact", "random_k", "random_block", "random_block per leaf"}
 # Bytes of a message: values, and indices of four bytes; or words of signs, and a scale.
 EXPECTED = {
     ("exact", "float32"): 4 * D,
     ("exact", "bfloat16"): 4 * D,
-    ("identity", "bfloat16"): 2 * D,
+    ("dense", "bfloat16"): 2 * D,
     ("top_k", "float32"): (4 + 4) * 3,
     ("top_k", "bfloat16"): (2 + 4) * 3,
     ("top_k per leaf", "float32"): (4 + 4) * (1 + 2),
@@ -420,7 +420,7 @@ def paper(steps: int, s: int) -> float:
 @pytest.mark.parametrize("runner", ["simulate", "distribute"])
 @pytest.mark.parametrize(("ratio", "s"), [(0.1, 3), (0.3, 9), (1.0, 30)])
 def test_the_cost_of_top_k_is_the_papers(ratio, s, runner):
-    tx = gmc_jax.error_feedback(counted(all_gather(top_k(ratio))))
+    tx = gmc_jax.error_feedback(count_entries(all_gather(top_k(ratio))))
     state, _ = train_counted(tx, runner)
     cost = relative_cost(state)
     assert cost == pytest.approx(paper(5, s), rel=1e-12)
@@ -433,9 +433,11 @@ def test_the_cost_of_top_k_is_the_papers(ratio, s, runner):
 @pytest.mark.parametrize("runner", ["simulate", "distribute"])
 def test_messages_without_indices_count_once(runner):
     """A block costs exactly s/d, and an exact mean exactly 1."""
-    state, _ = train_counted(gmc(0.1, counted(all_reduce(random_block(0.1)))), runner)
+    state, _ = train_counted(
+        gmc(0.1, count_entries(all_reduce(random_block(0.1)))), runner
+    )
     assert relative_cost(state) == 3 / D
-    state, _ = train_counted(gmc(0.1, counted(exact())), runner)
+    state, _ = train_counted(gmc(0.1, count_entries(exact())), runner)
     assert relative_cost(state) == 1
 
 
@@ -443,8 +445,8 @@ def test_the_costs_and_sizes_of_several_channels_add_up():
     """Biases dense (10 entries), kernels by a block of 2 of 20."""
     tx = optax.partition(
         {
-            "dense": averaged(counted(exact())),
-            "block": averaged(counted(all_reduce(random_block(0.1)))),
+            "dense": averaged(count_entries(exact())),
+            "block": averaged(count_entries(all_reduce(random_block(0.1)))),
         },
         {"bias": "dense", "kernel": "block"},
     )
@@ -454,8 +456,8 @@ def test_the_costs_and_sizes_of_several_channels_add_up():
     # Of indexed messages beside dense ones, only the former count twice.
     tx = optax.partition(
         {
-            "dense": averaged(counted(exact())),
-            "top": averaged(counted(all_gather(top_k(0.1)))),
+            "dense": averaged(count_entries(exact())),
+            "top": averaged(count_entries(all_gather(top_k(0.1)))),
         },
         {"bias": "dense", "kernel": "top"},
     )
@@ -473,23 +475,25 @@ def test_one_dense_average_is_set_against_a_step_that_averages_twice():
         return relative_cost(train_counted(tx, steps=4)[0])
 
     both = 3 / D + 1 / 2
-    extra = cost(counted(block), counted(dense, extra=True))
+    extra = cost(count_entries(block), count_entries(dense, extra=True))
     assert extra == pytest.approx(both, rel=1e-15)
     # Unless it is told so, each of its calls is taken for a step of its own.
-    assert cost(counted(block), counted(dense)) == pytest.approx(both / 1.5, rel=1e-15)
+    assert cost(count_entries(block), count_entries(dense)) == pytest.approx(
+        both / 1.5, rel=1e-15
+    )
 
 
 def test_channels_that_take_turns_count_their_own_steps():
     """Three dense steps, then blocks: of five steps, each is set against one."""
     turns = gmc_jax.join_channels(
-        [counted(exact()), counted(all_reduce(random_block(0.1)))], [3]
+        [count_entries(exact()), count_entries(all_reduce(random_block(0.1)))], [3]
     )
     state, _ = train_counted(averaged(turns))
     assert relative_cost(state) == pytest.approx((3 + 2 * 3 / D) / 5, rel=1e-15)
 
 
 def test_an_extra_channel_alone_has_nothing_to_be_compared_with():
-    state, _ = train_counted(averaged(counted(exact(), extra=True)))
+    state, _ = train_counted(averaged(count_entries(exact(), extra=True)))
     with pytest.raises(ValueError, match="count one without `extra`"):
         relative_cost(state)
 
@@ -504,7 +508,7 @@ def test_an_extra_channel_alone_has_nothing_to_be_compared_with():
     ],
 )
 def test_the_counts_are_found_in_any_state(wrap):
-    tx = wrap(gmc(0.1, counted(all_reduce(random_block(0.1)))))
+    tx = wrap(gmc(0.1, count_entries(all_reduce(random_block(0.1)))))
     state, _ = train_counted(tx)
     assert relative_cost(state) == 3 / D
     assert relative_cost((params(), {"any": [state, None]})) == 3 / D
@@ -512,7 +516,7 @@ def test_the_counts_are_found_in_any_state(wrap):
 
 def test_counts_beyond_32_bits_are_read_whole():
     """By hand, in halves of 32 bits: 3 * 2^32 + 5 and so on, and on two workers."""
-    state = counted(all_gather(top_k(0.1))).init(params())
+    state = count_entries(all_gather(top_k(0.1))).init(params())
     up, down, dense = 3 * 2**32 + 5, 2**33, 7 * 2**34 + 2**31
 
     def halves(*numbers):
@@ -528,7 +532,7 @@ def test_counts_beyond_32_bits_are_read_whole():
 
 def test_counting_goes_on_beyond_32_bits():
     """A run that has counted for long, and counts on."""
-    channel = counted(exact())
+    channel = count_entries(exact())
     tx = averaged(channel)
     full = jnp.array([1, 2**32 - 7], jnp.uint32)
     begun = channel.init(params())
@@ -545,7 +549,7 @@ def test_without_counts_there_is_no_cost():
     tx = gmc(0.1, all_gather(top_k(0.1)))
     with pytest.raises(ValueError, match=r"holds no counts.*`counted\(channel\)`"):
         relative_cost(tx.init(params()))
-    tx = gmc(0.1, counted(all_gather(top_k(0.1))))
+    tx = gmc(0.1, count_entries(all_gather(top_k(0.1))))
     with pytest.raises(ValueError, match="counted no step yet"):
         relative_cost(tx.init(params()))
 
@@ -650,7 +654,7 @@ def test_what_is_rare_is_not_nothing():
     """A period longer than the steps that are looked at first."""
     rare = gmc_jax.local_sgd(0.1, exact(), period=20_000)
     assert message_bits(rare, start()) == 32 * 20 / 20_000
-    local = gmc_jax.cser(0.1, gmc_jax.silent(), gmc_jax.silent(), period=2)
+    local = gmc_jax.cser(0.1, gmc_jax.drop_all(), gmc_jax.drop_all(), period=2)
     assert message_bits(local, start()) == 0
 
 

@@ -10,7 +10,7 @@ from jax import lax
 import gmc_jax
 from gmc_jax import all_gather, averaged, exact, message_bits, top_k
 from gmc_jax.costs._bits_per_step import bits_of_steps
-from gmc_jax.transforms._average_in_dtype import average_as
+from gmc_jax.transforms._average_in_dtype import average_in_dtype
 
 PARAMS = {"bias": jnp.zeros(4), "kernel": jnp.zeros((4, 4))}
 DENSE, SPARSE = 32 * 20, 64 * 2
@@ -31,7 +31,7 @@ def on_fourth_steps(channel):
         step, inner = state
 
         def average():
-            mean, _, after = average_as(channel, updates, inner, updates)
+            mean, _, after = average_in_dtype(channel, updates, inner, updates)
             return mean, after
 
         updates, inner = lax.cond(step % 4 == 3, average, lambda: (updates, inner))
@@ -124,8 +124,8 @@ def test_a_channel_of_ones_own_counts_as_it_says():
     """Where it sends something; what is behind it is not looked at."""
     half = exact()._replace(bits=lambda tree: 7)
     assert sent(averaged(half), 2) == [7, 7]
-    assert sent(averaged(gmc_jax.counted(half)), 2) == [7, 7]
-    silent = gmc_jax.silent()._replace(bits=lambda tree: 7)
+    assert sent(averaged(gmc_jax.count_entries(half)), 2) == [7, 7]
+    silent = gmc_jax.drop_all()._replace(bits=lambda tree: 7)
     assert sent(averaged(silent), 2) == [0, 0]
 
 

@@ -8,9 +8,9 @@ import pytest
 from jax import lax
 
 import gmc_jax
-from gmc_jax import identity, measure_encoding, top_k
+from gmc_jax import dense, measure_encoding, top_k
 from gmc_jax.core import Compressor
-from gmc_jax.costs.compression_cost import FREE, TWO_CORES, Encoding, encoding_at
+from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, Encoding, encoding_at
 
 ENTRIES = 50_000
 
@@ -44,7 +44,7 @@ def test_what_takes_longer_is_measured_longer():
 
 
 def test_a_shared_compressor_and_an_empty_loss_can_be_measured():
-    cost = measure_encoding(identity(), 100, repeats=1)
+    cost = measure_encoding(dense(), 100, repeats=1)
     assert cost.entry > 0
     assert cost.byte >= 0
 
@@ -76,7 +76,7 @@ def test_all_that_a_plan_asks_for_is_measured(monkeypatch):
     monkeypatch.setattr("gmc_jax.costs.compression_cost.measure_encoding", measure)
     measured = gmc_jax.measure_encodings(77)
     assert {name: list(costs) for name, costs in measured.items()} == {
-        name: list(costs) for name, costs in TWO_CORES.items()
+        name: list(costs) for name, costs in CPU_2_CORES.items()
     }
     assert measured["top_k"][0.01] == (77, 0)
     # Values and indices, with and without slack; values alone; words and a scale.
@@ -87,7 +87,7 @@ def test_all_that_a_plan_asks_for_is_measured(monkeypatch):
 
 
 def test_more_is_sent_for_more_in_the_table():
-    for costs in TWO_CORES.values():
+    for costs in CPU_2_CORES.values():
         entries = [costs[ratio].entry for ratio in sorted(costs)]
         assert entries == sorted(entries)
         assert all(cost.entry > 0 < cost.byte for cost in costs.values())

@@ -18,17 +18,17 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import TWO_CORES, Encoding
-from gmc_jax.costs.patterns import DENSE, Load, Meeting, Scheme, compressed, menu
+from gmc_jax.costs.compression_cost import CPU_2_CORES, Encoding
+from gmc_jax.costs.patterns import DENSE, Load, Pattern, Sync, candidates, compressed
 
 PARAMS = jax.ShapeDtypeStruct((1000,), jnp.float32)
 COST = Encoding(entry=0.01, byte=0.001)
 
 
 def test_a_period_divides_all_that_a_meeting_costs_and_the_longest_step_has_it_whole():
-    meeting = Meeting(all_gather(top_k(0.1)), COST)
-    every, _ = Scheme("each step", (meeting,)).loads(PARAMS, 8)
-    mean, longest = Scheme("now and then", (meeting._replace(period=10),)).loads(
+    sync = Sync(all_gather(top_k(0.1)), COST)
+    every, _ = Pattern("each step", (sync,)).loads(PARAMS, 8)
+    mean, longest = Pattern("now and then", (sync._replace(period=10),)).loads(
         PARAMS, 8
     )
     assert longest == every
@@ -41,8 +41,8 @@ def test_a_period_divides_all_that_a_meeting_costs_and_the_longest_step_has_it_w
 def test_the_channels_of_a_method_with_two_add_up():
     """CSER: blocks at every step, larger ones at every fourth."""
     block, reset = all_reduce(random_block(0.01)), all_reduce(random_block(0.4))
-    scheme = Scheme("CSER", (Meeting(block), Meeting(reset, COST, 4)))
-    mean, longest = scheme.loads(PARAMS, 8)
+    pattern = Pattern("CSER", (Sync(block), Sync(reset, COST, 4)))
+    mean, longest = pattern.loads(PARAMS, 8)
     one, other = (link_traffic(channel, PARAMS, 8) for channel in (block, reset))
     encoding = 10 + 0.001 * other.bytes
     assert longest == Load(Traffic(one.bytes + other.bytes, 28), encoding)
@@ -50,19 +50,21 @@ def test_the_channels_of_a_method_with_two_add_up():
 
 
 def test_a_few_neighbours_stand_for_thousands_of_workers():
-    few = Meeting(gossip(topologies.ring(3)), workers=3)
-    all_of_them = Meeting(gossip(topologies.ring(20)))
-    expected = Scheme("ring", (all_of_them,)).loads(PARAMS, 20)
-    assert Scheme("ring", (few,)).loads(PARAMS, 20) == expected
+    few = Sync(gossip(topologies.ring(3)), workers=3)
+    all_of_them = Sync(gossip(topologies.ring(20)))
+    expected = Pattern("ring", (all_of_them,)).loads(PARAMS, 20)
+    assert Pattern("ring", (few,)).loads(PARAMS, 20) == expected
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5000])
 def test_the_menu_is_for_any_number_of_workers(workers):
-    schemes = menu(PARAMS, workers, [0.1, 0.01], [12, 48], TWO_CORES)
-    names = [(scheme.name, scheme.ratio) for scheme in schemes]
-    assert schemes[0] is DENSE
+    patterns = candidates(PARAMS, workers, [0.1, 0.01], [12, 48], CPU_2_CORES)
+    names = [(pattern.name, pattern.ratio) for pattern in patterns]
+    assert patterns[0] is DENSE
     assert len(names) == len(set(names)) == 1 + 3 * 2 + 2 + 1 + 1 + 2 + 2
-    sent = {scheme.name: scheme.loads(PARAMS, workers)[0].traffic for scheme in schemes}
+    sent = {
+        pattern.name: pattern.loads(PARAMS, workers)[0].traffic for pattern in patterns
+    }
     assert all((traffic.bytes > 0) == (workers > 1) for traffic in sent.values())
     neighbours = min(2, workers - 1)
     assert sent["D-PSGD, ring"] == (4000 * neighbours, neighbours)
@@ -71,40 +73,40 @@ def test_the_menu_is_for_any_number_of_workers(workers):
 
 def test_of_the_budget_of_cser_half_goes_into_resets():
     (cser,) = (
-        scheme
-        for scheme in menu(PARAMS, 8, [0.01], [], TWO_CORES)
-        if scheme.name.startswith("CSER")
+        pattern
+        for pattern in candidates(PARAMS, 8, [0.01], [], CPU_2_CORES)
+        if pattern.name.startswith("CSER")
     )
-    step, reset = cser.meetings
+    step, reset = cser.syncs
     assert (step.period, reset.period) == (1, 12)
     assert step.channel.bits(PARAMS) == 32 * 5
     assert reset.channel.bits(PARAMS) == 32 * 63
 
 
 def test_a_family_is_the_same_scheme_at_other_ratios():
-    half = compressed("top_k", TWO_CORES, period=3)(0.5)
+    half = compressed("top_k", CPU_2_CORES, period=3)(0.5)
     assert half.family is not None
     other = half.family(0.02)
     assert (other.name, other.ratio) == (half.name, 0.02)
     assert other.loads(PARAMS, 8)[1].traffic == (7 * 2 * 4 * 20, 14)
-    assert other.meetings[0].period == 3
+    assert other.syncs[0].period == 3
 
 
 def test_large_trees_are_compressed_leaf_by_leaf():
     leaves = [jax.ShapeDtypeStruct((2**30,), jnp.float32)] * 2
-    for scheme in menu(leaves, 2, [0.001], [], TWO_CORES)[1:4]:
-        assert scheme.loads(leaves, 2)[0].traffic.bytes >= 0.008 * 2**30
+    for pattern in candidates(leaves, 2, [0.001], [], CPU_2_CORES)[1:4]:
+        assert pattern.loads(leaves, 2)[0].traffic.bytes >= 0.008 * 2**30
 
 
 def test_errors_name_what_is_wrong():
     wrong: Any = top_k(0.1)
     with pytest.raises(TypeError, match="`channel` must be a channel"):
-        Scheme("mine", (Meeting(wrong),))
+        Pattern("mine", (Sync(wrong),))
     with pytest.raises(ValueError, match="`period` counts something"):
-        Scheme("mine", (Meeting(exact(), period=0),))
+        Pattern("mine", (Sync(exact(), period=0),))
     with pytest.raises(ValueError, match="`workers` counts something"):
-        Scheme("mine", (Meeting(exact(), workers=-1),))
+        Pattern("mine", (Sync(exact(), workers=-1),))
     with pytest.raises(ValueError, match="`ratio` is a fraction"):
-        Scheme("mine", (Meeting(exact()),), ratio=2.0)
+        Pattern("mine", (Sync(exact()),), ratio=2.0)
     with pytest.raises(ValueError, match=r"what `top_k` costs"):
-        menu(PARAMS, 2, [0.1], [], {"scaled_sign": {1.0: COST}})
+        candidates(PARAMS, 2, [0.1], [], {"scaled_sign": {1.0: COST}})

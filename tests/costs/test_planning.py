@@ -11,23 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gmc_jax
-from gmc_jax import all_gather, exact, identity, link_traffic, planning
+from gmc_jax import all_gather, dense, exact, link_traffic, planning
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import FREE, TWO_CORES, Encoding
+from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, Encoding
 from gmc_jax.costs.patterns import compressed
-from gmc_jax.costs.planning import DENSE, Meeting, Prediction, Scheme, predict
+from gmc_jax.costs.planning import DENSE, Pattern, Prediction, Sync, predict
 
 LINK = Link(latency=0.02, bandwidth=125e6)
 SIZE = 10**8
 FAMILIES = {
-    name: compressed(name, TWO_CORES)
+    name: compressed(name, CPU_2_CORES)
     for name in ("top_k", "sampled_top_k", "random_block")
 }
-NO_CODE = {name: {1.0: FREE} for name in TWO_CORES}
+NO_CODE = {name: {1.0: FREE} for name in CPU_2_CORES}
 
 
-def of(scheme: Scheme, workers: int = 8, link: Link = LINK, size: int = SIZE):
-    return predict(dataclasses.replace(scheme, family=None), size, workers, link, 0.5)
+def of(pattern: Pattern, workers: int = 8, link: Link = LINK, size: int = SIZE):
+    return predict(dataclasses.replace(pattern, family=None), size, workers, link, 0.5)
 
 
 def test_dense_is_what_others_are_compared_with():
@@ -58,14 +58,14 @@ def test_an_infinite_bandwidth_leaves_computing_encoding_and_latencies(family):
 
 
 def test_a_whole_gather_takes_half_the_workers_times_a_dense_mean():
-    gathered = of(Scheme("all", (Meeting(all_gather(identity())),)), 64, Link(0, 1e6))
-    dense = of(DENSE, 64, Link(0, 1e6))
-    assert gathered.network == pytest.approx(32 * dense.network)
+    gathered = of(Pattern("all", (Sync(all_gather(dense())),)), 64, Link(0, 1e6))
+    exactly = of(DENSE, 64, Link(0, 1e6))
+    assert gathered.network == pytest.approx(32 * exactly.network)
 
 
 def test_a_period_divides_the_meetings_and_the_longest_step_has_one():
-    (meeting,) = DENSE.meetings
-    local = of(Scheme("local", (meeting._replace(period=12),)))
+    (sync,) = DENSE.syncs
+    local = of(Pattern("local", (sync._replace(period=12),)))
     dense = of(DENSE)
     assert local.network == pytest.approx(dense.network / 12)
     assert local.longest == dense.seconds
@@ -103,18 +103,18 @@ def test_at_a_thousand_workers_one_entry_in_a_thousand_gathered_loses():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bandwidths_between_which_it_is_faster_end_where_it_is_not(name):
-    scheme = FAMILIES[name](0.01)
-    between = of(scheme).faster_between
+    pattern = FAMILIES[name](0.01)
+    between = of(pattern).faster_between
     assert between is not None
     low, high = between
     assert low == 0
-    assert of(scheme, link=Link(0.02, 0.999 * high)).breaks_even
-    assert not of(scheme, link=Link(0.02, 1.001 * high)).breaks_even
+    assert of(pattern, link=Link(0.02, 0.999 * high)).breaks_even
+    assert not of(pattern, link=Link(0.02, 1.001 * high)).breaks_even
 
 
 def test_with_fewer_hops_and_more_bytes_it_is_faster_above_a_bandwidth():
-    ring = Scheme(
-        "ring", (Meeting(gmc_jax.gossip(gmc_jax.topologies.ring(3)), workers=3),)
+    ring = Pattern(
+        "ring", (Sync(gmc_jax.gossip(gmc_jax.topologies.ring(3)), workers=3),)
     )
     between = of(ring, 64).faster_between
     assert between is not None
@@ -126,8 +126,8 @@ def test_with_fewer_hops_and_more_bytes_it_is_faster_above_a_bandwidth():
 
 
 def test_some_are_faster_anywhere_and_some_nowhere():
-    (meeting,) = DENSE.meetings
-    rare = Scheme("rare", (meeting._replace(period=2),))
+    (sync,) = DENSE.syncs
+    rare = Pattern("rare", (sync._replace(period=2),))
     assert of(rare).faster_between == (0, math.inf)
     assert of(FAMILIES["top_k"](0.5), 64).faster_between is None
     assert of(DENSE).faster_between is None
@@ -156,8 +156,8 @@ def test_a_larger_ratio_never_takes_less(size, workers, one, other, link):
 @given(sizes, sizes, counts, ratios, links)
 @checked
 def test_more_parameters_never_take_less(one, other, workers, ratio, link):
-    for scheme in (FAMILIES["random_block"](ratio), DENSE):
-        less, more = (of(scheme, workers, link, x) for x in sorted((one, other)))
+    for pattern in (FAMILIES["random_block"](ratio), DENSE):
+        less, more = (of(pattern, workers, link, x) for x in sorted((one, other)))
         assert less.seconds <= more.seconds
 
 
@@ -168,9 +168,9 @@ def test_a_better_link_never_takes_more(size, workers, pair):
         min(link.latency for link in pair), max(link.bandwidth for link in pair)
     )
     for link in pair:
-        for scheme in (DENSE, FAMILIES["random_block"](0.1)):
-            row = of(scheme, workers, link, size)
-            assert of(scheme, workers, better, size).seconds <= row.seconds
+        for pattern in (DENSE, FAMILIES["random_block"](0.1)):
+            row = of(pattern, workers, link, size)
+            assert of(pattern, workers, better, size).seconds <= row.seconds
             assert 0 <= row.utilisation <= row.busy * (1 + 1e-9) <= 1 + 1e-9
             assert row.longest >= row.seconds
 
@@ -229,14 +229,14 @@ def test_a_trillion_parameters_can_be_planned():
 def test_your_own_compressor_can_be_planned():
     cost = Encoding(1e-9, 0.0)
     channel = all_gather(gmc_jax.scaled_sign())
-    row = of(Scheme("EF-signSGD", (Meeting(channel, cost),)), 8)
+    row = of(Pattern("EF-signSGD", (Sync(channel, cost),)), 8)
     assert row.traffic.bytes == 7 * (SIZE / 8 + 4)
     assert row.encoding == pytest.approx(0.1)
 
 
 def test_errors_name_what_is_wrong():
     no_scheme: Any = exact()
-    with pytest.raises(TypeError, match="`scheme` must say who meets how often"):
+    with pytest.raises(TypeError, match="`pattern` must say who meets how often"):
         predict(no_scheme, SIZE, 8, LINK, 0.5)
     no_link: Any = 125_000_000
     with pytest.raises(TypeError, match=r"`link` must be a link.* but is 125000000"):

@@ -17,22 +17,22 @@ from gmc_jax import (
     Channel,
     all_gather,
     all_reduce,
-    alone,
-    counted,
+    count_entries,
+    dense,
     disagreement,
+    drop_all,
     exact,
     gossip,
-    identity,
     join_channels,
     link_traffic,
     majority_vote,
     message_bits,
+    no_communication,
     random_block,
     random_k,
     sampled_top_k,
     scaled_sign,
-    served,
-    silent,
+    simulated_server,
     threshold,
     top_k,
     topologies,
@@ -51,7 +51,7 @@ FLAT = jax.ShapeDtypeStruct((1000,), jnp.float32)
 SLOW = {"top_k per leaf", "sampled_top_k", "gathered random_k", "threshold"}
 CHANNELS = {
     "exact": exact(),
-    "identity": all_gather(identity()),
+    "dense": all_gather(dense()),
     "top_k": all_gather(top_k(0.1)),
     "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
     "sampled_top_k": all_gather(sampled_top_k(0.1)),
@@ -63,10 +63,10 @@ CHANNELS = {
     "gossip": gossip(topologies.ring(WORKERS)),
     "disagreement": disagreement(topologies.torus(2, 4)),
     "majority_vote": majority_vote(),
-    "counted": counted(all_gather(top_k(0.1))),
-    "served": served(top_k(0.1)),
-    "silent": silent(),
-    "alone": alone(),
+    "count_entries": count_entries(all_gather(top_k(0.1))),
+    "simulated_server": simulated_server(top_k(0.1)),
+    "drop_all": drop_all(),
+    "no_communication": no_communication(),
 }
 
 
@@ -116,7 +116,9 @@ def test_what_is_counted_is_what_xla_sends(name):
     traffic = link_traffic(channel, PARAMS, WORKERS)
 
     assert traffic == (pytest.approx(size), hops)
-    assert (size > 0) == (name not in {"served", "silent", "alone"})
+    assert (size > 0) == (
+        name not in {"simulated_server", "drop_all", "no_communication"}
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 64, 4096])
@@ -143,7 +145,7 @@ def test_closed_forms_for_any_number_of_workers(workers):
 
 def test_a_whole_message_gathered_costs_half_the_workers_times_a_dense_mean():
     """At ratio 1, without indices: (K - 1) n against 2 (K - 1) / K n."""
-    gathered = link_traffic(all_gather(identity()), FLAT, 64)
+    gathered = link_traffic(all_gather(dense()), FLAT, 64)
     reduced = link_traffic(exact(), FLAT, 64)
     assert gathered.bytes == pytest.approx(64 / 2 * reduced.bytes)
     assert 2 * gathered.hops == reduced.hops
@@ -167,9 +169,9 @@ def test_of_rounds_and_of_joined_channels_the_largest_counts():
     for channels in ([block, sparse], [sparse, block]):
         joined = link_traffic(join_channels(channels, [3]), FLAT, 8)
         assert joined == link_traffic(block, FLAT, 8)
-    assert link_traffic(counted(join_channels([sparse, sparse], [3])), FLAT, 8) == (
-        link_traffic(sparse, FLAT, 8)
-    )
+    assert link_traffic(
+        count_entries(join_channels([sparse, sparse], [3])), FLAT, 8
+    ) == (link_traffic(sparse, FLAT, 8))
 
 
 def repeated(once, axis_name: str = "workers") -> Channel:

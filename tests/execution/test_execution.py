@@ -17,9 +17,9 @@ from gmc_jax import (
     accumulate,
     all_gather,
     all_reduce,
-    counted,
+    count_entries,
+    dense,
     exact,
-    identity,
     query,
     random_block,
     random_k,
@@ -53,8 +53,8 @@ CHANNELS = {
     "random_k": all_reduce(random_k(0.2), seed=1),
     "random_block": all_reduce(random_block(0.2), seed=2),
     "top_k per leaf": all_gather(top_k(0.2), per_leaf=True),
-    "identity": all_gather(identity()),
-    "counted": counted(all_gather(top_k(0.2))),
+    "dense": all_gather(dense()),
+    "count_entries": count_entries(all_gather(top_k(0.2))),
 }
 # Every method at least once, and every channel at least twice.
 PAIRS = [

@@ -16,11 +16,11 @@ import gmc_jax
 from gmc_jax import (
     accumulate,
     all_gather,
-    alone,
     averaged,
     exact,
     gmc,
     layout,
+    no_communication,
     query,
     top_k,
 )
@@ -107,7 +107,7 @@ def test_the_momenta_and_accumulated_gradients_of_dgc_both_differ():
 
 
 def test_without_a_channel_everything_that_meets_gradients_differs():
-    plan = plan_of(optax.chain(averaged(alone()), optax.adam(0.1)))
+    plan = plan_of(optax.chain(averaged(no_communication()), optax.adam(0.1)))
     assert differing(plan.differs[0]) == RESIDUAL
     adam = plan.differs[1][1][0]
     assert not adam.count
@@ -388,7 +388,7 @@ def test_a_step_must_not_change_the_types_of_the_state(change, message):
             r"\(`state\[0\]\['bias'\]`, `state\[0\]\['kernel'\]`\)",
         ),
         (
-            optax.chain(averaged(alone()), optax.sgd(0.1)),
+            optax.chain(averaged(no_communication()), optax.sgd(0.1)),
             r"\(`state\[0\]\['bias'\]`, `state\[0\]\['kernel'\]`\)",
         ),
     ],

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 import gmc_jax
 from gmc_jax import (
     all_gather,
-    counted,
+    count_entries,
     exact,
     gossip,
     random_block,
@@ -24,7 +24,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from gmc_jax.channels.count_entries import CountedState
+from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import find
 from tests.methods.test_laws import METHODS, PEAK
@@ -32,8 +32,8 @@ from tests.support import problems
 from tests.support.runners import close, start, step_of
 
 NUMBERS = (8, 4, 2, 6)
-TOP = counted(all_gather(top_k(0.2)))
-BLOCK = counted(all_gather(random_block(0.2)))  # It compiles in a moment.
+TOP = count_entries(all_gather(top_k(0.2)))
+BLOCK = count_entries(all_gather(random_block(0.2)))  # It compiles in a moment.
 
 
 def uneven(workers: int) -> gmc_jax.Topology:
@@ -64,7 +64,7 @@ MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
         name: lambda _, method=method: method.ours(PEAK, BLOCK)
         for name, method in METHODS.items()
     },
-    "counted": lambda _: gmc_jax.gmc(0.1, TOP),
+    "count_entries": lambda _: gmc_jax.gmc(0.1, TOP),
     "d_psgd": lambda k: gmc_jax.d_psgd(0.1, lazy(k), momentum=0.5),
     "sgp": pushed,
     "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),
@@ -80,10 +80,12 @@ MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
         gmc_jax.local_sgd(0.1, exact(), period=2), exact(), period=4
     ),
     "slowmo of each alone": lambda k: gmc_jax.slowmo(
-        optax.sgd(0.1), gmc_jax.alone(), period=4
+        optax.sgd(0.1), gmc_jax.no_communication(), period=4
     ),
     "slowmo of each alone over cser": lambda k: gmc_jax.slowmo(
-        gmc_jax.cser(0.1, BLOCK, exact(), period=3), gmc_jax.alone(), period=4
+        gmc_jax.cser(0.1, BLOCK, exact(), period=3),
+        gmc_jax.no_communication(),
+        period=4,
     ),
     "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
     "qsparse": lambda k: gmc_jax.periodic(
@@ -317,9 +319,9 @@ def test_the_memory_of_d2_is_zero_in_the_mean():
 
 def test_trackers_stay_the_mean_gradient():
     (_, (_, before)), *others = resized("gradient_tracking")
-    (tracked,) = find(before, gmc_jax.TrackedState)
+    (tracked,) = find(before, gmc_jax.TrackGradientsState)
     for _, (_, after) in others:
-        (state,) = find(after, gmc_jax.TrackedState)
+        (state,) = find(after, gmc_jax.TrackGradientsState)
         chex.assert_trees_all_close(mean(state.tracker), mean(tracked.last), atol=1e-6)
         chex.assert_trees_all_close(mean(state.last), mean(tracked.last), atol=1e-7)
 
@@ -439,7 +441,7 @@ class Followed(NamedTuple):
     way: Tree
     meetings: Tree
 
-    def moved(self, start: Tree, end: Tree) -> "Followed":
+    def on_sync(self, start: Tree, end: Tree) -> "Followed":
         way = optax.tree.add(self.way, optax.tree.sub(end, start))
         return Followed(way, self.meetings + 1)
 
@@ -565,13 +567,13 @@ def test_the_first_workers_keep_their_keys_raw_ones_too():
 
 def test_counts_go_on():
     """Workers that send what lies elsewhere bring back more: counts differ."""
-    (_, (_, before)), *others = resized("counted")
+    (_, (_, before)), *others = resized("count_entries")
     cost = gmc_jax.relative_cost(before)
-    (counts,) = find(before, CountedState)
+    (counts,) = find(before, CountEntriesState)
     assert counts.up.shape == (8, 2)
     for _, (_, after) in others:
         assert gmc_jax.relative_cost(after) == pytest.approx(cost, abs=0.5 / 120)
-        (state,) = find(after, CountedState)
+        (state,) = find(after, CountEntriesState)
         chex.assert_trees_all_equal(state.dense, counts.dense)
 
 
@@ -580,7 +582,7 @@ def test_counts_beyond_32_bits():
     nothing = np.zeros(2, np.uint32)
     fields: list[Any] = [halves, nothing, nothing, np.array(True), ()]
     own: list[Any] = [True, False, False, False, ()]
-    counts, differs = CountedState(*fields), CountedState(*own)
+    counts, differs = CountEntriesState(*fields), CountEntriesState(*own)
     new = resize(counts, by_hand(differs, counts, 4), 3)
     whole = [int(high) << 32 | int(low) for high, low in np.asarray(new.up)]
     assert whole == [2**33 - 1] * 3

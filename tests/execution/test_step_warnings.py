@@ -12,11 +12,11 @@ import pytest
 import gmc_jax
 from gmc_jax import (
     all_gather,
-    alone,
     averaged,
+    drop_all,
     exact,
     gmc,
-    silent,
+    no_communication,
     skip_nonfinite,
     top_k,
 )
@@ -30,7 +30,7 @@ every_runner = pytest.mark.parametrize("runner", [*RUNNERS.values(), pmap])
 
 SEPARATE = (
     r"trains 8 separate models.* `state\[0\]\['bias'\]` differs"
-    r".*averaged\(gmc_jax.exact.*gmc_jax.alone\(\)"
+    r".*averaged\(gmc_jax.exact.*gmc_jax.no_communication\(\)"
 )
 UNASKED = "a `DetachedState`.*never asks where.*`gmc_jax.query.opt_state, params.`"
 
@@ -112,7 +112,7 @@ def test_what_workers_decide_together_does_not_train_one_model():
 
 def test_the_axis_is_the_one_that_workers_are_on():
     """Neither the collectives nor the intent of another axis count."""
-    apart = alone(axis_name="inner")
+    apart = no_communication(axis_name="inner")
 
     def inner(w):
         return jax.lax.psum(apart.average(w, ())[0], "inner")
@@ -158,9 +158,9 @@ METHODS = {
     "signum": gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "gmc_plus": gmc_jax.gmc_plus(0.1, CHANNEL),
     "join_channels": gmc(0.1, gmc_jax.join_channels([exact(), CHANNEL], [3])),
-    "alone": optax.chain(averaged(alone()), optax.adam(0.1)),
-    "silent": gmc_jax.def_a(0.1, silent()),
-    "slowmo alone": gmc_jax.slowmo(optax.adam(0.1), alone(), period=3),
+    "no_communication": optax.chain(averaged(no_communication()), optax.adam(0.1)),
+    "drop_all": gmc_jax.def_a(0.1, drop_all()),
+    "slowmo alone": gmc_jax.slowmo(optax.adam(0.1), no_communication(), period=3),
 }
 STEPS = {
     "an evaluation": (evaluation, (start(), start())),
@@ -172,7 +172,7 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_what_is_meant_is_no_warning(name):
-    """Whatever else differs between workers; `alone` is how one says it."""
+    """Whatever else differs between workers; `no_communication` is how one says it."""
     step, state = STEPS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

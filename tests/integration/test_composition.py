@@ -428,7 +428,7 @@ def test_a_rate_that_follows_each_workers_own_loss_is_reported(runner):
 def test_extra_arguments_reach_what_stands_inside(runner):
     """`value` finds its way through every wrapper of ours."""
     inner = optax.chain(averaged(exact()), optax.contrib.reduce_on_plateau())
-    tx = skip_nonfinite(accumulate(gmc_jax.global_momentum(inner, 0.9), every=1))
+    tx = skip_nonfinite(accumulate(gmc_jax.global_momentum(inner, 0.9), period=1))
 
     def step(state, batch):
         params, opt_state = state
@@ -509,7 +509,7 @@ def test_train_may_be_jitted_scanned_and_compiled_ahead(runner):
     [
         pytest.param(GMC, id="gmc"),
         pytest.param(
-            skip_nonfinite(accumulate(GMC, every=2)),
+            skip_nonfinite(accumulate(GMC, period=2)),
             id="conditionals",
             marks=pytest.mark.slow,
         ),

@@ -162,7 +162,7 @@ STAR = [[worker * other == 0 for other in range(WORKERS)] for worker in range(WO
 TAKEN_APART = {
     "sgp": gmc_jax.sgp(0.1, gmc_jax.topologies.pushing(STAR)),
     "cser": gmc_jax.cser(0.1, CHANNEL, CHANNEL, period=4),
-    "counted": gmc(0.1, gmc_jax.counted(CHANNEL)),
+    "count_entries": gmc(0.1, gmc_jax.count_entries(CHANNEL)),
 }
 
 
@@ -180,12 +180,14 @@ def test_resize_says_which_states_nnx_took_apart(name):
 
 
 def test_evaluate_says_which_states_nnx_took_apart():
-    step, state, pure = split_of(gmc_jax.settled(GMC))
+    step, state, pure = split_of(gmc_jax.at_virtual_iterate(GMC))
     batch = jax.tree.map(lambda leaf: leaf[0], samples())
     plan = gmc_jax.layout(step, state, batch, WORKERS)
     kept = plan.lay_out(state)
     params, opt_state = pure(kept)
-    with pytest.raises(ValueError, match="`evaluate` must ask each `SettledState`"):
+    with pytest.raises(
+        ValueError, match="`evaluate` must ask each `AtVirtualIterateState`"
+    ):
         gmc_jax.evaluate(kept[1], kept[0], plan.of(lambda state: state[0]))
     judged = gmc_jax.evaluate(opt_state, params, plan.of(pure))
     close(nnx.to_pure_dict(judged), nnx.to_pure_dict(params))

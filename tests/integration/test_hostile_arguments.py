@@ -17,12 +17,12 @@ from tests.support.factories import EXACT, RIGHT, SGD, TOP_K, found
 NOT_FACTORIES = {
     # Of what there is at run time.
     *("assert_replicated", "average_workers", "evaluate", "fetch", "query"),
-    *("full_gradient_due", "set_full_gradient", "snapshot", "wire_bytes"),
+    *("full_gradient_due", "set_full_gradient", "svrg_snapshot", "wire_bytes"),
     *("message_bits", "relative_cost", "worker_key", "with_hooks"),
     # Runners and what belongs to them, with tests of their own.
     *("distribute", "layout", "resize", "simulate", "unrolled"),
     # Without arguments, or measured.
-    *("identity", "maintain_buffers", "reset_buffers", "scaled_sign"),
+    *("dense", "maintain_buffers", "reset_buffers", "scaled_sign"),
     *("measure_encoding", "measure_encodings"),
 }
 WRONG = {
@@ -55,7 +55,7 @@ BELONGS = {
         for name in (
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
-            *("period", "every", "start", "length", "epoch_length"),
+            *("period", "local_from_step", "epoch_length"),
         )
     },
     "katyusha_x.epoch_length": set(),
@@ -76,7 +76,7 @@ BELONGS = {
         for name in ("nesterov", "factor_masking", "per_leaf", "extra", "drawn")
     },
     "buffers": {"None"},
-    "couple": {"None"},
+    "next_start": {"None"},
     "projection": {"None"},
     "projected.projection": set(),
     "channel": {"channel"},
@@ -89,9 +89,9 @@ BELONGS = {
     "all_reduce.compressor": set(),
     "self_weight": {"None"},
     "bandwidth": {"inf"},
-    "planning.Scheme.name": {"text"},
-    "planning.Scheme.ratio": {"None"},
-    "planning.Scheme.family": {"None"},
+    "planning.Pattern.name": {"text"},
+    "planning.Pattern.ratio": {"None"},
+    "planning.Pattern.family": {"None"},
     "plan.parameters": set(),
     "plan.ratios": {"list"},
     "plan.periods": {"list"},

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax.utils.multihost import agree, shared
+from gmc_jax.utils.multihost import on_first_process, shared
 from tests.programs.two_processes import METHODS, STEPS, batches, planned
 from tests.support.runners import drive, simulate, start, step_of
 
@@ -125,11 +125,11 @@ def test_processes_agree_on_what_the_first_decides_and_share_work(seen):
 
 def test_one_process_agrees_with_itself():
     decided = object()
-    assert agree(lambda: decided) is decided
+    assert on_first_process(lambda: decided) is decided
     assert shared(len, ["a", "", "bcd"]) == [1, 0, 3]
     assert shared(len, []) == []
     with pytest.raises(FileNotFoundError):
-        agree(lambda: pathlib.Path("/nowhere/at all").stat())
+        on_first_process(lambda: pathlib.Path("/nowhere/at all").stat())
 
 
 def test_both_go_on_from_a_checkpoint_as_if_they_had_not_stopped(seen):

@@ -75,7 +75,7 @@ METHODS = {
     "gmc": gmc_jax.gmc(0.1, LARGEST),
     "gmc of the whole vector": gmc_jax.gmc(0.1, all_gather(top_k(0.05))),
     "gmc+": gmc_jax.gmc_plus(0.1, LARGEST),
-    "ef_sgd": gmc_jax.ef_sgd(0.1, gmc_jax.counted(LARGEST)),
+    "ef_sgd": gmc_jax.ef_sgd(0.1, gmc_jax.count_entries(LARGEST)),
     "dgc": gmc_jax.dgc(0.1, LARGEST),
     "cser": gmc_jax.cser(
         0.1,

@@ -14,14 +14,14 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     averaged,
-    counted,
+    count_entries,
     cser,
+    drop_all,
     evaluate,
     exact,
     message_bits,
     random_block,
     relative_cost,
-    silent,
     top_k,
     wire_bytes,
 )
@@ -127,7 +127,7 @@ def local_sgd(average) -> np.ndarray:
 
 
 def test_of_dense_resets_alone_it_is_local_sgd():
-    tx = cser(RATE, silent(), exact(), period=PERIOD)
+    tx = cser(RATE, drop_all(), exact(), period=PERIOD)
     ours, _ = problems.run(tx, problem())
     expected = local_sgd(lambda _, x: np.stack([x.mean(axis=0)] * 4))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
@@ -136,7 +136,7 @@ def test_of_dense_resets_alone_it_is_local_sgd():
 def test_of_resets_of_blocks_alone_it_is_partial_local_sgd():
     """Blocks of the parameters themselves are averaged, for they differ by errors."""
     block = random_block(0.4)
-    tx = cser(RATE, silent(), all_reduce(block, seed=3), period=PERIOD)
+    tx = cser(RATE, drop_all(), all_reduce(block, seed=3), period=PERIOD)
     ours, _ = problems.run(tx, problem())
 
     def average(count, x):
@@ -149,7 +149,7 @@ def test_of_resets_of_blocks_alone_it_is_partial_local_sgd():
 
 def test_csea_assimilates_errors_at_every_step():
     """What is sent of them is averaged; the rest is the error from then on."""
-    tx = cser(RATE, silent(), all_gather(top_k(0.3)), period=1)
+    tx = cser(RATE, drop_all(), all_gather(top_k(0.3)), period=1)
     ours, states = problems.run(tx, problem())
     expected, errors = references.cser(
         problem(),
@@ -188,7 +188,10 @@ def test_the_relative_cost_of_blocks_is_the_sum_of_both(runner):
 
     def cost(channel, reset_channel):
         tx = cser(
-            RATE, counted(channel), counted(reset_channel, extra=True), period=PERIOD
+            RATE,
+            count_entries(channel),
+            count_entries(reset_channel, extra=True),
+            period=PERIOD,
         )
         params = runners.start()
         state, _ = runners.drive(
@@ -201,7 +204,7 @@ def test_the_relative_cost_of_blocks_is_the_sum_of_both(runner):
 
     blocks = CHANNELS["random_block"]
     assert cost(*blocks) == pytest.approx(3 / 20 + 8 / 20 / PERIOD, rel=1e-15)
-    assert cost(silent(), exact()) == 1 / PERIOD
+    assert cost(drop_all(), exact()) == 1 / PERIOD
 
 
 def test_the_model_is_judged_at_the_mean_of_the_parameters():

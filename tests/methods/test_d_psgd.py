@@ -9,12 +9,12 @@ import pytest
 
 from gmc_jax import (
     adapt_then_combine,
-    alone,
     averaged,
     combine_then_adapt,
     d_psgd,
     exact,
     gossip,
+    no_communication,
     topologies,
 )
 from tests.support import problems, references_gossip
@@ -94,7 +94,9 @@ def test_on_the_complete_graph_adapt_first_is_parallel_sgd():
 
 @pytest.mark.parametrize("consensus", [adapt_then_combine, combine_then_adapt])
 def test_who_hears_nobody_is_alone(consensus):
-    apart, _ = problems.run(optax.chain(optax.sgd(RATE), consensus(alone())), problem())
+    apart, _ = problems.run(
+        optax.chain(optax.sgd(RATE), consensus(no_communication())), problem()
+    )
     for k in range(4):
         mine = problems.Problem(
             problem().hessians[[k]],
@@ -128,7 +130,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`learning_rate`"):
         d_psgd(-0.1, topologies.ring(3))
     for consensus in (adapt_then_combine, combine_then_adapt):
-        tx = consensus(alone())
+        tx = consensus(no_communication())
         with pytest.raises(ValueError, match=f"`{consensus.__name__}` leads"):
             tx.update(np.ones(2), tx.init(np.ones(2)))
         with pytest.raises(TypeError, match="`channel` must be a channel"):

@@ -7,11 +7,11 @@ import pytest
 from gmc_jax import (
     all_gather,
     averaged,
+    dense,
     dist_ef_sgdm,
     exact,
-    identity,
     scaled_sign,
-    served,
+    simulated_server,
     top_k,
 )
 from tests.support import problems, references
@@ -28,10 +28,16 @@ from tests.support.virtual_iterates import (
     unruly,
 )
 
-SIGNS = all_gather(scaled_sign(), per_leaf=True), served(scaled_sign(), per_leaf=True)
+SIGNS = (
+    all_gather(scaled_sign(), per_leaf=True),
+    simulated_server(scaled_sign(), per_leaf=True),
+)
 BOTH_WAYS = {
-    **{name: (channel, served(top_k(0.1))) for name, channel in CHANNELS.items()},
-    "an unruly server": (CHANNELS["top_k"], served(unruly())),
+    **{
+        name: (channel, simulated_server(top_k(0.1)))
+        for name, channel in CHANNELS.items()
+    },
+    "an unruly server": (CHANNELS["top_k"], simulated_server(unruly())),
     "signs": SIGNS,
 }
 
@@ -58,7 +64,7 @@ def test_less_what_both_owe_it_is_sgd(name):
 
 
 @pytest.mark.parametrize(
-    "channels", [(exact(), served(identity())), (exact(), exact())]
+    "channels", [(exact(), simulated_server(dense())), (exact(), exact())]
 )
 def test_without_loss_it_is_nesterovs_momentum_sgd(channels):
     ours, _ = problems.run(dist_ef_sgdm(SCHEDULE, *channels), problem())
@@ -69,7 +75,7 @@ def test_without_loss_it_is_nesterovs_momentum_sgd(channels):
 
 def test_residuals_are_the_papers_times_the_rate():
     """The factor lr_{t-1} / lr_t of the paper, without a division."""
-    tx = dist_ef_sgdm(SCHEDULE, CHANNELS["top_k"], served(top_k(0.2)))
+    tx = dist_ef_sgdm(SCHEDULE, CHANNELS["top_k"], simulated_server(top_k(0.2)))
     weights, states = problems.run(tx, problem())
     expected, theirs = references.dist_ef_sgdm(
         problem(), rate_at, references.largest(0.1), server=references.largest(0.2)
@@ -82,7 +88,7 @@ def test_residuals_are_the_papers_times_the_rate():
 
 
 def test_what_the_server_answers_is_sparse():
-    tx = dist_ef_sgdm(RATE, CHANNELS["random_block"], served(top_k(0.1)))
+    tx = dist_ef_sgdm(RATE, CHANNELS["random_block"], simulated_server(top_k(0.1)))
     weights, _ = problems.run(tx, problem())
     moved = np.count_nonzero(np.diff(weights, axis=0), axis=1)
     assert (moved <= 2).all()

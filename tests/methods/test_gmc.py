@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import all_gather, exact, gmc, identity, top_k
+from gmc_jax import all_gather, dense, exact, gmc, top_k
 from tests.support import problems, references
 from tests.support.problems import residual
 from tests.support.virtual_iterates import (
@@ -25,8 +25,8 @@ from tests.support.virtual_iterates import (
 
 @pytest.mark.parametrize(
     "channel",
-    [exact(), all_gather(identity()), all_gather(top_k(1.0))],
-    ids=["exact", "identity", "ratio 1"],
+    [exact(), all_gather(dense()), all_gather(top_k(1.0))],
+    ids=["exact", "dense", "ratio 1"],
 )
 def test_without_loss_it_is_momentum_sgd(channel):
     ours, states = problems.run(gmc(RATE, channel, momentum=MOMENTUM), problem())

@@ -14,7 +14,6 @@ import pytest
 from gmc_jax import (
     accumulate,
     all_gather,
-    alone,
     d2,
     d_psgd,
     double_averaging,
@@ -23,6 +22,7 @@ from gmc_jax import (
     gradient_tracking,
     local_sgd,
     majority_vote,
+    no_communication,
     post_local_sgd,
     sgp,
     signum,
@@ -37,7 +37,9 @@ from tests.support.runners import start
 RING = topologies.ring(8)
 INJECTED = {
     "local_sgd": functools.partial(local_sgd, channel=exact(), period=3),
-    "post_local_sgd": functools.partial(post_local_sgd, channel=exact(), start=2),
+    "post_local_sgd": functools.partial(
+        post_local_sgd, channel=exact(), local_from_step=2
+    ),
     "double_averaging": functools.partial(
         double_averaging, channel=exact(), buffer_channel=exact(), period=3
     ),
@@ -78,7 +80,7 @@ SHAPES = {
     "sgp": {"delay"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
 }
-FUNCTIONS = {"projection", "couple"}  # No schedules.
+FUNCTIONS = {"projection", "next_start"}  # No schedules.
 OPTIONAL = {"learning_rate": 0.1, "period": 2, "strong_convexity": 0.1}
 IDLE = {("slow_momentum", ".hyperparams['period']")}  # Asked where rates change.
 MAY_BE_ZERO = {"decay", "detach", "weight_decay", "learning_rate"}
@@ -114,8 +116,8 @@ def injected(name: str, shapes: set[str], zero: bool = False, **options):
     factory = found(name)
     parameters = inspect.signature(factory).parameters.keys()
     given = RIGHT[name] | numbers(name, zero)
-    if "drawn" in parameters:
-        given["drawn"] = True
+    if "random_length" in parameters:
+        given["random_length"] = True
     static = shapes | FUNCTIONS & parameters
     return optax.inject_hyperparams(factory, static_args=static, **options)(**given)
 
@@ -171,9 +173,9 @@ def test_all_numbers_of_all_factories_can_be_injected(name, kind):
 
 
 ALONE = {
-    "gmc": functools.partial(gmc, 0.1, alone()),
-    "local_sgd": functools.partial(local_sgd, 0.1, alone(), period=2),
-    "signum": functools.partial(signum, 0.1, alone()),
+    "gmc": functools.partial(gmc, 0.1, no_communication()),
+    "local_sgd": functools.partial(local_sgd, 0.1, no_communication(), period=2),
+    "signum": functools.partial(signum, 0.1, no_communication()),
 }
 
 
@@ -229,11 +231,11 @@ def test_neither_is_a_ratio_nor_a_function():
 def test_what_was_counted_past_an_injected_period_is_done_at_once():
     """A period that becomes shorter than what was counted does not wait for ever."""
     factory = functools.partial(accumulate, optax.sgd(1.0))
-    tx = optax.inject_hyperparams(factory)(every=5)
+    tx = optax.inject_hyperparams(factory)(period=5)
     state: Tree = tx.init(jnp.ones(2))
     for _ in range(4):
         _, state = tx.update(jnp.ones(2), state)
-    state.hyperparams["every"] = jnp.int32(2)
+    state.hyperparams["period"] = jnp.int32(2)
     out: Tree = tx.update(jnp.ones(2), state)[0]
     assert np.all(out)
 

@@ -51,7 +51,7 @@ def ours(tx, workers: int = WORKERS):
 
         def step(state, batch):
             params, opt_state = state
-            there = mean_gradient(gmc_jax.snapshot(opt_state), batch)
+            there = mean_gradient(gmc_jax.svrg_snapshot(opt_state), batch)
             here = mean_gradient(params, batch)
             updates, opt_state = tx.update(
                 here, opt_state, params, snapshot_grads=there
@@ -79,8 +79,8 @@ def ours(tx, workers: int = WORKERS):
     return np.stack(trace), np.stack(judged), lengths
 
 
-def papers(couple, lengths, rate=RATE, project=lambda w: w):
-    """SVRG's epochs from x_k, and `couple(k, y_k, x_k, y_{k-1})` between them.
+def papers(next_start, lengths, rate=RATE, project=lambda w: w):
+    """SVRG's epochs from x_k, and `next_start(k, y_k, x_k, y_{k-1})` between them.
 
     The last epoch is cut short.
     """
@@ -95,7 +95,7 @@ def papers(couple, lengths, rate=RATE, project=lambda w: w):
             trace.append(w)
             judged.append(last)
         if k < len(lengths):
-            x, last = couple(k, w, x, last), w
+            x, last = next_start(k, w, x, last), w
             trace[-1], judged[-1] = x, last
     return np.stack(trace), np.stack(judged)
 
@@ -121,10 +121,10 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_equals_its_paper(name):
-    factory, options, couple = METHODS[name]
+    factory, options, next_start = METHODS[name]
     trace, judged, lengths = ours(factory(RATE, exact(), epoch_length=M, **options))
     assert lengths == [6] * 8 + [2]
-    expected, ends = papers(couple, lengths)
+    expected, ends = papers(next_start, lengths)
     np.testing.assert_allclose(trace, expected, rtol=0, atol=1e-10)
     np.testing.assert_allclose(judged, ends, rtol=0, atol=1e-10)
     assert np.abs(trace[-1] - START).max() > 0.5
@@ -132,7 +132,7 @@ def test_it_equals_its_paper(name):
 
 def test_it_equals_its_paper_with_drawn_lengths():
     """And the paper's transcription with the lengths that were drawn."""
-    tx = katyusha_x(RATE, exact(), epoch_length=M, drawn=True, seed=1)
+    tx = katyusha_x(RATE, exact(), epoch_length=M, random_length=True, seed=1)
     trace, judged, lengths = ours(tx)
     assert len(set(lengths)) > 2
     expected, ends = papers(weakly, lengths)
@@ -181,7 +181,7 @@ def test_the_form_with_linear_coupling_is_the_same():
     m_eta = M * RATE
     for sigma in (0.5, None):
         tau_s = 0.0 if sigma is None else math.sqrt(m_eta * sigma) / 2
-        couple = weakly if sigma is None else strongly(tau_s)
+        next_start = weakly if sigma is None else strongly(tau_s)
         x, last = START, START
         y_c = z_c = START
         for k in range(20):
@@ -196,14 +196,16 @@ def test_the_form_with_linear_coupling_is_the_same():
             else:
                 z_c = (z_c + tau * y_c - alpha * g) / (1 + tau)
             y = epoch(x)
-            x, last = couple(k + 1, y, x, last), y
+            x, last = next_start(k + 1, y, x, last), y
 
 
 def test_lengths_are_drawn_alike_everywhere_and_have_the_mean():
-    _, _, lengths = ours(svrg(RATE, exact(), epoch_length=M, drawn=True, seed=3))
-    _, _, others = ours(svrg(RATE, exact(), epoch_length=M, drawn=True, seed=4))
+    _, _, lengths = ours(
+        svrg(RATE, exact(), epoch_length=M, random_length=True, seed=3)
+    )
+    _, _, others = ours(svrg(RATE, exact(), epoch_length=M, random_length=True, seed=4))
     assert lengths != others
-    tx = gmc_jax.epochs(optax.identity(), M, drawn=True)
+    tx = gmc_jax.epochs(optax.identity(), M, random_length=True)
 
     @jax.jit
     def walk(state):
@@ -242,7 +244,7 @@ def test_simulate_distribute_and_pmap_agree(factory):
 
     def step(state, batch):
         params, opt_state = state
-        there = jax.grad(runners.pull)(gmc_jax.snapshot(opt_state), batch)
+        there = jax.grad(runners.pull)(gmc_jax.svrg_snapshot(opt_state), batch)
         loss, here = jax.value_and_grad(runners.pull)(params, batch)
         due = gmc_jax.full_gradient_due(opt_state)
         mean, _, _ = exact().average(here, ())
@@ -274,8 +276,8 @@ def test_the_state_is_found_in_a_chain_or_named_missing():
     params = jnp.ones(3)
     state = tx.init(params)
     state = gmc_jax.set_full_gradient(state, params + 1, jnp.arange(3.0))
-    np.testing.assert_array_equal(gmc_jax.snapshot(state), [2, 2, 2])
-    for call in (gmc_jax.snapshot, gmc_jax.full_gradient_due):
+    np.testing.assert_array_equal(gmc_jax.svrg_snapshot(state), [2, 2, 2])
+    for call in (gmc_jax.svrg_snapshot, gmc_jax.full_gradient_due):
         with pytest.raises(ValueError, match=r"must hold one `\w+State`.*holds 0"):
             call(optax.sgd(0.1).init(params))
     with pytest.raises(ValueError, match="holds 0"):

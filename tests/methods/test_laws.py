@@ -25,7 +25,7 @@ from gmc_jax import (
     all_reduce,
     random_block,
     random_k,
-    served,
+    simulated_server,
     top_k,
 )
 from tests.support import problems, references, references_local
@@ -101,7 +101,9 @@ METHODS = {
         0,
     ),
     "post_local_sgd": Method(
-        functools.partial(gmc_jax.post_local_sgd, start=10, period=6, momentum=0.9),
+        functools.partial(
+            gmc_jax.post_local_sgd, local_from_step=10, period=6, momentum=0.9
+        ),
         functools.partial(references_local.post_local_sgd, start=10, period=6),
         0,
     ),
@@ -114,7 +116,7 @@ METHODS = {
     ),
     "slowmo": Method(
         lambda rate, channel, momentum=0.5: gmc_jax.slowmo(
-            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
             channel,
             period=4,
             slow_momentum=momentum,
@@ -126,7 +128,7 @@ METHODS = {
     ),
     "bmuf": Method(
         lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
             channel,
             period=4,
             block_momentum=momentum,
@@ -137,7 +139,7 @@ METHODS = {
     ),
     "bmuf with nesterov": Method(
         lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
             channel,
             period=4,
             block_momentum=momentum,
@@ -150,14 +152,15 @@ METHODS = {
     ),
     "lookahead": Method(
         lambda rate, channel, momentum=0.9: gmc_jax.lookahead(
-            gmc_jax.dmsgd_local(rate, gmc_jax.alone(), momentum=momentum), channel
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
         ),
         functools.partial(references_local.lookahead, alpha=0.5, period=5),
         0,
     ),
     "diloco": Method(
         lambda rate, channel, momentum=0.9: gmc_jax.diloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.alone()),
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
             channel,
             period=4,
             outer_momentum=momentum,
@@ -167,7 +170,9 @@ METHODS = {
     ),
     "dist_ef_sgdm": Method(
         # No selection is a close call with this ratio; one is, of 1e-7, with 0.4.
-        functools.partial(gmc_jax.dist_ef_sgdm, server_channel=served(top_k(0.25))),
+        functools.partial(
+            gmc_jax.dist_ef_sgdm, server_channel=simulated_server(top_k(0.25))
+        ),
         functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
         0,
     ),

@@ -8,11 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from gmc_jax import alone, exact, lookahead
+from gmc_jax import exact, lookahead, no_communication
 from tests.support import problems
 
 
-@pytest.mark.parametrize("channel", [alone(), exact()], ids=["alone", "exact"])
+@pytest.mark.parametrize(
+    "channel", [no_communication(), exact()], ids=["no_communication", "exact"]
+)
 def test_of_one_worker_it_is_optaxs(channel):
     one = problems.quadratics(1)
     inner = optax.sgd(0.02, 0.9)

@@ -1,5 +1,7 @@
 """Tests of late local steps; its paper is in test_laws."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ from tests.support.virtual_iterates import SCHEDULE, problem
 
 def test_before_the_start_it_meets_at_every_step_and_then_rarely():
     ours, _ = problems.run(
-        post_local_sgd(SCHEDULE, exact(), start=20, period=8, momentum=0.9), problem()
+        post_local_sgd(SCHEDULE, exact(), local_from_step=20, period=8, momentum=0.9),
+        problem(),
     )
     often, _ = problems.run(
         local_sgd(SCHEDULE, exact(), period=1, momentum=0.9), problem()
@@ -20,8 +23,8 @@ def test_before_the_start_it_meets_at_every_step_and_then_rarely():
     assert [t for t in range(21, 51) if not apart[t]] == [28, 36, 44]
 
 
-@pytest.mark.parametrize("name", ["start", "period"])
+@pytest.mark.parametrize("name", ["local_from_step", "period"])
 def test_steps_are_counted_whole(name):
-    counts = {"start": 3, "period": 4} | {name: 0}
+    counts: dict[str, Any] = {"local_from_step": 3, "period": 4} | {name: 0}
     with pytest.raises(ValueError, match=f"`{name}`"):
-        post_local_sgd(0.1, exact(), start=counts["start"], period=counts["period"])
+        post_local_sgd(0.1, exact(), **counts)

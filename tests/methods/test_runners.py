@@ -19,7 +19,7 @@ from gmc_jax import (
     exact,
     random_block,
     scaled_sign,
-    served,
+    simulated_server,
     top_k,
     topologies,
 )
@@ -71,7 +71,7 @@ METHODS = {
         {"params", "inner.0.trace"},
     ),
     "post_local_sgd": (
-        gmc_jax.post_local_sgd(RATE, EXACT, start=2, period=3),
+        gmc_jax.post_local_sgd(RATE, EXACT, local_from_step=2, period=3),
         {"params"},
     ),
     "double_averaging": (
@@ -84,7 +84,7 @@ METHODS = {
     ),
     "bmuf": (gmc_jax.bmuf(optax.sgd(RATE), TOP, period=2), {"params"}),
     "lookahead": (
-        gmc_jax.lookahead(optax.sgd(RATE), gmc_jax.alone(), period=2),
+        gmc_jax.lookahead(optax.sgd(RATE), gmc_jax.no_communication(), period=2),
         {"params", "anchor"},
     ),
     "diloco": (
@@ -108,7 +108,9 @@ METHODS = {
     "signum": (gmc_jax.signum(RATE, gmc_jax.majority_vote()), {"0.ema"}),
     "ef_sign_sgd": (gmc_jax.ef_sign_sgd(RATE), {"1.residual"}),
     "dist_ef_sgdm": (
-        gmc_jax.dist_ef_sgdm(RATE, SIGNS, served(scaled_sign(), per_leaf=True)),
+        gmc_jax.dist_ef_sgdm(
+            RATE, SIGNS, simulated_server(scaled_sign(), per_leaf=True)
+        ),
         {"0.trace", "2.residual"},
     ),
 }

@@ -12,7 +12,6 @@ import pytest
 
 import gmc_jax
 from gmc_jax import (
-    alone,
     average_buffers,
     averaged,
     bmuf,
@@ -24,6 +23,7 @@ from gmc_jax import (
     local_sgd,
     lookahead,
     maintain_buffers,
+    no_communication,
     periodic,
     reset_buffers,
     sgp,
@@ -195,7 +195,7 @@ def test_of_single_steps_without_slow_momentum_it_is_dmsgd():
 
 def test_without_averages_each_worker_is_alone():
     """The paper's variant: its own anchor and slow momentum."""
-    tx = slowmo(optax.sgd(RATE, 0.9), alone(), period=4, learning_rate=RATE)
+    tx = slowmo(optax.sgd(RATE, 0.9), no_communication(), period=4, learning_rate=RATE)
     ours = weights_of(tx)
     for k in range(4):
         mine = problems.Problem(

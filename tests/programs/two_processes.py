@@ -13,15 +13,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
-from gmc_jax import all_gather, all_reduce, counted, gmc, random_block, top_k
-from gmc_jax.utils.multihost import agree, shared
+from gmc_jax import all_gather, all_reduce, count_entries, gmc, random_block, top_k
+from gmc_jax.utils.multihost import on_first_process, shared
 from tests.support.runners import WORKERS, start, step_of, targets
 
 STEPS = 6
 METHODS = {
-    "top_k": gmc(0.1, counted(all_gather(top_k(0.2)))),
-    "random_block": gmc(0.1, counted(all_reduce(random_block(0.2)))),
-    "guarded": gmc_jax.skip_nonfinite(gmc(0.1, counted(all_gather(top_k(0.2))))),
+    "top_k": gmc(0.1, count_entries(all_gather(top_k(0.2)))),
+    "random_block": gmc(0.1, count_entries(all_reduce(random_block(0.2)))),
+    "guarded": gmc_jax.skip_nonfinite(gmc(0.1, count_entries(all_gather(top_k(0.2))))),
 }
 
 
@@ -125,12 +125,14 @@ def agreements() -> dict[str, np.ndarray]:
 
     failed = "nothing"
     try:
-        agree(fail)
+        on_first_process(fail)
     except ValueError as error:
         failed = str(error)
     own = jax.process_index() + 1
     return {
-        "agreed": np.array(agree(lambda: [own, "é", {"a": None}]), object).astype(str),
+        "agreed": np.array(
+            on_first_process(lambda: [own, "é", {"a": None}]), object
+        ).astype(str),
         "shared": np.array(
             shared(lambda item: int(item) * own, ["1", "-2", str(2**40 - 1)])
         ),

@@ -52,7 +52,11 @@ RIGHT = {
     "katyusha_x": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     "local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "lookahead": {"inner": SGD, "channel": EXACT},
-    "post_local_sgd": {"learning_rate": 0.1, "channel": EXACT, "start": 2},
+    "post_local_sgd": {
+        "learning_rate": 0.1,
+        "channel": EXACT,
+        "local_from_step": 2,
+    },
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
@@ -65,27 +69,27 @@ RIGHT = {
         )
     },
     # Transformations.
-    "accumulate": {"inner": FEEDBACK, "every": 2},
+    "accumulate": {"inner": FEEDBACK, "period": 2},
     "average_buffers": {"channel": EXACT},
     "average_residuals": {"inner": FEEDBACK, "period": 2},
     "clip_by_local_norm": {"max_norm": 1.0},
     "detached": {"inner": FEEDBACK, "detach": 0.5},
     "epochs": {"inner": SGD, "length": 2},
     "global_momentum": {"inner": FEEDBACK, "decay": 0.9},
-    "local_momentum": {"channel": EXACT, "decay": 0.9},
+    "momentum_correction": {"channel": EXACT, "decay": 0.9},
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
     "periodic": {"inner": SGD, "outer": SGD, "period": 2},
     "projected": {"projection": lambda params: params},
-    "settled": {"inner": FEEDBACK},
+    "at_virtual_iterate": {"inner": FEEDBACK},
     "skip_nonfinite": {"inner": FEEDBACK},
     "slow_momentum": {"slow_learning_rate": 1.0, "decay": 0.5},
-    "widened": {"inner": SGD},
+    "with_float32_state": {"inner": SGD},
     **{
         name: {"channel": EXACT}
         for name in (
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
-            *("error_feedback", "exact_diffusion", "push_sum", "tracked"),
-            *("variance_reduced", "counted"),
+            *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
+            *("variance_reduced", "count_entries"),
         )
     },
     # Channels and compressors.
@@ -94,9 +98,9 @@ RIGHT = {
     "disagreement": {"topology": RING},
     "gossip": {"topology": RING},
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
-    "served": {"compressor": TOP_K},
-    **{name: {} for name in ("alone", "exact", "majority_vote", "silent")},
-    "threshold": {"level": 1.0, "ratio": 0.5},
+    "simulated_server": {"compressor": TOP_K},
+    **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
+    "threshold": {"level": 1.0, "capacity": 0.5},
     **{
         name: {"ratio": 0.5}
         for name in ("random_block", "random_k", "sampled_top_k", "top_k")
@@ -126,7 +130,7 @@ RIGHT = {
         "topology": topologies.ring(4),
     },
     "timelines.server_events": {"pace": PACE, "gradients": 2, "size": 1, "link": LINK},
-    "planning.Scheme": {"name": "x", "meetings": (planning.Meeting(EXACT),)},
+    "planning.Pattern": {"name": "x", "syncs": (planning.Sync(EXACT),)},
     "plan": {
         **{"parameters": 10, "workers": 2, "link": LINK, "step_time": 0.1},
         "ratios": [0.5],

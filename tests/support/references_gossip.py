@@ -130,33 +130,33 @@ def sgp(
     steps = Steps(problem, eta, beta, nesterov)
     x, w = at_start(problem), np.ones(n)
     anchor, u = problem.start, np.zeros(d)
-    under_way = []  # (arrival, receiver, numerator, weight, sender)
+    in_flight = []  # (arrival, receiver, numerator, weight, sender)
     zs, ws, sums = [x / w[:, None]], [w], [np.append(x.sum(axis=0), n)]
     for t in range(problem.steps):
         p = rounds[t % len(rounds)]
         x = x + steps(t, x / w[:, None])
-        under_way += [
+        in_flight += [
             (t + delay, i, p[i, j] * x[j], p[i, j] * w[j], j)
             for i, j in np.argwhere(p)
             if i != j
         ]
         x, w = np.diag(p)[:, None] * x, np.diag(p) * w
-        for arrival, i, numerator, weight, _ in under_way:
+        for arrival, i, numerator, weight, _ in in_flight:
             if arrival == t:
                 x[i] += numerator
                 w[i] += weight
-        under_way = [message for message in under_way if message[0] > t]
+        in_flight = [message for message in in_flight if message[0] > t]
         if period and (t + 1) % period == 0:
             mass, z = w.copy(), x / w[:, None]
-            for *_, weight, j in under_way:
+            for *_, weight, j in in_flight:
                 mass[j] += weight
             u = slow * u + anchor - mass @ z / n
             anchor = anchor - u
-            under_way = [
+            in_flight = [
                 (arrival, i, numerator + weight * (anchor - z[j]), weight, j)
-                for arrival, i, numerator, weight, j in under_way
+                for arrival, i, numerator, weight, j in in_flight
             ]
-            w = w if under_way else w.mean() + 0 * w
+            w = w if in_flight else w.mean() + 0 * w
             x = w[:, None] * anchor
             steps.m = {
                 "maintain": steps.m,
@@ -165,6 +165,6 @@ def sgp(
             }[buffers]
         zs.append(x / w[:, None])
         ws.append(w)
-        mass = x.sum(axis=0) + sum((m[2] for m in under_way), np.zeros(d))
-        sums.append(np.append(mass, w.sum() + sum(m[3] for m in under_way)))
+        mass = x.sum(axis=0) + sum((m[2] for m in in_flight), np.zeros(d))
+        sums.append(np.append(mass, w.sum() + sum(m[3] for m in in_flight)))
     return np.stack(zs), np.stack(ws), np.stack(sums)

@@ -81,10 +81,10 @@ def test_sixteen_bits_are_summed_in_float32():
     assert states.total.dtype == np.float32
 
 
-@pytest.mark.parametrize("every", [0, -1, 1.5])
-def test_how_many_must_be_a_whole_number(every):
-    with pytest.raises(ValueError, match=r"`every` .* whole number of at least 1"):
-        accumulate(averaged(exact()), every)
+@pytest.mark.parametrize("period", [0, -1, 1.5])
+def test_how_many_must_be_a_whole_number(period):
+    with pytest.raises(ValueError, match=r"`period` .* whole number of at least 1"):
+        accumulate(averaged(exact()), period)
 
 
 def test_finite_gradients_have_a_finite_mean():

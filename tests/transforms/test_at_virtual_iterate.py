@@ -10,13 +10,13 @@ import gmc_jax
 from gmc_jax import (
     accumulate,
     all_gather,
+    at_virtual_iterate,
     averaged,
     detached,
     error_feedback,
     evaluate,
     exact,
     query,
-    settled,
     skip_nonfinite,
     top_k,
 )
@@ -43,7 +43,7 @@ def owing() -> optax.GradientTransformationExtraArgs:
     ids=["chain", "guard", "masked"],
 )
 def test_a_settled_state_is_found_in_any_other(wrap):
-    tx = wrap(settled(owing()))
+    tx = wrap(at_virtual_iterate(owing()))
     batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
     state, step = (start(), tx.init(start())), step_of(tx)
     plan = gmc_jax.layout(step, state, batch, WORKERS)
@@ -57,7 +57,7 @@ def test_a_settled_state_is_found_in_any_other(wrap):
 
 def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
     gradients = targets(start(), 4)
-    ours, states = problems.updates(settled(owing()), start(), gradients)
+    ours, states = problems.updates(at_virtual_iterate(owing()), start(), gradients)
     theirs, inner = problems.updates(owing(), start(), gradients)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
@@ -69,7 +69,9 @@ def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
 
 
 def test_leaves_that_are_left_out_are_judged_where_they_are():
-    tx = settled(optax.masked(error_feedback(exact()), {"bias": True, "kernel": False}))
+    tx = at_virtual_iterate(
+        optax.masked(error_feedback(exact()), {"bias": True, "kernel": False})
+    )
     params = start()
     state: Tree = tx.init(params)
     feedback = state.inner.inner_state
@@ -82,7 +84,7 @@ def test_leaves_that_are_left_out_are_judged_where_they_are():
 def test_the_point_keeps_the_types_of_the_parameters():
     """The residual of bfloat16 parameters is float32."""
     params = start("bfloat16")
-    state: Tree = settled(owing()).init(params)
+    state: Tree = at_virtual_iterate(owing()).init(params)
     point = state.evaluate(params)
     jax.tree.map(np.testing.assert_array_equal, point, params)
     assert {leaf.dtype for leaf in jax.tree.leaves(point)} == {jnp.dtype("bfloat16")}
@@ -97,5 +99,7 @@ def test_the_point_keeps_the_types_of_the_parameters():
     ids=["none", "two"],
 )
 def test_there_must_be_one_residual_to_settle(inner):
-    with pytest.raises(ValueError, match=r"`settled` .* residual of one `error_"):
-        settled(inner).init(jnp.ones(2))
+    with pytest.raises(
+        ValueError, match=r"`at_virtual_iterate` .* residual of one `error_"
+    ):
+        at_virtual_iterate(inner).init(jnp.ones(2))

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from gmc_jax import all_gather, averaged, counted, exact, top_k
+from gmc_jax import all_gather, averaged, count_entries, exact, top_k
 from tests.support import problems
 
 DRAW = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_updates_keep_their_dtypes(dtype):
 
 
 def test_its_state_is_the_channels():
-    channel = counted(all_gather(top_k(0.3)))
+    channel = count_entries(all_gather(top_k(0.3)))
     _, states = problems.updates(averaged(channel), PARAMS, GRADIENTS)
     assert type(states) is type(channel.init(PARAMS))
     assert states.inner.step.tolist() == [0, 1, 2, 3]

@@ -35,7 +35,7 @@ def test_a_length_is_a_whole_number():
 
 def test_drawn_lengths_follow_the_documented_rule():
     """The length of epoch k is drawn with the seed and k alone."""
-    tx = epochs(optax.sgd(1.0), 3, drawn=True, seed=3)
+    tx = epochs(optax.sgd(1.0), 3, random_length=True, seed=3)
     lengths = []
     state: Any = tx.init(jnp.zeros(1))
     step = jax.jit(tx.update)

@@ -7,7 +7,14 @@ import numpy as np
 import optax
 import pytest
 
-from gmc_jax import all_gather, averaged, error_feedback, exact, local_momentum, top_k
+from gmc_jax import (
+    all_gather,
+    averaged,
+    error_feedback,
+    exact,
+    momentum_correction,
+    top_k,
+)
 from tests.support import problems, references
 from tests.support.problems import residual
 
@@ -25,7 +32,7 @@ every_form = pytest.mark.parametrize(
 def test_momentum_is_corrected_accumulated_and_masked(
     factor_masking, nesterov, float64
 ):
-    tx = local_momentum(all_gather(top_k(0.2)), 0.9, factor_masking, nesterov)
+    tx = momentum_correction(all_gather(top_k(0.2)), 0.9, factor_masking, nesterov)
     moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
 
     select = references.largest(0.2)
@@ -47,7 +54,7 @@ def test_momentum_is_corrected_accumulated_and_masked(
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
     channel = all_gather(top_k(0.2))
-    tx = local_momentum(channel, 0.9, factor_masking=False, nesterov=nesterov)
+    tx = momentum_correction(channel, 0.9, factor_masking=False, nesterov=nesterov)
     ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
     parts = optax.chain(optax.trace(0.9, nesterov), error_feedback(channel))
     theirs, _ = problems.updates(parts, np.zeros(D), GRADIENTS)
@@ -57,7 +64,7 @@ def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
 @every_form
 def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, float64):
     """Nesterov's counts the present gradient once more, and that is not removed."""
-    tx = local_momentum(exact(), 0.9, factor_masking, nesterov)
+    tx = momentum_correction(exact(), 0.9, factor_masking, nesterov)
     ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
     masked = optax.scale(1.9 if nesterov else 1.0)
     behind = masked if factor_masking else optax.trace(0.9, nesterov)
@@ -67,7 +74,7 @@ def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, flo
 
 
 def test_sixteen_bits_remember_in_float32():
-    tx = local_momentum(all_gather(top_k(0.2)), 0.7)
+    tx = momentum_correction(all_gather(top_k(0.2)), 0.7)
     params = jnp.zeros(D, jnp.bfloat16)
     _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
     assert states.momentum.dtype == np.float32
@@ -79,4 +86,4 @@ def test_sixteen_bits_remember_in_float32():
 @pytest.mark.parametrize("decay", [1.0, -0.1, math.nan])
 def test_the_decay_must_fade(decay):
     with pytest.raises(ValueError, match=r"`decay` .* lie in \[0, 1\)"):
-        local_momentum(exact(), decay)
+        momentum_correction(exact(), decay)

@@ -12,11 +12,11 @@ import gmc_jax
 from gmc_jax import (
     all_gather,
     all_reduce,
+    drop_all,
     exact,
     message_bits,
     partial_sync,
     random_block,
-    silent,
     top_k,
     wire_bytes,
 )
@@ -31,7 +31,7 @@ CHANNELS = {
         all_reduce(random_block(0.3), seed=1),
     ),
     "unruly": (all_gather(unruly()), all_gather(unruly())),
-    "resets alone": (silent(), all_gather(top_k(0.3))),
+    "resets alone": (drop_all(), all_gather(top_k(0.3))),
 }
 
 
@@ -127,7 +127,7 @@ def test_rounding_to_16_bits_on_the_way_stays_in_the_error():
 
 
 def test_errors_are_reset_after_every_period():
-    tx = partial_sync(silent(), exact(), 3)
+    tx = partial_sync(drop_all(), exact(), 3)
     _, states = problems.updates(tx, start(), moves(7))
     np.testing.assert_array_equal(states.step, [0, 1, 2, 0, 1, 2, 0, 1])
     clear = [not np.any(error) for error in states.error["kernel"]]

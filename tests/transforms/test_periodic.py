@@ -10,12 +10,12 @@ import pytest
 
 import gmc_jax
 from gmc_jax import (
-    alone,
     average_buffers,
     averaged,
     exact,
     gossip,
     maintain_buffers,
+    no_communication,
     periodic,
     reset_buffers,
     topologies,
@@ -40,7 +40,9 @@ def test_right_after_a_meeting_workers_are_at_the_anchor():
     np.testing.assert_array_equal(states.step, range(51))
 
 
-@pytest.mark.parametrize("channel", [exact(), alone()], ids=["exact", "alone"])
+@pytest.mark.parametrize(
+    "channel", [exact(), no_communication()], ids=["exact", "no_communication"]
+)
 def test_sixteen_bits_keep_their_dtypes_and_remember_in_32(channel):
     outer = optax.chain(averaged(channel), optax.sgd(0.7, 0.9, nesterov=True))
     tx = periodic(optax.sgd(0.1, 0.9), outer, 2, buffers=reset_buffers())

@@ -28,7 +28,7 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.core import Tree
-from gmc_jax.transforms.sync_hooks import weighed
+from gmc_jax.transforms.sync_hooks import sync_weighted
 from tests.support import problems
 from tests.support.runners import step_of
 
@@ -422,10 +422,10 @@ class Hooked:
     def evaluate(self, x):
         raise AssertionError
 
-    def weighed(self, *args):
+    def sync_weighted(self, *args):
         raise AssertionError
 
-    def moved(self, *args):
+    def on_sync(self, *args):
         raise AssertionError
 
     def conserved(self):
@@ -520,11 +520,11 @@ def of_a_branch(tx):
     ("tx", "ask"),
     [
         (DEF_A, lambda state: query(state, BRANCHES)),
-        (gmc_jax.settled(DEF_A), lambda state: judged(state, BRANCHES)),
+        (gmc_jax.at_virtual_iterate(DEF_A), lambda state: judged(state, BRANCHES)),
         (gmc_jax.svrg(0.1, exact(), epoch_length=2), lambda s: judged(s, BRANCHES)),
-        (gmc_jax.sgp(0.1, UNEVEN), lambda state: weighed(BRANCHES, state)),
+        (gmc_jax.sgp(0.1, UNEVEN), lambda state: sync_weighted(BRANCHES, state)),
     ],
-    ids=["query", "settled", "epochs", "weighed"],
+    ids=["query", "at_virtual_iterate", "epochs", "sync_weighted"],
 )
 def test_labels_may_be_of_whole_branches(tx, ask):
     """Trees with parts left out, which `optax.partition` lets be whole branches."""
@@ -552,8 +552,8 @@ def judged(opt_state, params):
     ],
     ids=["sgp", "cser", "nested"],
 )
-def test_so_they_may_where_workers_meet(base):
-    """In the hooks `weighed` and `moved`, of meetings and of a resize."""
+def test_so_they_may_where_workers_synchronise(base):
+    """In the hooks `sync_weighted` and `on_sync`, of periods and of a resize."""
     tx = gmc_jax.slowmo(of_a_branch(base), exact(), buffers=gmc_jax.reset_buffers())
     state = BRANCHES, tx.init(BRANCHES)
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), BRANCHES)

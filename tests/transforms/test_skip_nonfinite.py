@@ -12,11 +12,11 @@ from gmc_jax import (
     Compressor,
     all_gather,
     averaged,
+    dense,
     dgc,
     error_feedback,
     exact,
     gmc,
-    identity,
     majority_vote,
     random_block,
     skip_nonfinite,
@@ -282,7 +282,7 @@ def test_an_unknown_policy_is_refused():
 
 def summed() -> Compressor:
     """Sends everything, and does not say that it is linear: its sums overflow."""
-    return identity()._replace(linear=False)
+    return dense()._replace(linear=False)
 
 
 @every_runner

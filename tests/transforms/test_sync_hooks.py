@@ -16,10 +16,9 @@ import pytest
 from gmc_jax import (
     accumulate,
     all_gather,
-    alone,
     average_buffers,
     averaged,
-    counted,
+    count_entries,
     cser,
     d2,
     ef_sgd,
@@ -29,6 +28,7 @@ from gmc_jax import (
     local_sgd,
     lookahead,
     maintain_buffers,
+    no_communication,
     push_sum,
     reset_buffers,
     sgp,
@@ -36,7 +36,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from gmc_jax.transforms.sync_hooks import moved, weighed
+from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 
 RING = topologies.ring(4)
 UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
@@ -76,8 +76,10 @@ BASES = {
     "cser": lambda: cser(
         0.1, all_gather(top_k(0.4)), exact(), period=100, momentum=0.0
     ),
-    "lookahead": lambda: lookahead(optax.sgd(0.1), alone(), period=5),
-    "nested": lambda: slowmo(optax.sgd(0.1), alone(), period=4, slow_momentum=0.0),
+    "lookahead": lambda: lookahead(optax.sgd(0.1), no_communication(), period=5),
+    "nested": lambda: slowmo(
+        optax.sgd(0.1), no_communication(), period=4, slow_momentum=0.0
+    ),
     "d2": lambda: d2(0.1, topologies.complete(4)),
     "sgp": lambda: sgp(0.1, UNEVEN),
 }
@@ -101,7 +103,7 @@ CONSERVING = {
     "ef": lambda: ef_sgd(0.1, all_gather(top_k(0.4))),
     "cser": lambda: cser(0.1, all_gather(top_k(0.4)), exact(), period=7, momentum=0.0),
     "d2": lambda: d2(0.1, topologies.lazy(RING)),
-    "tracked": lambda: gradient_tracking(0.1, RING),
+    "track_gradients": lambda: gradient_tracking(0.1, RING),
     "nested": lambda: local_sgd(0.1, exact(), period=4, buffers=reset_buffers()),
 }
 EVERY = itertools.product(CONSERVING, ["reset", "average", "maintain"])
@@ -169,17 +171,17 @@ def test_a_base_of_some_leaves_alone(base):
 
 
 def test_weights_in_flight_are_found_behind_other_channels():
-    tx = push_sum(counted(gossip(RING, delay=1)))
+    tx = push_sum(count_entries(gossip(RING, delay=1)))
     params = {"a": jnp.ones(3)}
     state: Any = tx.init(params)
     flying = ({"a": jnp.zeros(3)}, {"a": jnp.float32(0.25)})
     inner = state.channel.inner._replace(in_flight=(flying,))
     channel = state.channel._replace(inner=inner)
     state = state._replace(weight={"a": jnp.float32(0.5)}, channel=channel)
-    np.testing.assert_array_equal(weighed(params, state)["a"], 0.75)
-    kept: Any = moved(state, params, {"a": 2 * jnp.ones(3)})
+    np.testing.assert_array_equal(sync_weighted(params, state)["a"], 0.75)
+    kept: Any = on_sync(state, params, {"a": 2 * jnp.ones(3)})
     np.testing.assert_array_equal(kept.weight["a"], 0.5)
     ((numerators, _),) = kept.channel.inner.in_flight
     np.testing.assert_array_equal(numerators["a"], 0.25)
     there = averaged(exact()).init(params)
-    assert moved(there, params, params) == there
+    assert on_sync(there, params, params) == there

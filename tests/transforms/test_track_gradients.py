@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax import exact, gossip, topologies, tracked
+from gmc_jax import exact, gossip, topologies, track_gradients
 
 
 def test_the_mean_of_trackers_is_the_mean_of_gradients():
     """Of arbitrary gradients, whatever they were before."""
-    tx = tracked(gossip(topologies.ring(5)))
+    tx = track_gradients(gossip(topologies.ring(5)))
     gradients = np.random.default_rng(0).normal(size=(8, 5, 3)).astype(np.float32)
 
     def follow(gradients):
@@ -32,18 +32,18 @@ def test_the_mean_of_trackers_is_the_mean_of_gradients():
 
 def test_sixteen_bits_are_remembered_in_32():
     params = jnp.ones(3, jnp.bfloat16)
-    state: Any = tracked(exact()).init(params)
+    state: Any = track_gradients(exact()).init(params)
     assert state.tracker.dtype == state.last.dtype == jnp.float32
 
 
 def test_a_compressor_is_no_channel():
     with pytest.raises(TypeError, match="`channel` must be a channel"):
-        tracked(cast(Any, gmc_jax.top_k(0.1)))
+        track_gradients(cast(Any, gmc_jax.top_k(0.1)))
 
 
 def test_rounding_on_the_way_is_not_lost():
     """Trackers of 16 bits travel in 16, and their mean is held in 32."""
-    tx = tracked(gossip(topologies.ring(5)))
+    tx = track_gradients(gossip(topologies.ring(5)))
     gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(jnp.bfloat16)
 
     def follow(gradient):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import gmc_jax
-from gmc_jax import alone, set_full_gradient, snapshot, variance_reduced
+from gmc_jax import no_communication, set_full_gradient, svrg_snapshot, variance_reduced
 
 
 def test_at_the_snapshot_it_is_the_full_gradient():
-    tx = variance_reduced(alone())
+    tx = variance_reduced(no_communication())
     params, noise = jnp.ones(3), jnp.array([5.0, -7.0, 2.0])
     state = set_full_gradient(tx.init(params), params, jnp.arange(3.0))
     out, state = tx.update(noise, state, params, snapshot_grads=noise)
@@ -22,15 +22,15 @@ def test_at_the_snapshot_it_is_the_full_gradient():
 
 
 def test_sixteen_bits_are_remembered_in_32_and_memory_is_its_own():
-    tx = variance_reduced(alone())
+    tx = variance_reduced(no_communication())
     params = jnp.ones(3, jnp.bfloat16)
     gradient = jnp.ones(3)
     state = set_full_gradient(tx.init(params), params, gradient)
-    assert snapshot(state).dtype == jnp.bfloat16
+    assert svrg_snapshot(state).dtype == jnp.bfloat16
     assert state.full_gradient.dtype == jnp.float32
     params.delete()
     gradient.delete()
-    np.testing.assert_array_equal(snapshot(state), 1)
+    np.testing.assert_array_equal(svrg_snapshot(state), 1)
     np.testing.assert_array_equal(state.full_gradient, 1)
 
 
@@ -40,7 +40,7 @@ def test_a_compressor_is_no_channel():
 
 
 def test_a_loop_that_forgets_the_full_gradient_is_found_out():
-    tx = variance_reduced(alone())
+    tx = variance_reduced(no_communication())
     params = jnp.ones(3)
     out, _ = tx.update(params, tx.init(params), params, snapshot_grads=params)
     assert np.isnan(np.asarray(out)).all()
@@ -50,7 +50,7 @@ def test_where_jax_looks_for_nans_a_loop_still_begins():
     """`init` raised there, as it makes NaNs that `set_full_gradient` replaces."""
     w = jnp.ones(3)
     with jax.debug_nans(True):
-        state = variance_reduced(alone()).init(w)
+        state = variance_reduced(no_communication()).init(w)
         state = set_full_gradient(state, w, 2 * w)
     np.testing.assert_array_equal(state.full_gradient, 2 * w)
 
@@ -75,6 +75,6 @@ def test_where_jax_looks_for_nans_a_loop_still_begins():
 )
 def test_a_full_gradient_is_one_of_the_parameters(params, gradient, wrong):
     """One of each worker, of others or None was taken, and broadcast at the update."""
-    state = variance_reduced(alone()).init(jnp.ones(3))
+    state = variance_reduced(no_communication()).init(jnp.ones(3))
     with pytest.raises((TypeError, ValueError), match=wrong):
         set_full_gradient(state, params, gradient)

@@ -1,4 +1,4 @@
-"""`widened`: float32 for 16-bit trees, and nothing else for others."""
+"""`with_float32_state`: float32 for 16-bit trees, and nothing else for others."""
 
 import chex
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from gmc_jax import all_gather, error_feedback, top_k, widened
+from gmc_jax import all_gather, error_feedback, top_k, with_float32_state
 from tests.support import problems
 
 
@@ -17,7 +17,7 @@ def test_of_wide_trees_it_is_inner(dtype):
         params = problems.tree(jnp.linspace(-1, 1, 20, dtype=dtype))
         inner = optax.adam(0.1)
         expected = inner.update(params, inner.init(params), params)
-        tx = widened(inner)
+        tx = with_float32_state(inner)
         chex.assert_trees_all_equal(
             tx.update(params, tx.init(params), params), expected
         )
@@ -26,7 +26,7 @@ def test_of_wide_trees_it_is_inner(dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_of_narrow_trees_updates_and_state_are_float32(dtype):
     params = problems.tree(jnp.linspace(-1, 1, 20, dtype=dtype))
-    tx = widened(optax.adam(0.1))
+    tx = with_float32_state(optax.adam(0.1))
     for leaf in jax.tree.leaves(tx.update(params, tx.init(params), params)):
         assert leaf.dtype in (np.float32, np.int32)
 
@@ -41,6 +41,6 @@ def test_behind_error_feedback_an_optimizer_trains_16_bits():
     with pytest.raises(ValueError, match=r"mu.* must be bfloat16"):
         problems.updates(bare, params, gradients)
 
-    tx = optax.chain(error_feedback(channel), widened(optax.adam(0.1)))
+    tx = optax.chain(error_feedback(channel), with_float32_state(optax.adam(0.1)))
     moved, _ = problems.updates(tx, params, gradients)
     assert np.abs(moved).max() > 0.05

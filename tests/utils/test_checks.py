@@ -14,22 +14,22 @@ ACCEPTED = {
     checks.fraction: [1e-9, 0.5, 1, np.float32(1), jnp.float32(0.1)],
     checks.decay: [0, 0.9, np.float64(0.999)],
     checks.proportion: [0, 0.5, 1],
-    checks.positive: [1, 7, np.int32(3), jnp.int32(2)],
+    checks.positive_int: [1, 7, np.int32(3), jnp.int32(2)],
     checks.steps: [1, 7, np.int32(3), jnp.int32(2)],
     checks.seed: [0, -1, 2**63 - 1, np.uint32(7)],
     checks.momentum: [None, 0, 0.9, np.array(0.5)],
-    checks.magnitude: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
+    checks.positive: [1e-9, 1, 1e9, np.float32(0.1), jnp.float32(7)],
     checks.learning_rate: [0, 1e-3, 10.0, lambda step: -1.0, jnp.float32(0.1)],
 }
 REFUSED = {
     checks.fraction: [0, -0.1, 1.001, math.nan, math.inf],
     checks.decay: [-0.1, 1, 1.5, math.nan],
     checks.proportion: [-0.1, 1.1, math.nan],
-    checks.positive: [0, -1, 1.5, 2.0, math.nan, math.inf],
+    checks.positive_int: [0, -1, 1.5, 2.0, math.nan, math.inf],
     checks.steps: [0, -1, 1.5, 2.0, math.nan, math.inf],
     checks.seed: [0.0, 2**63, math.nan],
     checks.momentum: [-0.1, 1, 1.5, math.nan],
-    checks.magnitude: [0, -0.1, math.nan, math.inf],
+    checks.positive: [0, -0.1, math.nan, math.inf],
     checks.learning_rate: [-1e-3, math.nan, math.inf],
 }
 
@@ -54,13 +54,13 @@ def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
 @pytest.mark.parametrize(
     "value", [None, True, "0.1", [0.1], np.ones(2), np.array(True), 1j, object()]
 )
-@pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive])
+@pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive_int])
 def test_what_is_no_number_is_an_error(check, value):
     with pytest.raises(TypeError, match="`argument` must be a number"):
         check(argument=value)
 
 
-@pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive})
+@pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive_int})
 def test_a_traced_value_has_nothing_to_check_yet(check):
     def traced(value):
         check(argument=value)
@@ -101,7 +101,7 @@ def test_a_rate_is_needed(factory):
         lambda channel: gmc_jax.gmc(0.1, channel),
         lambda channel: gmc_jax.dgc(0.1, channel),
         lambda channel: gmc_jax.dmsgd(0.1, channel),
-        lambda channel: gmc_jax.counted(channel),
+        lambda channel: gmc_jax.count_entries(channel),
         lambda channel: gmc_jax.cser(0.1, channel, gmc_jax.exact(), period=2),
         lambda channel: gmc_jax.dist_ef_sgdm(0.1, gmc_jax.exact(), channel),
         lambda channel: gmc_jax.join_channels([gmc_jax.exact(), channel], [3]),

@@ -71,16 +71,16 @@ def test_the_way_back_keeps_the_dtypes_that_it_is_given():
 def test_sixteen_bits_are_accumulated_in_float32(dtype, expected, float64):
     leaf = jnp.ones(2, dtype)
     assert trees.accumulator_dtype(leaf.dtype) == expected
-    assert trees.widen(leaf).dtype == expected
+    assert trees.upcast(leaf).dtype == expected
     if dtype != "int8":
         assert trees.zeros_to_accumulate(leaf).dtype == expected
 
 
 def test_what_is_too_large_for_sixteen_bits_becomes_the_largest():
     leaf = jnp.array([1e6, -1e6, 2.0, jnp.nan])
-    narrowed = trees.narrow(leaf, jnp.zeros(4, jnp.float16))
+    narrowed = trees.downcast(leaf, jnp.zeros(4, jnp.float16))
     np.testing.assert_array_equal(narrowed, [65504, -65504, 2, np.nan])
-    np.testing.assert_array_equal(trees.narrow(leaf, leaf), leaf)
+    np.testing.assert_array_equal(trees.downcast(leaf, leaf), leaf)
 
 
 def test_the_size_of_a_tree_in_bits():
@@ -96,7 +96,7 @@ def test_nodes_of_a_type_are_found_in_order_the_outermost_only():
 
 def test_narrowing_keeps_finite_numbers_finite_and_others_as_they_are():
     wide = jnp.array([1e30, -1e30, jnp.inf, -jnp.inf, jnp.nan, 1.5])
-    narrowed = trees.narrow(wide, jnp.zeros(6, jnp.float16))
+    narrowed = trees.downcast(wide, jnp.zeros(6, jnp.float16))
     expected = [65504, -65504, np.inf, -np.inf, np.nan, 1.5]
     np.testing.assert_array_equal(narrowed, np.array(expected, np.float16))
 
@@ -143,6 +143,6 @@ def test_floats_of_8_bits_share_a_vector_with_others():
 def test_finite_numbers_stay_finite_in_8_bits(dtype):
     most = float(jnp.finfo(dtype).max)
     x = jnp.array([1e9, -1e9, 1.0, jnp.inf, jnp.nan])
-    narrowed = trees.narrow(x, jnp.zeros((), dtype)).astype(jnp.float32)
+    narrowed = trees.downcast(x, jnp.zeros((), dtype)).astype(jnp.float32)
     np.testing.assert_array_equal(narrowed[:3], [most, -most, 1])
     assert not np.isfinite(narrowed[3:]).any()

@@ -66,15 +66,15 @@ class Clocks:
 
     def __post_init__(self):
         """Refuses numbers that make no run."""
-        checks.positive(workers=self.workers, gradients=self.gradients)
-        checks.magnitude(learning_rate=self.learning_rate, pace=self.pace)
-        checks.magnitude(bandwidth=self.bandwidth, goal=self.goal)
-        checks.amount(spread=self.spread, latency=self.latency)
-        checks.count(seed=self.seed)
+        checks.positive_int(workers=self.workers, gradients=self.gradients)
+        checks.positive(learning_rate=self.learning_rate, pace=self.pace)
+        checks.positive(bandwidth=self.bandwidth, goal=self.goal)
+        checks.nonnegative(spread=self.spread, latency=self.latency)
+        checks.nonnegative_int(seed=self.seed)
         if not self.slowdowns:
             raise ValueError("`slowdowns` must name one, such as 1, but is empty.")
         for slowdown in self.slowdowns:
-            checks.magnitude(slowdowns=slowdown)
+            checks.positive(slowdowns=slowdown)
         if self.workers > 1 and self.workers % 2:
             raise ValueError(
                 f"`workers` must be even, since a ring of {self.workers} has no two "

@@ -50,9 +50,9 @@ class Elastic:
 
     def __post_init__(self):
         """Refuses numbers that make no run."""
-        checks.positive(batch_size=self.batch_size)
+        checks.positive_int(batch_size=self.batch_size)
         for workers in (self.workers, *self.then):
-            checks.positive(workers=workers)
+            checks.positive_int(workers=workers)
             if self.batch_size % workers:
                 raise ValueError(
                     f"`batch_size` is {self.batch_size}, which {workers} workers "
@@ -62,7 +62,7 @@ class Elastic:
             raise ValueError("`methods` and `then` must each name one at least.")
         for method in self.methods:
             self.config(method, self.workers)  # Which refuses what it cannot train.
-        checks.positive(steps=self.steps, every=self.every)
+        checks.positive_int(steps=self.steps, every=self.every)
         if self.steps % self.every:
             raise ValueError(
                 f"`steps` must be a multiple of `every`, but is {self.steps} with "

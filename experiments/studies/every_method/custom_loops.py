@@ -130,7 +130,7 @@ def _with_snapshots(
 
     def step(state, batch):
         params, opt_state = state
-        _, there = gradient(gmc_jax.snapshot(opt_state), batch)
+        _, there = gradient(gmc_jax.svrg_snapshot(opt_state), batch)
         _, here = gradient(params, batch)
         updates, opt_state = tx.update(here, opt_state, params, snapshot_grads=there)
         return (optax.apply_updates(params, updates), opt_state), {}

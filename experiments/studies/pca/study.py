@@ -44,8 +44,8 @@ class PCA:
 
     def __post_init__(self):
         """Refuses numbers that make no run."""
-        checks.positive(workers=self.workers, seeds=self.seeds, epochs=self.epochs)
-        checks.magnitude(gap=self.gap)
+        checks.positive_int(workers=self.workers, seeds=self.seeds, epochs=self.epochs)
+        checks.positive(gap=self.gap)
         if self.workers & (self.workers - 1) or self.workers > SAMPLES:
             raise ValueError(
                 f"`workers` must be a power of two, at most {SAMPLES}, but is "
@@ -83,7 +83,7 @@ def solve(
 
     def step(state, batch):
         x, opt_state = state
-        there = problem.gradient(gmc_jax.snapshot(opt_state), samples[batch])
+        there = problem.gradient(gmc_jax.svrg_snapshot(opt_state), samples[batch])
         here = problem.gradient(x, samples[batch])
         updates, opt_state = tx.update(here, opt_state, x, snapshot_grads=there)
         return (optax.apply_updates(x, updates), opt_state), 0.0

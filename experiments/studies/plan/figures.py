@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter
 from experiments.training.plot import legend, tidy
 from gmc_jax.clocks.link import Link
 from gmc_jax.costs.compression_cost import Encodings
-from gmc_jax.costs.patterns import Load, menu
+from gmc_jax.costs.patterns import Load, candidates
 from gmc_jax.costs.planning import shapes
 
 RATIO, PERIOD = 0.001, 12
@@ -65,11 +65,11 @@ def draw(
 
 def _loads(parameters: int, workers: int, encodings: Encodings) -> dict[str, Load]:
     params = shapes(parameters)
-    schemes = menu(params, workers, [RATIO], [PERIOD], encodings)
+    patterns = candidates(params, workers, [RATIO], [PERIOD], encodings)
     return {
-        scheme.name: scheme.loads(params, workers)[0]
-        for scheme in schemes
-        if scheme.name in LOOKS
+        pattern.name: pattern.loads(params, workers)[0]
+        for pattern in patterns
+        if pattern.name in LOOKS
     }
 
 

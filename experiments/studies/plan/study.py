@@ -19,7 +19,7 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from experiments.utils.units import bytes_per_second, seconds, whole
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import TWO_CORES, Encoding, Encodings
+from gmc_jax.costs.compression_cost import CPU_2_CORES, Encoding, Encodings
 from gmc_jax.costs.planning import DENSE, Prediction
 from gmc_jax.utils import checks
 
@@ -53,9 +53,9 @@ class Plan:
     def __post_init__(self):
         """Refuses what makes no plan."""
         workers = whole(str(self.workers)) if self.workers > 0 else self.workers
-        checks.positive(workers=workers, parameters=whole(self.parameters))
-        checks.magnitude(step_time=seconds(self.step_time))
-        checks.amount(latency=self.link.latency)
+        checks.positive_int(workers=workers, parameters=whole(self.parameters))
+        checks.positive(step_time=seconds(self.step_time))
+        checks.nonnegative(latency=self.link.latency)
 
     @property
     def link(self) -> Link:
@@ -65,7 +65,7 @@ class Plan:
 
 def main(config: Plan) -> None:
     """Plans; leaves a table, a figure and a log."""
-    encodings = gmc_jax.measure_encodings() if config.measure else TWO_CORES
+    encodings = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
     predictions = gmc_jax.plan(
         whole(config.parameters),
         config.workers,
@@ -120,7 +120,7 @@ def _encodings(rows: Sequence[Row]) -> Encodings:
                 name: {float(ratio): Encoding(*costs) for ratio, costs in each.items()}
                 for name, each in row["measured"].items()
             }
-    return TWO_CORES
+    return CPU_2_CORES
 
 
 def _predictions(rows: Sequence[Row]) -> list[Prediction]:

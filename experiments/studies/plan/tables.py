@@ -26,7 +26,7 @@ def verdict(row: Prediction, dense: Prediction) -> str:
 
 
 def times(rows: Sequence[Prediction], title: str) -> Table:
-    """One line a scheme: the seconds of a step and what they are made of."""
+    """One line a pattern: the seconds of a step and what they are made of."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -52,7 +52,7 @@ def times(rows: Sequence[Prediction], title: str) -> Table:
 
 
 def of_the_link(rows: Sequence[Prediction]) -> Table:
-    """One line a scheme: what it asks of the link."""
+    """One line a pattern: what it asks of the link."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

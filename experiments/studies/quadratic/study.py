@@ -46,8 +46,8 @@ class Quadratic:
 
     def __post_init__(self):
         """Refuses numbers that make no walk."""
-        checks.positive(steps=self.steps)
-        checks.magnitude(learning_rate=self.learning_rate)
+        checks.positive_int(steps=self.steps)
+        checks.positive(learning_rate=self.learning_rate)
         checks.decay(momentum=self.momentum)
 
 

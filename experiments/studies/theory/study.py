@@ -2,7 +2,7 @@
 
 What Lemmas 4, 5, 9 and 11 and Theorems 6 and 12 of the GMC paper bound is measured here
 on walks over one regression. The published constants were not at hand: the bound of the
-residual is derived in `theory_claims.residual_bound`, and of the others the order is
+residual is derived in `residuals.residual_bound`, and of the others the order is
 checked, not the constant. Everything is in double precision.
 
 The rate is c sqrt(K / T). Then two parts of the mean of |grad f(w_t)|^2 fall as
@@ -56,7 +56,7 @@ class Theory:
 
     def __post_init__(self):
         """Refuses numbers that make no walk."""
-        checks.positive(steps=self.steps, workers=self.workers, seeds=self.seeds)
+        checks.positive_int(steps=self.steps, workers=self.workers, seeds=self.seeds)
 
 
 def main(config: Theory) -> None:

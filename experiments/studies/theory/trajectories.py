@@ -21,7 +21,7 @@ METHODS: Mapping[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "gmc_plus": gmc_jax.gmc_plus,
 }
 COMPRESSORS: Mapping[str, Callable[[float], gmc_jax.Compressor]] = {
-    "identity": lambda ratio: gmc_jax.identity(),
+    "dense": lambda ratio: gmc_jax.dense(),
     "top_k": gmc_jax.top_k,
     "random_k": gmc_jax.random_k,
     "random_block": gmc_jax.random_block,

@@ -59,9 +59,9 @@ class Votes:
 
     def __post_init__(self):
         """Refuses numbers that make no run."""
-        checks.positive(steps=self.steps, workers=self.workers, seeds=self.seeds)
-        checks.count(liars=self.liars)
-        checks.magnitude(
+        checks.positive_int(steps=self.steps, workers=self.workers, seeds=self.seeds)
+        checks.nonnegative_int(liars=self.liars)
+        checks.positive(
             learning_rate=self.learning_rate,
             sign_rate=self.sign_rate,
             noise=self.noise,

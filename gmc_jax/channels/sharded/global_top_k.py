@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.compressors._selection import greatest
+from gmc_jax.compressors._selection import largest_satisfying
 
 
-class Finds(NamedTuple):
+class Candidates(NamedTuple):
     """The entries of a vector that a device might have to send.
 
     Attributes:
@@ -25,7 +25,7 @@ class Finds(NamedTuple):
     owned: jax.Array
 
 
-class Settled(NamedTuple):
+class Selection(NamedTuple):
     """Which finds are sent, and where in the message.
 
     Attributes:
@@ -39,7 +39,7 @@ class Settled(NamedTuple):
     used: jax.Array
 
 
-def settle(finds: list[Finds], axes: tuple[str, ...]) -> list[Settled]:
+def global_top_k(finds: list[Candidates], axes: tuple[str, ...]) -> list[Selection]:
     """Which of the finds of all devices are the largest; ties to the lowest number.
 
     Counts alone cross, of all vectors at once: one for each bit of a magnitude and of a
@@ -68,7 +68,7 @@ def settle(finds: list[Finds], axes: tuple[str, ...]) -> list[Settled]:
             count([b >= level for b, level in zip(bits, levels, strict=True)]) >= kept
         )
 
-    levels = greatest(enough, jnp.zeros(len(finds), widest))
+    levels = largest_satisfying(enough, jnp.zeros(len(finds), widest))
     above = [b > level for b, level in zip(bits, levels, strict=True)]
     equal = [b == level for b, level in zip(bits, levels, strict=True)]
     room = kept - count(above)
@@ -84,7 +84,7 @@ def settle(finds: list[Finds], axes: tuple[str, ...]) -> list[Settled]:
             < room
         )
 
-    ends = greatest(too_few, jnp.zeros(len(finds), jnp.int32))
+    ends = largest_satisfying(too_few, jnp.zeros(len(finds), jnp.int32))
     chosen = [
         more | (mask & (found.numbers <= end))
         for more, mask, found, end in zip(above, equal, finds, ends, strict=True)
@@ -97,5 +97,5 @@ def settle(finds: list[Finds], axes: tuple[str, ...]) -> list[Settled]:
         mine = mask & found.owned
         slots = starts[place] + jnp.cumsum(mine, dtype=jnp.int32) - 1
         slots = jnp.where(mine, slots, found.kept)
-        settled.append(Settled(mask, slots, jnp.sum(counts[:, place])))
+        settled.append(Selection(mask, slots, jnp.sum(counts[:, place])))
     return settled

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from gmc_jax.channels._wire import cross
+from gmc_jax.channels._wire import run_collective
 from gmc_jax.channels.sharded.context import Spec, inside, partition
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import to_vectors
 
 
-class Parts(NamedTuple):
+class Shards(NamedTuple):
     """How the leaves of a tree lie on the devices of a worker.
 
     Attributes:
@@ -109,7 +109,9 @@ class Parts(NamedTuple):
         leaves, treedef = jax.tree.flatten(tree)
         pairs = list(zip(leaves, self.specs, strict=True))
         split = iter(collective([leaf for leaf, spec in pairs if any(spec)]))
-        whole = iter(cross([leaf for leaf, spec in pairs if not any(spec)], by_slices))
+        whole = iter(
+            run_collective([leaf for leaf, spec in pairs if not any(spec)], by_slices)
+        )
         return treedef.unflatten(
             next(split) if any(spec) else next(whole) for spec in self.specs
         )
@@ -138,7 +140,7 @@ class Parts(NamedTuple):
         return collect
 
 
-def parts_of(tree: Tree) -> Parts | None:
+def shards_of(tree: Tree) -> Shards | None:
     """How a tree lies inside a worker, or None where a worker is one device.
 
     Raises:
@@ -148,7 +150,7 @@ def parts_of(tree: Tree) -> Parts | None:
     if here is None or not jax.tree.leaves(tree):
         return None
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-    return Parts(dict(here.axes), shapes, here.specs(tree))
+    return Shards(dict(here.axes), shapes, here.specs(tree))
 
 
 def _numbers(

@@ -16,20 +16,20 @@ from gmc_jax import (
     Drawn,
     all_gather,
     all_reduce,
-    alone,
-    counted,
+    count_entries,
+    dense,
     disagreement,
+    drop_all,
     exact,
     gossip,
-    identity,
     join_channels,
     majority_vote,
+    no_communication,
     random_block,
     random_k,
     sampled_top_k,
     scaled_sign,
-    served,
-    silent,
+    simulated_server,
     threshold,
     top_k,
     topologies,
@@ -67,8 +67,8 @@ CHANNELS = {
     "threshold of the whole vector": all_gather(threshold(3.0, 0.5)),
     "gathered block": all_gather(random_block(0.3), per_leaf=True),
     "block": all_reduce(random_block(0.3)),
-    "served": served(top_k(0.1)),
-    "counted": counted(all_gather(top_k(0.1))),
+    "simulated_server": simulated_server(top_k(0.1)),
+    "count_entries": count_entries(all_gather(top_k(0.1))),
     "joined": join_channels(
         [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
     ),
@@ -76,10 +76,10 @@ CHANNELS = {
     "majority_vote": majority_vote(),
     "gossip": gossip(topologies.ring(2), delay=1),
     "disagreement": disagreement(topologies.ring(2)),
-    "alone": alone(),
-    "silent": silent(),
+    "no_communication": no_communication(),
+    "drop_all": drop_all(),
 }
-OWN = {"gossip", "disagreement", "alone", "served"}
+OWN = {"gossip", "disagreement", "no_communication", "simulated_server"}
 
 
 def trees_of(workers: int, dtype: str, seed: int = 0):
@@ -174,7 +174,7 @@ def test_in_parts_the_same_is_sent_and_lost(name, mesh, dtype):
 
 def assert_law_of(trees, mean, lost, name: str) -> None:
     """In the structure that the table of laws has."""
-    if name in ("gossip", "served"):
+    if name in ("gossip", "simulated_server"):
         return  # With a delay, and of trees that differ, nothing is the same.
     kind = str(next(iter(trees.values())).dtype)
     trees, mean, lost = ({kind: list(tree.values())} for tree in (trees, mean, lost))
@@ -218,16 +218,14 @@ def test_no_leaf_is_gathered(name):
 
 def unfit(what: str) -> Compressor:
     return {
-        "identity": identity(),
+        "dense": dense(),
         "scaled_sign": scaled_sign(),
         "sampled_top_k": sampled_top_k(0.1),
         "random_k": random_k(0.1),
     }[what]
 
 
-@pytest.mark.parametrize(
-    "name", ["identity", "scaled_sign", "sampled_top_k", "random_k"]
-)
+@pytest.mark.parametrize("name", ["dense", "scaled_sign", "sampled_top_k", "random_k"])
 @pytest.mark.parametrize("per_leaf", [False, True])
 def test_what_needs_a_whole_vector_is_refused_in_parts(name, per_leaf):
     channel = all_gather(unfit(name), per_leaf=per_leaf)

@@ -12,7 +12,7 @@ from experiments.studies.plan import figures, tables
 from experiments.studies.plan.study import Plan
 from experiments.studies.plan.tables import verdict
 from experiments.training import record
-from gmc_jax.costs.compression_cost import FREE, TWO_CORES
+from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE
 from gmc_jax.costs.planning import Prediction
 
 pytestmark = pytest.mark.usefixtures("quick_figure")
@@ -49,7 +49,7 @@ def test_the_command_says_what_pays_and_what_does_not(tmp_path, capsys, monkeypa
 
 
 def test_costs_of_this_device_are_those_that_count(tmp_path, monkeypatch, capsys):
-    free = {name: {1.0: FREE} for name in TWO_CORES}
+    free = {name: {1.0: FREE} for name in CPU_2_CORES}
     monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)
     few = ("--workers", "1", "--periods", "12")
     main(["plan", "--measure", *few, "--results", str(tmp_path)])
@@ -88,7 +88,7 @@ def test_links_in_words():
 
 def test_the_figure_has_a_line_for_every_method_in_both_panels():
     """And one where the question stands."""
-    figure = figures.draw(10**6, 64, Plan().link, 0.5, TWO_CORES, "title")
+    figure = figures.draw(10**6, 64, Plan().link, 0.5, CPU_2_CORES, "title")
     for panel in figure.axes:
         assert len(panel.lines) == len(figures.LOOKS) + 1
     dense, top_k, _ = figure.axes[1].lines

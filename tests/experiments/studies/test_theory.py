@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import gmc_jax
 from experiments.studies.theory import claims, study, trajectories
-from experiments.studies.theory.claims import fit, plan, residual_bound, speed_up
+from experiments.studies.theory.claims import fit, plan, speed_up
+from experiments.studies.theory.residuals import residual_bound
 from experiments.studies.theory.study import Theory
 from experiments.studies.theory.trajectories import (
     COMPRESSORS,
@@ -92,7 +93,7 @@ def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **siz
 def test_the_residual_stays_below_its_bound_whatever_enters(compressor, kind, seed):
     measured, kept = owing(compressor, kind, seed)
 
-    delta = {"identity": 1.0, "scaled_sign": kept}.get(compressor, RATIO)
+    delta = {"dense": 1.0, "scaled_sign": kept}.get(compressor, RATIO)
     assert measured <= residual_bound(delta) * (1 + 1e-9)
 
 
@@ -241,8 +242,8 @@ def test_the_plan_covers_every_compressor_method_loss_and_number_of_workers():
 @pytest.mark.parametrize(
     ("compressor", "owed", "kept", "share"),
     [
-        ("identity", 0.0, 1.0, 0.0),
-        ("identity", 1e-9, 1.0, math.inf),
+        ("dense", 0.0, 1.0, 0.0),
+        ("dense", 1e-9, 1.0, math.inf),
         ("random_k", 6.0, 0.0, 0.25),
         ("scaled_sign", 6.0, 0.25, 0.25),
         ("scaled_sign", 6.0, 0.5, 1.5),

@@ -41,7 +41,7 @@ def test_all_methods_of_the_library_can_be_compared():
         ("gmc", "random_k", 100 * 32),
         ("gmc", "random_block", 100 * 32),
         ("gmc", "sampled_top_k", 130 * 64),
-        ("gmc", "identity", 1000 * 32),
+        ("gmc", "dense", 1000 * 32),
         ("dmsgd", "top_k", 1000 * 32),
         ("cser", "random_block", 50 * 32 + 100 * 32 / 2),
         ("dist_ef_sgdm", "top_k", 100 * 64),
