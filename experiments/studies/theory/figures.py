@@ -9,11 +9,9 @@ from experiments.studies.theory.claims import (
     COMPARED,
     Plan,
     Walks,
-    delta,
     means,
-    owed,
-    residual_bound,
 )
+from experiments.studies.theory.residuals import delta, owed, residual_bound
 from experiments.studies.theory.trajectories import D
 from experiments.training.plot import entitle
 
