@@ -706,7 +706,7 @@ def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(manifest, "keep_up_to", fail)
+            patched.setattr(manifest, "prune", fail)
             with pytest.raises(KeyboardInterrupt):
                 checkpoints.save(1, state)
         assert checkpoints.restore(state)[0] == 1
