@@ -22,6 +22,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 @pytest.fixture
 def float64():
-    """Runs the test with 64-bit numbers, as `problems.run` does by itself."""
+    """Runs the test with 64-bit numbers, as `harness.run` does by itself."""
     with jax.enable_x64(True):
         yield

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, dense, random_k, sampled_top_k, top_k
-from tests.support.problems import average
+from tests.support.harness import average
 
 
 def test_workers_that_send_different_coordinates_are_all_heard():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, all_reduce, random_block, random_k, sampled_top_k, top_k
-from tests.support.problems import average
+from tests.support.harness import average
 
 
 @pytest.mark.parametrize("compressor", [top_k(0.1), sampled_top_k(0.1)])

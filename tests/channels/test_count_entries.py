@@ -15,7 +15,7 @@ from gmc_jax import (
     scaled_sign,
     top_k,
 )
-from tests.support.problems import average
+from tests.support.harness import average
 
 
 def number(count):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import disagreement, gossip, message_bits, topologies
-from tests.support import problems
+from tests.support import harness
 
 TOPOLOGIES = {
     "ring": topologies.ring(8),
@@ -21,7 +21,7 @@ TOPOLOGIES = {
 def test_it_is_what_gossip_changes(name, calls):
     topology = TOPOLOGIES[name]
     values = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
-    mean, lost, _ = problems.average(disagreement(topology), values, calls=calls)
+    mean, lost, _ = harness.average(disagreement(topology), values, calls=calls)
     matrix = topology.rounds[(calls - 1) % len(topology.rounds)]
     np.testing.assert_allclose(mean, matrix @ values - values, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(lost, values)
@@ -30,10 +30,10 @@ def test_it_is_what_gossip_changes(name, calls):
 def test_what_one_gains_another_loses():
     """To rounding of the differences, however large the values are."""
     values = 1e6 + np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
-    mean, _, _ = problems.average(disagreement(topologies.ring(8)), values)
+    mean, _, _ = harness.average(disagreement(topologies.ring(8)), values)
     assert np.abs(np.asarray(mean).sum(axis=0)).max() < 1e-5
     same = np.full((8, 5), 1e6, np.float32)
-    mean, _, _ = problems.average(disagreement(topologies.ring(8)), same)
+    mean, _, _ = harness.average(disagreement(topologies.ring(8)), same)
     np.testing.assert_array_equal(mean, 0)
 
 
@@ -51,6 +51,6 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(TypeError, match="`topology` must be a topology"):
         disagreement(cast(Any, np.eye(3)))
     with pytest.raises(ValueError, match="`topology` is of 3 workers, but the axis"):
-        problems.average(disagreement(topologies.ring(3)), np.ones((8, 2), np.float32))
+        harness.average(disagreement(topologies.ring(3)), np.ones((8, 2), np.float32))
     with pytest.raises(TypeError, match="average floating"):
-        problems.average(disagreement(topologies.ring(8)), np.ones((8, 2), int))
+        harness.average(disagreement(topologies.ring(8)), np.ones((8, 2), int))

@@ -16,13 +16,13 @@ from gmc_jax import (
     wire_bytes,
 )
 from tests.channels.test_laws import draw_trees
-from tests.support import problems
-from tests.support.runners import WORKERS, start, step_of, targets
+from tests.support import harness
+from tests.support.harness import WORKERS, start, step_of, targets
 
 
 def test_everything_is_lost_and_nothing_arrives():
     trees = draw_trees("mixed")
-    mean, lost, _ = problems.average(drop_all(), trees)
+    mean, lost, _ = harness.average(drop_all(), trees)
     chex.assert_trees_all_equal(
         lost, jax.tree.map(lambda x: jnp.asarray(x, "float32"), trees)
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact
-from tests.support.problems import average
+from tests.support.harness import average
 
 
 def test_it_is_the_mean():

@@ -15,7 +15,7 @@ from gmc_jax import (
     wire_bytes,
 )
 from gmc_jax.graphs.topology import Topology
-from tests.support import problems, runners
+from tests.support import harness
 
 TOPOLOGIES = {
     "complete": topologies.complete(8),
@@ -96,13 +96,13 @@ def test_bits_are_those_of_the_busiest_worker(name):
     """And the compiled program sends no more: 20 float32 for each exchange."""
     topology = TOPOLOGIES[name]
     channel = gossip(topology)
-    params = runners.start()
+    params = harness.start()
     assert message_bits(channel, params) == SENT[name] * 20 * 32
     assert message_bits(count_entries(channel), params) == message_bits(channel, params)
     tx = averaged(channel)
     state = params, tx.init(params)
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     sent = wire_bytes(train, state, batch)
     assert {operation[0] for operation in sent.operations} <= {"collective-permute"}
     assert sent == 80 * SENT[name]  # of one round; the others are other branches
@@ -120,7 +120,7 @@ def test_devices_agree_with_numpy(runner, name, delay):
         return state, mean
 
     start = channel.init(jnp.zeros(5))
-    _, means = runners.drive(runners.RUNNERS[runner], step, start, values)
+    _, means = harness.drive(harness.RUNNERS[runner], step, start, values)
     np.testing.assert_allclose(means, run(topology, values, delay)[0], rtol=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_one_who_hears_nobody_keeps_its_bits():
 
 def test_sixteen_bits_travel_as_such_and_are_weighed_in_float32():
     values = jnp.asarray(trees(1)[0], jnp.bfloat16)
-    mean, lost, _ = problems.average(gossip(TOPOLOGIES["ring"]), values)
+    mean, lost, _ = harness.average(gossip(TOPOLOGIES["ring"]), values)
     assert mean.dtype == lost.dtype == jnp.float32
     exact = TOPOLOGIES["ring"].rounds[0] @ np.asarray(values, np.float64)
     np.testing.assert_allclose(mean, exact, rtol=1e-6, atol=1e-7)
@@ -171,10 +171,10 @@ def test_what_is_in_flight_is_what_was_given_away(dtype):
     """State that says too little: here and in flight add up, without the topology."""
     values = jnp.asarray(trees(1)[0], dtype)
     channel = gossip(TOPOLOGIES["pushing"], delay=2)
-    mean, lost, state = problems.average(channel, values, calls=3)
+    mean, lost, state = harness.average(channel, values, calls=3)
     flying = np.sum([np.asarray(tree, np.float64) for tree in state.in_flight], axis=0)
     assert {str(tree.dtype) for tree in state.in_flight} == {dtype}
-    _, _, before = problems.average(channel, values, calls=2)
+    _, _, before = harness.average(channel, values, calls=2)
     flown = np.sum([np.asarray(tree, np.float64) for tree in before.in_flight], axis=0)
     np.testing.assert_allclose(lost, flying - flown, atol=1e-6)
     total = np.asarray(mean, np.float64).sum(axis=0) + flying.sum(axis=0)
@@ -208,7 +208,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(NameError, match="`gossip` needs the named axis"):
         channel.average(jnp.ones(2), channel.init(jnp.ones(2)))
     with pytest.raises(TypeError, match="average floating-point"):
-        problems.average(gossip(TOPOLOGIES["ring"]), np.ones((8, 2), int))
+        harness.average(gossip(TOPOLOGIES["ring"]), np.ones((8, 2), int))
 
 
 def test_what_is_no_number_stays_among_neighbours():

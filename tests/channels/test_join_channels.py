@@ -24,9 +24,8 @@ from gmc_jax import (
     relative_cost,
     top_k,
 )
-from tests.support import problems
-from tests.support.problems import average
-from tests.support.runners import RUNNERS, WORKERS, step_of, targets
+from tests.support import harness, problems
+from tests.support.harness import RUNNERS, WORKERS, average, step_of, targets
 
 D = 20
 STEPS = 6
@@ -215,10 +214,10 @@ def test_devices_agree_with_the_simulation():
 def test_no_part_of_any_update_is_lost_when_channels_change(float64):
     params = problems.tree(np.zeros(D))
     gradients = targets(params, STEPS)
-    moved, states = problems.updates(error_feedback(warm_up()), params, gradients)
+    moved, states = harness.updates(error_feedback(warm_up()), params, gradients)
     came_in = problems.flat(gradients, leading=2).mean(axis=1).sum(axis=0)
     went_out = problems.flat(moved, leading=2)[:, 0].sum(axis=0)
-    owed = problems.residual(states)
+    owed = harness.residual(states)
     np.testing.assert_allclose(went_out + owed[-1].mean(axis=0), came_in, atol=1e-12)
     assert [bool(np.any(step)) for step in owed] == [False] * 3 + [True] * 4
 

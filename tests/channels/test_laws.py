@@ -34,7 +34,7 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import accumulator_dtype
-from tests.support.problems import average, average_here
+from tests.support.harness import average, average_here
 
 WORKERS = 8
 

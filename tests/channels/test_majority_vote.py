@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 import gmc_jax
 from gmc_jax import averaged, count_entries, majority_vote, message_bits, wire_bytes
-from tests.support import problems, runners
+from tests.support import harness
 
 VOTE = majority_vote()
 
 
 def vote(values):
     """The mean, everybody's, and what was lost of one array [workers, ...]."""
-    mean, lost, _ = problems.average(VOTE, values)
+    mean, lost, _ = harness.average(VOTE, values)
     return np.asarray(mean), np.asarray(lost)
 
 
@@ -79,7 +79,7 @@ def test_a_tree_of_several_dtypes_keeps_them():
         "single": jnp.asarray([[[0.5]], [[-0.5]], [[-2.0]]], jnp.float32),
         "empty": jnp.zeros((3, 0), jnp.float16),
     }
-    mean, lost, _ = problems.average(VOTE, trees)
+    mean, lost, _ = harness.average(VOTE, trees)
     np.testing.assert_array_equal(mean["half"][0], [1, -1])
     np.testing.assert_array_equal(mean["single"], -np.ones((3, 1, 1)))
     for tree in (mean, lost):
@@ -99,7 +99,7 @@ def program(d: int):
     params = jnp.zeros(d)
     state = params, tx.init(params)
     batch = jnp.zeros((8, d))
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     return train, state, batch
 
 
@@ -131,8 +131,8 @@ def test_devices_agree_with_the_simulation():
 
     values = np.random.default_rng(0).normal(size=(1, 8, 77)).astype(np.float32)
     results = [
-        runners.drive(runner, step, (), values)[1]
-        for runner in (runners.simulate, gmc_jax.distribute, runners.pmap)
+        harness.drive(runner, step, (), values)[1]
+        for runner in (harness.simulate, gmc_jax.distribute, harness.pmap)
     ]
     for other in results[1:]:
         np.testing.assert_array_equal(results[0][0], other[0])
@@ -147,5 +147,5 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(NameError, match="`majority_vote` needs the"):
         VOTE.average(jnp.ones(3), ())
     with pytest.raises(TypeError, match="average floating"):
-        problems.average(VOTE, np.ones((2, 3), int))
+        harness.average(VOTE, np.ones((2, 3), int))
     assert majority_vote(axis_name="replicas").axis_name == "replicas"

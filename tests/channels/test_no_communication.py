@@ -15,13 +15,13 @@ from gmc_jax import (
     wire_bytes,
 )
 from tests.channels.test_laws import draw_trees
-from tests.support import problems
-from tests.support.runners import start, step_of, targets
+from tests.support import harness
+from tests.support.harness import start, step_of, targets
 
 
 def test_everyones_mean_is_its_own():
     trees = draw_trees("mixed")
-    mean, lost, _ = problems.average(no_communication(), trees)
+    mean, lost, _ = harness.average(no_communication(), trees)
     jax.tree.map(
         lambda x, y: np.testing.assert_array_equal(np.float32(x), y), trees, mean
     )

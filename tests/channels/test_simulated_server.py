@@ -20,8 +20,8 @@ from gmc_jax import (
     wire_bytes,
 )
 from tests.channels.test_laws import draw_trees, thinned, wide
-from tests.support import problems
-from tests.support.runners import WORKERS, start, step_of, targets
+from tests.support import harness
+from tests.support.harness import WORKERS, start, step_of, targets
 
 COMPRESSORS = {
     "dense": dense(),
@@ -44,7 +44,7 @@ def test_of_the_same_tree_mean_and_lost_are_the_same_and_add_up(name, per_leaf):
     """Also where the compressor draws, and is not shared."""
     tree, trees = same_trees("mixed")
     channel = simulated_server(COMPRESSORS[name], per_leaf=per_leaf)
-    mean, lost, state = problems.average(channel, trees, calls=2)
+    mean, lost, state = harness.average(channel, trees, calls=2)
 
     def check(leaf, mean, lost):
         np.testing.assert_allclose(wide(mean[0]) + wide(lost[0]), wide(leaf), rtol=1e-6)
@@ -62,20 +62,20 @@ def test_of_the_same_tree_mean_and_lost_are_the_same_and_add_up(name, per_leaf):
 
 def test_it_answers_what_gathering_the_same_messages_would():
     _, trees = same_trees("float32")
-    gathered = problems.average(all_gather(top_k(0.1)), trees)
-    answered = problems.average(simulated_server(top_k(0.1)), trees)
+    gathered = harness.average(all_gather(top_k(0.1)), trees)
+    answered = harness.average(simulated_server(top_k(0.1)), trees)
     chex.assert_trees_all_equal(gathered[1:], answered[1:])
     chex.assert_trees_all_close(gathered[0], answered[0], rtol=1e-6)
 
 
 def test_it_draws_anew_at_every_call_and_with_another_seed():
     _, trees = same_trees("float32")
-    _, first, _ = problems.average(simulated_server(thinned()), trees)
+    _, first, _ = harness.average(simulated_server(thinned()), trees)
     for channel, calls in (
         (simulated_server(thinned()), 2),
         (simulated_server(thinned(), seed=1), 1),
     ):
-        _, other, _ = problems.average(channel, trees, calls=calls)
+        _, other, _ = harness.average(channel, trees, calls=calls)
         with pytest.raises(AssertionError):
             chex.assert_trees_all_equal(first, other)
 

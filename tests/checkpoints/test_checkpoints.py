@@ -35,7 +35,7 @@ from gmc_jax.checkpoints.array_store import Files
 from gmc_jax.core import Tree
 from tests.programs.checkpoint_writer import plan as killed_plan
 from tests.programs.checkpoint_writer import state_at
-from tests.support.runners import RUNNERS, pmap, simulate, start, step_of, targets
+from tests.support.harness import RUNNERS, pmap, simulate, start, step_of, targets
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 6

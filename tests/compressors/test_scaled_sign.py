@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, scaled_sign
-from tests.support.problems import average
+from tests.support.harness import average
 
 KEY = jax.random.key(0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, error_feedback, threshold, top_k
-from tests.support import problems
+from tests.support import harness
 
 KEY = jax.random.key(0)
 
@@ -104,8 +104,8 @@ def test_what_is_not_finite_is_sent_and_a_nan_is_seen_in_what_is_lost():
 def test_where_there_is_room_less_than_the_level_is_owed():
     tx = error_feedback(all_gather(threshold(2.0, 1.0)))
     gradients = np.random.default_rng(1).normal(size=(30, 2, 20)).astype(np.float32)
-    _, states = problems.updates(tx, np.zeros(20, np.float32), gradients)
-    owed = np.abs(problems.residual(states))
+    _, states = harness.updates(tx, np.zeros(20, np.float32), gradients)
+    owed = np.abs(harness.residual(states))
     assert 1 < owed.max() < 2
 
 

@@ -37,8 +37,8 @@ from gmc_jax import (
 )
 from gmc_jax.costs._bits_per_step import bits_of_steps
 from tests.methods import test_laws
-from tests.support import runners
-from tests.support.runners import start, targets
+from tests.support import harness
+from tests.support.harness import start, targets
 
 WORKERS, D = 8, 30
 
@@ -608,7 +608,7 @@ def test_steps_send_what_the_compiled_program_does(method):
     tx = test_laws.METHODS[method].ours(0.1, channel)
     batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
     train, state = gmc_jax.distribute(
-        runners.step_of(tx), (start(), tx.init(start())), batch
+        harness.step_of(tx), (start(), tx.init(start())), batch
     )
     compiled = wire_bytes(train, state, batch)
     steps = bits_of_steps(tx, start(), 100, "workers", {}) // 8

@@ -29,7 +29,7 @@ from gmc_jax import (
     worker_key,
 )
 from tests.support import problems
-from tests.support.runners import RUNNERS, WORKERS, close, pmap, simulate, start
+from tests.support.harness import RUNNERS, WORKERS, close, pmap, simulate, start
 
 STEPS, D = 12, 20
 

@@ -29,7 +29,7 @@ from gmc_jax.core import Tree
 from gmc_jax.utils.trees import find
 from tests.methods.test_laws import METHODS, PEAK
 from tests.support import problems
-from tests.support.runners import close, start, step_of
+from tests.support.harness import close, start, step_of
 
 NUMBERS = (8, 4, 2, 6)
 TOP = count_entries(all_gather(top_k(0.2)))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import gmc_jax
-from tests.support.runners import WORKERS, every_runner
+from tests.support.harness import WORKERS, every_runner
 
 PAIR = {"w": jnp.zeros(3)}, jnp.zeros(3)
 BATCH = jnp.zeros((WORKERS, 3))

@@ -21,7 +21,7 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.utils.trees import find
-from tests.support.runners import RUNNERS, WORKERS, pmap, pull, start, step_of
+from tests.support.harness import RUNNERS, WORKERS, pmap, pull, start, step_of
 
 CHANNEL = all_gather(top_k(0.2))
 BATCH = jax.tree.map(lambda leaf: np.zeros((WORKERS, *leaf.shape), "f"), start())
@@ -45,7 +45,7 @@ def state_of(tx):
 
 
 def without_query(tx, gradient=None):
-    """As `runners.step_of`, at the parameters."""
+    """As `harness.step_of`, at the parameters."""
     gradient = gradient or jax.grad(pull)
 
     def step(state, batch):
@@ -66,7 +66,7 @@ def test_a_step_through_which_no_channel_goes_is_a_warning_that_says_so(runner):
     with pytest.warns(UserWarning, match=SEPARATE) as caught:
         runner(step_of(tx), state_of(tx), BATCH)
     assert len(caught) == 1
-    assert caught[0].filename.endswith(("test_doubts.py", "runners.py"))
+    assert caught[0].filename.endswith(("test_doubts.py", "harness.py"))
 
 
 def loop(params, batch):

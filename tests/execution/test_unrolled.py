@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import gmc_jax
-from tests.support.runners import (
+from tests.support.harness import (
     WORKERS,
     close,
     every_runner,

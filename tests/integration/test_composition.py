@@ -25,7 +25,7 @@ from gmc_jax import (
     top_k,
 )
 from tests.support import problems
-from tests.support.runners import (
+from tests.support.harness import (
     WORKERS,
     close,
     drive,

@@ -11,7 +11,7 @@ import pytest
 import gmc_jax
 from gmc_jax import all_gather, all_reduce, exact, gmc, random_block, top_k
 from tests.support import problems
-from tests.support.runners import (
+from tests.support.harness import (
     WORKERS,
     drive,
     every_runner,

@@ -14,7 +14,7 @@ from flax.training.train_state import TrainState
 import gmc_jax
 from gmc_jax import all_gather, detached, error_feedback, gmc, top_k
 from tests.support import problems
-from tests.support.runners import (
+from tests.support.harness import (
     WORKERS,
     close,
     drive,

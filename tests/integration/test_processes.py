@@ -13,7 +13,7 @@ import pytest
 import gmc_jax
 from gmc_jax.utils.multihost import on_first_process, shared
 from tests.programs.two_processes import METHODS, STEPS, batches, planned
-from tests.support.runners import drive, simulate, start, step_of
+from tests.support.harness import drive, simulate, start, step_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 240  # alone on 2 cores they take about 15

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import gmc_jax
 from gmc_jax import all_gather, all_reduce, exact, random_block, top_k
 from gmc_jax.costs.accounting import Lowerable
-from tests.support.runners import step_of
+from tests.support.harness import step_of
 
 STEPS = 4
 SHAPES = {"in": (12, 32), "bias": (32,), "out": (32, 8), "shift": (8,)}

@@ -17,7 +17,7 @@ import pytest
 
 from tests.channels.test_laws import CHANNELS, OWN, assert_law, draw_trees
 from tests.methods.test_runners import METHODS
-from tests.support.runners import WORKERS, start, step_of, targets
+from tests.support.harness import WORKERS, start, step_of, targets
 
 # What shows where a program is traced, and what shows where it runs.
 TRACED = {

@@ -31,7 +31,7 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.compressors._shared_support import shared_places
-from tests.support import problems
+from tests.support import harness, problems
 
 FILE = pathlib.Path(__file__).parents[1] / "support" / "data" / "def_trajectories.npz"
 RATIO, RESET_RATIO, MOMENTUM = 0.25, 0.5, 0.9
@@ -121,7 +121,7 @@ def reproduce(
     with jax.enable_x64(True):
         params = problems.tree(arrays["start"].astype(float))
         start = params, tx.init(params)
-        states, seen = problems.drive(step, start, batches)
+        states, seen = harness.history(step, start, batches)
 
     def judged():
         first = jax.tree.map(lambda x: x[0], batches)

@@ -5,13 +5,13 @@ import optax
 import pytest
 
 from gmc_jax import bmuf, exact, local_sgd
-from tests.support import problems
+from tests.support import harness
 from tests.support.virtual_iterates import SCHEDULE, problem
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_without_block_momentum_it_is_local_sgd(nesterov):
-    ours, _ = problems.run(
+    ours, _ = harness.run(
         bmuf(
             optax.sgd(SCHEDULE),
             exact(),
@@ -21,7 +21,7 @@ def test_without_block_momentum_it_is_local_sgd(nesterov):
         ),
         problem(),
     )
-    local, _ = problems.run(local_sgd(SCHEDULE, exact(), period=4), problem())
+    local, _ = harness.run(local_sgd(SCHEDULE, exact(), period=4), problem())
     np.testing.assert_allclose(ours, local, rtol=0, atol=1e-12)
 
 

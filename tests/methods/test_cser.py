@@ -25,8 +25,8 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests.support import problems, references, runners
-from tests.support.problems import residual
+from tests.support import harness, problems, references
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     MOMENTUM,
     RATE,
@@ -51,7 +51,7 @@ CHANNELS = {
 def trained(name: str, nesterov: bool = False):
     """Weights and errors, [steps + 1, workers, d]."""
     tx = cser(SCHEDULE, *CHANNELS[name], period=PERIOD, nesterov=nesterov)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     return weights, residual(states, "error")
 
 
@@ -102,11 +102,11 @@ def test_errors_are_the_papers():
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_without_loss_it_is_momentum_sgd_and_has_no_errors(nesterov):
     tx = cser(SCHEDULE, exact(), CHANNELS["top_k"][1], period=3, nesterov=nesterov)
-    ours, states = problems.run(tx, problem())
+    ours, states = harness.run(tx, problem())
     sgd = optax.chain(
         averaged(exact()), optax.sgd(SCHEDULE, MOMENTUM, nesterov=nesterov)
     )
-    theirs, _ = problems.run(sgd, problem())
+    theirs, _ = harness.run(sgd, problem())
     # The layout proves that nothing differs, so both are kept once.
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
     assert not np.any(problems.flat(optax.tree.get(states, "error"), leading=1))
@@ -128,7 +128,7 @@ def local_sgd(average) -> np.ndarray:
 
 def test_of_dense_resets_alone_it_is_local_sgd():
     tx = cser(RATE, drop_all(), exact(), period=PERIOD)
-    ours, _ = problems.run(tx, problem())
+    ours, _ = harness.run(tx, problem())
     expected = local_sgd(lambda _, x: np.stack([x.mean(axis=0)] * 4))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
 
@@ -137,7 +137,7 @@ def test_of_resets_of_blocks_alone_it_is_partial_local_sgd():
     """Blocks of the parameters themselves are averaged, for they differ by errors."""
     block = random_block(0.4)
     tx = cser(RATE, drop_all(), all_reduce(block, seed=3), period=PERIOD)
-    ours, _ = problems.run(tx, problem())
+    ours, _ = harness.run(tx, problem())
 
     def average(count, x):
         key = jax.random.fold_in(jax.random.key(3), count)
@@ -150,7 +150,7 @@ def test_of_resets_of_blocks_alone_it_is_partial_local_sgd():
 def test_csea_assimilates_errors_at_every_step():
     """What is sent of them is averaged; the rest is the error from then on."""
     tx = cser(RATE, drop_all(), all_gather(top_k(0.3)), period=1)
-    ours, states = problems.run(tx, problem())
+    ours, states = harness.run(tx, problem())
     expected, errors = references.cser(
         problem(),
         lambda t: RATE,
@@ -169,10 +169,10 @@ def test_csea_assimilates_errors_at_every_step():
 def test_a_step_sends_the_channels_bytes_and_a_reset_more():
     channel, reset_channel = CHANNELS["random_block"]
     tx = cser(RATE, channel, reset_channel, period=PERIOD)
-    params = runners.start()
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    params = harness.start()
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
     state = params, tx.init(params)
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     sent = wire_bytes(train, state, batch)
     assert sent.always == message_bits(channel, params) // 8 == 4 * 3
     assert sent == sent.always + message_bits(reset_channel, params) // 8 == 4 * (3 + 8)
@@ -193,12 +193,12 @@ def test_the_relative_cost_of_blocks_is_the_sum_of_both(runner):
             count_entries(reset_channel, extra=True),
             period=PERIOD,
         )
-        params = runners.start()
-        state, _ = runners.drive(
-            runners.RUNNERS[runner],
-            runners.step_of(tx),
+        params = harness.start()
+        state, _ = harness.drive(
+            harness.RUNNERS[runner],
+            harness.step_of(tx),
             (params, tx.init(params)),
-            runners.targets(params, 2 * PERIOD),
+            harness.targets(params, 2 * PERIOD),
         )
         return relative_cost(state)
 
@@ -209,21 +209,21 @@ def test_the_relative_cost_of_blocks_is_the_sum_of_both(runner):
 
 def test_the_model_is_judged_at_the_mean_of_the_parameters():
     tx = cser(RATE, *CHANNELS["random_block"], period=PERIOD)
-    params = runners.start()
+    params = harness.start()
     state = params, tx.init(params)
-    batches = runners.targets(params, 3)
-    step, batch = runners.step_of(tx), jax.tree.map(lambda b: b[0], batches)
-    plan = gmc_jax.layout(step, state, batch, runners.WORKERS)
-    (weights, opt_state), _ = runners.drive(runners.simulate, step, state, batches)
+    batches = harness.targets(params, 3)
+    step, batch = harness.step_of(tx), jax.tree.map(lambda b: b[0], batches)
+    plan = gmc_jax.layout(step, state, batch, harness.WORKERS)
+    (weights, opt_state), _ = harness.drive(harness.simulate, step, state, batches)
     judged = evaluate(opt_state, weights, plan)
-    runners.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+    harness.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
     assert np.ptp(weights["bias"], axis=0).max() > 1e-3
 
 
 def test_parameters_differ_so_they_are_not_replicated():
     tx = cser(RATE, *CHANNELS["random_block"], period=PERIOD)
     with pytest.raises(ValueError, match="meant to differ"):
-        runners.train(runners.simulate, tx, runners.targets(runners.start(), 1))
+        harness.train(harness.simulate, tx, harness.targets(harness.start(), 1))
 
 
 @pytest.mark.parametrize("period", [0, 2.5])

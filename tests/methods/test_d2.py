@@ -13,7 +13,7 @@ from gmc_jax import (
     exact_diffusion,
     topologies,
 )
-from tests.support import problems, references_gossip
+from tests.support import harness, problems, references_gossip
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 LAZY = topologies.lazy(topologies.ring(8))
@@ -33,7 +33,7 @@ def test_it_equals_its_paper(topology, momentum, nesterov, rate):
     ours, eta = RATES[rate]
     everyone = problems.quadratics(topology.workers)
     tx = d2(ours, topology, momentum=momentum, nesterov=nesterov)
-    weights, _ = problems.run(tx, everyone)
+    weights, _ = harness.run(tx, everyone)
     expected = references_gossip.d2(
         everyone, eta, topology.rounds[0], momentum, nesterov
     )
@@ -50,7 +50,7 @@ def warm_up(t):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_mean_moves_by_the_mean_step_under_every_schedule(momentum):
-    weights, _ = problems.run(
+    weights, _ = harness.run(
         d2(warm_up, topologies.ring(5), momentum=momentum),
         everyone := problems.quadratics(5),
     )
@@ -69,7 +69,7 @@ def test_it_comes_to_the_optimum_where_d_psgd_stalls():
     still = problems.quadratics(8, d=6)._replace(noise=np.zeros((1500, 8, 6)))
 
     def furthest(tx):
-        weights, _ = problems.run(tx, still)
+        weights, _ = harness.run(tx, still)
         return np.linalg.norm(weights[-1] - still.optimum, axis=1).max()
 
     assert furthest(d2(0.1, LAZY)) < 1e-10
@@ -77,7 +77,7 @@ def test_it_comes_to_the_optimum_where_d_psgd_stalls():
 
 
 def test_on_the_complete_graph_it_is_sgd():
-    complete, _ = problems.run(d2(SCHEDULE, topologies.complete(4)), problem())
+    complete, _ = harness.run(d2(SCHEDULE, topologies.complete(4)), problem())
     sgd = references_gossip.d_psgd(
         problem(), rate_at, topologies.complete(4).rounds, adapt_first=True
     )
@@ -127,7 +127,7 @@ def test_rates_and_momenta_are_checked():
 def test_at_a_constant_rate_it_is_the_form_of_the_paper():
     """Under a warm-up that one moves the mean by something else than the mean step."""
     lazy = topologies.lazy(topologies.ring(4))
-    ours, _ = problems.run(d2(RATE, lazy), problem())
+    ours, _ = harness.run(d2(RATE, lazy), problem())
     printed = references_gossip.d2_of_gradients(
         problem(), lambda t: RATE, lazy.rounds[0]
     )
@@ -147,7 +147,7 @@ def test_below_the_border_it_diverges(weight, grows):
     channel = disagreement(topologies.ring(4, self_weight=weight))
     still = problems.quadratics(4)._replace(noise=np.zeros((300, 4, 20)))
     tx = optax.chain(optax.sgd(1e-3), exact_diffusion(channel))
-    weights, _ = problems.run(tx, still)
+    weights, _ = harness.run(tx, still)
     assert (np.ptp(weights[-1], axis=0).max() > 1e6) == grows
 
 

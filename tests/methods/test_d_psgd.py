@@ -17,7 +17,7 @@ from gmc_jax import (
     no_communication,
     topologies,
 )
-from tests.support import problems, references_gossip
+from tests.support import harness, problems, references_gossip
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
@@ -49,7 +49,7 @@ def test_it_equals_its_paper(workers, momentum, nesterov, rate):
     everyone = problems.quadratics(workers)
     topology = TOPOLOGIES[workers]
     tx = d_psgd(ours, topology, momentum=momentum, nesterov=nesterov)
-    weights, _ = problems.run(tx, everyone)
+    weights, _ = harness.run(tx, everyone)
     expected = references_gossip.d_psgd(
         everyone, eta, topology.rounds, momentum, nesterov=nesterov
     )
@@ -61,7 +61,7 @@ def test_it_equals_its_paper(workers, momentum, nesterov, rate):
 def test_the_other_order_equals_its_transcription(workers):
     everyone = problems.quadratics(workers)
     topology = TOPOLOGIES[workers]
-    weights, _ = problems.run(adapt_first(SCHEDULE, topology, 0.9), everyone)
+    weights, _ = harness.run(adapt_first(SCHEDULE, topology, 0.9), everyone)
     expected = references_gossip.d_psgd(
         everyone, rate_at, topology.rounds, 0.9, adapt_first=True
     )
@@ -70,7 +70,7 @@ def test_the_other_order_equals_its_transcription(workers):
 
 @pytest.mark.parametrize("make", [d_psgd, adapt_first])
 def test_the_mean_moves_by_the_mean_step(make):
-    weights, _ = problems.run(make(SCHEDULE, topologies.ring(4)), problem())
+    weights, _ = harness.run(make(SCHEDULE, topologies.ring(4)), problem())
     steps = [
         -rate_at(t)
         * np.mean([problem().gradient(k, t, weights[t, k]) for k in range(4)], axis=0)
@@ -81,12 +81,10 @@ def test_the_mean_moves_by_the_mean_step(make):
 
 
 def test_on_the_complete_graph_adapt_first_is_parallel_sgd():
-    weights, _ = problems.run(adapt_first(SCHEDULE, topologies.complete(4)), problem())
-    sgd, _ = problems.run(
-        optax.chain(averaged(exact()), optax.sgd(SCHEDULE)), problem()
-    )
+    weights, _ = harness.run(adapt_first(SCHEDULE, topologies.complete(4)), problem())
+    sgd, _ = harness.run(optax.chain(averaged(exact()), optax.sgd(SCHEDULE)), problem())
     atol(weights, sgd[:, None].repeat(4, axis=1), atol=1e-12)
-    everyone, _ = problems.run(
+    everyone, _ = harness.run(
         optax.chain(optax.sgd(SCHEDULE), adapt_then_combine(exact())), problem()
     )
     atol(everyone, sgd, atol=1e-12)  # which the layout proves to be alike
@@ -94,7 +92,7 @@ def test_on_the_complete_graph_adapt_first_is_parallel_sgd():
 
 @pytest.mark.parametrize("consensus", [adapt_then_combine, combine_then_adapt])
 def test_who_hears_nobody_is_alone(consensus):
-    apart, _ = problems.run(
+    apart, _ = harness.run(
         optax.chain(optax.sgd(RATE), consensus(no_communication())), problem()
     )
     for k in range(4):

@@ -10,17 +10,24 @@ import pytest
 
 import gmc_jax
 from gmc_jax import all_gather, def_a, def_sgd, evaluate, top_k
-from tests.support import problems
-from tests.support.problems import residual
-from tests.support.runners import WORKERS, close, every_runner, start, step_of, targets
+from tests.support import harness, problems
+from tests.support.harness import (
+    WORKERS,
+    close,
+    every_runner,
+    residual,
+    start,
+    step_of,
+    targets,
+)
 from tests.support.virtual_iterates import CHANNELS, SCHEDULE, problem
 
 RATE, STEPS = 0.1, 4
 
 
 def test_its_training_is_that_of_def():
-    ours, states = problems.run(def_a(SCHEDULE, CHANNELS["top_k"]), problem())
-    theirs, others = problems.run(def_sgd(SCHEDULE, CHANNELS["top_k"]), problem())
+    ours, states = harness.run(def_a(SCHEDULE, CHANNELS["top_k"]), problem())
+    theirs, others = harness.run(def_sgd(SCHEDULE, CHANNELS["top_k"]), problem())
     np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(residual(states), residual(others))
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from gmc_jax import def_sgd, dmsgd, ef_momentum, exact, query
-from tests.support import problems
-from tests.support.problems import residual
+from tests.support import harness, problems
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -31,16 +31,16 @@ def alone() -> problems.Problem:
 
 def test_without_detaching_it_is_error_feedback_behind_local_momentum():
     channel = CHANNELS["top_k"]
-    ours, states = problems.run(def_sgd(SCHEDULE, channel, detach=0), problem())
-    theirs, others = problems.run(ef_momentum(SCHEDULE, channel), problem())
+    ours, states = harness.run(def_sgd(SCHEDULE, channel, detach=0), problem())
+    theirs, others = harness.run(ef_momentum(SCHEDULE, channel), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-13)
     np.testing.assert_allclose(residual(states), residual(others), rtol=1e-9)
 
 
 @pytest.mark.parametrize("detach", [0.3, 1.0])
 def test_without_loss_it_is_dmsgd(detach):
-    ours, _ = problems.run(def_sgd(SCHEDULE, exact(), detach=detach), problem())
-    theirs, _ = problems.run(dmsgd(SCHEDULE, exact()), problem())
+    ours, _ = harness.run(def_sgd(SCHEDULE, exact(), detach=detach), problem())
+    theirs, _ = harness.run(dmsgd(SCHEDULE, exact()), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
@@ -48,7 +48,7 @@ def test_without_loss_it_is_dmsgd(detach):
 def test_without_what_is_owed_it_moves_by_the_mean_of_the_momenta(name):
     """w_t - mean e_t; our residual is -e."""
     tx = def_sgd(SCHEDULE, CHANNELS[name], momentum=MOMENTUM, detach=DETACH)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     owed, momenta = residual(states), residual(states, "trace")[1:]
     assert_moves_by(weights + owed.mean(axis=1), -RATES * momenta.mean(axis=1))
     points = weights[:, None] + DETACH * owed
@@ -69,7 +69,7 @@ def momenta_at(points: np.ndarray) -> np.ndarray:
 def test_alone_and_fully_detached_it_hides_momentum_sgd(name):
     """w_t - e_t, which is where the gradient is taken, under any schedule."""
     tx = def_sgd(SCHEDULE, CHANNELS[name], momentum=MOMENTUM, detach=1)
-    weights, states = problems.run(tx, alone())
+    weights, states = harness.run(tx, alone())
     points = weights + residual(states)[:, 0]
     gradients = [alone().gradient(0, t, points[t]) for t in range(alone().steps)]
     assert_moves_by(points, -RATES * buffered(np.stack(gradients)))
@@ -105,16 +105,16 @@ def with_decay() -> optax.GradientTransformation:
 
 def test_weights_that_decay_where_the_gradient_is_taken():
     """Through the loss, or by giving `update` what `query` returned."""
-    in_the_loss, _ = problems.run(
+    in_the_loss, _ = harness.run(
         def_sgd(RATE, CHANNELS["top_k"], detach=DETACH), decayed()
     )
-    in_the_chain, _ = problems.run(updated_at_the_point(with_decay()), problem())
+    in_the_chain, _ = harness.run(updated_at_the_point(with_decay()), problem())
     np.testing.assert_allclose(in_the_chain, in_the_loss, rtol=1e-9, atol=1e-11)
 
 
 def test_weights_that_decay_at_the_parameters():
     """As they do in the loop that everybody writes."""
-    weights, states = problems.run(with_decay(), problem())
+    weights, states = harness.run(with_decay(), problem())
     points = weights[:, None] + DETACH * residual(states)
     surplus = residual(states, "trace")[1:] - momenta_at(points)
     at_the_parameters = DECAY * buffered(weights[:-1])

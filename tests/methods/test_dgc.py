@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from gmc_jax import all_gather, averaged, dgc, ef_momentum, exact, top_k
-from tests.support import problems
-from tests.support.problems import residual
+from tests.support import harness
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -27,7 +27,7 @@ every_momentum = pytest.mark.parametrize("nesterov", [False, True])
 def trained(name: str, factor_masking: bool, nesterov: bool):
     """Weights, mean v and mean u, each [steps + 1, d]."""
     tx = dgc(RATE, CHANNELS[name], factor_masking=factor_masking, nesterov=nesterov)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     v = residual(states).mean(axis=1)
     return weights, v, residual(states, "momentum").mean(axis=1)
 
@@ -39,10 +39,10 @@ def trained(name: str, factor_masking: bool, nesterov: bool):
 def test_without_loss_masking_removes_the_momentum(channel, nesterov):
     """Nesterov's counts the present gradient once more, and that is not removed."""
     tx = dgc(SCHEDULE, channel, momentum=MOMENTUM, nesterov=nesterov)
-    ours, _ = problems.run(tx, problem())
+    ours, _ = harness.run(tx, problem())
     twice = optax.scale(1 + MOMENTUM if nesterov else 1)
     sgd = optax.chain(averaged(exact()), twice, optax.sgd(SCHEDULE))
-    theirs, _ = problems.run(sgd, problem())
+    theirs, _ = harness.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
@@ -53,9 +53,9 @@ def test_without_loss_masking_removes_the_momentum(channel, nesterov):
 def test_without_loss_and_masking_it_is_momentum_sgd(channel, nesterov):
     options = {"momentum": MOMENTUM, "nesterov": nesterov}
     tx = dgc(SCHEDULE, channel, factor_masking=False, **options)
-    ours, _ = problems.run(tx, problem())
+    ours, _ = harness.run(tx, problem())
     sgd = optax.chain(averaged(exact()), optax.sgd(SCHEDULE, **options))
-    theirs, _ = problems.run(sgd, problem())
+    theirs, _ = harness.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
@@ -99,7 +99,7 @@ def test_with_masking_w_less_what_is_owed_moves_by_what_was_added_to_it(nesterov
 @pytest.mark.parametrize("factor_masking", [True, False])
 def test_masking_clears_the_momentum_where_something_was_sent(factor_masking, nesterov):
     tx = dgc(RATE, CHANNELS["top_k"], factor_masking=factor_masking, nesterov=nesterov)
-    _, states = problems.run(tx, problem())
+    _, states = harness.run(tx, problem())
     sent = residual(states)[1:] == 0
     momentum = residual(states, "momentum")[1:]
     assert np.any(momentum[sent]) != factor_masking
@@ -109,5 +109,5 @@ def test_masking_clears_the_momentum_where_something_was_sent(factor_masking, ne
 def test_without_masking_it_is_error_feedback_behind_local_momentum():
     """At a constant rate, for a compressor that commutes with scaling."""
     weights, _, _ = trained("top_k", factor_masking=False, nesterov=False)
-    theirs, _ = problems.run(ef_momentum(RATE, CHANNELS["top_k"]), problem())
+    theirs, _ = harness.run(ef_momentum(RATE, CHANNELS["top_k"]), problem())
     np.testing.assert_allclose(weights, theirs, rtol=1e-10)

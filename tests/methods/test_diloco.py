@@ -10,7 +10,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import averaged, diloco, exact, local_sgd, periodic, slowmo
-from tests.support import problems
+from tests.support import harness
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
 
@@ -37,7 +37,7 @@ def test_the_losses_that_maxtext_derives_by_hand():
         return (optax.apply_updates(state[0], updates), opt_state), loss
 
     batches = np.stack([inputs] * 4), np.stack([labels] * 4)
-    (weights, _), losses = problems.drive(step, (params, tx.init(params)), batches)
+    (weights, _), losses = harness.history(step, (params, tx.init(params)), batches)
     np.testing.assert_allclose(
         losses[:3], [[1, 1], [0.49, 0.81], [0.2401, 0.6561]], rtol=1e-6
     )
@@ -71,7 +71,7 @@ def test_the_history_that_torchft_keeps_of_two_fragments():
         updates, opt_state = tx.update(gradients, state[1], state[0])
         return (optax.apply_updates(state[0], updates), opt_state), 0
 
-    (weights, _), _ = problems.drive(step, (params, tx.init(params)), gradients)
+    (weights, _), _ = harness.history(step, (params, tx.init(params)), gradients)
     layer0 = [
         1,
         -1,
@@ -98,7 +98,7 @@ def test_the_history_that_torchft_keeps_of_two_fragments():
 
 
 def test_of_plain_outer_steps_it_is_local_sgd():
-    ours, _ = problems.run(
+    ours, _ = harness.run(
         diloco(
             optax.sgd(SCHEDULE),
             exact(),
@@ -108,14 +108,14 @@ def test_of_plain_outer_steps_it_is_local_sgd():
         ),
         problem(),
     )
-    local, _ = problems.run(local_sgd(SCHEDULE, exact(), period=4), problem())
+    local, _ = harness.run(local_sgd(SCHEDULE, exact(), period=4), problem())
     np.testing.assert_allclose(ours, local, rtol=0, atol=1e-12)
 
 
 def test_a_heavy_ball_outside_is_slowmo_at_a_constant_rate():
     outer = optax.chain(averaged(exact()), optax.sgd(0.7, 0.5))
-    ours, _ = problems.run(periodic(optax.sgd(RATE), outer, 4), problem())
-    slow, _ = problems.run(
+    ours, _ = harness.run(periodic(optax.sgd(RATE), outer, 4), problem())
+    slow, _ = harness.run(
         slowmo(optax.sgd(RATE), exact(), period=4, slow_learning_rate=0.7), problem()
     )
     np.testing.assert_allclose(ours, slow, rtol=0, atol=1e-12)
@@ -125,15 +125,15 @@ def test_every_step_with_plain_outer_steps_is_sgd():
     once = functools.partial(
         diloco, period=1, outer_learning_rate=1.0, outer_momentum=0.0
     )
-    ours, _ = problems.run(once(optax.sgd(SCHEDULE), exact()), problem())
-    sgd, _ = problems.run(gmc_jax.dmsgd(SCHEDULE, exact(), momentum=0), problem())
+    ours, _ = harness.run(once(optax.sgd(SCHEDULE), exact()), problem())
+    sgd, _ = harness.run(gmc_jax.dmsgd(SCHEDULE, exact(), momentum=0), problem())
     np.testing.assert_allclose(ours[:, 0], sgd, rtol=0, atol=1e-12)
 
 
 def test_adamw_inside_keeps_each_workers_own_state():
     """The paper's base: its moments differ, its counter goes on over meetings."""
     tx = diloco(optax.adamw(1e-2), exact(), period=3)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     adam = states.inner[0]
     assert np.ptp(adam.mu["bias"][-1], axis=0).max() > 1e-3
     assert adam.count[-1] == 50

@@ -14,7 +14,7 @@ from gmc_jax import (
     simulated_server,
     top_k,
 )
-from tests.support import problems, references
+from tests.support import harness, problems, references
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -55,7 +55,7 @@ def residuals(states) -> tuple[np.ndarray, np.ndarray]:
 def test_less_what_both_owe_it_is_sgd(name):
     """w_t - mean of e_k - e, under any schedule; ours are signed as updates are."""
     tx = dist_ef_sgdm(SCHEDULE, *BOTH_WAYS[name], momentum=0)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     workers, server = residuals(states)
     points = weights + workers.mean(axis=1) + server
     assert_moves_by(points, -RATES * mean_gradients(weights))
@@ -67,16 +67,16 @@ def test_less_what_both_owe_it_is_sgd(name):
     "channels", [(exact(), simulated_server(dense())), (exact(), exact())]
 )
 def test_without_loss_it_is_nesterovs_momentum_sgd(channels):
-    ours, _ = problems.run(dist_ef_sgdm(SCHEDULE, *channels), problem())
+    ours, _ = harness.run(dist_ef_sgdm(SCHEDULE, *channels), problem())
     sgd = optax.chain(averaged(exact()), optax.sgd(SCHEDULE, MOMENTUM, nesterov=True))
-    theirs, _ = problems.run(sgd, problem())
+    theirs, _ = harness.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 def test_residuals_are_the_papers_times_the_rate():
     """The factor lr_{t-1} / lr_t of the paper, without a division."""
     tx = dist_ef_sgdm(SCHEDULE, CHANNELS["top_k"], simulated_server(top_k(0.2)))
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     expected, theirs = references.dist_ef_sgdm(
         problem(), rate_at, references.largest(0.1), server=references.largest(0.2)
     )
@@ -89,7 +89,7 @@ def test_residuals_are_the_papers_times_the_rate():
 
 def test_what_the_server_answers_is_sparse():
     tx = dist_ef_sgdm(RATE, CHANNELS["random_block"], simulated_server(top_k(0.1)))
-    weights, _ = problems.run(tx, problem())
+    weights, _ = harness.run(tx, problem())
     moved = np.count_nonzero(np.diff(weights, axis=0), axis=1)
     assert (moved <= 2).all()
     assert moved.max() == 2
@@ -98,7 +98,7 @@ def test_what_the_server_answers_is_sparse():
 def test_signs_both_ways_train():
     """One step by hand: both scales, both residuals, leaf by leaf."""
     tx = dist_ef_sgdm(RATE, *SIGNS, momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
 
     def signs(v):
         leaves = np.split(v, [4])

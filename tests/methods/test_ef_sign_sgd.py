@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, ef_sgd, ef_sign_sgd, scaled_sign
-from tests.support import problems
+from tests.support import harness
 from tests.support.virtual_iterates import SCHEDULE, problem, rate_at
 
 
 def test_ef_sign_sgd_is_error_feedback_of_signs_leaf_by_leaf():
-    ours, states = problems.run(ef_sign_sgd(SCHEDULE), problem())
-    same, _ = problems.run(
+    ours, states = harness.run(ef_sign_sgd(SCHEDULE), problem())
+    same, _ = harness.run(
         ef_sgd(SCHEDULE, all_gather(scaled_sign(), per_leaf=True)), problem()
     )
     np.testing.assert_array_equal(ours, same)
@@ -29,11 +29,11 @@ def test_ef_sign_sgd_is_error_feedback_of_signs_leaf_by_leaf():
         w = w - mean
         expected.append(w)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(problems.residual(states)[-1], -es, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(harness.residual(states)[-1], -es, rtol=0, atol=1e-10)
     steps = -np.stack(
         [rate_at(t) * problem().mean_gradient(t, w) for t, w in enumerate(ours[:-1])]
     )
-    owed = ours + problems.residual(states).mean(axis=1)
+    owed = ours + harness.residual(states).mean(axis=1)
     np.testing.assert_allclose(np.diff(owed, axis=0), steps, rtol=0, atol=1e-11)
 
 

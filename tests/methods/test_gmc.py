@@ -7,8 +7,8 @@ import pytest
 
 import gmc_jax
 from gmc_jax import all_gather, dense, exact, gmc, top_k
-from tests.support import problems, references
-from tests.support.problems import residual
+from tests.support import harness, problems, references
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -29,26 +29,26 @@ from tests.support.virtual_iterates import (
     ids=["exact", "dense", "ratio 1"],
 )
 def test_without_loss_it_is_momentum_sgd(channel):
-    ours, states = problems.run(gmc(RATE, channel, momentum=MOMENTUM), problem())
+    ours, states = harness.run(gmc(RATE, channel, momentum=MOMENTUM), problem())
     sgd = optax.chain(gmc_jax.averaged(exact()), optax.sgd(RATE, momentum=MOMENTUM))
-    theirs, _ = problems.run(sgd, problem())
+    theirs, _ = harness.run(sgd, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
     assert not np.any(optax.tree.get(states, "residual")["kernel"])
 
 
 def test_without_loss_it_is_heavy_ball_under_a_schedule():
-    ours, _ = problems.run(gmc(SCHEDULE, exact(), momentum=MOMENTUM), problem())
+    ours, _ = harness.run(gmc(SCHEDULE, exact(), momentum=MOMENTUM), problem())
     theirs = references.heavy_ball(problem(), rate_at, MOMENTUM)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
     sgd = optax.chain(gmc_jax.averaged(exact()), optax.sgd(SCHEDULE, momentum=MOMENTUM))
-    buffered, _ = problems.run(sgd, problem())
+    buffered, _ = harness.run(sgd, problem())
     assert np.abs(buffered - theirs).max() > 0.01
 
 
 def test_without_momentum_it_is_ef_sgd():
     """At a constant rate; the residuals are in gradients here, in steps there."""
-    ours, states = problems.run(gmc(RATE, CHANNELS["top_k"], momentum=0), problem())
-    theirs, others = problems.run(gmc_jax.ef_sgd(RATE, CHANNELS["top_k"]), problem())
+    ours, states = harness.run(gmc(RATE, CHANNELS["top_k"], momentum=0), problem())
+    theirs, others = harness.run(gmc_jax.ef_sgd(RATE, CHANNELS["top_k"]), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-11)
     np.testing.assert_allclose(
         -RATE * residual(states), residual(others), rtol=1e-9, atol=1e-12
@@ -59,7 +59,7 @@ def test_without_momentum_it_is_ef_sgd():
 def test_at_a_constant_rate_z_moves_by_the_mean_gradient(name):
     """For any compressor: z_t = (w_t - b w_{t-1} - lr mean e_t) / (1 - b)."""
     tx = gmc(RATE, CHANNELS[name], momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     owed = residual(states).mean(axis=1)
 
     z = telescoped(weights, RATE * owed) / (1 - MOMENTUM)
@@ -72,7 +72,7 @@ def test_at_a_constant_rate_z_moves_by_the_mean_gradient(name):
 def test_under_a_schedule_the_same_holds_with_each_steps_own_rate(name):
     """On both sides the residual counts with lr_t, so the sum does not telescope."""
     tx = gmc(SCHEDULE, CHANNELS[name], momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     owed = residual(states).mean(axis=1)
 
     before = telescoped(weights, 0)[:-1] - RATES * owed[:-1]
@@ -85,7 +85,7 @@ def test_under_a_schedule_the_same_holds_with_each_steps_own_rate(name):
 
 def test_only_coordinates_that_somebody_sent_move():
     tx = gmc(RATE, CHANNELS["top_k"], momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     moved = np.diff(weights, axis=0) != 0
     sent = residual(states)[1:] == 0
     assert (sent.sum(axis=2) == 2).all()
@@ -94,7 +94,7 @@ def test_only_coordinates_that_somebody_sent_move():
 
 def test_the_momentum_is_what_was_sent_last():
     tx = gmc(SCHEDULE, CHANNELS["top_k"], momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     momentum = problems.flat(optax.tree.get(states, "momentum"), leading=1)
     np.testing.assert_allclose(
         momentum[1:], -np.diff(weights, axis=0) / RATES, rtol=1e-6, atol=1e-9
@@ -103,7 +103,7 @@ def test_the_momentum_is_what_was_sent_last():
 
 def test_a_residual_a_worker_and_one_shared_vector_are_all_it_keeps():
     tx = gmc(SCHEDULE, CHANNELS["top_k"], momentum=MOMENTUM)
-    _, states = problems.run(tx, problem())
+    _, states = harness.run(tx, problem())
     large = [leaf.shape[1:] for leaf in jax.tree.leaves(states) if leaf[0].size >= 4]
     shared, of_each_worker = [(4,), (2, 8)], [(4, 4), (4, 2, 8)]
     assert sorted(large) == sorted(shared + of_each_worker)

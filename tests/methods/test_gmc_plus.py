@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gmc_jax import def_sgd, exact, gmc, gmc_plus
-from tests.support import problems, references
-from tests.support.problems import residual
+from tests.support import harness, problems, references
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -32,8 +32,8 @@ def alone() -> problems.Problem:
 
 def test_without_detaching_it_is_gmc():
     channel = CHANNELS["top_k"]
-    ours, states = problems.run(gmc_plus(SCHEDULE, channel, detach=0), problem())
-    theirs, others = problems.run(gmc(SCHEDULE, channel), problem())
+    ours, states = harness.run(gmc_plus(SCHEDULE, channel, detach=0), problem())
+    theirs, others = harness.run(gmc(SCHEDULE, channel), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-13)
     np.testing.assert_allclose(residual(states), residual(others), rtol=1e-9)
 
@@ -45,7 +45,7 @@ def test_without_detaching_it_is_gmc():
 )
 def test_without_loss_it_is_heavy_ball(detach, rate, eta):
     """As `gmc` is; at a constant rate that is momentum SGD on the mean gradient."""
-    ours, _ = problems.run(gmc_plus(rate, exact(), detach=detach), problem())
+    ours, _ = harness.run(gmc_plus(rate, exact(), detach=detach), problem())
     theirs = references.heavy_ball(problem(), eta, MOMENTUM)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
@@ -54,7 +54,7 @@ def test_without_loss_it_is_heavy_ball(detach, rate, eta):
 def test_at_a_constant_rate_z_moves_by_the_mean_of_the_detached_gradients(name):
     """For any compressor: z_t = (w_t - b w_{t-1} - lr mean e_t) / (1 - b)."""
     tx = gmc_plus(RATE, CHANNELS[name], momentum=MOMENTUM, detach=DETACH)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     owed = residual(states)
     points = weights[:, None] - DETACH * RATE * owed
 
@@ -72,7 +72,7 @@ def test_at_a_constant_rate_z_moves_by_the_mean_of_the_detached_gradients(name):
 def test_alone_without_momentum_and_fully_detached_it_hides_sgd(name):
     """w_t - lr e_t, which is where the gradient is taken, for any compressor."""
     tx = gmc_plus(RATE, CHANNELS[name], momentum=0, detach=1)
-    weights, states = problems.run(tx, alone())
+    weights, states = harness.run(tx, alone())
     points = weights - RATE * residual(states)[:, 0]
     assert_moves_by(points, -RATE * gradients_alone(points))
     assert np.abs(points - weights).max() > 0.01
@@ -81,7 +81,7 @@ def test_alone_without_momentum_and_fully_detached_it_hides_sgd(name):
 def test_alone_with_momentum_it_hides_no_momentum_sgd():
     """Since the momentum is made of the steps of w, and not of w - lr e."""
     tx = gmc_plus(RATE, CHANNELS["top_k"], momentum=MOMENTUM, detach=1)
-    weights, states = problems.run(tx, alone())
+    weights, states = harness.run(tx, alone())
     points = weights - RATE * residual(states)[:, 0]
     steps = -RATE * buffered(gradients_alone(points))
     assert np.abs(np.diff(points, axis=0) - steps).max() > 0.01
@@ -95,8 +95,8 @@ def test_without_momentum_it_is_def_sgd():
     """At a constant rate; the residuals are in gradients here, in steps there."""
     options = {"momentum": 0, "detach": DETACH}
     channel = CHANNELS["top_k"]
-    ours, states = problems.run(gmc_plus(RATE, channel, **options), problem())
-    theirs, others = problems.run(def_sgd(RATE, channel, **options), problem())
+    ours, states = harness.run(gmc_plus(RATE, channel, **options), problem())
+    theirs, others = harness.run(def_sgd(RATE, channel, **options), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(
         -RATE * residual(states), residual(others), rtol=1e-9, atol=1e-11
@@ -116,6 +116,6 @@ def test_after_a_warm_restart_a_step_is_large(method):
     def rate(step):
         return jnp.where((step >= 20) & (step < 25), RATE / 100, RATE)
 
-    weights, _ = problems.run(method(rate, CHANNELS["top_k"]), problem())
+    weights, _ = harness.run(method(rate, CHANNELS["top_k"]), problem())
     moved = np.linalg.norm(np.diff(weights, axis=0), axis=1)
     assert moved[25:30].max() > 5 * moved[15:20].max()

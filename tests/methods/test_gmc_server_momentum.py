@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact, gmc, gmc_server_momentum
-from tests.support import problems, references
-from tests.support.problems import residual
+from tests.support import harness, references
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -25,7 +25,7 @@ from tests.support.virtual_iterates import (
 @functools.cache
 def server(name: str):
     tx = gmc_server_momentum(RATE, CHANNELS[name], momentum=MOMENTUM)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     return weights, residual(states)
 
 
@@ -40,7 +40,7 @@ def test_z_moves_by_the_mean_gradient(name):
 
 def test_the_residual_differs_from_that_of_gmc():
     _, residuals = server("top_k")
-    _, states = problems.run(gmc(RATE, CHANNELS["top_k"], momentum=MOMENTUM), problem())
+    _, states = harness.run(gmc(RATE, CHANNELS["top_k"], momentum=MOMENTUM), problem())
     assert np.abs(residuals - residual(states)).max() > 1
 
 
@@ -54,16 +54,16 @@ def test_its_step_is_not_sparse():
 
 def test_without_loss_it_is_heavy_ball_under_a_schedule():
     tx = gmc_server_momentum(SCHEDULE, exact(), momentum=MOMENTUM)
-    ours, _ = problems.run(tx, problem())
+    ours, _ = harness.run(tx, problem())
     theirs = references.heavy_ball(problem(), rate_at, MOMENTUM)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 def test_without_momentum_it_is_gmc_without_momentum():
-    ours, states = problems.run(
+    ours, states = harness.run(
         gmc_server_momentum(SCHEDULE, CHANNELS["top_k"], momentum=0), problem()
     )
-    theirs, others = problems.run(
+    theirs, others = harness.run(
         gmc(SCHEDULE, CHANNELS["top_k"], momentum=0), problem()
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
@@ -76,7 +76,7 @@ def test_at_a_rate_of_0_it_coasts_as_its_equation_does():
     def rate(step):
         return jnp.where((step >= 5) & (step < 8), 0.0, RATE)
 
-    ours, _ = problems.run(
+    ours, _ = harness.run(
         gmc_server_momentum(rate, CHANNELS["top_k"], momentum=MOMENTUM), problem()
     )
     moved = np.diff(ours, axis=0)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from gmc_jax import d_psgd, gradient_tracking, topologies
-from tests.support import problems, references_gossip
+from tests.support import harness, problems, references_gossip
 from tests.support.virtual_iterates import (
     RATE,
     SCHEDULE,
@@ -31,7 +31,7 @@ RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
 def test_it_equals_its_equations(topology, rate, momentum, nesterov):
     ours, eta = RATES[rate]
     tx = gradient_tracking(ours, topology, momentum=momentum, nesterov=nesterov)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     expected, trackers = references_gossip.gradient_tracking(
         problem(), eta, topology.rounds, momentum, nesterov=nesterov
     )
@@ -41,7 +41,7 @@ def test_it_equals_its_equations(topology, rate, momentum, nesterov):
 
 
 def test_means_move_by_mean_gradients():
-    weights, states = problems.run(gradient_tracking(RATE, RING), problem())
+    weights, states = harness.run(gradient_tracking(RATE, RING), problem())
     gradients = np.stack(
         [
             np.mean([problem().gradient(k, t, weights[t, k]) for k in range(4)], 0)
@@ -57,7 +57,7 @@ def test_it_comes_to_the_optimum_where_d_psgd_stalls():
     still = problems.quadratics(8, d=6)._replace(noise=np.zeros((1500, 8, 6)))
 
     def furthest(tx):
-        weights, _ = problems.run(tx, still)
+        weights, _ = harness.run(tx, still)
         return np.linalg.norm(weights[-1] - still.optimum, axis=1).max()
 
     ring = topologies.ring(8)

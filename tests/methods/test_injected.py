@@ -32,7 +32,7 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from tests.support.factories import RIGHT, found, names_of
-from tests.support.runners import start
+from tests.support.harness import start
 
 RING = topologies.ring(8)
 INJECTED = {

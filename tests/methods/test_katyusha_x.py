@@ -11,7 +11,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import exact, katyusha_x, svrg
-from tests.support import problems, runners
+from tests.support import harness, problems
 
 N, D, WORKERS, STEPS, M, RATE = 24, 20, 4, 50, 6, 0.03
 DRAW = np.random.default_rng(0)
@@ -244,8 +244,8 @@ def test_simulate_distribute_and_pmap_agree(factory):
 
     def step(state, batch):
         params, opt_state = state
-        there = jax.grad(runners.pull)(gmc_jax.svrg_snapshot(opt_state), batch)
-        loss, here = jax.value_and_grad(runners.pull)(params, batch)
+        there = jax.grad(harness.pull)(gmc_jax.svrg_snapshot(opt_state), batch)
+        loss, here = jax.value_and_grad(harness.pull)(params, batch)
         due = gmc_jax.full_gradient_due(opt_state)
         mean, _, _ = exact().average(here, ())
         started = gmc_jax.set_full_gradient(opt_state, params, mean)
@@ -255,17 +255,17 @@ def test_simulate_distribute_and_pmap_agree(factory):
         updates, opt_state = tx.update(here, opt_state, params, snapshot_grads=there)
         return (optax.apply_updates(params, updates), opt_state), {"loss": loss}
 
-    params = runners.start()
-    state, batches = (params, tx.init(params)), runners.targets(params, 5)
+    params = harness.start()
+    state, batches = (params, tx.init(params)), harness.targets(params, 5)
     results = [
-        runners.drive(runner, step, state, batches)
-        for runner in (*runners.RUNNERS.values(), runners.pmap)
+        harness.drive(runner, step, state, batches)
+        for runner in (*harness.RUNNERS.values(), harness.pmap)
     ]
     for other in results[1:]:
-        runners.close(results[0], other)
+        harness.close(results[0], other)
     assert np.abs(results[0][0][0]["bias"] - params["bias"]).max() > 0.01
     batch = jax.tree.map(lambda b: b[0], batches)
-    plan = gmc_jax.layout(step, state, batch, runners.WORKERS)
+    plan = gmc_jax.layout(step, state, batch, harness.WORKERS)
     assert not any(jax.tree.leaves(plan.differs))
 
 

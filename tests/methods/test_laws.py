@@ -28,7 +28,7 @@ from gmc_jax import (
     simulated_server,
     top_k,
 )
-from tests.support import problems, references, references_local
+from tests.support import harness, problems, references, references_local
 
 STEPS, D, RATIO, PEAK = 50, 20, 0.2, 0.02
 
@@ -231,7 +231,7 @@ def assert_equals_the_paper(method, compressor, workers, rate, dtype):
     rate, eta = RATES[rate]
     tolerance = TOLERANCES[dtype]
 
-    weights, states = problems.run(
+    weights, states = harness.run(
         ours(rate, CHANNELS[compressor]), problem(workers), dtype
     )
     expected, residuals = paper(problem(workers), eta, select(compressor, dtype))
@@ -244,7 +244,7 @@ def assert_equals_the_paper(method, compressor, workers, rate, dtype):
     if share:
         size = np.abs(residuals).max()
         np.testing.assert_allclose(
-            problems.residual(states),
+            harness.residual(states),
             share * residuals,
             rtol=0,
             atol=tolerance * size,
@@ -345,13 +345,13 @@ def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(metho
     )
     ours, paper, share = METHODS[method]
     rate, eta = RATES["from and to zero"]
-    weights, states = problems.run(ours(rate, all_gather(compared())), mixed)
+    weights, states = harness.run(ours(rate, all_gather(compared())), mixed)
     expected, residuals = paper(pair, eta, references.largest(RATIO))
     ours, theirs = of_each(weights, 4), of_each(expected, 2)[:, order]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
     if share:
         np.testing.assert_allclose(
-            problems.residual(states), share * residuals[:, order], rtol=1e-8, atol=1e-8
+            harness.residual(states), share * residuals[:, order], rtol=1e-8, atol=1e-8
         )
 
 

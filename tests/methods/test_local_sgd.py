@@ -18,7 +18,7 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests.support import problems, references, runners
+from tests.support import harness, problems, references
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
@@ -34,8 +34,8 @@ same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 )
 def test_of_single_steps_it_is_momentum_sgd(momentum, nesterov, on_the_mean):
     tx = local_sgd(SCHEDULE, exact(), period=1, momentum=momentum, nesterov=nesterov)
-    ours, _ = problems.run(tx, problem())
-    sgd, _ = problems.run(on_the_mean, problem())
+    ours, _ = harness.run(tx, problem())
+    sgd, _ = harness.run(on_the_mean, problem())
     same(ours, sgd[:, None].repeat(4, axis=1))
 
 
@@ -48,7 +48,7 @@ def test_workers_that_are_alike_are_one():
         one.noise.repeat(3, axis=1),
         one.start,
     )
-    ours, _ = problems.run(local_sgd(SCHEDULE, exact(), period=7, momentum=0.9), three)
+    ours, _ = harness.run(local_sgd(SCHEDULE, exact(), period=7, momentum=0.9), three)
     serial, _ = references.dmsgd(one, rate_at, references.everything)
     same(ours, serial[:, None].repeat(3, axis=1))
 
@@ -56,7 +56,7 @@ def test_workers_that_are_alike_are_one():
 @pytest.mark.parametrize("period", [3, 10])
 def test_of_workers_with_one_hessian_the_mean_is_sgd(period):
     shared = problem()._replace(hessians=problem().hessians[[0] * 4])
-    ours, _ = problems.run(local_sgd(SCHEDULE, exact(), period=period), shared)
+    ours, _ = harness.run(local_sgd(SCHEDULE, exact(), period=period), shared)
     sgd, _ = references.dmsgd(shared, rate_at, references.everything, beta=0.0)
     same(ours.mean(axis=1), sgd)
     assert np.ptp(ours[period - 1], axis=0).max() > 0.01
@@ -66,7 +66,7 @@ def test_the_period_may_be_a_schedule_of_the_step():
     """Meetings when so many steps have gone by as the schedule says at that step."""
     growing = optax.piecewise_constant_schedule(2, {10: 2.5})  # 2, and 5 from 11 on
     tx = local_sgd(RATE, exact(), period=growing)
-    weights, _ = problems.run(tx, problem())
+    weights, _ = harness.run(tx, problem())
     apart = np.ptp(weights, axis=1).max(axis=1) > 1e-12
     met = [t for t in range(1, 51) if not apart[t]]
     assert met == [2, 4, 6, 8, 10, *range(15, 51, 5)]
@@ -84,9 +84,9 @@ def test_errors_name_what_is_wrong():
 
 def test_meetings_send_in_the_dtypes_of_the_parameters():
     channel = all_gather(top_k(0.1))
-    params = jax.tree.map(lambda x: x.astype("bfloat16"), runners.start())
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
     tx = local_sgd(0.1, channel, period=1)
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
     state = params, tx.init(params)
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     assert 8 * wire_bytes(train, state, batch) == message_bits(channel, params)

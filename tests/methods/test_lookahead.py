@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from gmc_jax import exact, lookahead, no_communication
-from tests.support import problems
+from tests.support import harness, problems
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from tests.support import problems
 def test_of_one_worker_it_is_optaxs(channel):
     one = problems.quadratics(1)
     inner = optax.sgd(0.02, 0.9)
-    ours, _ = problems.run(lookahead(inner, channel, period=5, slow_step_size=0.3), one)
+    ours, _ = harness.run(lookahead(inner, channel, period=5, slow_step_size=0.3), one)
     theirs = optax.lookahead(inner, sync_period=5, slow_step_size=0.3)
     with jax.enable_x64(True):
         params: Any = optax.LookaheadParams.init_synced(jnp.asarray(one.start))

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from gmc_jax import exact, local_sgd, post_local_sgd
-from tests.support import problems
+from tests.support import harness
 from tests.support.virtual_iterates import SCHEDULE, problem
 
 
 def test_before_the_start_it_meets_at_every_step_and_then_rarely():
-    ours, _ = problems.run(
+    ours, _ = harness.run(
         post_local_sgd(SCHEDULE, exact(), local_from_step=20, period=8, momentum=0.9),
         problem(),
     )
-    often, _ = problems.run(
+    often, _ = harness.run(
         local_sgd(SCHEDULE, exact(), period=1, momentum=0.9), problem()
     )
     np.testing.assert_allclose(ours[:21], often[:21], rtol=0, atol=1e-13)

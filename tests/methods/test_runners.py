@@ -24,7 +24,7 @@ from gmc_jax import (
     topologies,
 )
 from tests.support import problems
-from tests.support.runners import (
+from tests.support.harness import (
     RUNNERS,
     WORKERS,
     close,

@@ -8,8 +8,8 @@ import pytest
 
 from gmc_jax import all_gather, def_sgd, dmsgd, exact, saef, top_k
 from gmc_jax.core import Tree
-from tests.support import problems
-from tests.support.problems import residual
+from tests.support import harness, problems
+from tests.support.harness import residual
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -29,20 +29,20 @@ PERIOD = 7
 def trained(name: str, period: int):
     """Weights, [steps + 1, d], and the states of all steps."""
     tx = saef(SCHEDULE, CHANNELS[name], momentum=MOMENTUM, period=period)
-    return problems.run(tx, problem())
+    return harness.run(tx, problem())
 
 
 def test_without_a_period_it_is_def_that_is_fully_detached():
     channel = CHANNELS["top_k"]
-    ours, states = problems.run(saef(SCHEDULE, channel), problem())
-    theirs, others = problems.run(def_sgd(SCHEDULE, channel, detach=1), problem())
+    ours, states = harness.run(saef(SCHEDULE, channel), problem())
+    theirs, others = harness.run(def_sgd(SCHEDULE, channel, detach=1), problem())
     np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(residual(states), residual(others))
 
 
 def test_without_loss_it_is_dmsgd():
-    ours, _ = problems.run(saef(SCHEDULE, exact(), period=PERIOD), problem())
-    theirs, _ = problems.run(dmsgd(SCHEDULE, exact()), problem())
+    ours, _ = harness.run(saef(SCHEDULE, exact(), period=PERIOD), problem())
+    theirs, _ = harness.run(dmsgd(SCHEDULE, exact()), problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
@@ -76,7 +76,7 @@ def test_where_residuals_are_always_averaged_it_hides_momentum_sgd(name):
 def test_alone_it_hides_momentum_sgd():
     alone = problems.quadratics(workers=1)
     tx = saef(SCHEDULE, CHANNELS["unruly"], momentum=MOMENTUM, period=PERIOD)
-    weights, states = problems.run(tx, alone)
+    weights, states = harness.run(tx, alone)
     points = weights + residual(states)[:, 0]
     gradients = [alone.gradient(0, t, points[t]) for t in range(alone.steps)]
     assert_moves_by(points, -RATES * buffered(np.stack(gradients)))

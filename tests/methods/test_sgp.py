@@ -11,7 +11,7 @@ import pytest
 import gmc_jax
 from gmc_jax import gossip, message_bits, push_sum, sgp, topologies, wire_bytes
 from gmc_jax.graphs.topology import Topology
-from tests.support import problems, references_gossip, runners
+from tests.support import harness, problems, references_gossip
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
@@ -47,7 +47,7 @@ def trained(topology, momentum, nesterov, delay):
     ours, eta = RATES["cosine" if nesterov or delay else "constant"]
     everyone = problems.quadratics(topology.workers)
     tx = sgp(ours, topology, momentum=momentum, nesterov=nesterov, delay=delay)
-    points, states = problems.run(tx, everyone)
+    points, states = harness.run(tx, everyone)
     paper = references_gossip.sgp(
         everyone, eta, topology.rounds, momentum, nesterov=nesterov, delay=delay
     )
@@ -113,13 +113,13 @@ def test_without_gradients_workers_come_to_the_mean(delay):
         starts = jax.vmap(problems.tree)(points)
         batches = jax.tree.map(lambda x: np.stack([x] * 150), starts)
         state = params, tx.init(params), jax.numpy.zeros((), int)
-        (states, _, _), _ = problems.drive(step, state, batches)
+        (states, _, _), _ = harness.history(step, state, batches)
     end = problems.flat(states, leading=2)[-1]
     np.testing.assert_allclose(end, points.mean(axis=0) + 0 * end, atol=1e-9)
 
 
 def test_on_the_complete_graph_it_is_sgd():
-    complete, states = problems.run(sgp(SCHEDULE, topologies.complete(4)), problem())
+    complete, states = harness.run(sgp(SCHEDULE, topologies.complete(4)), problem())
     sgd = references_gossip.d_psgd(
         problem(), rate_at, topologies.complete(4).rounds, adapt_first=True
     )
@@ -135,10 +135,10 @@ def test_a_message_holds_the_parameters_and_a_weight_a_leaf(topology, delay):
     uneven = topologies.pushing(np.eye(8, k=1) + np.eye(8, k=-1))
     graph = topologies.one_peer_exponential(8) if topology == "even" else uneven
     tx = sgp(RATE, graph, delay=delay)
-    params = runners.start()
+    params = harness.start()
     state = params, tx.init(params)
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     words = 20 + 2 * (topology == "uneven" or delay > 0)
     messages = {"even": 1, "uneven": 2}[topology]
     assert wire_bytes(train, state, batch) == 4 * words * messages

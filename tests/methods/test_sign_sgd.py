@@ -6,12 +6,12 @@ import numpy as np
 import optax
 
 from gmc_jax import ef_sgd, exact, majority_vote, sign_sgd
-from tests.support import problems, references, references_local
+from tests.support import harness, problems, references, references_local
 from tests.support.virtual_iterates import SCHEDULE, problem, rate_at
 
 
 def test_sign_sgd_is_signum_without_momentum_and_keeps_nothing():
-    one, states = problems.run(sign_sgd(SCHEDULE, majority_vote()), problem())
+    one, states = harness.run(sign_sgd(SCHEDULE, majority_vote()), problem())
     expected, _ = references_local.signum(
         problem(), rate_at, references.everything, beta=0.0
     )
@@ -21,7 +21,7 @@ def test_sign_sgd_is_signum_without_momentum_and_keeps_nothing():
 
 def test_one_worker_descends_by_signs():
     alone = problems.quadratics(1)
-    weights, _ = problems.run(sign_sgd(0.25, majority_vote()), alone)
+    weights, _ = harness.run(sign_sgd(0.25, majority_vote()), alone)
     steps = [-0.25 * np.sign(alone.gradient(0, t, weights[t])) for t in range(50)]
     np.testing.assert_allclose(np.diff(weights, axis=0), steps, atol=1e-14)
 
@@ -30,7 +30,7 @@ def steps_of(channel, gradients) -> np.ndarray:
     """What workers with these gradients, [workers, d], step by at a rate of 1."""
     tx = sign_sgd(1.0, channel)
     params = jnp.zeros(gradients.shape[1])
-    updates, _ = problems.updates(tx, params, gradients[None])
+    updates, _ = harness.updates(tx, params, gradients[None])
     return np.asarray(updates[0, 0])
 
 
@@ -53,7 +53,7 @@ def test_three_of_seven_that_lie_do_not_stop_it_where_means_fail():
     lied = seven._replace(hessians=seven.hessians * lie[:, None, None])
 
     def end(tx):
-        weights, _ = problems.run(tx, lied)
+        weights, _ = harness.run(tx, lied)
         return np.abs(weights[-1] - agree.targets[0]).max()
 
     assert end(sign_sgd(optax.linear_schedule(0.1, 0.0, 400), majority_vote())) < 0.01

@@ -15,7 +15,7 @@ from gmc_jax import (
     sign_sgd,
     signum,
 )
-from tests.support import problems, references, references_local
+from tests.support import harness, problems, references, references_local
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
@@ -34,7 +34,7 @@ def test_it_equals_its_paper(workers, momentum, weight_decay, rate):
     ours, eta = RATES[rate]
     everyone = problems.quadratics(workers)
     tx = signum(ours, majority_vote(), momentum=momentum, weight_decay=weight_decay)
-    weights, _ = problems.run(tx, everyone)
+    weights, _ = harness.run(tx, everyone)
     expected, _ = references_local.signum(
         everyone, eta, references.everything, momentum, weight_decay=weight_decay
     )
@@ -50,8 +50,8 @@ def test_the_size_of_a_workers_gradients_does_not_matter(momentum):
         noise=problem().noise * factors[:, None],
     )
     tx = signum(RATE, majority_vote(), momentum=momentum)
-    ours, _ = problems.run(tx, problem())
-    theirs, _ = problems.run(tx, louder)
+    ours, _ = harness.run(tx, problem())
+    theirs, _ = harness.run(tx, louder)
     np.testing.assert_array_equal(ours, theirs)
 
 

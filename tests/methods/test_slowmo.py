@@ -33,11 +33,11 @@ from gmc_jax import (
 )
 from gmc_jax.utils.trees import find
 from tests.support import (
+    harness,
     problems,
     references,
     references_gossip,
     references_local,
-    runners,
 )
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
@@ -62,7 +62,7 @@ BASES = {
 
 def weights_of(tx) -> np.ndarray:
     """[steps + 1, workers, d]."""
-    weights, _ = problems.run(tx, problem())
+    weights, _ = harness.run(tx, problem())
     if weights.ndim == 2:
         weights = weights[:, None].repeat(4, axis=1)
     return weights
@@ -137,7 +137,7 @@ def test_every_base_meets_where_the_slow_momentum_says(base):
     tx = slowmo(
         BASES[base](), exact(), period=6, slow_momentum=0.5, learning_rate=SCHEDULE
     )
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     anchors = problems.flat(states.anchor, leading=1)
     momenta = problems.flat(optax.tree.get(states, "momentum"), leading=1)
     for t in range(6, 49, 6):
@@ -220,7 +220,7 @@ def test_a_compressed_outer_channel_with_global_momentum():
     """GMC on the outer loop: the residual is in units of ways."""
     channel = gmc_jax.all_gather(gmc_jax.top_k(0.2))
     tx = periodic(optax.sgd(RATE), gmc(1.0, channel, momentum=0.5), 4)
-    weights, states = problems.run(tx, problem())
+    weights, states = harness.run(tx, problem())
     z, d = problem().start, np.zeros(20)
     es, xs = np.zeros((4, 20)), np.stack([problem().start] * 4)
     for t in range(problem().steps):
@@ -238,17 +238,17 @@ def test_a_compressed_outer_channel_with_global_momentum():
             z, d = z - mean, mean
             xs = np.stack([z] * 4)
         same(weights[t + 1], xs, atol=1e-10)
-    same(problems.residual(states)[-1], es, atol=1e-10)
+    same(harness.residual(states)[-1], es, atol=1e-10)
 
 
 # What it sends.
 
 
 def compiled(tx):
-    params = runners.start()
+    params = harness.start()
     state = params, tx.init(params)
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
-    return *gmc_jax.distribute(runners.step_of(tx), state, batch), batch
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
+    return *gmc_jax.distribute(harness.step_of(tx), state, batch), batch
 
 
 @pytest.mark.parametrize(
@@ -285,12 +285,12 @@ def calls(channel):
 def test_over_48_steps_of_period_12_four_collectives_are_executed(runner):
     channel, count = calls(exact())
     tx = slowmo(optax.sgd(0.1), channel, period=12)
-    params = runners.start()
-    runners.drive(
-        runners.RUNNERS[runner],
-        runners.step_of(tx),
+    params = harness.start()
+    harness.drive(
+        harness.RUNNERS[runner],
+        harness.step_of(tx),
         (params, tx.init(params)),
-        runners.targets(params, 48),
+        harness.targets(params, 48),
     )
     jax.effects_barrier()
     assert sorted(count) == sorted(list(range(8)) * 4)
@@ -341,7 +341,7 @@ def test_over_push_sum_workers_count_by_their_mass(buffers, period, delay, slow)
         slow_momentum=slow,
         buffers=BUFFERS[buffers](),
     )
-    points, states = problems.run(tx, problem())
+    points, states = harness.run(tx, problem())
     expected, masses, sums = references_gossip.sgp(
         problem(),
         lambda t: RATE,
@@ -371,18 +371,18 @@ def test_runners_agree_on_messages_that_meetings_move():
     uneven = topologies.pushing(np.triu(np.ones((8, 8))) + np.eye(8, k=-1))
     base = sgp(0.1, uneven, momentum=0.5, delay=1)
     tx = slowmo(base, exact(), period=3, buffers=reset_buffers())
-    params = runners.start()
+    params = harness.start()
     ends = [
-        runners.drive(
+        harness.drive(
             runner,
-            runners.step_of(tx),
+            harness.step_of(tx),
             (params, tx.init(params)),
-            runners.targets(params, 7),
+            harness.targets(params, 7),
         )[0]
-        for runner in (runners.simulate, gmc_jax.distribute, runners.pmap)
+        for runner in (harness.simulate, gmc_jax.distribute, harness.pmap)
     ]
-    runners.close(ends[1], ends[0])
-    runners.close(ends[2], ends[0])
+    harness.close(ends[1], ends[0])
+    harness.close(ends[2], ends[0])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
@@ -390,7 +390,7 @@ def test_over_d2_what_a_meeting_changes_is_not_given_back(momentum):
     """Or slow momentum would be applied twice; at rest there is still no bias."""
     still = problems.quadratics(5, d=6)._replace(noise=np.zeros((1500, 5, 6)))
     tx = slowmo(d2(0.05, topologies.ring(5)), exact(), period=6, slow_momentum=momentum)
-    weights, _ = problems.run(tx, still)
+    weights, _ = harness.run(tx, still)
     assert np.abs(weights[-1] - still.optimum).max() < 1e-9
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import gmc_jax
 from gmc_jax import all_gather, all_reduce, count_entries, gmc, random_block, top_k
 from gmc_jax.utils.multihost import on_first_process, shared
-from tests.support.runners import WORKERS, start, step_of, targets
+from tests.support.harness import WORKERS, start, step_of, targets
 
 STEPS = 6
 METHODS = {

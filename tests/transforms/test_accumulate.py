@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from gmc_jax import accumulate, all_gather, averaged, exact, gmc, top_k
-from tests.support import problems
+from tests.support import harness
 
 EVERY, BIG_STEPS, WORKERS, D = 3, 5, 4, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(BIG_STEPS * EVERY, WORKERS, D))
@@ -21,16 +21,16 @@ def test_it_equals_batches_that_are_larger(dtype):
     with jax.enable_x64(dtype == "float64"):
         tx = gmc(SCHEDULE, all_gather(top_k(0.2)))
         params = np.zeros(D, dtype)
-        ours, states = problems.updates(
+        ours, states = harness.updates(
             accumulate(tx, EVERY), params, GRADIENTS.astype(dtype)
         )
-        theirs, big_states = problems.updates(tx, params, BIG.astype(dtype))
+        theirs, big_states = harness.updates(tx, params, BIG.astype(dtype))
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     complete = ours[EVERY - 1 :: EVERY]
     np.testing.assert_allclose(complete, theirs, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(
-        problems.residual([states.inner])[::EVERY],
-        problems.residual(big_states),
+        harness.residual([states.inner])[::EVERY],
+        harness.residual(big_states),
         rtol=tolerance,
         atol=tolerance,
     )
@@ -38,7 +38,7 @@ def test_it_equals_batches_that_are_larger(dtype):
 
 def test_parameters_rest_in_between():
     tx = accumulate(averaged(exact()), EVERY)
-    moved, states = problems.updates(tx, np.zeros(D, np.float32), np.float32(GRADIENTS))
+    moved, states = harness.updates(tx, np.zeros(D, np.float32), np.float32(GRADIENTS))
     moves = np.any(moved, axis=(1, 2))
     assert moves.tolist() == [False, False, True] * BIG_STEPS
     assert not states.total[::EVERY].any()
@@ -58,15 +58,15 @@ def test_the_inner_update_runs_only_when_it_is_due():
         averaged(exact()), optax.GradientTransformation(lambda params: (), update)
     )
     gradients = np.float32(GRADIENTS)
-    problems.updates(accumulate(inner, EVERY), np.zeros(D, np.float32), gradients)
+    harness.updates(accumulate(inner, EVERY), np.zeros(D, np.float32), gradients)
     jax.effects_barrier()
     assert len(runs) == BIG_STEPS
 
 
 def test_one_at_a_time_changes_nothing(float64):
     tx = gmc(SCHEDULE, all_gather(top_k(0.2)))
-    ours, _ = problems.updates(accumulate(tx, 1), np.zeros(D), BIG)
-    theirs, _ = problems.updates(tx, np.zeros(D), BIG)
+    ours, _ = harness.updates(accumulate(tx, 1), np.zeros(D), BIG)
+    theirs, _ = harness.updates(tx, np.zeros(D), BIG)
     np.testing.assert_allclose(ours, theirs, rtol=1e-13)
 
 
@@ -74,9 +74,7 @@ def test_sixteen_bits_are_summed_in_float32():
     """In bfloat16, 256 + 1 is 256."""
     gradients = jnp.array([256.0, 1, 1, 1, 1, 1, 1, 10], jnp.bfloat16)
     tx = accumulate(averaged(exact()), 8)
-    moved, states = problems.updates(
-        tx, jnp.zeros((), jnp.bfloat16), gradients[:, None]
-    )
+    moved, states = harness.updates(tx, jnp.zeros((), jnp.bfloat16), gradients[:, None])
     assert moved[-1, 0] == 272 / 8
     assert states.total.dtype == np.float32
 
@@ -92,5 +90,5 @@ def test_finite_gradients_have_a_finite_mean():
     most = np.finfo(np.float32).max
     gradients = np.full((EVERY, 2, 4), 0.9 * most, np.float32)
     tx = accumulate(averaged(exact()), EVERY)
-    moved, _ = problems.updates(tx, np.zeros(4, np.float32), gradients)
+    moved, _ = harness.updates(tx, np.zeros(4, np.float32), gradients)
     np.testing.assert_allclose(moved[-1], 0.9 * most, rtol=1e-6)

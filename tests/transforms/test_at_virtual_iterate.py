@@ -21,8 +21,8 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.core import Tree
-from tests.support import problems
-from tests.support.runners import WORKERS, close, simulate, start, step_of, targets
+from tests.support import harness, problems
+from tests.support.harness import WORKERS, close, simulate, start, step_of, targets
 
 RATE = 0.1
 
@@ -57,8 +57,8 @@ def test_a_settled_state_is_found_in_any_other(wrap):
 
 def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
     gradients = targets(start(), 4)
-    ours, states = problems.updates(at_virtual_iterate(owing()), start(), gradients)
-    theirs, inner = problems.updates(owing(), start(), gradients)
+    ours, states = harness.updates(at_virtual_iterate(owing()), start(), gradients)
+    theirs, inner = harness.updates(owing(), start(), gradients)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
     own = jax.tree.map(lambda leaf: leaf[-1], states)

@@ -16,9 +16,8 @@ from gmc_jax import (
     exact,
     top_k,
 )
-from tests.support import problems, references
-from tests.support.problems import residual
-from tests.support.runners import WORKERS, start, step_of, targets
+from tests.support import harness, references
+from tests.support.harness import WORKERS, residual, start, step_of, targets
 
 PERIOD, STEPS, D = 3, 8, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
@@ -27,7 +26,7 @@ CHANNEL = all_gather(top_k(0.2))
 
 def test_residuals_become_their_mean_after_every_period(float64):
     tx = average_residuals(error_feedback(CHANNEL), PERIOD)
-    moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    moved, states = harness.updates(tx, np.zeros(D), GRADIENTS)
 
     select = references.largest(0.2)
     owed = np.zeros((WORKERS, D))
@@ -44,7 +43,7 @@ def test_residuals_become_their_mean_after_every_period(float64):
 
 def test_no_part_of_any_update_is_lost(float64):
     tx = average_residuals(error_feedback(CHANNEL), PERIOD)
-    moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    moved, states = harness.updates(tx, np.zeros(D), GRADIENTS)
     owed = residual([states.inner])[-1].mean(axis=0)
     came_in = GRADIENTS.mean(axis=1).sum(axis=0)
     np.testing.assert_allclose(moved[:, 0].sum(axis=0) + owed, came_in, atol=1e-12)
@@ -67,7 +66,7 @@ def test_nothing_is_sent_for_it_in_the_steps_between():
 def test_sixteen_bits_are_averaged_in_float32():
     tx = average_residuals(error_feedback(CHANNEL), 1)
     params = jnp.zeros(D, jnp.bfloat16)
-    _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
+    _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
     owed = states.inner.residual
     assert owed.dtype == np.float32
     assert not np.ptp(owed[1:], axis=1).any()
@@ -77,7 +76,7 @@ def test_sixteen_bits_are_averaged_in_float32():
 def test_leaves_that_are_left_out_stay_so():
     inner = optax.masked(error_feedback(CHANNEL), {"bias": False, "kernel": True})
     tx = average_residuals(inner, 1)
-    _, states = problems.updates(tx, start(), targets(start(), 2))
+    _, states = harness.updates(tx, start(), targets(start(), 2))
     owed = states.inner.inner_state.residual
     assert owed["bias"] == optax.MaskedNode()
     assert not np.ptp(owed["kernel"][1:], axis=1).any()

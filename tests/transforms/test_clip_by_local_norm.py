@@ -12,7 +12,7 @@ import gmc_jax
 from gmc_jax import all_gather, averaged, clip_by_local_norm, dgc, exact, top_k
 from gmc_jax.core import Tree
 from tests.support import problems
-from tests.support.runners import RUNNERS, WORKERS, step_of
+from tests.support.harness import RUNNERS, WORKERS, step_of
 
 K, D = 4, 20
 

@@ -10,7 +10,7 @@ import pytest
 
 from gmc_jax import averaged, detached, error_feedback, exact, query
 from gmc_jax.core import Tree
-from tests.support import problems
+from tests.support import harness
 from tests.support.virtual_iterates import CHANNELS
 
 STEPS, WORKERS, D = 4, 3, 20
@@ -20,8 +20,8 @@ GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
 def test_updates_and_residuals_are_those_of_what_is_inside(float64):
     channel = CHANNELS["top_k"]
     tx = detached(error_feedback(channel), 0.5, 0.1)
-    ours, states = problems.updates(tx, np.zeros(D), GRADIENTS)
-    theirs, inner = problems.updates(error_feedback(channel), np.zeros(D), GRADIENTS)
+    ours, states = harness.updates(tx, np.zeros(D), GRADIENTS)
+    theirs, inner = harness.updates(error_feedback(channel), np.zeros(D), GRADIENTS)
     np.testing.assert_array_equal(ours, theirs)
     jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
 
@@ -55,13 +55,13 @@ def test_the_state_alone_tells_the_point(options, point):
 
 def test_the_rate_is_that_of_the_step_whose_gradient_is_asked_for():
     tx = detached(error_feedback(exact()), 0.5, lambda step: 0.1 * (step + 1))
-    _, states = problems.updates(tx, np.zeros(D, np.float32), np.float32(GRADIENTS))
+    _, states = harness.updates(tx, np.zeros(D, np.float32), np.float32(GRADIENTS))
     np.testing.assert_allclose(states.scale, -0.05 * np.arange(1, 6), rtol=1e-6)
 
 
 def test_each_worker_has_a_point_of_its_own(float64):
     tx = detached(error_feedback(CHANNELS["top_k"]), 0.5, 0.1)
-    _, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    _, states = harness.updates(tx, np.zeros(D), GRADIENTS)
     last: Tree = jax.tree.map(lambda leaf: leaf[-1], states)
     for k in range(WORKERS):
         own = last._replace(inner=last.inner._replace(residual=last.inner.residual[k]))

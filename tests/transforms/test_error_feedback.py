@@ -16,8 +16,8 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.core import Tree
-from tests.support import problems, references
-from tests.support.problems import residual
+from tests.support import harness, problems, references
+from tests.support.harness import residual
 from tests.support.virtual_iterates import CHANNELS
 
 STEPS, WORKERS, D = 6, 3, 20
@@ -36,7 +36,7 @@ def gradients(steps: int = STEPS, dtype: str = "float32"):
 def test_what_was_lost_is_owed_and_sent_later(float64):
     params, grads = gradients(dtype="float64")
     tx = error_feedback(all_gather(top_k(0.2)))
-    moved, states = problems.updates(tx, params, grads)
+    moved, states = harness.updates(tx, params, grads)
 
     select = references.largest(0.2)
     owed = np.zeros((WORKERS, D))
@@ -56,7 +56,7 @@ def test_what_was_lost_is_owed_and_sent_later(float64):
 def test_no_part_of_any_update_is_lost(name, float64):
     """The mean of residual + sum of outputs is the mean of the sum of inputs."""
     params, grads = gradients(dtype="float64")
-    moved, states = problems.updates(error_feedback(CHANNELS[name]), params, grads)
+    moved, states = harness.updates(error_feedback(CHANNELS[name]), params, grads)
     came_in = problems.flat(grads, leading=2).mean(axis=1).sum(axis=0)
     went_out = problems.flat(moved, leading=2)[:, 0].sum(axis=0)
     owed = residual(states)[-1].mean(axis=0)
@@ -71,7 +71,7 @@ def test_no_part_of_any_update_is_lost(name, float64):
 def test_sixteen_bits_lose_nothing_in_hundreds_of_steps(channel, dtype):
     """In float32 nothing worth mentioning is lost; in bfloat16 0.4 % would be."""
     params, grads = gradients(steps=200, dtype=dtype)
-    moved, states = problems.updates(error_feedback(channel), params, grads)
+    moved, states = harness.updates(error_feedback(channel), params, grads)
     assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype("float32")}
     owed = optax.tree.get(states, "residual")
     assert {leaf.dtype for leaf in jax.tree.leaves(owed)} == {np.dtype("float32")}
@@ -89,14 +89,14 @@ def test_what_is_too_large_for_sixteen_bits_stays_owed():
     tx = error_feedback(exact())
     params = jnp.zeros((), jnp.float16)
     updates = np.array([[1e5, 2.0], [0, 0]], np.float32)
-    moved, states = problems.updates(tx, params, updates)
+    moved, states = harness.updates(tx, params, updates)
     np.testing.assert_array_equal(moved[:, 0], [65506 / 2, (1e5 - 65504) / 2])
     np.testing.assert_array_equal(states.residual[1:], [[1e5 - 65504, 0], [0, 0]])
 
 
 def test_through_an_exact_channel_nothing_is_owed():
     params, grads = gradients()
-    moved, states = problems.updates(error_feedback(exact()), params, grads)
+    moved, states = harness.updates(error_feedback(exact()), params, grads)
     owed = optax.tree.get(states, "residual")
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(owed))
     mean = problems.flat(grads, leading=2).mean(axis=1)
@@ -108,7 +108,7 @@ def test_through_an_exact_channel_nothing_is_owed():
 def test_its_state_is_the_residual_and_the_channels():
     params, grads = gradients()
     tx = error_feedback(all_gather(random_block(0.1)))
-    _, states = problems.updates(tx, params, grads)
+    _, states = harness.updates(tx, params, grads)
     assert isinstance(states, ErrorFeedbackState)
     assert states.residual["bias"].shape == (STEPS + 1, WORKERS, 4)
     assert states.channel.step.tolist() == list(range(STEPS + 1))

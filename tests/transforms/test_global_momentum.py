@@ -17,7 +17,7 @@ from gmc_jax import (
     global_momentum,
     top_k,
 )
-from tests.support import problems
+from tests.support import harness
 
 STEPS, WORKERS, D = 8, 3, 6
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
@@ -37,9 +37,9 @@ def fed_back(rates=None) -> np.ndarray:
 
 
 def test_without_a_rate_it_is_the_buffer_of_optax(float64):
-    ours, states = problems.updates(global_momentum(DENSE, 0.9), np.zeros(D), GRADIENTS)
+    ours, states = harness.updates(global_momentum(DENSE, 0.9), np.zeros(D), GRADIENTS)
     trace = optax.chain(DENSE, optax.trace(0.9))
-    theirs, _ = problems.updates(trace, np.zeros(D), GRADIENTS)
+    theirs, _ = harness.updates(trace, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-13)
     np.testing.assert_allclose(ours[:, 1], fed_back(), rtol=1e-12)
     np.testing.assert_array_equal(states.momentum[1:], ours[:, 0])
@@ -57,7 +57,7 @@ def test_without_a_rate_it_is_the_buffer_of_optax(float64):
 def test_with_a_rate_it_is_rescaled_and_left_out_where_the_rate_is_zero(rates, float64):
     table = jnp.asarray(rates, float)
     tx = global_momentum(DENSE, 0.9, lambda step: table[step])
-    ours, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    ours, states = harness.updates(tx, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours[:, 0], fed_back(rates), rtol=1e-12)
     assert isinstance(states, GlobalMomentumState)
     np.testing.assert_allclose(states.rate[1:], rates, rtol=1e-15)
@@ -66,7 +66,7 @@ def test_with_a_rate_it_is_rescaled_and_left_out_where_the_rate_is_zero(rates, f
 @pytest.mark.parametrize("rate", [0.3, jnp.float32(0.3), np.float64(0.3)])
 def test_a_constant_rate_changes_nothing(rate, float64):
     tx = global_momentum(DENSE, 0.9, rate)
-    ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
+    ours, _ = harness.updates(tx, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours[:, 0], fed_back(), rtol=1e-12)
 
 
@@ -74,7 +74,7 @@ def test_what_is_fed_back_is_the_output_not_the_input():
     """Momentum of what was sent: as sparse as the messages, and the same everywhere."""
     tx = global_momentum(error_feedback(all_gather(top_k(0.3))), 0.9)
     gradients = GRADIENTS.astype(np.float32)
-    moved, states = problems.updates(tx, np.zeros(D, np.float32), gradients)
+    moved, states = harness.updates(tx, np.zeros(D, np.float32), gradients)
     assert states.momentum.shape == (STEPS + 1, D)
     np.testing.assert_array_equal(states.momentum[1:], moved[:, 2])
     assert not states.momentum[0].any()
@@ -88,7 +88,7 @@ def test_what_is_fed_back_is_the_output_not_the_input():
 def test_sixteen_bits_remember_in_float32():
     params = jnp.zeros(D, jnp.bfloat16)
     tx = global_momentum(error_feedback(all_gather(top_k(0.3))), 0.9, 0.1)
-    _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
+    _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
     assert states.momentum.dtype == np.float32
 
 

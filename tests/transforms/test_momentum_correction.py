@@ -15,8 +15,8 @@ from gmc_jax import (
     momentum_correction,
     top_k,
 )
-from tests.support import problems, references
-from tests.support.problems import residual
+from tests.support import harness, references
+from tests.support.harness import residual
 
 STEPS, WORKERS, D = 8, 3, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
@@ -33,7 +33,7 @@ def test_momentum_is_corrected_accumulated_and_masked(
     factor_masking, nesterov, float64
 ):
     tx = momentum_correction(all_gather(top_k(0.2)), 0.9, factor_masking, nesterov)
-    moved, states = problems.updates(tx, np.zeros(D), GRADIENTS)
+    moved, states = harness.updates(tx, np.zeros(D), GRADIENTS)
 
     select = references.largest(0.2)
     u, v = np.zeros((WORKERS, D)), np.zeros((WORKERS, D))
@@ -55,9 +55,9 @@ def test_momentum_is_corrected_accumulated_and_masked(
 def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
     channel = all_gather(top_k(0.2))
     tx = momentum_correction(channel, 0.9, factor_masking=False, nesterov=nesterov)
-    ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
+    ours, _ = harness.updates(tx, np.zeros(D), GRADIENTS)
     parts = optax.chain(optax.trace(0.9, nesterov), error_feedback(channel))
-    theirs, _ = problems.updates(parts, np.zeros(D), GRADIENTS)
+    theirs, _ = harness.updates(parts, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
@@ -65,18 +65,18 @@ def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
 def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, float64):
     """Nesterov's counts the present gradient once more, and that is not removed."""
     tx = momentum_correction(exact(), 0.9, factor_masking, nesterov)
-    ours, _ = problems.updates(tx, np.zeros(D), GRADIENTS)
+    ours, _ = harness.updates(tx, np.zeros(D), GRADIENTS)
     masked = optax.scale(1.9 if nesterov else 1.0)
     behind = masked if factor_masking else optax.trace(0.9, nesterov)
     dense = optax.chain(averaged(exact()), behind)
-    theirs, _ = problems.updates(dense, np.zeros(D), GRADIENTS)
+    theirs, _ = harness.updates(dense, np.zeros(D), GRADIENTS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 def test_sixteen_bits_remember_in_float32():
     tx = momentum_correction(all_gather(top_k(0.2)), 0.7)
     params = jnp.zeros(D, jnp.bfloat16)
-    _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
+    _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
     assert states.momentum.dtype == np.float32
     assert optax.tree.get(states, "residual").dtype == np.float32
     # Masked where sent, and nowhere else, although messages are rounded.

@@ -20,7 +20,7 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests.support import problems, runners
+from tests.support import harness, problems
 from tests.support.virtual_iterates import unruly
 
 WORKERS, D = 4, 20
@@ -61,7 +61,7 @@ def walked(name: str, period: int, steps: int, dtype: str):
     with jax.enable_x64(dtype == "float64"):
         params = start(dtype)
         batches = jax.tree.map(lambda x: 0.01 * x, moves(steps, dtype))
-        (x, state), _ = problems.drive(step, (params, tx.init(params)), batches)
+        (x, state), _ = harness.history(step, (params, tx.init(params)), batches)
     return (
         problems.flat(x, leading=2).astype(np.float64),
         problems.flat(state.anchor, leading=1),
@@ -107,9 +107,9 @@ def test_steps_too_small_for_16_bits_are_not_swallowed():
     tx = partial_sync(exact(), exact(), 1)
     params = {"bias": jnp.ones(4, "bfloat16"), "kernel": jnp.ones((2, 8), "bfloat16")}
     steps = jax.tree.map(lambda x: 0 * x + 2**-12, moves(64))
-    _, states = problems.updates(tx, params, steps)
+    _, states = harness.updates(tx, params, steps)
     np.testing.assert_allclose(states.anchor["bias"][-1], 1 + 64 * 2**-12)
-    out, _ = problems.updates(tx, params, steps)
+    out, _ = harness.updates(tx, params, steps)
     assert out["bias"].dtype == np.float32
     assert np.any(out["bias"][16:] >= 2**-8)
 
@@ -117,7 +117,7 @@ def test_steps_too_small_for_16_bits_are_not_swallowed():
 def test_rounding_to_16_bits_on_the_way_stays_in_the_error():
     tx = partial_sync(exact(), exact(), 100)
     params = jax.tree.map(lambda x: x.astype("bfloat16"), start())
-    _, states = problems.updates(tx, params, moves(10))
+    _, states = harness.updates(tx, params, moves(10))
     total = problems.flat(states.error, leading=2).mean(axis=1) + problems.flat(
         states.anchor, leading=1
     )
@@ -128,7 +128,7 @@ def test_rounding_to_16_bits_on_the_way_stays_in_the_error():
 
 def test_errors_are_reset_after_every_period():
     tx = partial_sync(drop_all(), exact(), 3)
-    _, states = problems.updates(tx, start(), moves(7))
+    _, states = harness.updates(tx, start(), moves(7))
     np.testing.assert_array_equal(states.step, [0, 1, 2, 0, 1, 2, 0, 1])
     clear = [not np.any(error) for error in states.error["kernel"]]
     assert clear == [True, False, False] * 2 + [True, False]
@@ -136,7 +136,7 @@ def test_errors_are_reset_after_every_period():
 
 def test_each_channel_counts_its_own_calls():
     tx = partial_sync(*CHANNELS["random_block"], 3)
-    _, states = problems.updates(tx, start(), moves(7))
+    _, states = harness.updates(tx, start(), moves(7))
     np.testing.assert_array_equal(states.channel.step, range(8))
     np.testing.assert_array_equal(states.reset_channel.step, [0, 0, 0, 1, 1, 1, 2, 2])
 
@@ -145,9 +145,9 @@ def test_each_channel_counts_its_own_calls():
 def test_nothing_of_the_reset_is_sent_in_between(name):
     channel, reset_channel = CHANNELS[name]
     tx = partial_sync(channel, reset_channel, 3)
-    batch = jax.tree.map(lambda b: b[0], runners.targets(start(), 1))
+    batch = jax.tree.map(lambda b: b[0], harness.targets(start(), 1))
     state = start(), tx.init(start())
-    train, state = gmc_jax.distribute(runners.step_of(tx), state, batch)
+    train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)
     sent = wire_bytes(train, state, batch)
     always = message_bits(channel, start()) // 8
     reset = message_bits(reset_channel, start()) // 8
@@ -165,7 +165,7 @@ def test_what_else_moves_the_parameters_is_undone():
         return (jax.tree.map(lambda x: x + 1, params), opt_state), None
 
     state = start(), tx.init(start())
-    (params, state), _ = problems.drive(step, state, moves(5))
+    (params, state), _ = harness.history(step, state, moves(5))
     expected = jax.tree.map(lambda z: z[-1] + 1, state.anchor)
     np.testing.assert_allclose(params["bias"][-1], expected["bias"], rtol=1e-6)
 

@@ -22,14 +22,14 @@ from gmc_jax import (
 )
 from gmc_jax.transforms.buffers import Buffers
 from tests.execution.test_resize import MADE
-from tests.support import problems, runners
+from tests.support import harness, problems
 from tests.support.virtual_iterates import problem
 
 MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
 
 
 def test_right_after_a_meeting_workers_are_at_the_anchor():
-    weights, states = problems.run(periodic(optax.sgd(0.02), MEAN, 5), problem())
+    weights, states = harness.run(periodic(optax.sgd(0.02), MEAN, 5), problem())
     anchors = problems.flat(states.anchor, leading=1)
     size = np.abs(anchors).max()
     for t in range(5, 51, 5):
@@ -46,12 +46,12 @@ def test_right_after_a_meeting_workers_are_at_the_anchor():
 def test_sixteen_bits_keep_their_dtypes_and_remember_in_32(channel):
     outer = optax.chain(averaged(channel), optax.sgd(0.7, 0.9, nesterov=True))
     tx = periodic(optax.sgd(0.1, 0.9), outer, 2, buffers=reset_buffers())
-    params = jax.tree.map(lambda x: x.astype("bfloat16"), runners.start())
-    state, _ = runners.drive(
-        runners.simulate,
-        runners.step_of(tx),
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
+    state, _ = harness.drive(
+        harness.simulate,
+        harness.step_of(tx),
         (params, tx.init(params)),
-        runners.targets(params, 5),
+        harness.targets(params, 5),
     )
     assert {str(x.dtype) for x in jax.tree.leaves(state[0])} == {"bfloat16"}
     assert {str(x.dtype) for x in jax.tree.leaves(state[1].anchor)} == {"float32"}
@@ -62,7 +62,7 @@ def adam_after(buffers, steps: int):
     """The state of Adam, with a schedule, after meetings every four steps."""
     inner = optax.adam(optax.linear_schedule(0.1, 0.0, 100))
     tx = periodic(inner, MEAN, 4, buffers=buffers)
-    _, states = problems.run(tx, problem())
+    _, states = harness.run(tx, problem())
     return jax.tree.map(lambda leaf: leaf[steps], states.inner)
 
 
@@ -120,7 +120,7 @@ def test_what_a_base_conserves_is_no_buffer(name):
 
     Every such leaf of every method: a reset and an average leave it alone.
     """
-    base, params = BASES[name], runners.start()
+    base, params = BASES[name], harness.start()
     fresh = base.init(params)
     own = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), fresh)
     shifted = exact()._replace(
@@ -145,41 +145,41 @@ def test_injected_rates_are_no_buffers():
     """Resetting the base leaves what a user injects into it alone."""
     inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5, momentum=0.9)
     tx = periodic(inner, MEAN, 2, buffers=reset_buffers())
-    params = runners.start()
+    params = harness.start()
     opt_state: Any = tx.init(params)
     hyperparams = {**opt_state.inner.hyperparams, "learning_rate": jnp.array(0.25)}
     opt_state = opt_state._replace(
         inner=opt_state.inner._replace(hyperparams=hyperparams)
     )
-    state, _ = runners.drive(
-        runners.simulate,
-        runners.step_of(tx),
+    state, _ = harness.drive(
+        harness.simulate,
+        harness.step_of(tx),
         (params, opt_state),
-        runners.targets(params, 4),
+        harness.targets(params, 4),
     )
     assert state[1].inner.hyperparams["learning_rate"] == 0.25
 
 
 def test_a_dense_base_and_meetings_of_the_same_leave_nothing_that_differs():
     tx = periodic(gmc_jax.dmsgd(0.1, exact()), MEAN, 3)
-    params = runners.start()
-    batch = jax.tree.map(lambda b: b[0], runners.targets(params, 1))
+    params = harness.start()
+    batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
     plan = gmc_jax.layout(
-        runners.step_of(tx), (params, tx.init(params)), batch, runners.WORKERS
+        harness.step_of(tx), (params, tx.init(params)), batch, harness.WORKERS
     )
     assert not any(jax.tree.leaves(plan.differs))
 
 
 def test_the_model_is_judged_at_the_mean():
     tx = periodic(optax.sgd(0.1), MEAN, 10)
-    params = runners.start()
+    params = harness.start()
     state = params, tx.init(params)
-    batches = runners.targets(params, 3)
-    step, batch = runners.step_of(tx), jax.tree.map(lambda b: b[0], batches)
-    plan = gmc_jax.layout(step, state, batch, runners.WORKERS)
-    (weights, opt_state), _ = runners.drive(runners.simulate, step, state, batches)
+    batches = harness.targets(params, 3)
+    step, batch = harness.step_of(tx), jax.tree.map(lambda b: b[0], batches)
+    plan = gmc_jax.layout(step, state, batch, harness.WORKERS)
+    (weights, opt_state), _ = harness.drive(harness.simulate, step, state, batches)
     judged = gmc_jax.evaluate(opt_state, weights, plan)
-    runners.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+    harness.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
 
 
 def test_a_meeting_is_due_where_the_count_of_steps_ends():
@@ -223,21 +223,21 @@ def test_a_schedule_free_base_does_not_follow_meetings_by_itself(method):
     base = optax.contrib.schedule_free_sgd(0.1)
     tx = method(base, gmc_jax.exact(), period=2)
     with pytest.warns(UserWarning, match=r"`inner` is schedule-free.*reset_buffers"):
-        tx.init(runners.start())
+        tx.init(harness.start())
     for buffers in (reset_buffers(), gmc_jax.maintain_buffers()):
         tx = method(base, gmc_jax.exact(), period=2, buffers=buffers)
-        tx.init(runners.start())
+        tx.init(harness.start())
 
 
 def test_a_schedule_free_base_that_is_reset_goes_on_from_where_workers_met():
     base = optax.contrib.schedule_free_sgd(0.1)
     tx = periodic(base, MEAN, 2, buffers=reset_buffers())
-    params = runners.start()
-    (params, state), _ = runners.drive(
-        runners.simulate,
-        runners.step_of(tx),
+    params = harness.start()
+    (params, state), _ = harness.drive(
+        harness.simulate,
+        harness.step_of(tx),
         (params, tx.init(params)),
-        runners.targets(params, 2),
+        harness.targets(params, 2),
     )
     for point, met in zip(
         jax.tree.leaves((params, state.inner.z)),

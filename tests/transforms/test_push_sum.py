@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax import gossip, push_sum, topologies
-from tests.support import runners
+from tests.support import harness
 
 
 def test_sixteen_bits_are_weighed_in_32():
     uneven = topologies.pushing(np.eye(8, k=1) + np.eye(8, k=-1))
     tx = push_sum(gossip(uneven, delay=1))
-    params = jax.tree.map(lambda x: x.astype("bfloat16"), runners.start())
-    state, _ = runners.drive(
-        runners.simulate,
-        runners.step_of(tx),
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
+    state, _ = harness.drive(
+        harness.simulate,
+        harness.step_of(tx),
         (params, tx.init(params)),
-        runners.targets(params, 3),
+        harness.targets(params, 3),
     )
     assert {str(x.dtype) for x in jax.tree.leaves(state[0])} == {"bfloat16"}
     weights = jax.tree.leaves(state[1].weight)

@@ -29,8 +29,8 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from gmc_jax.transforms.sync_hooks import sync_weighted
-from tests.support import problems
-from tests.support.runners import step_of
+from tests.support import harness, problems
+from tests.support.harness import step_of
 
 WORKERS, D = 4, 20
 CHANNEL = all_gather(top_k(0.2))
@@ -61,7 +61,7 @@ def asked(tx, steps: int = 4):
         seen = params, query(opt_state, params), opt_state
         return (params, opt_state), seen
 
-    _, seen = problems.drive(step, (start(), tx.init(start())), pulls(steps))
+    _, seen = harness.history(step, (start(), tx.init(start())), pulls(steps))
     return seen
 
 

@@ -23,8 +23,8 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.core import Tree
-from tests.support import problems
-from tests.support.runners import WORKERS, drive, every_runner, start, step_of, targets
+from tests.support import harness, problems
+from tests.support.harness import WORKERS, drive, every_runner, start, step_of, targets
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
 BAD = {3: 0, 4: 2, 17: 3, 30: 1, 49: 0}  # step: worker
@@ -48,8 +48,8 @@ def without_the_bad_steps() -> problems.Problem:
 def test_all_workers_skip_the_step_as_if_it_had_never_been(make, value):
     """The schedule, the residuals and the momentum included."""
     tx = skip_nonfinite(make(SCHEDULE, all_gather(top_k(0.2))))
-    weights, states = problems.run(tx, poisoned(value))
-    expected, expected_states = problems.run(tx, without_the_bad_steps())
+    weights, states = harness.run(tx, poisoned(value))
+    expected, expected_states = harness.run(tx, without_the_bad_steps())
 
     good = np.delete(np.arange(50), list(BAD)) + 1
     np.testing.assert_allclose(weights[good], expected[1:], rtol=1e-12)
@@ -62,7 +62,7 @@ def test_all_workers_skip_the_step_as_if_it_had_never_been(make, value):
 
 def test_the_steps_skipped_are_counted():
     tx = skip_nonfinite(gmc(RATE, all_gather(top_k(0.2))))
-    weights, states = problems.run(tx, poisoned(np.nan))
+    weights, states = harness.run(tx, poisoned(np.nan))
     counts = np.cumsum([0, *(step in BAD for step in range(50))])
     np.testing.assert_array_equal(states.skipped, counts)
     still = np.all(np.diff(weights, axis=0) == 0, axis=1)
@@ -71,23 +71,23 @@ def test_the_steps_skipped_are_counted():
 
 def test_training_ends_near_the_clean_run():
     tx = gmc(RATE, all_gather(top_k(0.2)))
-    clean, _ = problems.run(tx, problem())
-    guarded, _ = problems.run(skip_nonfinite(tx), poisoned(np.nan))
+    clean, _ = harness.run(tx, problem())
+    guarded, _ = harness.run(skip_nonfinite(tx), poisoned(np.nan))
     start = np.linalg.norm(clean[0] - clean[-1])
     assert np.linalg.norm(guarded[-1] - clean[-1]) < 0.3 * start
 
 
 def test_without_the_guard_it_breaks_for_good():
-    weights, states = problems.run(gmc(RATE, all_gather(top_k(0.2))), poisoned(np.nan))
+    weights, states = harness.run(gmc(RATE, all_gather(top_k(0.2))), poisoned(np.nan))
     assert np.isfinite(weights[3]).all()
     assert np.isnan(weights[4:]).any(axis=1).all()
-    assert np.isnan(problems.residual(states)[-1]).any()
+    assert np.isnan(harness.residual(states)[-1]).any()
 
 
 def test_with_finite_updates_it_changes_nothing():
     tx = gmc(SCHEDULE, all_gather(top_k(0.2)))
-    ours, states = problems.run(skip_nonfinite(tx), problem())
-    theirs, inner = problems.run(tx, problem())
+    ours, states = harness.run(skip_nonfinite(tx), problem())
+    theirs, inner = harness.run(tx, problem())
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     chex.assert_trees_all_close(states.inner, inner, rtol=1e-9)
     assert not states.skipped.any()
@@ -201,14 +201,14 @@ def test_in_double_precision_the_factor_is_exact():
         gradients = np.random.default_rng(0).normal(size=(1, 7, 20))
         expected = gradients[0, [0, 1, 3, 4, 6]].mean(axis=0)
         gradients[0, [2, 5], 3] = np.nan
-        moved, _ = problems.updates(tx(plain), jnp.zeros(20), gradients)
+        moved, _ = harness.updates(tx(plain), jnp.zeros(20), gradients)
     np.testing.assert_allclose(moved[0, 0], expected, rtol=1e-14)
 
 
 def test_where_all_are_broken_all_skip():
     tx = skip_nonfinite(gmc(RATE, all_gather(top_k(0.2))), policy="leave_out")
     gradients = np.full((1, 4, 20), np.nan, np.float32)
-    moved, states = problems.updates(tx, jnp.zeros(20), gradients)
+    moved, states = harness.updates(tx, jnp.zeros(20), gradients)
     assert not moved.any()
     first, last = (jax.tree.map(lambda leaf, t=t: leaf[t], states) for t in (0, 1))
     chex.assert_trees_all_equal(last.inner, first.inner)
@@ -237,7 +237,7 @@ def test_16_bits_stay_16_bits_and_finite(dtype):
     largest = jnp.finfo(dtype).max
     gradients = jnp.full((1, 4, 3), largest, dtype).at[0, 1, 0].set(jnp.nan)
     tx = skip_nonfinite(optax.identity(), policy="leave_out")
-    moved, _ = problems.updates(tx, jnp.zeros(3, dtype), gradients)
+    moved, _ = harness.updates(tx, jnp.zeros(3, dtype), gradients)
     assert moved.dtype == dtype
     np.testing.assert_array_equal(moved[0, 0], largest)
     np.testing.assert_array_equal(moved[0, 1], 0)
@@ -250,7 +250,7 @@ def test_a_worker_that_is_left_out_votes_with_what_it_remembers():
     gradients[1, 2] = np.nan  # It voted minus; now the others are one and one.
     for make, expected in ((gmc_jax.signum, -1), (gmc_jax.sign_sgd, 1)):
         tx = skip_nonfinite(make(1.0, majority_vote()), policy="leave_out")
-        moved, _ = problems.updates(tx, jnp.zeros(4), gradients)
+        moved, _ = harness.updates(tx, jnp.zeros(4), gradients)
         np.testing.assert_array_equal(np.sign(moved[1, 0]), -expected)
 
 
@@ -318,7 +318,7 @@ def test_where_finite_updates_overflow_on_the_way_all_skip(runner, policy):
 def test_finite_gradients_whose_sum_is_infinite_are_averaged():
     gradients = np.full((1, 4, 3), 3e38, np.float32)
     tx = skip_nonfinite(averaged(exact()))
-    moved, states = problems.updates(tx, jnp.zeros(3), gradients)
+    moved, states = harness.updates(tx, jnp.zeros(3), gradients)
     np.testing.assert_allclose(moved[0], 3e38, rtol=1e-6)
     assert not states.skipped.any()
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from gmc_jax import all_gather, error_feedback, top_k, with_float32_state
-from tests.support import problems
+from tests.support import harness, problems
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -39,8 +39,8 @@ def test_behind_error_feedback_an_optimizer_trains_16_bits():
 
     bare = optax.chain(error_feedback(channel), optax.adam(0.1))
     with pytest.raises(ValueError, match=r"mu.* must be bfloat16"):
-        problems.updates(bare, params, gradients)
+        harness.updates(bare, params, gradients)
 
     tx = optax.chain(error_feedback(channel), with_float32_state(optax.adam(0.1)))
-    moved, _ = problems.updates(tx, params, gradients)
+    moved, _ = harness.updates(tx, params, gradients)
     assert np.abs(moved).max() > 0.05

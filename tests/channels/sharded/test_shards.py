@@ -35,7 +35,7 @@ from gmc_jax import (
     topologies,
 )
 from tests.channels.test_laws import assert_law
-from tests.support.problems import average_here
+from tests.support.harness import average_here
 
 MESHES = {
     "2 x 4": ((2, 4), ("workers", "a")),
