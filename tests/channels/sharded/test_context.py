@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 import gmc_jax
 from gmc_jax.channels.sharded import context
-from gmc_jax.channels.sharded.context import Inside, inside
+from gmc_jax.channels.sharded.context import ShardingContext, current
 from gmc_jax.utils.trees import zeros_to_accumulate
 
 COLUMNS, ROWS, WHOLE = ((), ("model",)), (("model",), ()), ((), ())
@@ -121,9 +121,9 @@ def test_each_device_gets_its_part_of_what_is_split():
 # What channels are told.
 
 
-def told(*leaves: tuple) -> Inside:
+def told(*leaves: tuple) -> ShardingContext:
     found = [(tuple(path.split()), (4, 8), spec) for path, spec in leaves]
-    return Inside((("model", 4),), tuple(found))
+    return ShardingContext((("model", 4),), tuple(found))
 
 
 def test_a_leaf_lies_as_the_one_in_the_state_whose_path_ends_alike():
@@ -158,16 +158,16 @@ def test_what_was_traced_for_one_way_is_not_used_for_another():
 
     @jax.jit
     def spy(x):
-        seen.append(inside.value)
+        seen.append(current.value)
         return x
 
     for here in (told(("['w']", COLUMNS)), told(("['w']", ROWS))):
         for _ in range(2):
-            with inside(here):
+            with current(here):
                 spy(jnp.ones(3))
     spy(jnp.ones(3))
     assert seen == [told(("['w']", COLUMNS)), told(("['w']", ROWS)), None]
-    assert inside.value is None
+    assert current.value is None
 
 
 def test_zeros_lie_as_what_they_are_for():
