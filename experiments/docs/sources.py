@@ -5,9 +5,11 @@ links to; the reference follows the groups of `gmc_jax.__all__`.
 """
 
 import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -106,8 +108,7 @@ def _reference(group: Group) -> Iterator[tuple[str, str]]:
     """Name and text of each page of a group."""
     rows = []
     for name in group.names:
-        thing = getattr(gmc_jax, name)
-        first_line = (inspect.getdoc(thing) or "").partition("\n")[0]
+        first_line = _docstring(gmc_jax, name).partition("\n")[0]
         rows.append(f"| `{name}` | {first_line.replace('|', chr(92) + '|')} |")
         yield f"{name}.rst", "\n".join(_page(name))
     head = [f"# {group.title}", "", group.about, "", "| | |", "|---|---|"]
@@ -119,10 +120,10 @@ def _page(name: str) -> Iterator[str]:
     yield from [name, "=" * len(name), ""]
     thing = getattr(gmc_jax, name)
     if not inspect.ismodule(thing):
-        yield from [".. py:currentmodule:: gmc_jax", "", *_documented(name, thing)]
+        yield from [".. py:currentmodule:: gmc_jax", "", *_documented(gmc_jax, name)]
         return
     yield from [f".. py:module:: gmc_jax.{name}", ""]
-    yield from restructured((inspect.getdoc(thing) or "").splitlines())
+    yield from restructured(_docstring(gmc_jax, name).splitlines())
     yield from ["", ".. py:currentmodule:: gmc_jax", ""]
     elsewhere = [member for member in members(thing) if member in gmc_jax.__all__]
     if elsewhere:
@@ -130,15 +131,50 @@ def _page(name: str) -> Iterator[str]:
         yield from [f"On pages of their own: {links}.", ""]
     for member in members(thing):
         if member not in elsewhere:
-            yield from _documented(f"{name}.{member}", getattr(thing, member))
+            yield from _documented(thing, member, f"{name}.")
 
 
-def _documented(name: str, thing: object) -> list[str]:
+def _documented(module: ModuleType, name: str, prefix: str = "") -> Iterator[str]:
+    """The directive that documents a member of a module, by its public name."""
+    thing = getattr(module, name)
     if inspect.isclass(thing):
-        return [f".. autoclass:: gmc_jax::{name}", "   :members:", ""]
-    if inspect.isfunction(thing):
-        return [f".. autofunction:: gmc_jax::{name}", ""]
-    return [f".. py:data:: {name}", f"   :value: {thing!r}", ""]
+        yield from [f".. autoclass:: gmc_jax::{prefix}{name}", "   :members:"]
+    elif inspect.isfunction(thing):
+        yield f".. autofunction:: gmc_jax::{prefix}{name}"
+    else:
+        value, docstring = _assignment(module, name)
+        yield from [f".. py:data:: {prefix}{name}", f"   :value: {value}", ""]
+        yield from (f"   {line}" for line in restructured(docstring.splitlines()))
+    yield ""
+
+
+def _docstring(module: ModuleType, name: str) -> str:
+    thing = getattr(module, name)
+    if inspect.isclass(thing) or inspect.isfunction(thing) or inspect.ismodule(thing):
+        return inspect.getdoc(thing) or ""
+    return _assignment(module, name)[1]
+
+
+def _assignment(module: ModuleType, name: str) -> tuple[str, str]:
+    """The value of a name that is no class or function, and the docstring below it.
+
+    As the source has them, which may be that of another module.
+    """
+    body = ast.parse(inspect.getsource(module)).body
+    for node, below in zip_longest(body, body[1:]):
+        match node:
+            case ast.ImportFrom(module=str(source), names=aliases):
+                if name in [alias.asname for alias in aliases]:
+                    return _assignment(importlib.import_module(source), name)
+            case (
+                ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as value)
+                | ast.Assign(targets=[ast.Name(id=found)], value=value)
+            ) if found == name:
+                match below:
+                    case ast.Expr(ast.Constant(str(docstring))):
+                        return ast.unparse(value), inspect.cleandoc(docstring)
+                return ast.unparse(value), ""
+    raise ValueError(f"`{module.__name__}` assigns nothing to `{name}`.")
 
 
 def _without_links_to_elsewhere(page: str) -> str:

@@ -51,6 +51,19 @@ def test_a_module_is_documented_member_by_member(source):
     assert "Hashable" not in sources.members(gmc_jax.topologies)
 
 
+def test_a_value_is_shown_as_it_is_written_with_the_docstring_below_it(source):
+    (page,) = source.rglob("Step.rst")
+    assert (
+        ".. py:data:: Step\n"
+        "   :value: Callable[[Tree, Tree], tuple[Tree, Tree]]\n\n"
+        "   The step of one worker"
+    ) in page.read_text()
+    listed = (page.parent / "index.md").read_text()
+    assert "| `Step` | The step of one worker: `(state, batch) -> (" in listed
+    (page,) = source.rglob("planning.rst")
+    assert ".. py:data:: planning.DENSE\n   :value: Pattern(" in page.read_text()
+
+
 def test_links_to_what_is_no_part_of_the_site_lose_their_target(source):
     assert "../../README.md" in links(read(sources.PAGES / "index.md"))
     for page in source.rglob("*.md"):
