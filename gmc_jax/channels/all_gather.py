@@ -27,13 +27,11 @@ def all_gather(
     number of leaves. Floats narrower than 32 bits cross as the integers of their bits,
     since XLA may widen floats in a collective.
 
-    Call number `step` of this channel draws from
-
-        key = fold_in(jax.random.key(seed), step)
-
-    With `per_leaf`, the index of the leaf among `jax.tree.leaves` of the tree is folded
-    in. Then, unless the compressor is shared, the index of the worker is folded in.
-    `compressor.encode(key, vector)` repeats the draw.
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
+    number of calls before it. With `per_leaf`, the index of the leaf among
+    `jax.tree.leaves` of the tree is folded in. Then, unless the compressor is shared,
+    the index of the worker is folded in. `compressor.encode(key, vector)` repeats the
+    draw.
 
     Leaves may be split over the devices of a worker (see `distribute`). The selection
     is then the same, ties included, and no device ever holds a whole leaf. Each device

@@ -28,13 +28,10 @@ def all_reduce(
     What a worker sends and receives does not grow with the number of workers. Messages
     of 16-bit trees are summed in float32: they travel, and count, as float32.
 
-    Call number `step` of this channel draws from
-
-        key = fold_in(jax.random.key(seed), step)
-
-    With `per_leaf`, the index of the leaf among `jax.tree.leaves` of the tree is folded
-    in. The index of the worker is not, since the compressor is shared.
-    `compressor.encode(key, vector)` repeats the draw.
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
+    number of calls before it. With `per_leaf`, the index of the leaf among
+    `jax.tree.leaves` of the tree is folded in. The index of the worker is not, since
+    the compressor is shared. `compressor.encode(key, vector)` repeats the draw.
 
     Args:
       compressor: a shared compressor, with which all workers send the same coordinates.

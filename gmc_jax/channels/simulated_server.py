@@ -23,13 +23,11 @@ def simulated_server(
     nothing is sent, and what is lost is the same on all workers:
     `error_feedback(simulated_server(compressor))` keeps the residual of the server.
 
-    Call number `step` of this channel draws from
-
-        key = fold_in(jax.random.key(seed), step)
-
-    With `per_leaf`, the index of the leaf among `jax.tree.leaves` of the tree is folded
-    in. The index of the worker is not, since all workers simulate the same server.
-    `compressor.encode(key, vector)` repeats the draw.
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
+    number of calls before it. With `per_leaf`, the index of the leaf among
+    `jax.tree.leaves` of the tree is folded in. The index of the worker is not, since
+    all workers simulate the same server. `compressor.encode(key, vector)` repeats the
+    draw.
 
     It reproduces the numbers of two-way compression, not the traffic of a server.
     Behind `all_gather` each worker still receives the messages of all workers, K - 1 of
