@@ -50,8 +50,8 @@ def gmc_plus(
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.
-        `optax.inject_hyperparams` may inject all numeric arguments. An injected rate
-        shifts the point by its last value, as the next one is not known yet.
+        `optax.inject_hyperparams` may inject all numeric arguments. With an injected
+        rate the point is shifted by the last rate, since the next one is not set yet.
       channel: averages the compressed gradients over workers, such as
         `all_reduce(random_block(1 / 64))`.
       momentum: in [0, 1); None means 0. The default, 0.9, is reconstructed from the

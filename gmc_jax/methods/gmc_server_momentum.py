@@ -32,7 +32,7 @@ def gmc_server_momentum(
     applies the same momentum to their average.
 
     The momentum is in units of steps. At a rate of 0 the parameters still move, by
-    `momentum` times the last step, and what is sent at that step is lost, as the
+    `momentum` times the last step, and the message of that step is lost, as the
     equations say. `gmc` divides its momentum by the rate: at a rate of 0 it stops, and
     afterwards its momentum starts anew.
 

@@ -68,9 +68,9 @@ def sgp(
       >>> tx = gmc_jax.sgp(0.1, topology, momentum=0.9, nesterov=True)
 
     Guarantees:
-      The sum over workers of w_i z_i, with what is in flight, moves by -lr_t times the
-      sum of m.
-      The sum over workers of w_i, with what is in flight, is the number of workers.
+      The sum over workers of w_i z_i, plus the numerators in flight, moves by -lr_t
+      times the sum of m.
+      The sum over workers of w_i, plus the weights in flight, is the number of workers.
       On `topologies.complete`, without a delay, it is SGD on the mean gradient.
 
     References:
