@@ -230,8 +230,8 @@ def unfit(what: str) -> Compressor:
 def test_what_needs_a_whole_vector_is_refused_in_parts(name, per_leaf):
     channel = all_gather(unfit(name), per_leaf=per_leaf)
     message = (
-        r"`all_gather` is to compress a leaf of shape \(6, 8\) that is split inside a "
-        r"worker by .*'a'.*`compressor`.*Use `top_k`.*`exact\(\)`"
+        r"`compressor` of `all_gather` must select .* shape \(6, 8\) is split inside a "
+        r"worker by .*'a'.*Use `top_k`.*`exact\(\)`"
     )
     with pytest.raises(ValueError, match=message):
         on_mesh(channel, trees_of(2, "float32"), mesh_named("2 x 4"))
