@@ -65,8 +65,8 @@ def number_of(step: SupportsIndex) -> int:
     except TypeError:
         pass
     raise ValueError(
-        f"`step` counts something and must be a whole number of at least 0, but is "
-        f"{step!r}."
+        f"`step` must be a whole number of at least 0, got {step!r}; pass the number "
+        "of steps done."
     )
 
 

@@ -318,7 +318,7 @@ def test_any_pytree_may_be_the_state(kind):
 
 @pytest.mark.parametrize("workers", [0, -1, 2.5])
 def test_there_is_at_least_one_worker(workers):
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         layout(lambda s, b: (s, None), jnp.zeros(D), BATCH, workers)
 
 

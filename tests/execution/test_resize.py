@@ -605,7 +605,7 @@ def test_the_same_number_changes_nothing():
 @pytest.mark.parametrize("workers", [0, -2, 1.5])
 def test_workers_are_counted(workers):
     plan, _ = planned("gmc", 8)
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         resize(made_up(plan), plan, workers)
 
 

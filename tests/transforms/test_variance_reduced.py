@@ -70,7 +70,7 @@ def test_where_jax_looks_for_nans_a_loop_still_begins():
             jnp.ones(4),
             r"`params` must be float32\[3\], but is float32\[4\]",
         ),
-        (jnp.ones(3), jnp.ones(3, int), "has dtype int32"),
+        (jnp.ones(3), jnp.ones(3, int), "got dtype int32"),
     ],
 )
 def test_a_full_gradient_is_one_of_the_parameters(params, gradient, wrong):
