@@ -43,7 +43,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     """
     results = Path(os.path.expanduser(results))  # As checkpoints have it.
     record.prepare(results)
-    _directories.usable(str(results))
+    _directories.usable_path(str(results))
     failures.hush_threads()
     if config.backend != "simulate":
         backends.mesh(config.workers)

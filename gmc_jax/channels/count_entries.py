@@ -11,7 +11,7 @@ from gmc_jax.channels._calls import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import upcast
 
 
@@ -84,7 +84,7 @@ def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
         counts = CountEntriesState(
             up, down, _add(state.dense, sizes), state.indexed, inner
         )
-        return mean, lost, updated(counts)
+        return mean, lost, mark_updated(counts)
 
     return Channel(init, average, channel.bits, channel.axis_name, channel.entries)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import alone_on, mark
+from gmc_jax.utils.jaxprs import mark, no_communication_mark
 from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
@@ -35,7 +35,7 @@ def drop_all(*, axis_name: str = "workers") -> Channel:
 
     def average(tree, state):
         checks.floating(tree)
-        mean = mark(zeros_to_accumulate(tree), alone_on(axis_name))
+        mean = mark(zeros_to_accumulate(tree), no_communication_mark(axis_name))
         return mean, upcast(tree), state
 
     def nothing(tree: Tree) -> int:

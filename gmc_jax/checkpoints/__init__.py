@@ -1,1 +1,1 @@
-"""Checkpoints: states on disk, whole or not there."""
+"""Checkpoints: states of training on disk, each complete or absent."""

@@ -1,4 +1,4 @@
-"""Where checkpoints can be."""
+"""Checks of the directory that holds checkpoints."""
 
 import fnmatch
 import os
@@ -7,73 +7,79 @@ import re
 
 
 def path_of(directory: str | os.PathLike[str]) -> str:
-    """A directory as it was said; raises TypeError for what is no path."""
+    """Returns a directory as text; raises TypeError unless it is a path."""
     if not isinstance(directory, str | os.PathLike):
-        raise TypeError(f"`directory` must be a path, but is {directory!r}.")
+        raise TypeError(f"`directory` must be a path, got {directory!r}.")
     return os.fsdecode(directory)
 
 
-def usable(said: str) -> str:
-    """The absolute path of a directory; raises ValueError where there can be none."""
-    if not said:
-        raise ValueError('`directory` is empty. Give a path, `"."` for this folder.')
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", said):
+def usable_path(directory: str) -> str:
+    """Returns the absolute path; raises ValueError unless checkpoints can be there."""
+    if not directory:
+        raise ValueError('`directory` must not be empty; `"."` is this folder.')
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", directory):
         raise ValueError(
-            f"`directory` must be a path of the file system, but is the URL `{said}`. "
-            "Mount the bucket, or save to a local directory and copy it."
+            f"`directory` must be a path of the file system, got the URL "
+            f"`{directory}`. Mount the bucket, or save to a local directory and copy "
+            "it."
         )
-    path = os.path.expanduser(said)
+    path = os.path.expanduser(directory)
     if path.startswith("~"):
         raise ValueError(
-            f"`directory` is `{said}`, and there is no such home. Write it out; for a "
-            f"folder of that name give `./{said}`."
+            f"`directory` must begin with an existing home, got `{directory}`. Write "
+            f"the path out; a folder of that name is `./{directory}`."
         )
     try:
         path = os.path.realpath(path)
-        place = _nearest(path)
+        ancestor = _nearest_existing(path)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"`directory` must be a path that the system can look up, but is {said!r} "
-            f"({error}). Give another path."
+            f"`directory` must be a path that the system can look up, got "
+            f"{directory!r} ({error}). Give another path."
         ) from None
     _check_name(path)
-    if not place.is_dir():
+    if not ancestor.is_dir():
         raise ValueError(
-            f"`directory` is `{said}`, but `{place}` is a file. Give another path."
+            f"`directory` must be a folder, got `{directory}`, but `{ancestor}` is a "
+            "file. Give another path."
         )
-    missing = str(place) != path
-    if not os.access(place, os.X_OK | (os.W_OK if missing else os.R_OK)):
+    missing = str(ancestor) != path
+    if not os.access(ancestor, os.X_OK | (os.W_OK if missing else os.R_OK)):
         what = "be made in" if missing else "be read: no permission for"
         raise ValueError(
-            f"`directory` is `{said}`, which cannot {what} `{place}`. Give another "
-            "path, or yourself the permission."
+            f"`directory` must be usable, got `{directory}`, which cannot {what} "
+            f"`{ancestor}`. Give another path, or grant the permission."
         )
     return path
 
 
-def _nearest(path: str) -> pathlib.Path:
-    """What is there of a path, a folder or a file; OSError where nobody can tell."""
-    place = pathlib.Path(path)
+def _nearest_existing(path: str) -> pathlib.Path:
+    """Returns the longest part of a path that exists, a folder or a file.
+
+    Raises:
+      OSError: if the system cannot tell.
+    """
+    ancestor = pathlib.Path(path)
     while True:
         try:
-            place.stat()
+            ancestor.stat()
         except (FileNotFoundError, NotADirectoryError):
-            place = place.parent
+            ancestor = ancestor.parent
         else:
-            return place
+            return ancestor
 
 
 def _check_name(path: str) -> None:
-    """Raises ValueError if orbax would take another path for this one.
+    """Raises ValueError if orbax would use another path in the place of this one.
 
-    It looks for the parts that processes have written as for a pattern: `[...]` does
-    not match itself. A backslash is a slash for TensorStore.
+    Orbax finds the files of each process by a pattern, in which `[...]` does not match
+    itself. TensorStore treats a backslash as a slash.
     """
     parts = path.split("/")
     literal = all(fnmatch.fnmatchcase(part, part) for part in parts)
     encoded = path.encode(errors="ignore").decode() == path
     if "\\" in path or not literal or not encoded:
         raise ValueError(
-            "`directory` must have a name that orbax takes as it is, without `[...]`, "
-            f"backslashes or bytes that are not UTF-8, but is {path!r}. Rename it."
+            "`directory` must have a name that orbax can use, without `[...]`, "
+            f"backslashes and bytes that are not UTF-8, got {path!r}. Rename it."
         )

@@ -1,4 +1,4 @@
-"""A part of a state: which leaves it has, and what is around them."""
+"""Selects leaves of a state, and replaces them."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,42 +10,45 @@ from gmc_jax.core import Tree
 from gmc_jax.execution.layout import Layout
 
 
-def chosen(only: Callable[[Tree], Tree], layout: Layout) -> list[int]:
-    """The places of the leaves that are selected from a state.
+def selected_places(only: Callable[[Tree], Tree], layout: Layout) -> list[int]:
+    """Returns the places of the leaves that `only` selects from a state.
 
     Raises:
-      ValueError: if there are none, or something else is made of the state.
+      ValueError: if it selects none, or returns anything but leaves of the state.
     """
-    kept = layout.kept  # Shapes: no two are the same object, nor can be computed with.
+    kept = layout.kept  # Shapes are distinct objects, with which nobody can compute.
     places = {id(leaf): place for place, leaf in enumerate(jax.tree.leaves(kept))}
     try:
-        found = jax.tree.leaves(only(kept))
-        wrong = "it selects none" if not found else ""
+        selected = jax.tree.leaves(only(kept))
+        wrong = "it selects none" if not selected else ""
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        found, wrong = [], f"{type(error).__name__}: {error}"
-    for leaf in found:
+        selected, wrong = [], f"it raises {type(error).__name__}: {error}"
+    for leaf in selected:
         if id(leaf) not in places:
-            wrong = f"it makes another {type(leaf).__name__} of it"
+            wrong = f"it returns a new {type(leaf).__name__}"
     if wrong:
         raise ValueError(
-            "`only` must select leaves of the state and return them as they are, but "
-            f"here {wrong}. Pass, say, `only=lambda state: state[0]`."
+            "`only` must select leaves of the state and return them unchanged, but "
+            f"{wrong}. Pass, for example, `only=lambda state: state[0]`."
         )
-    return sorted({places[id(leaf)] for leaf in found})
+    return sorted({places[id(leaf)] for leaf in selected})
 
 
-def taking_turns(state: Tree, layout: Layout, workers: int) -> Tree:
-    """A state on the host as so many workers would have it, one after another."""
-    turns = np.arange(workers) % layout.workers
+def repeat_workers(state: Tree, layout: Layout, workers: int) -> Tree:
+    """Gives a state on the host another number of workers, by repeating the old ones.
+
+    The new worker j is the old worker j modulo their number.
+    """
+    old = np.arange(workers) % layout.workers
     return jax.tree.map(
-        lambda leaf, differs: leaf[turns] if differs else leaf, state, layout.differs
+        lambda leaf, differs: leaf[old] if differs else leaf, state, layout.differs
     )
 
 
-def replaced(like: Tree, places: Sequence[int], leaves: Sequence[Tree]) -> Tree:
-    """A state with other leaves in some places, and copies of its own in the others.
+def replace_leaves(like: Tree, places: Sequence[int], leaves: Sequence[Tree]) -> Tree:
+    """Returns a state with other leaves in some places, and copies of the rest.
 
-    Copies, as training donates the state that it is given.
+    Copies, since training donates the state that it is given.
     """
     new = dict(zip(places, leaves, strict=True))
     own, treedef = jax.tree.flatten(like)

@@ -1,4 +1,4 @@
-"""Arrays in files, by orbax: each process writes and reads what it holds."""
+"""Stores arrays in files by orbax; each process writes and reads its own shards."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -11,39 +11,39 @@ import numpy as np
 from gmc_jax.core import Tree
 
 
-class Files:
+class ArrayStore:
     """Writes and reads the leaves of a state, in their order."""
 
     def __init__(self) -> None:
-        """Finds orbax, or says how to get it."""
+        """Imports orbax; raises ImportError if it is not installed."""
         try:
             import orbax.checkpoint as orbax
         except ImportError as error:
             raise ImportError(
-                "`Checkpoints` writes arrays by orbax, which is not installed. Install "
-                'it with `pip install "gmc_jax[checkpoints]"`.'
+                "`Checkpoints` needs orbax, which is not installed. Install it with "
+                '`pip install "gmc_jax[checkpoints]"`.'
             ) from error
-        import tensorstore  # Orbax needs it.
+        import tensorstore  # A dependency of orbax.
 
         self._orbax, self._tensorstore = orbax, tensorstore
-        self._files = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
+        self._checkpointer = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
 
     def write(self, folder: pathlib.Path, leaves: Sequence[Tree]) -> None:
-        """Writes leaves to a folder that is not there yet, and waits for it."""
-        held = _held(leaves)
-        if held:  # Orbax knows neither empty arrays nor empty trees.
-            args = self._orbax.args.PyTreeSave(held)
-            _to_the_end(lambda: self._files.save(folder, args=args))
+        """Writes leaves to a new folder, and waits until they are written."""
+        arrays = _named_arrays(leaves)
+        if arrays:  # Orbax supports neither empty arrays nor empty trees.
+            args = self._orbax.args.PyTreeSave(arrays)
+            _uninterrupted(lambda: self._checkpointer.save(folder, args=args))
         else:
             folder.mkdir(exist_ok=True)
 
     def check(self, folder: pathlib.Path, leaves: Sequence[Tree]) -> None:
-        """Raises OSError unless all leaves that were written are there.
+        """Raises OSError unless the files hold all leaves that were written.
 
-        Orbax first writes what each process holds, and then joins the parts; it takes
-        no offence where it finds none.
+        Orbax first writes the shards of each process, and then merges them. It raises
+        no error if it finds none to merge.
         """
-        wanted = _held(leaves)
+        wanted = _named_arrays(leaves)
         found = set()
         if wanted:
             files = {"driver": "file", "path": f"{folder}/"}
@@ -60,27 +60,42 @@ class Files:
     def read(
         self, folder: pathlib.Path, places: Sequence[int], likes: Sequence[Tree]
     ) -> list[Tree]:
-        """Reads leaves of some places, each placed as another one that is like it."""
-        numbers = dict(zip(map(_name, places), map(_numbers, likes), strict=True))
-        how = {name: self._way_of(leaf) for name, leaf in numbers.items() if leaf.size}
+        """Reads the leaves of some places.
+
+        Args:
+          folder: the folder that `write` has written.
+          places: which leaves to read.
+          likes: for each of them, an array of its shape, dtype and sharding.
+
+        Returns:
+          The leaves, each placed on devices as its array in `likes`.
+        """
+        wanted = dict(zip(map(_name, places), map(_as_numbers, likes), strict=True))
+        options = {
+            name: self._restore_args(leaf) for name, leaf in wanted.items() if leaf.size
+        }
         found = {}
-        if how:
+        if options:
             args = self._orbax.args.PyTreeRestore(
-                item=dict.fromkeys(how, 0), restore_args=how, partial_restore=True
+                item=dict.fromkeys(options, 0),
+                restore_args=options,
+                partial_restore=True,
             )
-            found = _to_the_end(lambda: self._files.restore(folder, args=args))
-        read = (
+            found = _uninterrupted(
+                lambda: self._checkpointer.restore(folder, args=args)
+            )
+        leaves = (
             found[name] if name in found else np.zeros(leaf.shape, leaf.dtype)
-            for name, leaf in numbers.items()
+            for name, leaf in wanted.items()
         )
-        return list(map(placed, read, likes))
+        return list(map(place_like, leaves, likes))
 
     def close(self) -> None:
-        """Closes what orbax has open."""
-        self._files.close()
+        """Closes orbax's files and threads."""
+        self._checkpointer.close()
 
-    def _way_of(self, like: Tree) -> Tree:
-        """How orbax is to read a leaf: where it is to be, or on the host."""
+    def _restore_args(self, like: Tree) -> Tree:
+        """Tells orbax to read a leaf to the devices of another one, or to the host."""
         if not (isinstance(like, jax.Array) and like.committed):
             return self._orbax.RestoreArgs(restore_type=np.ndarray)
         return self._orbax.ArrayRestoreArgs(
@@ -88,19 +103,26 @@ class Files:
         )
 
 
-def placed(leaf: Tree, like: Tree) -> Tree:
-    """An array where another one like it is; keys are given as their data.
+def place_like(leaf: Tree, like: Tree) -> Tree:
+    """Places an array as another one is placed.
 
-    What is not committed to devices stays so, or `pmap` and others could not move it;
-    what is no array of JAX is one of NumPy.
+    An array is committed to devices only if the other one is: `pmap`, for example,
+    cannot move committed arrays.
+
+    Args:
+      leaf: the array; keys as their data.
+      like: an array of the same shape and dtype.
+
+    Returns:
+      An array of JAX if `like` is one, else of NumPy.
     """
     if not isinstance(like, jax.Array):
         return np.asarray(leaf)
     if not isinstance(leaf, jax.Array):
-        numbers = _numbers(like)
-        if numbers.committed:
+        target = _as_numbers(like)
+        if target.committed:
             leaf = jax.make_array_from_callback(
-                numbers.shape, numbers.sharding, lambda index: leaf[index]
+                target.shape, target.sharding, lambda index: leaf[index]
             )
         else:
             leaf = jnp.array(leaf)
@@ -109,11 +131,11 @@ def placed(leaf: Tree, like: Tree) -> Tree:
     return leaf
 
 
-def _to_the_end(work: Callable[[], Tree]) -> Tree:
-    """Does work that is not left half done when the process is interrupted.
+def _uninterrupted(work: Callable[[], Tree]) -> Tree:
+    """Finishes work even if the process is interrupted, and raises the interrupt then.
 
-    The interrupt is raised afterwards. Orbax has threads of its own, who would write
-    on where all has been removed, and end in errors of theirs.
+    Orbax has threads of its own. They would go on writing after the folder has been
+    removed, and raise errors there.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
@@ -123,14 +145,14 @@ def _name(place: int) -> str:
     return f"{place:06}"
 
 
-def _held(leaves: Sequence[Tree]) -> dict[str, Tree]:
-    """What there is to write, by its name."""
-    numbers = enumerate(map(_numbers, leaves))
-    return {_name(place): leaf for place, leaf in numbers if leaf.size}
+def _named_arrays(leaves: Sequence[Tree]) -> dict[str, Tree]:
+    """Returns the arrays to write, by name, without empty ones."""
+    arrays = enumerate(map(_as_numbers, leaves))
+    return {_name(place): leaf for place, leaf in arrays if leaf.size}
 
 
-def _numbers(leaf: Tree) -> Tree:
-    """The data of typed keys; other arrays, and shapes of arrays, as they are."""
+def _as_numbers(leaf: Tree) -> Tree:
+    """Replaces typed keys by their data; other arrays and shapes stay unchanged."""
     if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return np.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

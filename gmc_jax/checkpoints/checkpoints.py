@@ -1,4 +1,4 @@
-"""Checkpoints of training that are whole or are not there."""
+"""Saves and restores the state of training."""
 
 import logging
 import os
@@ -11,18 +11,18 @@ from typing import SupportsIndex
 import jax
 
 from gmc_jax.checkpoints import manifest
-from gmc_jax.checkpoints._directories import path_of, usable
-from gmc_jax.checkpoints._subset import chosen, replaced, taking_turns
-from gmc_jax.checkpoints.array_store import Files, placed
+from gmc_jax.checkpoints._directories import path_of, usable_path
+from gmc_jax.checkpoints._subset import repeat_workers, replace_leaves, selected_places
+from gmc_jax.checkpoints.array_store import ArrayStore, place_like
 from gmc_jax.checkpoints.compatibility import (
+    about_differences,
     check_about,
     check_leaves,
-    differences,
     find_leaves,
+    first_names,
     leaves_of,
-    number_of,
-    plain,
-    some,
+    step_number,
+    to_json,
 )
 from gmc_jax.checkpoints.manifest import Manifest
 from gmc_jax.core import Tree
@@ -30,46 +30,47 @@ from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.execution.resize import first
 from gmc_jax.execution.resize import resize as resize_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.multihost import Json, fetch, on_first_process, shared
+from gmc_jax.utils.multihost import Json, fetch, map_over_processes, on_first_process
 
 _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Saves the state of training, and goes on from it, bit for bit.
+    """Saves and restores the state of training, bit for bit.
 
-    A checkpoint is a folder of files, written by orbax, and a manifest beside it, with
-    the checksums of all files, that is written last and at once: without it there is no
-    checkpoint, and an old one is removed only when a new one is whole. So whenever a
-    process is stopped, what was whole stays so.
+    A checkpoint is a folder of files, written by orbax, with a manifest beside it. The
+    manifest holds the checksums of all files. It is written last and atomically, and
+    without it there is no checkpoint. An old checkpoint is removed only when a new one
+    is complete. So a complete checkpoint survives, whenever a process is stopped.
 
-    Over several processes the directory is one that they share, all of them make every
-    call together, and each writes and reads the parts of arrays that it holds.
+    Several processes must share the directory and make every call together. Each
+    writes and reads its own shards of arrays.
 
-    Steps ascend. A step is saved once, and later than that which was saved or restored
-    before; where training goes on from an older checkpoint than the newest, the later
-    ones are removed when the first new one is whole.
+    Steps ascend: each is saved once, and must be later than the last step that was
+    saved or restored. If training continues from an older checkpoint than the newest,
+    the later ones are removed when the first new one is complete.
 
     Args:
-      directory: where checkpoints are, on a file system; a leading `~` is the user's
-        home. Nothing is written before the first `save`, so that it may be read-only
-        where states are only restored. `save` makes it if it is not there, and removes
-        what earlier writes left that did not end; files of others stay.
-      layout: of the states that are saved and restored, as `train.layout` has it.
-      about: what tells this training from others, such as `{"method": "gmc", "ratio":
-        0.01}`, in what JSON can say: saved, and compared by value when a state is
-        restored.
+      directory: the directory of the checkpoints, on a file system; a leading `~` is
+        the user's home. Nothing is written before the first `save`, so the directory
+        may be read-only if states are only restored. `save` makes it if it is missing,
+        and removes what interrupted writes have left. Foreign files stay.
+      layout: the layout of the states, such as `train.layout`.
+      about: what distinguishes this training from others, such as `{"method": "gmc",
+        "ratio": 0.01}`, in values that JSON can represent. It is saved, and compared by
+        value when a state is restored.
       keep: how many checkpoints are kept, the newest ones; at least 1.
 
     Attributes:
-      not_restored: the names of the leaves that the last `restore` left as they were,
-        such as `state[1].count`; empty unless it was told `only` what to restore.
+      not_restored: the names of the leaves that the last `restore` did not restore,
+        such as `state[1].count`; empty unless `only` selected what to restore.
 
     Raises:
       ImportError: if orbax is not installed.
-      TypeError: if `layout` is none, or `about` not a mapping of what JSON can say.
-      ValueError: if `keep` is not a whole number of at least 1, or `directory` a URL,
-        a file, a place that cannot be read or made, or a name that orbax cannot use.
+      TypeError: if `layout` is not a `Layout`, or `about` not a mapping of values that
+        JSON can represent.
+      ValueError: if `keep` is not a whole number of at least 1, or if `directory` is a
+        URL, a file, cannot be read or made, or has a name that orbax cannot use.
 
     Example:
       >>> import gmc_jax, jax.numpy as jnp, optax, tempfile
@@ -90,14 +91,13 @@ class Checkpoints:
       (1, {'seconds': 0.5})
 
     Guarantees:
-      What is restored is what was saved, bit for bit, with the shardings of the state
-      that it is restored for; so training goes on as if it had not stopped.
-      A checkpoint that was whole stays so, or is removed after a newer one became
-      whole; whatever else is in the directory is not taken for one.
-      Files that are missing, too short or not as they were are found before they are
-      used.
-      A `save` that fails leaves nothing behind; one that is interrupted ends what it
-      writes, removes it and raises then.
+      A restored state equals the saved one bit for bit, and has the shardings of the
+      state that it is restored for; so training continues as if it had not stopped.
+      A complete checkpoint stays complete, or is removed after a newer one is complete.
+      Nothing else in the directory is mistaken for a checkpoint.
+      Missing, truncated and changed files are detected before they are used.
+      A `save` that fails leaves nothing behind. One that is interrupted finishes
+      writing, removes what it wrote, and then raises.
     """
 
     def __init__(
@@ -108,22 +108,22 @@ class Checkpoints:
         about: Mapping[str, Json] | None = None,
         keep: int = 2,
     ) -> None:
-        """Checks the directory, and writes nothing."""
+        """Checks the arguments, and writes nothing."""
         check_layout(layout)
         checks.positive_int(keep=keep)
-        self._about = plain("about", {} if about is None else about)
-        said = path_of(directory)
-        on_first_process(lambda: usable(said))
-        # Each process its own: hosts may have mounted it in different places.
-        self._directory = pathlib.Path(usable(said))
+        self._about = to_json("about", {} if about is None else about)
+        path = path_of(directory)
+        on_first_process(lambda: usable_path(path))
+        # On each process, since hosts may have mounted it in different places.
+        self._directory = pathlib.Path(usable_path(path))
         self._layout, self._keep = layout, keep
-        self._at = -1  # The last step saved or restored.
-        self._seen: set[int] = set()  # The steps that were here then.
-        self._files = Files()
+        self._last = -1  # The last step saved or restored.
+        self._known: set[int] = set()  # The steps in the directory then.
+        self._arrays = ArrayStore()
         self.not_restored: tuple[str, ...] = ()
 
     def __enter__(self) -> "Checkpoints":
-        """Itself."""
+        """Returns itself."""
         return self
 
     def __exit__(
@@ -132,57 +132,62 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes what is open; everything was written before."""
+        """Closes open files; every `save` has already written all of its own."""
         del kind, error, traceback
-        self._files.close()
+        self._arrays.close()
 
     @property
     def latest(self) -> int | None:
-        """The newest step that is whole, to the sizes of all files; None without one.
+        """The newest complete step, or None.
 
-        Checksums are compared when it is restored.
+        A step is complete if all its files exist in full length. Checksums are compared
+        when it is restored.
 
         Raises:
-          OSError: if the directory is there and cannot be read.
+          OSError: if the directory exists and cannot be read.
         """
         return on_first_process(
             lambda: next(iter(manifest.complete_steps(self._directory)), None)
         )
 
     def save(self, step: SupportsIndex, state: Tree, **extras: Json) -> None:
-        """Saves a state as it is kept between steps; when it returns, it is saved.
+        """Saves a state, and returns when the checkpoint is complete.
 
         Args:
-          step: of training; later than the last one that was saved or restored.
-          state: of the layout.
-          **extras: what else to keep, such as `seconds=12.5`, in what JSON can say.
+          step: the step of training, later than the last one that was saved or
+            restored.
+          state: the state as it is kept between steps.
+          **extras: further values to save, such as `seconds=12.5`, that JSON can
+            represent.
 
         Raises:
-          TypeError: if JSON cannot say the extras.
-          ValueError: if `state` is not one of the layout, or `step` not a whole number
-            of at least 0, not later than the last one, or not later than a checkpoint
-            that training does not come from; or if a file of somebody else's is where
-            the manifest is to be.
-          OSError: if it cannot be written, or what was written is not there.
+          TypeError: if JSON cannot represent the extras.
+          ValueError: if `state` does not fit the layout; if `step` is not a whole
+            number of at least 0, or not later than the last one; if the directory holds
+            a checkpoint of this step or a later one that this training has neither
+            saved nor restored; if a foreign file has the name of the manifest.
+          OSError: if the files cannot be written, or are missing after they were
+            written.
         """
-        step = number_of(step)
+        step = step_number(step)
         self._layout.check_kept(state)
-        said = plain("extras", extras)
+        values = to_json("extras", extras)
         leaves = jax.tree.leaves(state)
         with ExitStack() as writing:
             name = on_first_process(lambda: self._begin(step, writing))
             folder = manifest.arrays(self._directory, name)
-            self._files.write(folder, leaves)
-            on_first_process(lambda: self._files.check(folder, leaves))
+            self._arrays.write(folder, leaves)
+            on_first_process(lambda: self._arrays.check(folder, leaves))
             sizes = on_first_process(lambda: manifest.sizes(folder))
-            sums = shared(lambda file: manifest.checksum(folder / file), list(sizes))
-            if unread := [
+            sums = self._checksums(folder, list(sizes))
+            if unreadable := [
                 file for file, sum in zip(sizes, sums, strict=True) if sum < 0
             ]:
                 raise OSError(
-                    f"`{folder}` was written without an error, but {some(unread)} in "
-                    "it cannot be read, perhaps by another process than the one that "
-                    "wrote it. All processes must share the directory."
+                    f"`{folder}` was written without an error, but "
+                    f"{first_names(unreadable)} in it cannot be read, perhaps by "
+                    "another process than the one that wrote it. All processes must "
+                    "share the directory."
                 )
             saved = Manifest(
                 step,
@@ -190,15 +195,15 @@ class Checkpoints:
                 self._layout.workers,
                 leaves_of(self._layout),
                 self._about,
-                said,
+                values,
                 {
                     file: [size, checksum]
                     for (file, size), checksum in zip(sizes.items(), sums, strict=True)
                 },
             )
             on_first_process(lambda: manifest.write(self._directory, saved))
-            self._at = step
-            self._seen.add(step)
+            self._last = step
+            self._known.add(step)
             on_first_process(lambda: manifest.prune(self._directory, step, self._keep))
 
     def restore(
@@ -213,38 +218,40 @@ class Checkpoints:
         """Reads a checkpoint, or a part of one.
 
         Args:
-          like: the state that `simulate` or `distribute` has just made, or
-            `layout.lay_out` for `pmap`: what is restored is placed as it is.
-          step: which one; None for the newest that is whole.
-          only: selects what is restored; the rest stays as `like` has it. So parameters
-            go on with another method, `lambda state: state[0]`, or all does but what a
-            new schedule counts, `lambda state: (state[0],
-            state[1]._replace(count=None))`. What is selected must be in the checkpoint
-            under the same name, such as `state[0]['bias']`, with the same shape and
-            dtype, and on all workers alike or not; for the rest the checkpoint may be
-            of another training (`about`), method or model. What was not restored is
-            logged, and named by `not_restored`. None restores all, and wants all to
-            be the same.
-          resize: whether a checkpoint of another number of workers is read whole, by
-            all processes, and passed through `gmc_jax.resize`; else it is refused.
-            What `only` does not select is asked there as `like` has it.
-          params: selects the parameters, as `resize` wants it.
+          like: the state that `simulate` or `distribute` (for `pmap`, `layout.lay_out`)
+            has just made. The restored state is placed on devices as this one is.
+          step: the step to restore; the newest complete one if None.
+          only: selects the leaves that are restored; the others are those of `like`.
+            `lambda state: state[0]` restores the parameters for another method, and
+            `lambda state: (state[0], state[1]._replace(count=None))` all but the count
+            of a new schedule. The checkpoint must hold the selected leaves under the
+            same names, such as `state[0]['bias']`, with the same shapes and dtypes, and
+            each must differ between workers or not, as here. Apart from them it may be
+            of another training (`about`), method or model. The leaves that are not
+            restored are logged, and named by `not_restored`. If None, all leaves are
+            restored, and `about` and all leaves must be the same.
+          resize: whether a checkpoint of another number of workers is resized by
+            `gmc_jax.resize`; every process then reads all of it. If False, it is an
+            error. The hooks that `resize` calls see the leaves of `like` where `only`
+            does not select them.
+          params: selects the parameters, as in `gmc_jax.resize`.
 
         Returns:
           `(step, state, extras)`.
 
         Raises:
-          ValueError: if there is no such checkpoint, or it is not whole, or of another
-            training (`about`), method, model or number of workers, or `only` selects
-            nothing, or what is not in the state. The error names what differs, or the
-            file that is damaged, and what to do.
+          ValueError: if there is no such checkpoint; if it is damaged, or of another
+            training (`about`), method, model or number of workers; if `only` selects
+            nothing, or something that is not in the state. The error names what
+            differs, or the damaged file, and what to do.
         """
         checks.flag(resize=resize)
         checks.function(params=params)
         self._layout.check_kept(like)
         here, leaves = leaves_of(self._layout), jax.tree.leaves(like)
-        part = range(len(leaves)) if only is None else chosen(only, self._layout)
-        saved = self._whole(None if step is None else number_of(step))
+        everything = range(len(leaves))
+        part = everything if only is None else selected_places(only, self._layout)
+        saved = self._read_manifest(None if step is None else step_number(step))
         what = f"the checkpoint of step {saved.step}"
         if only is None:
             check_about(what, saved.about, self._about)
@@ -255,76 +262,80 @@ class Checkpoints:
         likes = [leaves[place] for place in part]
         ours, theirs = self._layout.workers, saved.workers
         if ours == theirs:
-            new = self._files.read(folder, places, likes)
+            new = self._arrays.read(folder, places, likes)
         elif resize:
             before = self._layout._replace(workers=theirs)
             kept = before.kept
             sources = [jax.tree.leaves(kept)[place] for place in part]
             if only is not None:
-                kept = taking_turns(fetch(like), self._layout, theirs)
-            old = replaced(kept, part, self._files.read(folder, places, sources))
-            met = resize_state(old, before, workers=ours, params=params)
-            met = jax.tree.leaves(fetch(met))
-            new = list(map(placed, [met[place] for place in part], likes))
+                kept = repeat_workers(fetch(like), self._layout, theirs)
+            stored = self._arrays.read(folder, places, sources)
+            old = replace_leaves(kept, part, stored)
+            resized = resize_state(old, before, workers=ours, params=params)
+            resized = jax.tree.leaves(fetch(resized))
+            new = list(map(place_like, [resized[place] for place in part], likes))
         else:
             raise ValueError(
                 f"{what} is of {theirs} workers, and `layout` of {ours}. Train with "
-                f"{theirs}; or pass `resize=True`, and all start from the mean of "
-                "those there were."
+                f"{theirs} workers, or pass `resize=True` to start from their mean."
             )
-        self._at = saved.step
-        self._seen = set(on_first_process(lambda: manifest.steps(self._directory)))
+        self._last = saved.step
+        self._known = set(on_first_process(lambda: manifest.steps(self._directory)))
         self.not_restored = tuple(
             leaf.name for place, leaf in enumerate(here) if place not in set(part)
         )
         if only is not None and jax.process_index() == 0:
-            self._tell(what, saved, [leaf.name for leaf in wanted])
-        return saved.step, replaced(like, part, new), saved.extras
+            self._log_partial(what, saved, [leaf.name for leaf in wanted])
+        return saved.step, replace_leaves(like, part, new), saved.extras
 
-    def _tell(self, what: str, saved: Manifest, restored: Sequence[str]) -> None:
-        """Logs what was not restored."""
+    def _log_partial(self, what: str, saved: Manifest, restored: Sequence[str]) -> None:
+        """Logs which leaves were restored, which were not, and why that may matter."""
         unread = [leaf.name for leaf in saved.leaves if leaf.name not in restored]
-        others = differences(saved.about, self._about).values()
+        others = about_differences(saved.about, self._about).values()
         _log.warning(
-            "Of %s are restored: %s. Not restored: %s. Kept as they were: %s.%s",
+            "Restored from %s: %s. Not restored: %s. Kept as they were: %s.%s",
             what,
-            some(restored),
-            some(unread),
-            some(self.not_restored),
+            first_names(restored),
+            first_names(unread),
+            first_names(self.not_restored),
             "".join(f" It is of another training: {words}." for words in others),
         )
 
     def _begin(self, step: int, writing: ExitStack) -> str:
-        """Becomes the only writer, checks the step, and makes a folder."""
+        """Becomes the only writer, checks the step, and makes a folder for it."""
         self._directory.mkdir(parents=True, exist_ok=True)
         writing.enter_context(manifest.only_writer(self._directory))
-        if step <= self._at:
+        if step <= self._last:
             raise ValueError(
-                f"`step` must be later than {self._at}, the last one that was saved or "
-                f"restored, but is {step}: a step is saved once."
+                f"`step` must be later than {self._last}, the last one that was saved "
+                f"or restored, got {step}; a step is saved once."
             )
         found = manifest.complete_steps(self._directory)
-        strange = [at for at in found if at >= step and at not in self._seen]
-        if strange:
+        foreign = [at for at in found if at >= step and at not in self._known]
+        if foreign:
             raise ValueError(
-                f"`{self._directory}` holds a checkpoint of step {strange[0]} that "
-                f"this training, at step {step}, does not come from. Go on from it "
-                "with `restore`, or give another directory."
+                f"`{self._directory}` must hold no checkpoint of step {step} or later "
+                "that this training has neither saved nor restored, but holds one of "
+                f"step {foreign[0]}. Continue from it with `restore`, or give another "
+                "directory."
             )
         return writing.enter_context(manifest.new_folder(self._directory, step))
 
-    def _whole(self, step: int | None) -> Manifest:
-        """The manifest of a checkpoint that has not changed since it was written."""
-        found = on_first_process(
+    def _read_manifest(self, step: int | None) -> Manifest:
+        """Reads the manifest of a checkpoint, and compares all checksums."""
+        fields = on_first_process(
             lambda: manifest.choose(self._directory, step)._asdict()
         )
-        saved = manifest.parsed(found)
+        saved = manifest.parsed(fields)
         folder = manifest.arrays(self._directory, saved.folder)
-        files = list(saved.files)
-        sums = shared(lambda file: manifest.checksum(folder / file), files)
-        if wrong := manifest.changed(saved, sums):
-            words = on_first_process(
-                lambda: manifest.not_whole(self._directory, saved.step, wrong)
+        sums = self._checksums(folder, list(saved.files))
+        if damage := manifest.find_change(saved, sums):
+            message = on_first_process(
+                lambda: manifest.describe_damage(self._directory, saved.step, damage)
             )
-            raise ValueError(words)
+            raise ValueError(message)
         return saved
+
+    def _checksums(self, folder: pathlib.Path, files: Sequence[str]) -> list[int]:
+        """Computes the checksums of files; the processes divide them among them."""
+        return map_over_processes(lambda file: manifest.checksum(folder / file), files)

@@ -1,4 +1,4 @@
-"""What a state is made of, and how two trainings differ."""
+"""Checks that a checkpoint fits the training that restores it."""
 
 import json
 import operator
@@ -14,19 +14,19 @@ from gmc_jax.execution.layout import Layout
 from gmc_jax.utils.multihost import Json
 
 _REMEDY = (
-    "Make the method and the model as they were, restore by `only` what both have, or "
-    "give another directory."
+    "Use the method and the model of the checkpoint, restore by `only` what both have, "
+    "or give another directory."
 )
 
 
 class Leaf(NamedTuple):
-    """An array of the state.
+    """A leaf of a state.
 
     Attributes:
-      name: where it is in the state.
-      dtype: its name.
-      shape: of one worker's.
-      differs: whether workers differ in it.
+      name: its path, such as `state[0]['bias']`.
+      dtype: the name of its dtype.
+      shape: its shape for one worker.
+      differs: whether it differs between workers.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Leaf(NamedTuple):
     differs: bool
 
     def __str__(self) -> str:
-        """As an error describes it."""
+        """Describes the leaf for errors."""
         whose = "each worker's own" if self.differs else "the same on all workers"
         return f"{self.dtype}{self.shape}, {whose},"
 
 
 def leaves_of(layout: Layout) -> list[Leaf]:
-    """The leaves of a state, in their order."""
+    """Describes the leaves of a state, in their order."""
     shapes = jax.tree_util.tree_leaves_with_path(layout.shapes)
     differing = jax.tree.leaves(layout.differs)
     return [
@@ -55,8 +55,8 @@ def leaves_of(layout: Layout) -> list[Leaf]:
     ]
 
 
-def number_of(step: SupportsIndex) -> int:
-    """A step, of whatever type of whole numbers; arrays of JAX and NumPy are some."""
+def step_number(step: SupportsIndex) -> int:
+    """Converts a step to `int` from any integer type, arrays of JAX and NumPy too."""
     try:
         if not isinstance(step, bool):
             number = operator.index(step)
@@ -65,34 +65,41 @@ def number_of(step: SupportsIndex) -> int:
     except TypeError:
         pass
     raise ValueError(
-        f"`step` counts something and must be a whole number of at least 0, but is "
-        f"{step!r}."
+        f"`step` must be a whole number of at least 0, got {step!r}; pass the number "
+        "of steps done."
     )
 
 
-def plain(name: str, said: Mapping[str, Json]) -> dict[str, Json]:
-    """What JSON makes of what a user says; numbers of NumPy and JAX are numbers.
+def to_json(name: str, values: Mapping[str, Json]) -> dict[str, Json]:
+    """Converts a user's values to those of JSON, numbers of NumPy and JAX included.
+
+    Args:
+      name: the name of the argument, for errors.
+      values: the values by their keys.
 
     Raises:
-      TypeError: if there is more to it than JSON can say and give back.
+      TypeError: if JSON cannot represent a value.
     """
     try:
-        return json.loads(json.dumps({key: _plain(said[key]) for key in _keys(said)}))
+        plain = {key: _plain(values[key]) for key in _keys(values)}
+        return json.loads(json.dumps(plain))
     except RecursionError:
         wrong = "it holds itself, or is nested too deep"
     except (AttributeError, TypeError, ValueError) as error:
         wrong = str(error)
     raise TypeError(
-        f"`{name}` must hold what JSON can say, such as numbers and strings, but "
-        f"{wrong}. Arrays belong into the state."
+        f"`{name}` must hold values that JSON can represent, such as numbers and "
+        f"strings, but {wrong}. Keep arrays in the state."
     )
 
 
-def differences(theirs: Mapping[str, Json], ours: Mapping[str, Json]) -> dict[str, str]:
-    """How what users say of two trainings differs, by the keys that do.
+def about_differences(
+    theirs: Mapping[str, Json], ours: Mapping[str, Json]
+) -> dict[str, str]:
+    """Describes how the `about` of two trainings differ, by the keys that do.
 
-    Compared by value, as JSON has it: the order of keys does not count, 1 is 1.0 and
-    not `true`, and a NaN is like another one.
+    Values are compared as JSON values: the order of keys does not count, 1 equals 1.0
+    and not `true`, and a NaN equals another NaN.
     """
     words = {}
     for key in {**theirs, **ours}:
@@ -109,24 +116,24 @@ def differences(theirs: Mapping[str, Json], ours: Mapping[str, Json]) -> dict[st
 def check_about(
     what: str, theirs: Mapping[str, Json], ours: Mapping[str, Json]
 ) -> None:
-    """Raises ValueError unless all that users say of two trainings is the same.
+    """Raises ValueError unless the `about` of two trainings is the same.
 
     Args:
-      what: of which training the first is, for errors.
-      theirs: what is said of that one.
-      ours: of the one that wants to go on from it.
+      what: names the checkpoint, for errors.
+      theirs: the `about` of the checkpoint.
+      ours: the `about` of the training that restores it.
     """
-    for words in differences(theirs, ours).values():
+    for words in about_differences(theirs, ours).values():
         raise ValueError(f"{what} is of another training: {words}. {_REMEDY}")
 
 
 def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> None:
-    """Raises ValueError unless two states are made of the same leaves.
+    """Raises ValueError unless two states have the same leaves.
 
     Args:
-      what: whose state the first is, for errors.
-      theirs: its leaves.
-      ours: those of the state that wants to go on from it.
+      what: names the checkpoint, for errors.
+      theirs: the leaves of the checkpoint.
+      ours: the leaves of the state that restores it.
     """
     there = {leaf.name: leaf for leaf in theirs}
     here = {leaf.name: leaf for leaf in ours}
@@ -135,7 +142,8 @@ def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> Non
     if only_there or only_here:
         raise ValueError(
             f"{what} is of another method, channel or model: only there is "
-            f"{some(only_there)}, and only here {some(only_here)}. {_REMEDY}"
+            f"{first_names(only_there)}, and only here {first_names(only_here)}. "
+            f"{_REMEDY}"
         )
     others = [name for name in there if there[name] != here[name]]
     if others:
@@ -147,9 +155,18 @@ def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> Non
 
 
 def find_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> list[int]:
-    """Where among other leaves some are, of those of the same name in their order.
+    """Finds leaves among those of a checkpoint, by their names.
 
-    Not by their own places, since the fields of a state may have changed theirs.
+    They are not found by their places, since a state may have reordered its fields.
+    Leaves of one name are taken in their order.
+
+    Args:
+      what: names the checkpoint, for errors.
+      theirs: the leaves of the checkpoint.
+      ours: the leaves to find.
+
+    Returns:
+      The place of each leaf of `ours` in `theirs`.
 
     Raises:
       ValueError: unless all of them are there, and alike.
@@ -162,8 +179,8 @@ def find_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> list
     return [places[leaf.name].popleft() for leaf in ours]
 
 
-def some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+def first_names(names: Sequence[str]) -> str:
+    """Lists the first three names, and counts the rest."""
     if not names:
         return "nothing"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -179,21 +196,21 @@ def _plain(value: object) -> Json:
         return value
     number = np.asarray(value)
     if number.ndim == 0:
-        for kind, said in (
+        for kind, convert in (
             (jnp.floating, float),
             (jnp.integer, int),
             (jnp.bool_, bool),
         ):
             if jnp.issubdtype(number.dtype, kind):
-                return said(number)
-    raise TypeError(f"{value!r} is none of it")
+                return convert(number)
+    raise TypeError(f"it holds {value!r}")
 
 
-def _keys(said: Mapping) -> list[str]:
-    for key in said:
+def _keys(values: Mapping) -> list[str]:
+    for key in values:
         if not isinstance(key, str):
-            raise TypeError(f"the key {key!r} is no string")
-    return list(said)
+            raise TypeError(f"the key {key!r} is not a string")
+    return list(values)
 
 
 def _is_same(one: Json, other: Json) -> bool:

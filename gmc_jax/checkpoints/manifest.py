@@ -1,4 +1,4 @@
-"""Manifests: what a checkpoint holds, written when all of it is there."""
+"""Manifests of checkpoints, each written when the files of its checkpoint are."""
 
 import json
 import os
@@ -15,22 +15,22 @@ from gmc_jax.checkpoints.compatibility import Leaf
 from gmc_jax.utils.multihost import Json
 
 _FOLDER = re.compile(r"([0-9]+)-[0-9a-f]{8}")
-_MARK = "gmc_jax"  # An empty file in each folder of ours: none without it is removed.
-_START = b'{"gmc_jax": "checkpoint", '  # Of each manifest of ours.
+_MARK = "gmc_jax"  # An empty file in our folders. No folder without it is removed.
+_START = b'{"gmc_jax": "checkpoint", '  # The first bytes of every manifest.
 _CHUNK = 2**20
 
 
 class Manifest(NamedTuple):
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes:
-      step: of training.
-      folder: that is its own, beside the manifest.
-      workers: whose state it is.
-      leaves: of the state, in order.
-      about: what the user says of the training.
-      extras: what else was saved.
-      files: by their paths in the folder's `arrays`, sizes and checksums.
+      step: the step of training.
+      folder: the name of its folder, beside the manifest.
+      workers: the number of workers of the state.
+      leaves: the leaves of the state, in order.
+      about: the user's description of the training.
+      extras: other values saved with the state.
+      files: the size and checksum of each file, by its path in the folder's `arrays`.
     """
 
     step: int
@@ -43,17 +43,17 @@ class Manifest(NamedTuple):
 
 
 def arrays(directory: pathlib.Path, folder: str) -> pathlib.Path:
-    """Where the files of a checkpoint are."""
+    """Returns the path of the files of a checkpoint."""
     return directory / folder / "arrays"
 
 
 def write(directory: pathlib.Path, manifest: Manifest) -> None:
-    """Makes files a checkpoint: at once, in the place of any other of that step."""
+    """Writes a manifest atomically, and replaces one of the same step."""
     body = json.dumps(manifest._asdict())
-    said = {"gmc_jax": "checkpoint", "checksum": zlib.crc32(body.encode())}
+    head = {"gmc_jax": "checkpoint", "checksum": zlib.crc32(body.encode())}
     draft = directory / manifest.folder / "manifest"
     with draft.open("w", encoding="utf-8") as file:
-        json.dump({**said, "body": body}, file)
+        json.dump({**head, "body": body}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, _path(directory, manifest.step))
@@ -66,16 +66,16 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
     """Reads a manifest.
 
     Raises:
-      ValueError: if there is none, or it is not as it was written.
+      ValueError: if it is missing or damaged.
     """
     path = _path(directory, step)
     try:
         text = path.read_bytes()
         if not text.startswith(_START):
-            raise ValueError("it does not begin as one")
-        said = json.loads(text)
-        body = said["body"]
-        if zlib.crc32(body.encode()) != said["checksum"]:
+            raise ValueError("it does not begin like a manifest")
+        document = json.loads(text)
+        body = document["body"]
+        if zlib.crc32(body.encode()) != document["checksum"]:
             raise ValueError("its bytes have changed")
         manifest = parsed(json.loads(body))
         if manifest.step != step:
@@ -88,69 +88,73 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
 
 
 def parsed(fields: dict) -> Manifest:
-    """A manifest out of what JSON makes of one."""
+    """Makes a manifest from its fields as JSON represents them."""
     manifest = Manifest(**fields)
     return manifest._replace(leaves=[Leaf(*leaf) for leaf in manifest.leaves])
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """The steps of all manifests of ours, whole or not, the newest first.
+    """Returns the steps of all manifests, damaged ones too, the newest first.
 
     Raises:
-      OSError: if nobody can tell; a directory that is not there has none.
+      OSError: if the directory cannot be read. A missing directory has no steps.
     """
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    # Not what `int` reads as well: 007, or digits of other scripts.
+    # `int` would also accept 007, and digits of other scripts.
     numbers = [re.fullmatch(r"(0|[1-9][0-9]*)\.json", name) for name in names]
     found = [int(number[1]) for number in numbers if number]
-    ours = [step for step in found if _may_be_ours(_path(directory, step))]
+    ours = [step for step in found if _may_be_manifest(_path(directory, step))]
     return sorted(ours, reverse=True)
 
 
 def complete_steps(directory: pathlib.Path) -> list[int]:
-    """The steps whose files are all there and long enough, the newest first."""
+    """Returns the steps whose files all exist in full length, the newest first."""
     return [step for step in steps(directory) if not find_damage(directory, step)]
 
 
 def choose(directory: pathlib.Path, step: int | None) -> Manifest:
-    """The manifest of a step, or of the newest that is whole.
+    """Reads the manifest of a step, or of the newest complete one.
 
     Raises:
-      ValueError: if there is none, with what is wrong, and what is not.
+      ValueError: if there is none. It says what is damaged and what is intact.
     """
     found = complete_steps(directory) if step is None else [step]
     if not found:
-        damage = [(at, find_damage(directory, at)) for at in steps(directory)]
-        wrong = "".join(f"; of step {at}, {what}" for at, what in damage)
+        found = steps(directory)
+        damages = [f"; of step {at}, {find_damage(directory, at)}" for at in found]
         raise ValueError(
-            f"`{directory}` holds no checkpoint that is whole{wrong}. Where "
-            "`latest` is None, start anew."
+            f"`{directory}` holds no complete checkpoint{''.join(damages)}. If "
+            "`latest` is None, start training anew."
         )
-    if wrong := find_damage(directory, found[0]):
-        raise ValueError(not_whole(directory, found[0], wrong))
+    if damage := find_damage(directory, found[0]):
+        raise ValueError(describe_damage(directory, found[0], damage))
     return read(directory, found[0])
 
 
-def not_whole(directory: pathlib.Path, step: int, wrong: str) -> str:
-    """What to say of a damaged checkpoint, and which other one is whole."""
-    found = steps(directory)
-    before = [at for at in found if at < step]
-    after = [at for at in reversed(found) if at > step]
-    for at in before + after:
+def describe_damage(directory: pathlib.Path, step: int, damage: str) -> str:
+    """Writes the error of a damaged checkpoint, which names an intact one."""
+    others = {*steps(directory)} - {step}
+    for at in sorted(others, key=lambda at: (at > step, abs(at - step))):
         if not find_damage(directory, at, thorough=True):
             where = "before" if at < step else "after"
-            remedy = f"The one {where}, {at}, is whole: `restore(like, step={at})`."
+            remedy = f"The one {where}, {at}, is intact: `restore(like, step={at})`."
             break
     else:
-        remedy = "No other one is whole: start anew, in another directory."
-    return f"the checkpoint of step {step} is not whole: {wrong}. {remedy}"
+        remedy = "No other one is intact: start training anew, in another directory."
+    return f"the checkpoint of step {step} is damaged: {damage}. {remedy}"
 
 
 def find_damage(directory: pathlib.Path, step: int, thorough: bool = False) -> str:
-    """What is wrong with a checkpoint; thoroughly, by checksums. Nothing if whole."""
+    """Describes the damage of a checkpoint; empty if there is none.
+
+    Args:
+      directory: the directory of the checkpoints.
+      step: the step of the checkpoint.
+      thorough: whether to compare checksums too, and not only sizes.
+    """
     try:
         manifest = read(directory, step)
     except ValueError as error:
@@ -166,11 +170,11 @@ def find_damage(directory: pathlib.Path, step: int, thorough: bool = False) -> s
     if not thorough:
         return ""
     folder = arrays(directory, manifest.folder)
-    return changed(manifest, [checksum(folder / name) for name in manifest.files])
+    return find_change(manifest, [checksum(folder / name) for name in manifest.files])
 
 
-def changed(manifest: Manifest, sums: Sequence[int]) -> str:
-    """Which file has other bytes, by the checksums of all; nothing if none has."""
+def find_change(manifest: Manifest, sums: Sequence[int]) -> str:
+    """Names the first file whose checksum has changed; empty if none has."""
     for (name, (_, was)), now in zip(manifest.files.items(), sums, strict=True):
         if now != was:
             file = arrays(pathlib.Path(), manifest.folder) / name
@@ -179,7 +183,7 @@ def changed(manifest: Manifest, sums: Sequence[int]) -> str:
 
 
 def checksum(path: pathlib.Path) -> int:
-    """CRC-32 of a file; -1 cannot be one, and is that of a file that is unreadable."""
+    """Returns the CRC-32 of a file, or -1, which is none, if it cannot be read."""
     total = 0
     try:
         with path.open("rb") as file:
@@ -191,34 +195,40 @@ def checksum(path: pathlib.Path) -> int:
 
 
 def sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Of all files in a folder, by their paths in it."""
+    """Returns the sizes of all files in a folder, by their paths in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def prune(directory: pathlib.Path, step: int, keep: int) -> None:
-    """Removes all but so many that are whole, the newest of which is of this step."""
+    """Removes all checkpoints but the newest complete ones.
+
+    Args:
+      directory: the directory of the checkpoints.
+      step: the step of the newest one that is kept; later ones are removed.
+      keep: how many are kept.
+    """
     kept = [at for at in complete_steps(directory) if at <= step][:keep]
-    if step not in kept:  # Whatever happened to it, the others are still good.
+    if step not in kept:  # The newest is damaged, so the others are still needed.
         return
     for at in steps(directory):
         path = _path(directory, at)
-        if not kept[-1] <= at <= step and _is_ours(path):
+        if not kept[-1] <= at <= step and _is_manifest(path):
             path.unlink()
     clean(directory)
 
 
 def clean(directory: pathlib.Path) -> None:
-    """Removes what belongs to no manifest: replaced, or of writes that did not end."""
+    """Removes folders without a manifest: of replaced checkpoints, or half written."""
     named, damaged = set(), set()
     for step in steps(directory):
         try:
             named.add(read(directory, step).folder)
         except ValueError:
-            damaged.add(step)  # Which folder is its own, nobody knows.
+            damaged.add(step)  # Any folder of this step may be its own.
     for path in directory.iterdir():
-        ours = _FOLDER.fullmatch(path.name)
-        if not ours or path.name in named or int(ours[1]) in damaged:
+        match = _FOLDER.fullmatch(path.name)
+        if not match or path.name in named or int(match[1]) in damaged:
             continue
         if (path / _MARK).is_file() and not path.is_symlink():
             _remove(path)
@@ -226,19 +236,22 @@ def clean(directory: pathlib.Path) -> None:
 
 @contextmanager
 def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
-    """Makes a folder for files, and removes it again if no checkpoint comes of it.
+    """Makes a folder for files, and removes it again unless a manifest is written.
 
-    Yields its name. What others left, who were stopped, is removed before.
+    Folders that interrupted processes have left are removed first.
+
+    Yields:
+      The name of the folder.
 
     Raises:
-      ValueError: if a file of somebody else's is where the manifest is to be.
+      ValueError: if a foreign file has the name of the manifest.
     """
     path = _path(directory, step)
-    replaceable = _may_be_ours(path) and os.access(path, os.R_OK)
+    replaceable = _may_be_manifest(path) and os.access(path, os.R_OK)
     if os.path.lexists(path) and not replaceable:
         raise ValueError(
-            f"`{path}`, where the manifest of step {step} is to be, is none of "
-            "`Checkpoints`. Move it away, or give another directory."
+            f"`{path}` must be free for the manifest of step {step}, but is a file "
+            "that `Checkpoints` did not write. Move it away, or give another directory."
         )
     clean(directory)
     name = f"{step}-{secrets.token_hex(4)}"
@@ -258,11 +271,11 @@ def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
 
 @contextmanager
 def only_writer(directory: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process writes, and keeps others from it; they may read.
+    """Waits until no other process writes, and keeps others from writing.
 
-    However a process ends, its lock goes with it.
+    Others may read meanwhile. The lock is released however the process ends.
     """
-    import fcntl  # There is none on Windows, where the rest of the package runs.
+    import fcntl  # Windows has none, and can run the rest of the package.
 
     with (directory / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -270,7 +283,7 @@ def only_writer(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _remove(folder: pathlib.Path) -> None:
-    """Removes a folder, as far as it can be; the mark last, so that it is found."""
+    """Removes a folder as far as possible; the mark last, so that `clean` finds it."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -281,18 +294,18 @@ def _remove(folder: pathlib.Path) -> None:
         folder.rmdir()
 
 
-def _may_be_ours(path: pathlib.Path) -> bool:
-    """Whether a file is a manifest, be it one that ends too early or is unreadable."""
+def _may_be_manifest(path: pathlib.Path) -> bool:
+    """Whether a file may be a manifest, perhaps a truncated or unreadable one."""
     return path.is_file() and _START.startswith(_start_of(path))
 
 
-def _is_ours(path: pathlib.Path) -> bool:
-    """Whether a file surely is a manifest."""
+def _is_manifest(path: pathlib.Path) -> bool:
+    """Whether a file certainly is a manifest."""
     return path.is_file() and _start_of(path) == _START
 
 
 def _start_of(path: pathlib.Path) -> bytes:
-    """The first bytes of a file; none where it cannot be read."""
+    """Returns the first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(len(_START))

@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
-from gmc_jax.utils.jaxprs import FREE, LOOPS, Program, axes_of, bare, within
+from gmc_jax.utils.jaxprs import (
+    LOOPS,
+    SENDS_NOTHING,
+    Program,
+    axes_of,
+    jaxpr_of,
+    subprograms,
+)
 from gmc_jax.utils.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
@@ -141,12 +148,12 @@ def _messages(
     found: dict[Hashable, int] = {}
     for equation in program.eqns:
         if axis_name in axes_of(equation):
-            if equation.primitive.name not in FREE:
+            if equation.primitive.name not in SENDS_NOTHING:
                 operands = [value.aval for value in equation.invars]
                 found[_key(equation)] = size_in_bits(operands)
             continue
         inside: dict[Hashable, int] = {}
-        for inner in within(equation):
+        for inner in subprograms(equation):
             inside |= _messages(inner, axis_name, notes)
         key = _key(equation)
         # A channel around channels sends what these do.
@@ -178,7 +185,7 @@ class _Walk(NamedTuple):
         self, program: Program, arguments: Sequence[jax.Array | None]
     ) -> tuple[jax.Array, Values]:
         """How often each of `sizes` is sent, and what is known of the results."""
-        jaxpr = bare(program)
+        jaxpr = jaxpr_of(program)
         consts = program.consts if isinstance(program, ClosedJaxpr) else []
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -200,7 +207,7 @@ class _Walk(NamedTuple):
             return nothing.at[list(self.sizes).index(key)].set(1), unknown
         if self.axis_name in axes_of(equation):
             return nothing, unknown
-        programs = list(within(equation))
+        programs = list(subprograms(equation))
         if name == "cond":
             return self._choose(programs, values)
         if len(programs) == 1 and name not in LOOPS:
@@ -254,7 +261,7 @@ class _Walk(NamedTuple):
         """The bits of all that a program can send."""
         total = 0
         for equation in program.eqns:
-            inside = map(self._most, within(equation))
+            inside = map(self._most, subprograms(equation))
             total += self.sizes.get(_key(equation), 0) or sum(inside)
         return total
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from gmc_jax.clocks.link import Link
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.jaxprs import FREE, Program, axes_of, within
+from gmc_jax.utils.jaxprs import SENDS_NOTHING, Program, axes_of, subprograms
 from gmc_jax.utils.trees import size_in_bits
 
 Loads: TypeAlias = NDArray[np.float64]
@@ -149,7 +149,7 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
         groups = params.get("axis_index_groups")
         times, hops = _COSTS[name](len(groups[0]) if groups else workers)
         load += (times * size, hops)
-    elif name not in FREE:
+    elif name not in SENDS_NOTHING:
         raise ValueError(
             f"`channel` uses the collective `{name}`, of which it is not known what a "
             f"link carries. Known are {', '.join(_COSTS)} and ppermute."
@@ -160,7 +160,7 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
 def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
     """What the programs in an equation send: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
-    loads = [_loads(program, axis, workers) for program in within(equation)]
+    loads = [_loads(program, axis, workers) for program in subprograms(equation)]
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
     once = sum(loads, np.zeros((workers, 2)))

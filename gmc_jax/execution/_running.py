@@ -1,4 +1,4 @@
-"""What `simulate` and `distribute` have in common."""
+"""What `simulate` and `distribute` share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gmc_jax.utils.prng_keys import is_key
 from gmc_jax.utils.trees import accumulator_dtype, mean_over_workers
 
 Metrics: TypeAlias = Literal["each", "mean"]
-"""Whose metrics come back: each worker's, on a leading axis, or their mean."""
+"""Which metrics are returned: each worker's, on a leading axis, or their mean."""
 
 
 def checked_layout(
@@ -27,28 +27,29 @@ def checked_layout(
     axis_name: str,
     replicated: Callable[[Tree], Tree] | None,
 ) -> Layout:
+    """Infers the layout, and checks that what `replicated` selects does not differ."""
     if replicated is not None:
         checks.function(replicated=replicated)
-    plan = layout(step, state, batch, workers, axis_name=axis_name)
+    state_layout = layout(step, state, batch, workers, axis_name=axis_name)
     if replicated is not None:
-        plan.check_replicated(replicated)
-    return plan
+        state_layout.check_replicated(replicated)
+    return state_layout
 
 
 def summary_of(metrics: Metrics) -> Callable[[Tree], Tree]:
-    """What becomes of the metrics of all workers."""
+    """Returns the function from the metrics of all workers to those returned."""
     if metrics not in get_args(Metrics):
         raise ValueError(
-            f"`metrics` says whose come back, one of {get_args(Metrics)}, but is "
-            f"{metrics!r}."
+            f"`metrics` must be one of {get_args(Metrics)}, got {metrics!r}; it says "
+            "whether each worker's metrics are returned, or their mean."
         )
 
     def mean(path: tuple, leaf: jax.Array) -> jax.Array:
         if is_key(leaf):
             raise TypeError(
-                "`metrics` is 'mean', but of random keys, such as "
-                f"`metrics{jax.tree_util.keystr(path)}`, there is none. Leave them out "
-                "of what the step returns, or pass `metrics='each'`."
+                "Metrics must be numbers for `metrics='mean'`, got random keys in "
+                f"`metrics{jax.tree_util.keystr(path)}`. Leave them out of what the "
+                "step returns, or pass `metrics='each'`."
             )
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return mean_over_workers(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
@@ -61,11 +62,13 @@ def summary_of(metrics: Metrics) -> Callable[[Tree], Tree]:
 
 def compiled(
     train: Callable[[Tree, Tree], tuple[Tree, Tree]],
-    plan: Layout,
+    layout: Layout,
     shardings_out: tuple[Tree, Tree] | None = None,
 ) -> jax.stages.Wrapped:
+    """Compiles a step that checks its arguments while it is traced."""
+
     def checked(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        plan.check(state, batch)
+        layout.check(state, batch)
         return train(state, batch)
 
     return jax.jit(checked, donate_argnums=0, out_shardings=shardings_out)

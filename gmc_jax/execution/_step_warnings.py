@@ -1,4 +1,4 @@
-"""What a traced step shows that its author hardly means."""
+"""Warnings about steps that train something other than their author intended."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -8,112 +8,114 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from gmc_jax.core import Tree
 from gmc_jax.utils import jaxprs
-from gmc_jax.utils.jaxprs import Kind
+from gmc_jax.utils.jaxprs import StateClass
 from gmc_jax.utils.trees import find_hooks
 
 
-def doubts(
+def step_warnings(
     program: ClosedJaxpr,
     shapes: Tree,
     differs: Tree,
-    apart: Sequence[Kind],
+    missing_states: Sequence[StateClass],
     workers: int,
     axis_name: str,
 ) -> Iterator[str]:
-    """What to warn of, each in a few sentences.
+    """Yields the warnings that a traced step deserves.
 
     Args:
       program: one worker's step, from the leaves of state and batch to those of the
         new state.
       shapes: the state of one worker.
-      differs: which of its leaves differ between workers.
-      apart: the classes of states that the step updates and the state does not hold.
-      workers: their number.
-      axis_name: the axis that the step averages over.
+      differs: for each of its leaves, whether it differs between workers.
+      missing_states: the classes of states that the step updates and `shapes` does not
+        hold.
+      workers: the number of workers.
+      axis_name: the named axis that the step averages over.
     """
     marks = jaxprs.marks(program)
-    stray = _stray(program, shapes, differs, axis_name)
-    if workers > 1 and stray and jaxprs.alone_on(axis_name) not in marks:
+    separate = _separately_trained(program, shapes, differs, axis_name)
+    is_intended = jaxprs.no_communication_mark(axis_name) in marks
+    if workers > 1 and separate and not is_intended:
         yield (
-            f"This step trains {workers} separate models: nothing of what workers send "
-            f"along the axis {axis_name!r} comes into the state, and `state{stray}` "
-            "differs between them. Put a channel into the method, such as "
-            "`optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(0.001))`. "
-            "Where workers are meant to stay apart, say so with the channel "
+            f"This step trains {workers} separate models: nothing that workers send "
+            f"along the axis {axis_name!r} reaches the state, and `state{separate}` "
+            "differs between workers. Put a channel into the method, such as "
+            "`optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(0.001))`. If "
+            "workers are meant to stay separate, use the channel "
             "`gmc_jax.no_communication()` in the place of `exact()`."
         )
-    unasked = _unasked(program, shapes)
-    if jaxprs.QUERIED not in marks:
-        unasked += [kind.name for kind in apart if "query" in kind.hooks]
-    if unasked and _takes_gradients(program):
+    without_query = _updated_without_query(program, shapes)
+    if jaxprs.QUERY_MARK not in marks:
+        without_query += [cls.name for cls in missing_states if "query" in cls.hooks]
+    if without_query and _takes_gradients(program):
         yield (
-            f"The step updates a `{unasked[0]}`, whose method takes gradients away "
-            "from the parameters, but it never asks where, and so trains by another "
-            "method. Take the gradient at `gmc_jax.query(opt_state, params)` in the "
-            "place of `params`. Where it is meant to be taken elsewhere, call "
-            "`gmc_jax.query` all the same, and leave its result."
+            f"The step updates a `{without_query[0]}`, whose method takes gradients at "
+            "a point other than the parameters, but the step never calls "
+            "`gmc_jax.query`, and so trains by another method. Take the gradient at "
+            "`gmc_jax.query(opt_state, params)` in the place of `params`. If it is "
+            "meant to be taken elsewhere, call `gmc_jax.query` and ignore its result."
         )
 
 
-def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
-    """The classes of states that move the point, are updated, and reach no `query`."""
-    treedef, passed_on = jax.tree.structure(shapes), jaxprs.passed_on(program)
+def _updated_without_query(program: ClosedJaxpr, shapes: Tree) -> list[str]:
+    """Returns the classes of states with a hook `query` that are updated unqueried."""
+    treedef, arguments = jax.tree.structure(shapes), jaxprs.passed_through(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
 
-    def is_unasked(places: list[int]) -> bool:
-        if all(passed_on[place] == place for place in places):
+    def is_unqueried(places: list[int]) -> bool:
+        if all(arguments[place] == place for place in places):
             return False
-        return jaxprs.QUERIED not in _marks_of(program, places)
+        return jaxprs.QUERY_MARK not in _marks_reached(program, places)
 
     return [
-        type(state).__name__ for state in states if is_unasked(jax.tree.leaves(state))
+        type(state).__name__ for state in states if is_unqueried(jax.tree.leaves(state))
     ]
 
 
-def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
-    """The names that are given to what some arguments flow into."""
+def _marks_reached(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
+    """Returns the marks of values that depend on the arguments at these places."""
     names = set()
 
     def visit(equation: JaxprEqn) -> None:
         names.update(jaxprs.marks_in([equation]))
 
-    given = [place in places for place in range(len(program.jaxpr.invars))]
-    jaxprs.flow(program, given, visit=visit)
+    followed = [place in places for place in range(len(program.jaxpr.invars))]
+    jaxprs.flow(program, followed, visit=visit)
     return names
 
 
 def _takes_gradients(program: ClosedJaxpr) -> bool:
-    return any(map(jaxprs.differentiated, jaxprs.equations(program)))
+    return any(map(jaxprs.is_differentiated, jaxprs.equations(program)))
 
 
-def _stray(
+def _separately_trained(
     program: ClosedJaxpr, shapes: Tree, differs: Tree, axis_name: str
 ) -> str | None:
-    """A float that differs and is trained, where workers tell each other nothing.
+    """Returns the path of a trained leaf that differs, if workers exchange nothing.
 
-    What is trained goes into a gradient. So counters, keys, the sums of an evaluation
-    and the statistics of a model that stays as it is are none.
+    A leaf is trained if a gradient depends on it. Counters, keys, running sums of an
+    evaluation and the statistics of a frozen model are not.
     """
 
     def sends(equation: JaxprEqn) -> bool:
         return jaxprs.sends(equation, axis_name)
 
-    def trains(places: list[int]) -> bool:
-        parts = []
-        given = [place in places for place in range(arguments)]
-        jaxprs.flow(program, given, visit=parts.append)
-        return any(map(jaxprs.differentiated, parts))
+    def are_trained(places: list[int]) -> bool:
+        users = []
+        followed = [place in places for place in range(arguments)]
+        jaxprs.flow(program, followed, visit=users.append)
+        return any(map(jaxprs.is_differentiated, users))
 
     arguments = len(program.jaxpr.invars)
-    told = jaxprs.flow(program, [False] * arguments, begins=sends)
+    received = jaxprs.flow(program, [False] * arguments, starts=sends)
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     floats = [
         place
         for place, (_, leaf) in enumerate(leaves)
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
-    own = [place for place in floats if jax.tree.leaves(differs)[place]]
-    if any(told[place] for place in floats) or not trains(own):
+    differing = [place for place in floats if jax.tree.leaves(differs)[place]]
+    if any(received[place] for place in floats) or not are_trained(differing):
         return None
-    first = next(place for place in own if trains([place]))
+    first = next(place for place in differing if are_trained([place]))
     return jax.tree_util.keystr(leaves[first][0])

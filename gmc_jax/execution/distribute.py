@@ -1,4 +1,4 @@
-"""One worker a device."""
+"""Runs workers on the devices of a mesh."""
 
 from __future__ import annotations
 
@@ -29,46 +29,48 @@ def distribute(
 ) -> tuple[Train, Tree]:
     """Runs the step of one worker on each device of a mesh, in one or many processes.
 
-    The same step and the same numbers as under `simulate`, to rounding. Leaves that
-    differ between workers are sharded over the axis, so each device holds its own
-    alone; the others come back as ordinary replicated arrays.
+    The step is the same as under `simulate`, and so are the numbers, to rounding.
+    Leaves that differ between workers are sharded over the axis: each device holds its
+    own worker's alone. The other leaves are ordinary replicated arrays.
 
-    On a mesh with other axes beside the workers', a worker is several devices. Place
-    the parameters over those axes, `jax.device_put(params, NamedSharding(mesh,
-    PartitionSpec(None, "model")))`, call `tx.init` on them, outside of `jax.jit`, and
-    every leaf stays split as it was given: XLA splits the step, channels compress part
-    by part, and no device holds a whole leaf, residual or mean. How leaves
-    lie is read off the state and told to the channels inside, so that step, method and
-    channel are those of a model that is whole. A leaf on one device is whole on each
-    of its worker's. JAX splits a dimension only into equal parts.
+    On a mesh with further axes, a worker has several devices. Place the parameters over
+    those axes by `jax.device_put(params, NamedSharding(mesh, PartitionSpec(None,
+    "model")))`, and call `tx.init` on them, outside of `jax.jit`. Every leaf then keeps
+    its sharding: XLA partitions the step, channels compress shard by shard, and no
+    device holds a whole leaf, residual or mean. Channels read the shardings from the
+    state, so step, method and channel are written as for an unsharded model. A leaf
+    that was placed on one device is replicated over the devices of a worker. JAX splits
+    a dimension only into shards of equal size.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
       state: one worker's state, the same in all processes; it is copied.
       batch: an example of the batches of all workers: every leaf has a leading axis of
-        workers. Only shapes and dtypes are read. Inside a worker batches lie as they
-        are placed: with `PartitionSpec("workers", "fsdp")` each device has examples
-        of its own, and else all have all.
-      mesh: its axis `axis_name` has one worker an index; all devices if None. Over
-        several processes, call `jax.distributed.initialize` first and make the mesh of
-        `jax.devices()`.
+        workers. Only shapes and dtypes are read. The devices of a worker share its
+        batch as it is placed: with `PartitionSpec("workers", "fsdp")` each device has
+        examples of its own; otherwise every device has all examples.
+      mesh: has one worker for each index of its axis `axis_name`; a mesh of all devices
+        if None. Over several processes, call `jax.distributed.initialize` first, and
+        make the mesh of `jax.devices()`.
       axis_name: the named axis that the channels average over.
-      replicated: selects what must be the same on all workers, such as the parameters:
-        `lambda state: state[0]`.
-      metrics: "each" worker's, with a leading axis of workers that is spread over the
-        mesh, or their "mean", as floats, whole on every device: any process reads it
-        by itself, `float(metrics["loss"])`. One all-reduce more each step.
+      replicated: selects the leaves that must be the same on all workers, such as the
+        parameters: `lambda state: state[0]`.
+      metrics: "each" for each worker's metrics, with a leading axis of workers that is
+        sharded over the mesh; "mean" for their mean, as floats, replicated on every
+        device, so that any process reads it alone, `float(metrics["loss"])`. The mean
+        costs one more all-reduce a step.
 
     Returns:
-      `(train, state)` as `simulate` returns them, laid out over the mesh. Over several
-      processes, `gmc_jax.fetch` reads metrics of each worker, in all of them together.
+      `(train, state)` as `simulate` returns them, placed on the mesh. Over several
+      processes, `gmc_jax.fetch` reads each worker's metrics; all processes must call it
+      together.
 
     Raises:
-      ValueError: as `simulate`; also if the mesh has no such axis, the batch does not
-        have one entry for each worker of the mesh, a leaf of the state is split over
-        the workers or not by axes of the mesh; from a channel whose compressor needs a
-        whole vector where leaves are split, or where what mirrors the parameters is
-        split in another way than they are.
+      ValueError: as `simulate`; also if the mesh has no axis `axis_name`, if the batch
+        does not have one entry for each worker, or if a leaf of the state is sharded
+        over the workers or over axes that the mesh does not have. A channel raises it
+        if its compressor needs whole vectors and leaves are sharded, or if a tree that
+        mirrors the parameters is sharded in another way than they are.
 
     Guarantees:
       A leaf of the state keeps its sharding over the axes inside a worker.
@@ -76,34 +78,36 @@ def distribute(
     summary = summary_of(metrics)
     mesh = _auto(mesh, axis_name)
     workers = mesh.shape[axis_name]
-    plan = checked_layout(step, state, batch, workers, axis_name, replicated)
+    layout = checked_layout(step, state, batch, workers, axis_name, replicated)
     own = PartitionSpec(axis_name)
     inside = context.read(state, mesh, axis_name)
 
     def on_device(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         state = jax.tree.map(
-            lambda leaf, differs: leaf[0] if differs else leaf, state, plan.differs
+            lambda leaf, differs: leaf[0] if differs else leaf, state, layout.differs
         )
         with context.use(inside):
             state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
         state = jax.tree.map(
-            lambda leaf, differs: leaf[None] if differs else leaf, state, plan.differs
+            lambda leaf, differs: leaf[None] if differs else leaf,
+            state,
+            layout.differs,
         )
         return state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], metrics)
 
-    # With its check of varying axes on, shard_map would sum the gradients of replicated
-    # parameters over the workers by itself, densely. The layout is the proof instead.
+    # With `check_vma`, shard_map would sum the gradients of replicated parameters over
+    # the workers by itself, densely. The layout proves replication instead.
     sharded = jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(plan.specs, own),
-        out_specs=(plan.specs, own),
+        in_specs=(layout.specs, own),
+        out_specs=(layout.specs, own),
         axis_names={axis_name},
         check_vma=False,
     )
 
     def over_mesh(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        # Under `jax.set_mesh` of an explicit mesh the context is another mesh.
+        # The user may have set another mesh, an explicit one, by `jax.set_mesh`.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             state, metrics = sharded(state, batch)
             return state, summary(metrics)
@@ -112,48 +116,48 @@ def distribute(
     placed = [
         context.place(leaf, spec, mesh, *([axis_name] if differs else []))
         for leaf, (_, _, spec), differs in zip(
-            leaves, inside.leaves, jax.tree.leaves(plan.differs), strict=True
+            leaves, inside.leaves, jax.tree.leaves(layout.differs), strict=True
         )
     ]
-    # Said only where there is a choice: what is split inside a worker stays so.
-    kept = treedef.unflatten([leaf.sharding for leaf in placed])
+    # XLA would choose other shardings for leaves that are sharded inside a worker.
+    shardings = treedef.unflatten([leaf.sharding for leaf in placed])
     everywhere = NamedSharding(mesh, PartitionSpec())
     run = compiled(
         over_mesh,
-        plan,
-        (kept if inside.axes else None, everywhere if metrics == "mean" else None),
+        layout,
+        (shardings if inside.axes else None, everywhere if metrics == "mean" else None),
     )
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    train = BlockingStep(run, plan) if on_cpu else Train(run, plan)
+    train = BlockingStep(run, layout) if on_cpu else Train(run, layout)
     return train, treedef.unflatten(placed)
 
 
 class BlockingStep(Train):
-    """One that waits for the state it is given before it starts.
+    """The step of all workers, which waits for its state before it starts.
 
-    XLA's CPU client lets a device have 32 computations in flight and makes the thread
-    that launches the next one wait. With collectives in them that is a deadlock: the
-    ones in flight may wait for devices that this thread was yet to launch.
+    XLA's CPU client allows a device 32 computations in flight, and blocks the thread
+    that launches the next one. With collectives that is a deadlock: computations in
+    flight may wait for devices that this thread has not launched yet.
     """
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        """Runs a step once the last one is done."""
+        """Runs a step when the last one is done."""
         return super().__call__(jax.block_until_ready(state), batch)
 
 
 def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
-    """The mesh with automatic axes, since `jax.make_mesh` makes explicit ones."""
+    """Returns the mesh with automatic axes; those of `jax.make_mesh` are explicit."""
     checks.axis(axis_name=axis_name)
     if mesh is None:
         return Mesh(np.asarray(jax.devices()), (axis_name,))
     if not isinstance(mesh, Mesh):
         raise TypeError(
-            f"`mesh` must be a `jax.sharding.Mesh`, but is {checks.shown(mesh)}."
+            f"`mesh` must be a `jax.sharding.Mesh`, got {checks.shown(mesh)}."
         )
     if axis_name not in mesh.axis_names:
         raise ValueError(
-            f"`mesh` needs an axis {axis_name!r} with one worker an index, but has the "
-            f"axes {mesh.axis_names}. Make it with "
+            f"`mesh` must have an axis {axis_name!r} whose indices are the workers, "
+            f"got the axes {mesh.axis_names}. Make it with "
             f"`jax.sharding.Mesh(jax.devices(), ({axis_name!r},))`, or pass the name "
             "of your axis as `axis_name` here and to the channel."
         )

@@ -1,4 +1,4 @@
-"""Where the model is judged."""
+"""The parameters at which a model is evaluated."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from gmc_jax.utils.trees import find_hooks
 
 
 def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
-    """Where the model is to be judged, outside the axis.
+    """Returns the parameters at which the model is evaluated.
 
-    States that move the point have a hook `evaluate(params)` (see `with_hooks`).
+    Call it outside the named axis. Some methods evaluate at another point than the
+    parameters: their states have a hook `evaluate(params)` (see `with_hooks`).
 
     Args:
-      opt_state: the state as it is kept between steps, its differing leaves with a
-        leading axis of workers; of the classes that the method made.
+      opt_state: the optimizer's state as it is kept between steps: leaves that differ
+        between workers have a leading axis of workers. Its nodes must be of the classes
+        that the method made.
       params: the parameters as they are kept.
-      layout: of the whole state that both are parts of, or of a part that holds them.
+      layout: the layout of the whole state that holds both, or of a part that does.
 
     Returns:
-      One worker's worth of parameters: where they differ between workers their mean,
-      moved to where the method wants it judged.
+      The parameters of one model: the mean of leaves that differ between workers, moved
+      to the method's point of evaluation.
 
     Raises:
-      ValueError: if `layout` does not hold trees like these, or holds several that
-        differ in different leaves (`Layout.of` then picks the part); if the step has
-        a state to be asked that is taken apart in the state of `layout`, as by
-        `nnx.split`.
+      ValueError: if `layout` holds no trees like these, or several whose leaves differ
+        between workers in other places (`Layout.of` then selects the part); if the
+        step updates a state with this hook that the state of `layout` does not hold,
+        since `nnx.split`, for example, has taken it apart.
     """
     params = average_workers(params, layout)
     if not find_hooks(opt_state, "evaluate"):
-        layout.check_whole("evaluate", lambda kind: "evaluate" in kind.hooks)
+        layout.check_holds("evaluate", lambda cls: "evaluate" in cls.hooks)
         return params
     for state in find_hooks(average_workers(opt_state, layout), "evaluate"):
         params = state.evaluate(params)
@@ -38,16 +40,18 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
 
 
 def average_workers(tree: Tree, layout: Layout) -> Tree:
-    """Averages what differs between workers, say batch statistics, outside the axis.
+    """Averages the leaves that differ between workers, such as batch statistics.
+
+    Call it outside the named axis.
 
     Args:
       tree: a part of the state as it is kept between steps.
-      layout: of the whole state, or of a part that holds the tree.
+      layout: the layout of the whole state, or of a part that holds the tree.
 
     Returns:
-      One worker's worth of the tree: leaves that differ are averaged over their leading
-      axis in at least float32, integers rounded. Random keys, which have no mean, are
-      those of the first worker. The others are as they were.
+      The tree as one worker has it. Leaves that differ are averaged over their leading
+      axis in at least float32; means of integers are rounded. Random keys have no mean:
+      the first worker's are returned. The other leaves are unchanged.
 
     Raises:
       ValueError: as `evaluate`.

@@ -1,4 +1,4 @@
-"""Which arrays of a state differ between workers: inferred from the step itself."""
+"""Infers from a step which leaves of its state differ between workers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from gmc_jax.core import Tree
-from gmc_jax.execution._step_warnings import doubts
+from gmc_jax.execution._step_warnings import step_warnings
 from gmc_jax.execution.step import Step, check_batch, trace
-from gmc_jax.utils import checks
-from gmc_jax.utils.caller_warnings import warn
+from gmc_jax.utils import checks, jaxprs
+from gmc_jax.utils.caller_warnings import warn_caller
 from gmc_jax.utils.differences import first_difference
-from gmc_jax.utils.jaxprs import Kind, batched_results, kinds_updated, marks, not_held
+from gmc_jax.utils.jaxprs import StateClass
 from gmc_jax.utils.prng_keys import is_key, is_raw_key
 from gmc_jax.utils.trees import (
     accumulator_dtype,
     class_names,
+    integer_mean_over_workers,
     mean_over_workers,
-    whole_mean_over_workers,
 )
 
 
@@ -38,79 +38,85 @@ class Train:
         self.layout = layout
 
     def __repr__(self) -> str:
-        """Says whose step it is."""
+        """Says for how many workers the step is."""
         return f"<a step of {self.layout.workers} workers, compiled>"
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        """Runs a step."""
+        """Runs one step of all workers."""
         self._check(state, batch)
         return self._run(state, batch)
 
     def trace(self, state: Tree, batch: Tree) -> jax.stages.Traced:
-        """As of `jax.jit`."""
+        """Traces the step, as the method `trace` of a `jax.jit` function does."""
         self._check(state, batch)
         return self._run.trace(state, batch)
 
     def lower(self, state: Tree, batch: Tree) -> jax.stages.Lowered:
-        """As of `jax.jit`."""
+        """Lowers the step, as the method `lower` of a `jax.jit` function does."""
         self._check(state, batch)
         return self._run.lower(state, batch)
 
     def _check(self, state: Tree, batch: Tree) -> None:
-        """Nothing, where the function checks its arguments when it is compiled."""
+        """Does nothing: the function checks its arguments when it is compiled."""
 
 
-class Checked(Train):
-    """One that checks its arguments before it runs."""
+class CheckedStep(Train):
+    """The step of all workers, which checks its arguments before each call."""
 
-    _passed: object = None
+    _last_types: object = None
 
     def _check(self, state: Tree, batch: Tree) -> None:
-        """Looks closely only at what is of other types than the last that passed."""
+        """Checks arguments whose types differ from those of the last call."""
         leaves, treedef = jax.tree.flatten((state, batch))
         types = [
             (getattr(leaf, "shape", type(leaf)), getattr(leaf, "dtype", None))
             for leaf in leaves
         ]
-        if self._passed != (treedef, types):
+        if self._last_types != (treedef, types):
             self.layout.check(state, batch)
-            self._passed = treedef, types
+            self._last_types = treedef, types
 
 
 class Layout(NamedTuple):
     """How a state is kept between steps.
 
     Attributes:
-      workers: their number.
-      axis_name: the named axis whose indices they are.
-      differs: bools in the structure of the state: True where a leaf differs between
-        workers and is kept with a leading axis of workers; False where it is the same
-        on all of them and is kept once.
+      workers: the number of workers.
+      axis_name: the named axis whose indices are the workers.
+      differs: bools in the structure of the state. True: the leaf differs between
+        workers, and is kept with a leading axis of workers. False: the leaf is the same
+        on all workers, and is kept once.
       shapes: one worker's state, as `jax.ShapeDtypeStruct`.
-      apart: the classes of states that the step updates and the state does not hold,
-        since what keeps them, such as `nnx.split`, takes them apart.
+      missing_states: the classes of states that the step updates and the state does not
+        hold. A container such as `nnx.split`'s has taken them apart.
     """
 
     workers: int
     axis_name: str
     differs: Tree
     shapes: Tree
-    apart: tuple[Kind, ...] = ()
+    missing_states: tuple[StateClass, ...] = ()
 
     @property
     def axes(self) -> Tree:
-        """0 or None, for `in_axes` and `out_axes` of `jax.vmap` and `jax.pmap`."""
+        """The axes of workers, 0 or None, for `jax.vmap` and `jax.pmap`.
+
+        They are `in_axes` and `out_axes` of the state.
+        """
         return jax.tree.map(lambda differs: 0 if differs else None, self.differs)
 
     @property
     def specs(self) -> Tree:
-        """Partition specs, for `in_specs` and `out_specs` of `jax.shard_map`."""
+        """The partition specs of the state, for `jax.shard_map`.
+
+        They are its `in_specs` and `out_specs`.
+        """
         own, same = PartitionSpec(self.axis_name), PartitionSpec()
         return jax.tree.map(lambda differs: own if differs else same, self.differs)
 
     @property
     def kept(self) -> Tree:
-        """The state as it is kept for all workers, as `jax.ShapeDtypeStruct`."""
+        """The state of all workers as it is kept, as `jax.ShapeDtypeStruct`."""
 
         def keep(one: jax.ShapeDtypeStruct, differs: bool) -> jax.ShapeDtypeStruct:
             lead = (self.workers,) if differs else ()
@@ -119,49 +125,69 @@ class Layout(NamedTuple):
         return jax.tree.map(keep, self.shapes, self.differs)
 
     def of(self, select: Callable[[Tree], Tree]) -> Layout:
-        """The layout of a part of the state, such as `lambda state: state[0]`."""
-        differs, shapes = select(self.differs), select(self.shapes)
-        apart = not_held(self.apart, class_names(shapes))
-        return Layout(self.workers, self.axis_name, differs, shapes, apart)
+        """Returns the layout of a part of the state.
 
-    def check_whole(self, caller: str, reads: Callable[[Kind], bool]) -> None:
-        """Raises ValueError if a state that the caller reads is taken apart."""
-        read = [kind.name for kind in self.apart if reads(kind)]
-        if read:
+        Args:
+          select: selects the part, such as `lambda state: state[0]`.
+        """
+        differs, shapes = select(self.differs), select(self.shapes)
+        missing = jaxprs.classes_missing_from(class_names(shapes), self.missing_states)
+        return Layout(self.workers, self.axis_name, differs, shapes, missing)
+
+    def check_holds(self, caller: str, needed: Callable[[StateClass], bool]) -> None:
+        """Raises ValueError if the state does not hold a state that a caller needs.
+
+        Args:
+          caller: the name of the function that needs it.
+          needed: whether the caller needs the states of a class.
+        """
+        missing = [cls.name for cls in self.missing_states if needed(cls)]
+        if missing:
             raise ValueError(
-                f"`{caller}` must ask each `{read[0]}` that the step updates, but the "
-                "state of `layout` holds none: `nnx.split`, say, makes dictionaries of "
-                "an `nnx.Optimizer`. Keep `params` and `tx.init(params)` in the state "
-                "instead, or pass `pure(state)` and `layout.of(pure)`, where `pure` is "
-                "`nnx.as_pure((nnx.state(model), optimizer.opt_state))` of `model, "
-                "optimizer = nnx.merge(graph, state)`."
+                f"`{caller}` needs each `{missing[0]}` that the step updates, but the "
+                "state of `layout` holds none: `nnx.split`, for example, turns an "
+                "`nnx.Optimizer` into dictionaries. Keep `params` and "
+                "`tx.init(params)` in the state instead, or pass `pure(state)` and "
+                "`layout.of(pure)`, where `pure` returns `nnx.as_pure((nnx.state("
+                "model), optimizer.opt_state))` of `model, optimizer = nnx.merge("
+                "graph, state)`."
             )
 
     def lay_out(self, state: Tree) -> Tree:
-        """One worker's state as it is kept: copied, and repeated where it differs.
+        """Makes the state of all workers from that of one.
+
+        Every leaf is copied; leaves that differ are repeated for each worker.
+
+        Args:
+          state: one worker's state.
 
         Raises:
-          ValueError: if it is not one worker's.
+          ValueError: if `state` is not one worker's.
         """
 
         def place(leaf: jax.Array, differs: bool) -> jax.Array:
-            # A Python number would come back as an array, and compile the step twice.
+            # The step returns a Python number as an array, and would compile twice.
             leaf = jnp.array(leaf, jnp.result_type(leaf), copy=True)
             return jnp.repeat(leaf[None], self.workers, axis=0) if differs else leaf
 
         difference = first_difference(self.shapes, state, "state")
         if difference is not None:
             raise ValueError(
-                f"`state` must be one worker's, of the step that this is the layout "
-                f"of, but {difference}. A state that is laid out already is kept as "
-                "it is."
+                "`state` must be one worker's, of the step that this layout belongs "
+                f"to, but {difference}. Do not lay out a state twice."
             )
         return jax.tree.map(place, state, self.differs)
 
     def average(self, tree: Tree) -> Tree:
-        """One worker's worth of a kept part: the mean of each leaf that differs.
+        """Averages the leaves of a part of the kept state that differ.
 
-        Random keys have no mean: they are those of the first worker.
+        Random keys have no mean: the first worker's are returned.
+
+        Args:
+          tree: the part, as it is kept.
+
+        Returns:
+          The part as one worker has it.
         """
 
         def mean(leaf: jax.Array, differs: bool) -> jax.Array:
@@ -170,7 +196,7 @@ class Layout(NamedTuple):
             if is_key(leaf) or is_raw_key(leaf):
                 return leaf[0]
             if jnp.issubdtype(leaf.dtype, jnp.integer):
-                return whole_mean_over_workers(leaf)
+                return integer_mean_over_workers(leaf)
             wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
             average = mean_over_workers(leaf, wide)
             if leaf.dtype == bool:
@@ -180,38 +206,39 @@ class Layout(NamedTuple):
         return jax.tree.map(mean, tree, self._differs_in(tree))
 
     def check_kept(self, state: Tree) -> None:
-        """Raises ValueError unless a state is one as this layout keeps it."""
+        """Raises ValueError unless a state is kept as this layout says."""
         difference = first_difference(self.kept, state, "state")
         if difference is not None:
             raise ValueError(
-                f"`state` is not one of {self.workers} workers as its layout keeps it: "
-                f"{difference}. State, `train` and layout must come from one call of "
-                "`simulate` or `distribute` (for `jax.pmap` from `layout.lay_out`). "
-                "Take a state of another number of workers through `gmc_jax.resize` "
-                "first; a part of a state goes with `layout.of(lambda state: ...)`."
+                f"`state` must be kept as the layout for {self.workers} workers says: "
+                f"{difference}. Take state, `train` and layout from one call of "
+                "`simulate` or `distribute` (for `jax.pmap`, the state from "
+                "`layout.lay_out`). If the state is of another number of workers, pass "
+                "it to `gmc_jax.resize` first; if it is a part of the state, use "
+                "`layout.of(lambda state: ...)`."
             )
 
     def check(self, state: Tree, batch: Tree) -> None:
-        """Raises ValueError unless both are those of all workers, as they are kept."""
+        """Raises ValueError unless state and batch are those of all workers."""
         self.check_kept(state)
         check_batch(batch, self.workers)
 
     def checked(self, train: jax.stages.Wrapped) -> Train:
-        """Makes the step of all workers refuse the state of others.
+        """Makes a step check that state and batch fit this layout.
 
-        For `jax.pmap`, which looks at little of what it is given. What `simulate` and
-        `distribute` return checks its arguments by itself, when it is compiled.
+        It is for `jax.pmap`, which checks little of its arguments. The functions that
+        `simulate` and `distribute` return check theirs when they are compiled.
 
         Args:
-          train: `(state, batch) -> (state, metrics)` of all workers.
+          train: the step of all workers, `(state, batch) -> (state, metrics)`.
 
         Returns:
-          The same function, which also has this `layout`.
+          The same step, with this layout as its `layout`.
         """
-        return Checked(train, self)
+        return CheckedStep(train, self)
 
     def _differs_in(self, tree: Tree) -> Tree:
-        """The part of `differs` that belongs to a kept tree, found by its shapes."""
+        """Finds the part of `differs` that belongs to a kept tree, by its shapes."""
         treedef = jax.tree.structure(tree)
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
@@ -230,17 +257,17 @@ class Layout(NamedTuple):
             if is_like(node) and kept == shapes:
                 found[tuple(flags)] = node
         if len(found) != 1:
-            what = "several trees" if found else "no tree"
+            what = "several" if found else "none"
             raise ValueError(
-                f"`layout` holds {what} of this structure and these shapes in the "
-                f"state as it is kept for {self.workers} workers, so it does not tell "
-                "which leaves differ between them. Pass the layout of the step that "
-                "made the tree, or of the part it is: `layout.of(lambda state: ...)`."
+                "`layout` must hold exactly one tree of this structure and these "
+                f"shapes in the state that it keeps for {self.workers} workers, but "
+                f"holds {what}. Pass the layout of the step that made the tree, or "
+                "that of the part: `layout.of(lambda state: ...)`."
             )
         return found.popitem()[1]
 
     def check_replicated(self, select: Callable[[Tree], Tree]) -> None:
-        """Raises ValueError if a leaf of a part differs between workers."""
+        """Raises ValueError if a leaf that `select` selects differs between workers."""
         names = jax.tree_util.tree_map_with_path(
             lambda path, _: f"state{jax.tree_util.keystr(path)}", self.differs
         )
@@ -253,50 +280,52 @@ class Layout(NamedTuple):
         if differing:
             some = ", ".join(differing[:4]) + (", ..." if len(differing) > 4 else "")
             raise ValueError(
-                f"with this step what `replicated` selects differs between workers "
-                f"({some}), which a synchronous method never lets happen to "
-                "parameters. Updates must pass through a channel on their way: "
-                "`optax.masked` lets the leaves it leaves out pass as they are (use "
-                "`optax.partition`, with `averaged(exact())` for them), and "
-                "`optax.apply_if_finite` decides on each worker's own gradients (use "
-                "`gmc_jax.skip_nonfinite`). A method whose workers are meant to differ "
-                "has no business in `replicated`."
+                "The leaves that `replicated` selects must be the same on all workers, "
+                f"but with this step they differ ({some}). A synchronous method sends "
+                "every update through a channel. `optax.masked` leaves the updates of "
+                "masked leaves unchanged: use `optax.partition`, with "
+                "`averaged(exact())` for them. `optax.apply_if_finite` decides on each "
+                "worker's own gradients: use `gmc_jax.skip_nonfinite`. Leave out of "
+                "`replicated` what is meant to differ."
             )
 
 
 def layout(
     step: Step, state: Tree, batch: Tree, workers: int, *, axis_name: str = "workers"
 ) -> Layout:
-    """Infers which leaves of a state come to differ between workers.
+    """Infers which leaves of a state differ between workers after some steps.
 
-    The step is traced once and never run, and its program is batched by `jax.vmap`: a
-    leaf of the new state that comes out batched depends on the worker's own batch or
-    index. What differs is fed back until nothing is added. What does not differ is
-    thereby *proved* to be the same on all workers.
+    The step is traced once and never run. Its program is batched by `jax.vmap`: a leaf
+    of the new state that comes out batched depends on the worker's own batch or index.
+    Leaves that differ are fed back as batched until no further leaf is. Every other
+    leaf is thereby *proved* to be the same on all workers.
 
-    A warning tells of a step that takes gradients and trains separate models, since
-    nothing of what workers send comes into the state, and of one that never asks
-    `gmc_jax.query` where its method takes them. The channel `no_communication()` says
-    that workers are meant to stay apart. No warning tells of a part of the model that
-    no channel averages, such as a branch of `optax.partition`, since workers keep much
-    else to themselves: what `replicated` selects in `simulate` and `distribute` is
-    checked. What a trace cannot show is said with what it concerns: `periodic`, `gmc`,
-    `reset_buffers`. Gradients that are written out by hand are such.
+    Two kinds of steps cause a warning. The first takes gradients and trains separate
+    models, since nothing that workers send reaches the state; the channel
+    `no_communication()` says that this is intended. The second never calls
+    `gmc_jax.query`, although its method takes gradients at another point than the
+    parameters.
+
+    Some mistakes cause no warning. Workers keep many leaves to themselves, so a part of
+    the model that no channel averages, such as a branch of `optax.partition`, is none:
+    select it by `replicated` in `simulate` and `distribute`, which check it. A trace
+    does not show gradients that are written out by hand. What else it cannot show is
+    said in the docstrings of `periodic`, `gmc` and `reset_buffers`.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return
         a state of the structure, shapes and dtypes that it was given.
-      state: one worker's state, the same on all of them at the start: arrays or
+      state: one worker's state, the same on all workers at the start: arrays or
         `jax.ShapeDtypeStruct`.
       batch: the batches of all workers: every leaf has a leading axis of workers.
-      workers: their number.
+      workers: the number of workers.
       axis_name: the named axis that the step averages over.
 
     Returns:
       The layout.
 
     Raises:
-      TypeError: if `step` is no function, or `axis_name` no name.
+      TypeError: if `step` is not a function, or `axis_name` not a string.
       ValueError: if `workers` is not at least 1, a leaf of `batch` has no leading axis
         of workers, or the step changes the structure or the types of the state.
     """
@@ -307,23 +336,26 @@ def layout(
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
     leaves, treedef = jax.tree.flatten(shapes)
-    own, found = [], [False] * len(leaves)
-    while own != found:
-        own = found
+    before, after = [], [False] * len(leaves)
+    while before != after:
+        before = after
         of_batches = [True] * len(jax.tree.leaves(batch))
-        new = batched_results(program, [*own, *of_batches], workers, axis_name)
-        found = [old or now for old, now in zip(own, new, strict=True)]
-    differs = treedef.unflatten(own)
-    apart = not_held(kinds_updated(marks(program)), class_names(shapes))
-    for doubt in doubts(program, shapes, differs, apart, workers, axis_name):
-        warn(doubt)
-    return Layout(workers, axis_name, differs, shapes, apart)
+        new = jaxprs.batched_results(
+            program, [*before, *of_batches], workers, axis_name
+        )
+        after = [old or now for old, now in zip(before, new, strict=True)]
+    differs = treedef.unflatten(after)
+    updated = jaxprs.classes_updated(jaxprs.marks(program))
+    missing = jaxprs.classes_missing_from(class_names(shapes), updated)
+    for message in step_warnings(program, shapes, differs, missing, workers, axis_name):
+        warn_caller(message)
+    return Layout(workers, axis_name, differs, shapes, missing)
 
 
-def check_layout(plan: object) -> None:
-    """Raises TypeError unless a `layout` is one."""
-    if not isinstance(plan, Layout):
+def check_layout(layout: object) -> None:
+    """Raises TypeError unless `layout` is a `Layout`."""
+    if not isinstance(layout, Layout):
         raise TypeError(
-            "`layout` must be a `Layout`, such as `train.layout`, but is "
-            f"{checks.shown(plan)}."
+            "`layout` must be a `Layout`, such as `train.layout`, got "
+            f"{checks.shown(layout)}."
         )

@@ -1,4 +1,4 @@
-"""Reading arrays over all processes, and checking that replicas are the same."""
+"""Checks that the replicas of arrays are the same."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gmc_jax.utils.prng_keys import without_key_types
 
 
 def assert_replicated(tree: Tree) -> None:
-    """Checks that what is replicated has the same bits on every device.
+    """Checks that replicated arrays have the same bits on every device.
 
-    For tests and for the worried: it copies every replica to the host. Arrays on one
-    device, and the shards of an array that differs between devices, have no replica
-    and pass. Over several processes all of them must call this together.
+    It copies every replica to the host, so it is meant for tests and debugging. Arrays
+    on one device, and shards that only one device holds, have no replica and pass.
+    Over several processes, all processes must call it together.
 
     Args:
       tree: arrays of any sharding, such as the state of training.
 
     Raises:
-      AssertionError: if replicas differ, naming the leaves and the devices.
+      AssertionError: if replicas differ. It names the leaves and the devices.
     """
     errors = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -1,4 +1,4 @@
-"""Going on with another number of workers."""
+"""Continues training with another number of workers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
-from gmc_jax.utils.jaxprs import Kind
+from gmc_jax.utils.jaxprs import StateClass
 from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.prng_keys import is_key, is_raw_key
 from gmc_jax.utils.trees import find_hooks
 
-_NEW = 0x6E6577  # Apart from the steps and workers that loops fold into keys.
+_NEW = 0x6E6577  # Unlike the steps and workers that training loops fold into keys.
 
 Rule: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
-"""From what all workers have of a leaf, and a number, to what so many others have."""
+"""`(leaf of the old workers, number of new workers) -> leaf of the new workers`."""
 
 
 def first(state: Tree) -> Tree:
-    """The first part of a state, where parameters are by custom."""
+    """Returns the first part of a state, by custom the parameters."""
     return state[0]
 
 
@@ -40,65 +40,66 @@ def resize(
     *,
     params: Callable[[Tree], Tree] = first,
 ) -> Tree:
-    """Makes the state of K workers one of K' workers, who all start from their mean.
+    """Turns the state of K workers into one of K' workers, who start from the mean.
 
         x'_j = mean over k of x_k  for every new worker j
 
-    The change is a meeting of the workers there were. What methods promise of a mean
-    over workers (parameters move by the mean step; residual and what was sent add up to
-    all updates) is linear in what they keep, so that the mean of every leaf keeps all
-    of it at once. What becomes of the leaves that differ:
+    Resizing acts like one synchronisation of the old workers. The properties that
+    methods conserve are means over workers: parameters move by the mean step; residuals
+    and sent messages add up to all updates. They are linear in the state, so averaging
+    every leaf conserves all of them. The rules for leaves that differ between workers:
 
-        floats: parameters, residuals,     their mean, accumulated in float64 and
-        momenta, Adam's moments, batch     rounded once: the mean residual is that of
-        statistics                         before to 1/2 ulp
-        push-sum                           parameters: the mean of w_k z_k; weights are
-                                           1. With a delay w_k counts what is in flight
-                                           as well; weights and messages: their means
-        CSER's x_k and e_k, D2's c_k,      their means: x - e stays the anchor, c the
-        gradient tracking's y_k            mean 0, and y the mean gradient
-        `periodic`, in mid-period          the anchor and the count stay, and the way so
-                                           far is the mean way: the meeting comes when
-                                           it would have, to where it would have led
-        whole numbers                      the mean, shared out: K' numbers, no two
+        floats: parameters, residuals,     the mean, accumulated in float64 and rounded
+        momenta, Adam's moments, batch     once: the mean residual changes by at most
+        statistics                         1/2 ulp
+        push-sum                           parameters: the mean of w_k z_k, with weights
+                                           1. With a delay, w_k counts messages in
+                                           flight too; weights and messages: the means
+        CSER's x_k and e_k, D2's c_k,      the means: x - e stays the anchor, c keeps
+        gradient tracking's y_k            the mean 0, y stays the mean gradient
+        `periodic`, in mid-period          the anchor and the count stay, and the
+                                           pseudo-gradient so far is the mean: the next
+                                           synchronisation comes at the same step, and
+                                           leads to the same point
+        whole numbers                      the mean, distributed: K' numbers, no two
                                            further apart than 1, whose sum is nearest to
                                            K' times the mean
         the counts of `count_entries`      the same, as 64-bit numbers: `relative_cost`
-                                           stays what it was to half an entry
-        booleans                           what most workers have; False in a tie
-        random keys (typed, or raw:        those of the first K' workers; further ones
+                                           changes by at most half an entry
+        booleans                           the majority; False in a tie
+        random keys (typed, or raw:        those of the first K' workers; further keys
         uint32 of a key's shape)           are drawn from them, no two alike
 
-    What is the same on all workers stays as it is, schedules, momentum and the draws of
-    channels included. States with a hook `sync_weighted(way)` or `on_sync(start, end)`
-    are asked as where `periodic` meets. They are found where the state holds them as
-    the method made them: `nnx.split` takes the state of an `nnx.Optimizer` apart into
+    Leaves that are the same on all workers stay unchanged: schedules, momentum and the
+    draws of channels, for example. States with a hook `sync_weighted` or `on_sync` are
+    called as at a synchronisation of `periodic`. The state must hold them in the
+    classes that the method made: `nnx.split` turns the state of an `nnx.Optimizer` into
     dictionaries, so keep parameters and `tx.init(params)` in the state instead.
 
-    Make the layout, and the step, anew for the new number. A method with a topology
-    needs one of as many workers, and its state fits, whatever the topology; a delay
-    must stay what it is. States of `ad_psgd` and `a_psgd` have no layout, and cannot be
-    resized.
+    Make the step and its layout anew for the new number. A method with a topology needs
+    a topology of that many workers, of any kind; a delay must not change. States of
+    `ad_psgd` and `a_psgd` have no layout and cannot be resized.
 
     Args:
-      state: as it is kept between steps: leaves that differ have a leading axis of
-        workers. Arrays of JAX or NumPy, of any sharding; keys typed, or as `fetch` has
-        them. Over several processes all of them must call this together.
-      layout: of that state.
-      workers: the new number, K', at least 1.
-      params: selects the parameters, for states that are asked about them, such as
-        push-sum's; the first part of the state, unless told otherwise.
+      state: the state as it is kept between steps: leaves that differ have a leading
+        axis of workers. Arrays of JAX or NumPy, of any sharding; keys are typed, or
+        their data as `fetch` returns it. Over several processes, all processes must
+        call it together.
+      layout: the layout of that state.
+      workers: the new number of workers, K', at least 1.
+      params: selects the parameters, for states whose hooks need them, such as
+        push-sum's; by default the first part of the state.
 
     Returns:
       The state as it is kept for `workers`, copied to the default device and committed
-      to none; as it was where the number is the same. For the train function that
-      `simulate` makes for `workers`. To go on under `distribute`, place it as the state
-      that comes with the function is placed, by `jax.device_put`.
+      to none, for the function `train` that `simulate` makes for `workers`. To continue
+      under `distribute`, place it by `jax.device_put` as the state that `distribute`
+      returns is placed. If the number does not change, the values are those of `state`.
 
     Raises:
-      ValueError: if `workers` is not a whole number of at least 1, `state` is not one
-        of `layout`, `params` does not select parameters where they are needed, or the
-        state has taken apart what is to be asked.
+      ValueError: if `workers` is not a whole number of at least 1; if `state` does not
+        fit `layout`; if a hook needs the parameters and `params` does not select them;
+        if the step updates a state with such a hook that `state` does not hold.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -115,10 +116,10 @@ def resize(
       >>> state, _ = train(state, batch[:6])
 
     Guarantees:
-      The mean over workers of every float that differs, push-sum's parameters weighed,
-      is that of before, to one rounding; and so to the last bit when the number changes
-      again before the next step.
-      What methods conserve they go on conserving.
+      The mean over workers of every float that differs (for push-sum's parameters, the
+      weighted mean) changes by one rounding; if the number changes again before the
+      next step, by none.
+      Methods keep conserving what they conserve.
     """
     check_layout(layout)
     checks.positive_int(workers=workers)
@@ -127,15 +128,15 @@ def resize(
     layout.check_kept(state)
     kept = fetch(state)
     if workers != layout.workers:
-        layout.check_whole("resize", _is_asked)
+        layout.check_holds("resize", _has_rule_of_its_own)
         rules = _rules(layout.shapes, layout.differs)
-        met = _meet(kept, layout, params)
-        kept = jax.tree.map(lambda rule, leaf: rule(leaf, workers), rules, met)
+        synchronised = _synchronise(kept, layout, params)
+        kept = jax.tree.map(lambda rule, leaf: rule(leaf, workers), rules, synchronised)
     return jax.tree.map(_on_device, kept, layout.shapes)
 
 
 def _rules(shapes: Tree, differs: Tree) -> Tree:
-    """What becomes of each leaf."""
+    """Returns the rule of each leaf."""
 
     def rule(node: Tree, differing: Tree) -> Tree:
         if isinstance(node, CountEntriesState):
@@ -161,13 +162,13 @@ def _rule(one: jax.ShapeDtypeStruct) -> Rule:
         return _majority
     if is_raw_key(one):
         return partial(_keys, impl=None)
-    return _shared_out
+    return _distribute_mean
 
 
-def _is_asked(kind: Kind) -> bool:
-    """Whether the mean of each leaf is not all that becomes of such states."""
-    hooks = {"sync_weighted", "on_sync"}.intersection(kind.hooks)
-    return bool(hooks) or kind.name == CountEntriesState.__name__
+def _has_rule_of_its_own(cls: StateClass) -> bool:
+    """Whether averaging each leaf does not suffice for states of a class."""
+    hooks = {"sync_weighted", "on_sync"}.intersection(cls.hooks)
+    return bool(hooks) or cls.name == CountEntriesState.__name__
 
 
 def _same(leaf: np.ndarray, workers: int) -> np.ndarray:
@@ -183,8 +184,8 @@ def _majority(leaf: np.ndarray, workers: int) -> np.ndarray:
     return _for_all(2 * leaf.sum(axis=0) > len(leaf), workers)
 
 
-def _shared_out(leaf: np.ndarray, workers: int) -> np.ndarray:
-    # Python's integers where 64 bits would not hold the sum.
+def _distribute_mean(leaf: np.ndarray, workers: int) -> np.ndarray:
+    # Python's integers, since 64 bits may not hold the sum of 64-bit ones.
     exact = leaf.astype(object if leaf.dtype.itemsize == 8 else np.int64)
     least = exact.min(axis=0)
     total = (2 * (exact - least).sum(axis=0) * workers + len(leaf)) // (2 * len(leaf))
@@ -194,18 +195,21 @@ def _shared_out(leaf: np.ndarray, workers: int) -> np.ndarray:
 
 
 def _counts(leaf: np.ndarray, workers: int) -> np.ndarray:
-    """Of [K, 2] high and low halves."""
+    """Distributes the mean of 64-bit counts, kept as [K, 2] high and low halves."""
     whole = leaf[:, 0].astype(np.uint64) << 32 | leaf[:, 1]
-    shared = _shared_out(whole, workers)
-    return np.stack([shared >> 32, shared & 0xFFFFFFFF], axis=1).astype(leaf.dtype)
+    counts = _distribute_mean(whole, workers)
+    return np.stack([counts >> 32, counts & 0xFFFFFFFF], axis=1).astype(leaf.dtype)
 
 
 def _keys(leaf: np.ndarray, workers: int, impl: str | None) -> np.ndarray:
-    """Of the data of keys; None for those of the default implementation."""
+    """Keeps the keys of old workers, and draws further ones; all as key data.
+
+    `impl` is the keys' generator, or None for the default one.
+    """
     known = len(leaf)
     keys = jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
-    def of(worker: int) -> jax.Array:
+    def key_of(worker: int) -> jax.Array:
         if worker < known:
             return keys[worker]
 
@@ -215,21 +219,21 @@ def _keys(leaf: np.ndarray, workers: int, impl: str | None) -> np.ndarray:
         own = keys[worker % known]
         return jax.vmap(draw)(own.reshape(-1)).reshape(own.shape)
 
-    data = [np.asarray(jax.random.key_data(of(worker))) for worker in range(workers)]
-    return np.stack(data)
+    data = [jax.random.key_data(key_of(worker)) for worker in range(workers)]
+    return np.stack(list(map(np.asarray, data)))
 
 
-def _wide(leaf: np.ndarray) -> np.ndarray:
-    """Floats in float64, numbers of another kind as they are."""
+def _to_float64(leaf: np.ndarray) -> np.ndarray:
+    """Casts floats to float64 and complex numbers to complex128, and nothing else."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return leaf.astype(np.complex128)
     return leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _average(leaf: np.ndarray) -> np.ndarray:
-    """The mean over workers, in float64; exact where all have the same."""
-    wide = _wide(leaf)
-    with np.errstate(all="ignore"):  # What is not finite stays so.
+    """Averages over workers in float64, exactly where all workers are equal."""
+    wide = _to_float64(leaf)
+    with np.errstate(all="ignore"):  # Infinities and NaNs propagate.
         return wide[0] + (wide - wide[0]).mean(axis=0)
 
 
@@ -237,77 +241,76 @@ def _for_all(one: np.ndarray, workers: int) -> np.ndarray:
     return np.broadcast_to(one, (workers, *one.shape))
 
 
-def _meet(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
-    """Asks the states that weigh workers, or must know where these are led."""
-    if not _listening(kept):
+def _synchronise(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> Tree:
+    """Calls the hooks of a synchronisation, if a state has any."""
+    if not _has_sync_hooks(kept):
         return kept
     leaves, treedef = jax.tree.flatten(kept)
     differing = jax.tree.leaves(layout.differs)
 
-    def of(worker: int) -> Tree:
+    def state_of(worker: int) -> Tree:
         own = [
-            _wide(leaf[worker]) if differs else leaf
+            _to_float64(leaf[worker]) if differs else leaf
             for leaf, differs in zip(leaves, differing, strict=True)
         ]
         return treedef.unflatten(own)
 
-    own = [of(worker) for worker in range(layout.workers)]
+    states = [state_of(worker) for worker in range(layout.workers)]
     try:
-        chosen = jax.tree.leaves(params(treedef.unflatten(range(len(leaves)))))
-        # Hooks of states compute in float64 as well.
+        places = jax.tree.leaves(params(treedef.unflatten(range(len(leaves)))))
+        # So that hooks compute in float64 as well.
         with jax.enable_x64(True):
-            ways = [sync_weighted(params(state), state) for state in own]
-            end = jax.tree.map(lambda *way: _average(np.stack(way)), *ways)
-            led = [_led(state, params(state), end) for state in own]
+            weighted = [sync_weighted(params(state), state) for state in states]
+            end = jax.tree.map(lambda *each: _average(np.stack(each)), *weighted)
+            after = [_after_sync(state, params(state), end) for state in states]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "`params` must select the parameters, since states such as push-sum's are "
-            "asked what a meeting makes of them, but it does not select any that fit "
-            f"these states ({error}). Pass, say, `params=lambda state: state['params']`"
-            "."
+            "`params` must select the parameters, since the hooks of states such as "
+            "push-sum's need them, but it selects none that fit these states "
+            f"({error}). Pass, for example, `params=lambda state: state['params']`."
         ) from error
-    new = [list(each) for each in zip(*map(jax.tree.leaves, led), strict=True)]
-    for place, leaf in zip(chosen, jax.tree.leaves(end), strict=True):
+    new = [list(each) for each in zip(*map(jax.tree.leaves, after), strict=True)]
+    for place, leaf in zip(places, jax.tree.leaves(end), strict=True):
         new[place] = [leaf if differing[place] else leaves[place]] * layout.workers
-    met = [
+    synchronised = [
         np.stack(each) if differs else np.asarray(each[0], leaf.dtype)
         for leaf, each, differs in zip(leaves, new, differing, strict=True)
     ]
-    return treedef.unflatten(met)
+    return treedef.unflatten(synchronised)
 
 
-def _listening(state: Tree) -> bool:
-    """Whether a state has a method that meetings call, other than `periodic`'s."""
+def _has_sync_hooks(state: Tree) -> bool:
+    """Whether a state has a hook of synchronisations, other than `periodic`'s own."""
     nodes = find_hooks(state, "on_sync") + find_hooks(state, "sync_weighted")
     return any(
-        _listening(node.inner) if isinstance(node, PeriodicState) else True
+        _has_sync_hooks(node.inner) if isinstance(node, PeriodicState) else True
         for node in nodes
     )
 
 
-def _led(state: Tree, start: Tree, end: Tree) -> Tree:
-    """As `on_sync`, but that periods go on: their meeting is still to come."""
+def _after_sync(state: Tree, start: Tree, end: Tree) -> Tree:
+    """Calls `on_sync`, but not of `periodic`, whose own period has not ended yet."""
 
-    def is_led(node: Tree) -> bool:
+    def has_own_rule(node: Tree) -> bool:
         return isinstance(node, PeriodicState) or has_hook(node, "on_sync")
 
-    def lead(node: Tree) -> Tree:
+    def update(node: Tree) -> Tree:
         if isinstance(node, PeriodicState):
-            return node._replace(inner=_led(node.inner, start, end))
+            return node._replace(inner=_after_sync(node.inner, start, end))
         return on_sync(node, start, end)
 
-    return jax.tree.map(lead, state, is_leaf=is_led)
+    return jax.tree.map(update, state, is_leaf=has_own_rule)
 
 
 def _implementation(one: jax.ShapeDtypeStruct) -> str:
-    """The name of the generator of typed keys."""
+    """Returns the name of the generator of typed keys."""
     names = []
     jax.eval_shape(lambda key: names.append(jax.random.key_impl(key)), one)
     return names[0]
 
 
 def _typed(state: Tree, layout: Layout) -> Tree:
-    """The state with keys in the place of their data."""
+    """Returns the state with typed keys in the place of their data."""
 
     def wrap(leaf: jax.Array, one: jax.ShapeDtypeStruct) -> jax.Array:
         if not is_key(one) or is_key(leaf):

@@ -1,4 +1,4 @@
-"""All workers on one device."""
+"""Runs all workers on one device."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def simulate(
 
     The step is batched by `jax.vmap` over a named axis, so its channels really average
     over the workers. Leaves of the state that differ between workers (see `layout`) are
-    kept with a leading axis of workers, the others once.
+    kept with a leading axis of workers; the other leaves are kept once.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
       state: one worker's state; it is copied.
       batch: an example of the batches of all workers: every leaf has a leading axis of
         workers. Only shapes and dtypes are read.
-      workers: their number.
+      workers: the number of workers.
       axis_name: the named axis that the channels average over.
-      replicated: selects what must be the same on all workers, such as the parameters:
-        `lambda state: state[0]`.
-      metrics: "each" worker's, with a leading axis of workers, or their "mean", as
-        floats.
+      replicated: selects the leaves that must be the same on all workers, such as the
+        parameters: `lambda state: state[0]`.
+      metrics: "each" for each worker's metrics, with a leading axis of workers; "mean"
+        for their mean, as floats.
 
     Returns:
-      `(train, state)`: a compiled function `(state, batch) -> (state, metrics)`, which
-      donates the state, and the state as it is kept. `train.layout` is its layout, for
-      `evaluate`, `resize` and `Checkpoints`.
+      `(train, state)`. `train` is a compiled function `(state, batch) -> (state,
+      metrics)`, which donates the state. `state` is the state as it is kept between
+      steps. `train.layout` is its layout, for `evaluate`, `resize` and `Checkpoints`.
 
     Raises:
-      ValueError: if the batch has no leading axis of workers, the step does not return
-        a state of the types it was given and metrics, or what `replicated` selects
-        differs between workers. From `train`, before it runs, if a state is not one of
-        as many workers, of this step, as it is kept.
+      ValueError: if the batch has no leading axis of workers; if the step does not
+        return metrics and a state of the types that it was given; if a leaf that
+        `replicated` selects differs between workers. `train` raises it before it runs
+        if its state does not fit `train.layout`.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -68,11 +68,11 @@ def simulate(
       (8,)
     """
     summary = summary_of(metrics)
-    plan = checked_layout(step, state, batch, workers, axis_name, replicated)
+    layout = checked_layout(step, state, batch, workers, axis_name, replicated)
     batched = jax.vmap(
         step,
-        in_axes=(plan.axes, 0),
-        out_axes=(plan.axes, 0),
+        in_axes=(layout.axes, 0),
+        out_axes=(layout.axes, 0),
         axis_name=axis_name,
         axis_size=workers,
     )
@@ -81,4 +81,4 @@ def simulate(
         state, metrics = batched(state, batch)
         return state, summary(metrics)
 
-    return Train(compiled(run, plan), plan), plan.lay_out(state)
+    return Train(compiled(run, layout), layout), layout.lay_out(state)

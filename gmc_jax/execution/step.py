@@ -1,4 +1,4 @@
-"""One worker's step: what it is given, what it must return, and its program."""
+"""One worker's step: its type, its program, and the checks of both."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -17,18 +17,18 @@ Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 def trace(
     step: Step, state: Tree, batch: Tree, workers: int, axis_name: str
 ) -> ClosedJaxpr:
-    """The program of a step, from the leaves of state and batch to the new state's.
+    """Traces a step, from the leaves of state and batch to those of the new state.
 
     Args:
-      step: of one worker.
-      state: one worker's, as `jax.ShapeDtypeStruct`.
-      batch: of all workers, on a leading axis.
-      workers: their number.
-      axis_name: the named axis that they are on.
+      step: the step of one worker.
+      state: one worker's state, as `jax.ShapeDtypeStruct`.
+      batch: the batches of all workers, on a leading axis.
+      workers: the number of workers.
+      axis_name: the named axis whose indices are the workers.
 
     Raises:
-      ValueError: if the step does not return a state of the types that it was given,
-        and metrics.
+      ValueError: if the step does not return metrics and a state of the types that it
+        was given.
     """
 
     def one_worker(state: Tree, batch: Tree) -> list[jax.Array]:
@@ -53,20 +53,20 @@ def check_batch(batch: Tree, workers: int) -> None:
         if shape[:1] != (workers,):
             raise ValueError(
                 f"`batch` must have a leading axis of {workers} workers on every leaf, "
-                f"but `batch{jax.tree_util.keystr(path)}` has shape {shape}. Reshape "
+                f"got shape {shape} for `batch{jax.tree_util.keystr(path)}`. Reshape "
                 f"[{workers} * n, ...] to [{workers}, n, ...], or change the number of "
                 "workers (under `distribute`: the size of the mesh's axis)."
             )
 
 
 def _state_in(returned: Tree, before: Tree) -> Tree:
-    """The new state among what a step returned, or ValueError."""
+    """Returns the new state that a step returned; raises ValueError if it has none."""
     pair = type(returned) is tuple and len(returned) == 2
     difference = first_difference(before, returned[0], "state") if pair else None
     if pair and difference is None:
         return returned[0]
     if jax.tree.structure(returned) == jax.tree.structure(before):
-        said = "it returned the state alone"
+        got = "the state alone"
     elif pair:
         raise ValueError(
             "`step` must return a state of the structure, shapes and dtypes that it "
@@ -74,13 +74,12 @@ def _state_in(returned: Tree, before: Tree) -> Tree:
             "that type."
         )
     elif returned is None:
-        said = "it returned nothing"
+        got = "nothing"
     elif type(returned) is tuple:
-        said = f"it returned {len(returned)} things"
+        got = f"a tuple of {len(returned)}"
     else:
-        said = f"it returned a `{type(returned).__name__}`"
+        got = f"a `{type(returned).__name__}`"
     raise ValueError(
-        f"`step` must return a tuple of two, the new state and metrics, but {said}. "
-        "End it with `return state, metrics`; where there is nothing to report, with "
-        "`return state, {}`."
+        f"`step` must return a tuple of two, the new state and metrics, got {got}. End "
+        "it with `return state, metrics`; without metrics, with `return state, {}`."
     )

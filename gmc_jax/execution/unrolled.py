@@ -1,4 +1,4 @@
-"""A function run for one worker after another."""
+"""Runs a function for one simulated worker after another."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from gmc_jax.utils.jaxprs import axes_of, equations
 
 
 def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
-    """Makes `simulate` run a function once a worker, one after another, in the program.
+    """Makes `simulate` run a function for one worker after another, unbatched.
 
-    By itself `jax.vmap` batches it, which suits accelerators and dense layers. The
-    gradients of convolutions, however, become grouped convolutions, which are slow on
-    CPUs: there `gmc_jax.unrolled(jax.value_and_grad(loss_fn))` is faster (see
-    `python -m experiments bench simulate`). On one worker a device it changes nothing.
+    Without it `jax.vmap` batches the function, which suits accelerators and dense
+    layers. But gradients of convolutions become grouped convolutions, which are slow on
+    CPUs: there `gmc_jax.unrolled(jax.value_and_grad(loss_fn))` is faster (see `python
+    -m experiments bench simulate`). Under `distribute` it changes nothing.
 
     Args:
-      fn: a function of arrays alone, without collectives. Everything that differs
-        between workers must be an argument, and `worker_key` be called outside of it.
+      fn: a function of arrays, without collectives. Everything that differs between
+        workers must be an argument. Call `worker_key` outside of it.
 
     Returns:
-      A function of the same positional arguments and results, which cannot be
+      A function of the same positional arguments and results. It cannot be
       differentiated: take the gradient inside, `unrolled(jax.value_and_grad(loss_fn))`.
 
     Raises:
-      ValueError: from that function if `fn` uses a named axis, under every runner.
+      ValueError: from the returned function, under every runner, if `fn` uses a named
+        axis.
     """
     checks.function(fn=fn)
     traced_once = jax.jit(fn)
@@ -56,11 +57,10 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
             axes = [axis for axis in axes_of(equation) if isinstance(axis, str)]
             if axes:
                 raise ValueError(
-                    "`unrolled` runs a function for one worker after another, so that "
-                    "it must not use their axis, but it calls "
-                    f"`{equation.primitive.name}` over {axes[0]!r}. Call collectives, "
-                    "channels and `worker_key` outside of it, and pass in what they "
-                    "give."
+                    "`fn` must not use a named axis, since `unrolled` runs it for one "
+                    f"worker after another, got `{equation.primitive.name}` over "
+                    f"{axes[0]!r}. Call collectives, channels and `worker_key` outside "
+                    "of it, and pass their results in."
                 )
         return call(*args)
 

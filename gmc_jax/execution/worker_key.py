@@ -9,20 +9,20 @@ from gmc_jax.utils import checks
 
 
 def worker_key(key: jax.Array, *, axis_name: str = "workers") -> jax.Array:
-    """A worker's own random key, from one that is the same on all workers.
+    """Derives a worker's own random key from one that all workers share.
 
-    Call it inside the step. A key in the replicated state gives all workers the same
-    draws, say the same dropout, unless it is made their own.
+    Call it inside the step. Without it, a key in the replicated state gives all workers
+    the same draws, such as the same dropout.
 
     Args:
-      key: a typed key, or a raw one.
+      key: a typed or raw key, the same on all workers.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
       The key with the worker's index folded in.
 
     Raises:
-      NameError: where no such axis is in scope.
+      NameError: if no such axis is in scope.
     """
     checks.axis(axis_name=axis_name)
     workers_on(axis_name, "worker_key")

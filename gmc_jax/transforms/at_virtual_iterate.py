@@ -11,7 +11,7 @@ from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms.detached import along, feedback_in
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.jaxprs import mark_updated
 
 
 @with_hooks
@@ -66,6 +66,6 @@ def at_virtual_iterate(
 
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        return updates, updated(AtVirtualIterateState(inner_state))
+        return updates, mark_updated(AtVirtualIterateState(inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)

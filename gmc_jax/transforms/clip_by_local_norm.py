@@ -12,7 +12,7 @@ from jax import lax
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate
+from gmc_jax.utils.trees import upcast_floating
 
 
 @described
@@ -74,7 +74,7 @@ def clip_by_local_norm(
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
         limit = max_norm / math.sqrt(workers_on(axis_name, "clip_by_local_norm"))
-        wide = to_accumulate(updates)
+        wide = upcast_floating(updates)
         leaves = jax.tree.leaves(wide)
         if not leaves:
             return updates, state

@@ -9,7 +9,7 @@ from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, upcast
+from gmc_jax.utils.trees import upcast, upcast_floating
 
 
 @described
@@ -47,7 +47,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = require_params("adapt_then_combine", params)
-        ahead = optax.tree.add(upcast(start), to_accumulate(updates))
+        ahead = optax.tree.add(upcast(start), upcast_floating(updates))
         mean, _, state = average_in_dtype(channel, ahead, state, start)
         return difference(start, mean), state
 
@@ -90,6 +90,6 @@ def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArg
         del extra_args
         start = require_params("combine_then_adapt", params)
         mean, _, state = average_in_dtype(channel, upcast(start), state, start)
-        return optax.tree.add(difference(start, mean), to_accumulate(updates)), state
+        return optax.tree.add(difference(start, mean), upcast_floating(updates)), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -13,7 +13,7 @@ from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import find, upcast, update_unmasked
 
 
@@ -90,7 +90,7 @@ def detached(
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return updates, updated(DetachedState(step, scale_at(step), inner_state))
+        return updates, mark_updated(DetachedState(step, scale_at(step), inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

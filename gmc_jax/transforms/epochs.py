@@ -14,7 +14,7 @@ from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import upcast, update_unmasked
 
 Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -135,6 +135,6 @@ def epochs(
             return out, state._replace(done=state.done + 1, inner=own)
 
         out, new = jax.lax.cond(state.done + 1 >= state.length, turn, go_on)
-        return out, updated(new)
+        return out, mark_updated(new)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -10,7 +10,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast_floating, zeros_to_accumulate
 
 
 @with_hooks
@@ -74,7 +74,7 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        return send_owed(channel, to_accumulate(updates), state, like)
+        return send_owed(channel, upcast_floating(updates), state, like)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -11,7 +11,7 @@ from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, upcast, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast, upcast_floating, zeros_to_accumulate
 
 
 @with_hooks
@@ -75,7 +75,7 @@ def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = require_params("exact_diffusion", params)
-        owed = optax.tree.add(to_accumulate(updates), state.correction)
+        owed = optax.tree.add(upcast_floating(updates), state.correction)
         ahead = optax.tree.add(upcast(params), owed)
         delta, _, inner = average_in_dtype(channel, ahead, state.channel, params)
         correction = optax.tree.add(state.correction, delta)

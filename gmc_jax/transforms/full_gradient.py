@@ -11,7 +11,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms.epochs import EpochsState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils.differences import first_difference
-from gmc_jax.utils.trees import find, to_accumulate
+from gmc_jax.utils.trees import find, upcast_floating
 
 Kind = TypeVar("Kind")
 
@@ -73,7 +73,7 @@ def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
         if not isinstance(node, VarianceReducedState):
             return node
         _check_alike(node.snapshot, params, "params")
-        wide = to_accumulate(gradient)
+        wide = upcast_floating(gradient)
         _check_alike(node.full_gradient, wide, "gradient")
         # Copies: the loop may donate the memory of both.
         own, mean = jax.tree.map(jnp.array, (params, wide))

@@ -12,7 +12,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import times, to_accumulate, upcast, zeros_to_accumulate
+from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumulate
 
 
 class GlobalMomentumState(NamedTuple):
@@ -86,7 +86,7 @@ def global_momentum(
         ratio = jnp.where(still, 0, state.rate / jnp.where(still, 1, rate))
         updates = jax.tree.map(
             lambda g, out: g + times(decay * ratio, out),
-            to_accumulate(updates),
+            upcast_floating(updates),
             state.momentum,
         )
         out, inner_state = inner.update(updates, state.inner, params, **extra_args)

@@ -15,7 +15,7 @@ from gmc_jax.transforms.error_feedback import (
 )
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
+from gmc_jax.utils.trees import times, upcast_floating, zeros_to_accumulate
 
 
 class MomentumCorrectionState(NamedTuple):
@@ -83,7 +83,7 @@ def momentum_correction(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        like, updates = updates if params is None else params, to_accumulate(updates)
+        like, updates = updates if params is None else params, upcast_floating(updates)
         if nesterov:
             momentum = jax.tree.map(
                 lambda u, g: times(decay, u + g), state.momentum, updates

@@ -13,8 +13,13 @@ from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
-from gmc_jax.utils.trees import map_unmasked, to_accumulate, upcast, zeros_to_accumulate
+from gmc_jax.utils.jaxprs import mark_updated
+from gmc_jax.utils.trees import (
+    map_unmasked,
+    upcast,
+    upcast_floating,
+    zeros_to_accumulate,
+)
 
 
 @with_hooks
@@ -118,7 +123,7 @@ def partial_sync(
         del extra_args
         require_params("partial_sync", params)
         mean, lost, channel_state = average_in_dtype(
-            channel, to_accumulate(updates), state.channel, params
+            channel, upcast_floating(updates), state.channel, params
         )
         anchor = optax.tree.add(state.anchor, mean)
         error = optax.tree.add(state.error, lost)
@@ -137,7 +142,7 @@ def partial_sync(
         anchor, error, reset_state = jax.lax.cond(due, reset, wait)
         out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, upcast(params))
         step = jnp.where(due, 0, state.step + 1)
-        return out, updated(
+        return out, mark_updated(
             PartialSyncState(step, anchor, error, channel_state, reset_state)
         )
 

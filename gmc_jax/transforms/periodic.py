@@ -13,7 +13,7 @@ from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
-from gmc_jax.utils.caller_warnings import warn
+from gmc_jax.utils.caller_warnings import warn_caller
 from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import downcast, find, map_unmasked, upcast
 
@@ -138,7 +138,7 @@ def periodic(
         checks.floating(params)
         own = inner.init(params)
         if is_default and find(own, optax.contrib.ScheduleFreeState):
-            warn(
+            warn_caller(
                 "`inner` is schedule-free: it remembers a point (z) of its own, which "
                 "would not follow where workers meet. Pass `buffers=reset_buffers()`, "
                 "or `maintain_buffers()` if it is meant to stay."

@@ -10,7 +10,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, upcast
+from gmc_jax.utils.trees import upcast, upcast_floating
 
 
 @described
@@ -44,7 +44,7 @@ def projected(
     def update(updates, state, params=None, **extra_args):
         del extra_args
         start = upcast(require_params("projected", params))
-        end = projection(optax.tree.add(start, to_accumulate(updates)))
+        end = projection(optax.tree.add(start, upcast_floating(updates)))
         return difference(start, end), state
 
     return optax.GradientTransformationExtraArgs(init, update)

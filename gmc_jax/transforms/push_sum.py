@@ -15,13 +15,13 @@ from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.jaxprs import updated
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import (
     accumulator_dtype,
     find,
     map_unmasked,
-    to_accumulate,
     upcast,
+    upcast_floating,
     update_unmasked,
 )
 
@@ -134,13 +134,13 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
             lambda w, z, u: w * z + u,
             state.weight,
             upcast(start),
-            to_accumulate(updates),
+            upcast_floating(updates),
         )
         (mass, weight), _, inner = average_in_dtype(
             channel, (biased, state.weight), state.channel, (start, state.weight)
         )
         end = jax.tree.map(jnp.divide, mass, weight)
-        return difference(start, end), updated(PushSumState(weight, inner))
+        return difference(start, end), mark_updated(PushSumState(weight, inner))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -172,7 +172,7 @@ def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs
         # One of each worker's own, or the layout would keep a single one for all.
         one = jnp.where(jax.lax.axis_index(channel.axis_name) < 0, 0.0, 1.0)
         weight = jax.tree.map(lambda w: one.astype(w.dtype), state.weight)
-        return updates, updated(PushSumState(weight, own))
+        return updates, mark_updated(PushSumState(weight, own))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

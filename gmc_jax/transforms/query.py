@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmc_jax.core import Tree
-from gmc_jax.utils.jaxprs import QUERIED, mark
+from gmc_jax.utils.jaxprs import QUERY_MARK, mark
 from gmc_jax.utils.trees import find_hooks
 
 
@@ -28,5 +28,5 @@ def query(opt_state: Tree, params: Tree) -> Tree:
       The point, in the structure, shapes and dtypes of the parameters.
     """
     for state in find_hooks(opt_state, "query"):
-        params = mark(state.query(params), QUERIED)
+        params = mark(state.query(params), QUERY_MARK)
     return params

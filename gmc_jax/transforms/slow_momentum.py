@@ -12,7 +12,7 @@ from gmc_jax.core import Tree
 from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
+from gmc_jax.utils.trees import times, upcast_floating, zeros_to_accumulate
 
 
 class SlowMomentumState(NamedTuple):
@@ -84,7 +84,7 @@ def slow_momentum(
         rate = rate_at(learning_rate, last)
         still = rate == 0
 
-        way = to_accumulate(updates)
+        way = upcast_floating(updates)
         inverse = jnp.where(still, 0, 1 / jnp.where(still, 1, rate))
         momentum = jax.tree.map(
             lambda u, leaf: times(decay, u) + times(inverse, leaf), state.momentum, way

@@ -10,7 +10,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast_floating, zeros_to_accumulate
 
 
 @with_hooks
@@ -70,7 +70,7 @@ def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
         mean, lost, inner = average_in_dtype(
             channel, state.tracker, state.channel, like
         )
-        grads = to_accumulate(updates)
+        grads = upcast_floating(updates)
         change = optax.tree.sub(grads, state.last)
         tracker = optax.tree.add(mean, lost, change)
         return tracker, TrackGradientsState(tracker, grads, inner)

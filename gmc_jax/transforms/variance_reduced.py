@@ -12,7 +12,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import to_accumulate, upcast, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast, upcast_floating, zeros_to_accumulate
 
 
 @with_hooks
@@ -81,7 +81,7 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
                 "params, snapshot_grads=grads_at(gmc_jax.svrg_snapshot(opt_state)))`."
             )
         like = updates if params is None else params
-        change = optax.tree.sub(to_accumulate(updates), upcast(snapshot_grads))
+        change = optax.tree.sub(upcast_floating(updates), upcast(snapshot_grads))
         mean, _, inner = average_in_dtype(channel, change, state.channel, like)
         out = optax.tree.add(state.full_gradient, mean)
         return out, state._replace(channel=inner)

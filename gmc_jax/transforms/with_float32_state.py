@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import downcast, to_accumulate, upcast
+from gmc_jax.utils.trees import downcast, upcast, upcast_floating
 
 
 @described
@@ -53,7 +53,7 @@ def with_float32_state(
         return inner.init(upcast(params))
 
     def update(updates, state, params=None, **extra_args):
-        wide = to_accumulate(updates)
+        wide = upcast_floating(updates)
         out, after = inner.update(wide, state, params, **extra_args)
         # Not wider than that: a rate, injected or of a schedule, may be float64.
         return downcast(out, wide), downcast(after, state)

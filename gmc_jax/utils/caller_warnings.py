@@ -1,14 +1,14 @@
-"""Warnings at the caller's line."""
+"""Warnings that point at the user's line."""
 
 import inspect
 import warnings
 
-_NOT_USERS = ("gmc_jax.", "jax.", "optax.")
+_LIBRARIES = ("gmc_jax.", "jax.", "optax.")
 
 
-def warn(doubt: str) -> None:
-    """A warning at the line of the user's that leads here."""
+def warn_caller(message: str) -> None:
+    """Warns at the innermost line of the stack that is outside the libraries."""
     level, frame = 1, inspect.currentframe()
-    while frame and frame.f_globals.get("__name__", "").startswith(_NOT_USERS):
+    while frame and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         level, frame = level + 1, frame.f_back
-    warnings.warn(doubt, stacklevel=level)
+    warnings.warn(message, stacklevel=level)

@@ -1,7 +1,7 @@
-"""Checks of hyper-parameters, called by keyword so that errors name the argument.
+"""Checks of arguments, called by keyword so that errors name the argument.
 
-Unless it says otherwise a check lets tracers through, which have no value yet, and
-refuses None.
+Unless its docstring says otherwise, a check refuses None and accepts tracers, whose
+values are not known yet.
 """
 
 import reprlib
@@ -17,7 +17,7 @@ from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.described import is_described
 
 Number: TypeAlias = object
-"""A Python number, or an array of no dimensions."""
+"""A Python number, or an array without dimensions."""
 
 
 def fraction(**arguments: Number) -> None:
@@ -25,7 +25,8 @@ def fraction(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not 0 < value <= 1:
             raise ValueError(
-                f"`{name}` is a fraction and must lie in (0, 1], but is {value}."
+                f"`{name}` must be in (0, 1], got {value}; it is a fraction, and 1 "
+                "means all."
             )
 
 
@@ -34,8 +35,8 @@ def decay(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not 0 <= value < 1:
             raise ValueError(
-                f"`{name}` multiplies what is remembered at every step and must lie "
-                f"in [0, 1), or it would never fade, but is {value}."
+                f"`{name}` must be in [0, 1), got {value}; from 1 on, past gradients "
+                "would never decay."
             )
 
 
@@ -44,7 +45,7 @@ def proportion(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not 0 <= value <= 1:
             raise ValueError(
-                f"`{name}` is a proportion and must lie in [0, 1], but is {value}."
+                f"`{name}` must be in [0, 1], got {value}; it is a proportion."
             )
 
 
@@ -54,18 +55,18 @@ def momentum(**arguments: Number | None) -> None:
 
 
 def positive_int(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 1 known in advance."""
+    """Raises unless every argument is a whole number of at least 1, and not traced."""
     known(**arguments)
     steps(**arguments)
 
 
 def steps(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 1, perhaps traced."""
+    """Raises unless every argument is a whole number of at least 1, or traced."""
     _check_whole(arguments, least=1)
 
 
 def nonnegative_int(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 0 known in advance."""
+    """Raises unless every argument is a whole number of at least 0, and not traced."""
     known(**arguments)
     _check_whole(arguments, least=0)
 
@@ -75,18 +76,19 @@ def seed(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not isinstance(value, int) or not -(2**63) <= value < 2**63:
             raise ValueError(
-                f"`{name}` seeds draws and must be a whole number that fits 64 bits, "
-                f"an int, but is {value}."
+                f"`{name}` must be a whole number that fits 64 bits, got {value}; "
+                "pass an `int`, such as 0."
             )
 
 
 def known(**arguments: object) -> None:
-    """Raises TypeError where an argument is traced, although it shapes the program."""
+    """Raises TypeError if an argument, which shapes the program, is traced."""
     for name, value in arguments.items():
         if isinstance(value, Tracer):
             raise TypeError(
-                f"`{name}` shapes the program, but is traced. Name it in `static_args` "
-                "of `optax.inject_hyperparams`."
+                f"`{name}` must be known when the step is compiled, got "
+                f"{shown(value)}; it shapes the program. Name it in `static_args` of "
+                "`optax.inject_hyperparams`."
             )
 
 
@@ -95,17 +97,20 @@ def flag(**arguments: object) -> None:
     known(**arguments)
     for name, value in arguments.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"`{name}` must be True or False, but is {shown(value)}.")
+            raise TypeError(f"`{name}` must be True or False, got {shown(value)}.")
 
 
 def several(**arguments: object) -> None:
     """Raises TypeError unless every argument is a list, or another iterable."""
     known(**arguments)
     for name, value in arguments.items():
-        # Those of ours, and of optax, are tuples as well.
+        # Compressors, channels and transformations are tuples as well.
         others = str | Mapping | Compressor | Channel | optax.GradientTransformation
         if isinstance(value, others) or not isinstance(value, Iterable):
-            raise TypeError(f"`{name}` must be a list, but is {shown(value)}.")
+            raise TypeError(
+                f"`{name}` must be a list, got {shown(value)}; put a single one in "
+                "brackets."
+            )
 
 
 def axis(**arguments: object) -> None:
@@ -113,7 +118,7 @@ def axis(**arguments: object) -> None:
     for name, value in arguments.items():
         if not isinstance(value, str):
             raise TypeError(
-                f"`{name}` must be the name of an axis, such as 'workers', but is "
+                f"`{name}` must be the name of an axis, such as 'workers', got "
                 f"{shown(value)}."
             )
 
@@ -123,11 +128,11 @@ def function(**arguments: object) -> None:
     for name, value in arguments.items():
         if not callable(value):
             hint = (
-                " Under `optax.inject_hyperparams`, which takes functions for "
-                "schedules, name it in `static_args`."
+                " `optax.inject_hyperparams` takes functions for schedules: name "
+                f"`{name}` in its `static_args`."
             )
             raise TypeError(
-                f"`{name}` must be a function, but is {shown(value)}."
+                f"`{name}` must be a function, got {shown(value)}."
                 f"{hint if isinstance(value, jax.Array) else ''}"
             )
 
@@ -137,8 +142,7 @@ def positive(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not 0 < value < np.inf:
             raise ValueError(
-                f"`{name}` is a magnitude and must be finite and greater than 0, but "
-                f"is {value}."
+                f"`{name}` must be finite and greater than 0, got {value}."
             )
 
 
@@ -146,17 +150,17 @@ def nonnegative(**arguments: Number) -> None:
     """Raises ValueError unless every argument is finite and at least 0."""
     for name, value in _concrete(arguments).items():
         if not 0 <= value < np.inf:
-            raise ValueError(f"`{name}` must be finite and at least 0, but is {value}.")
+            raise ValueError(f"`{name}` must be finite and at least 0, got {value}.")
 
 
 def learning_rate(**arguments: Number) -> None:
-    """Raises unless every argument is a schedule or a finite rate >= 0."""
+    """Raises unless every argument is a schedule, or finite and at least 0."""
     rates = {name: value for name, value in arguments.items() if not callable(value)}
     for name, value in _concrete(rates, "a number or a schedule").items():
         if not 0 <= value < np.inf:
             raise ValueError(
-                f"`{name}` must be finite and at least 0 (updates are scaled by its "
-                f"negative), but is {value}."
+                f"`{name}` must be finite and at least 0, got {value}; updates are "
+                "multiplied by its negative."
             )
 
 
@@ -202,8 +206,8 @@ def one_axis(**arguments: Channel) -> None:
     if len(set(names.values())) > 1:
         raise ValueError(
             " and ".join(f"`{name}`" for name in names) + " must average over the same "
-            f"workers, but are over the named axes {list(names.values())}. Pass the "
-            "same `axis_name` to all of them."
+            f"workers, got the named axes {list(names.values())}. Pass the same "
+            "`axis_name` to all of them."
         )
 
 
@@ -213,24 +217,22 @@ def floating(tree: object) -> None:
         try:
             dtype = jax.numpy.result_type(leaf)
         except TypeError:
-            raise TypeError(
-                "Workers average floating-point trees, but the leaf "
-                f"`{jax.tree_util.keystr(path) or 'tree'}` is {shown(leaf)}, no array. "
-                "Keep it out of what is trained, say with `optax.partition`."
-            ) from None
-        # Floats of 4 bits have no integers of their width to cross as.
-        floats = jax.numpy.issubdtype(dtype, jax.numpy.floating)
-        if not floats or jax.numpy.finfo(dtype).bits < 8:
-            dtype = "float0" if dtype == jax.dtypes.float0 else dtype
-            raise TypeError(
-                "Workers average floating-point trees, but the leaf "
-                f"`{jax.tree_util.keystr(path) or 'tree'}` has dtype {dtype}. Keep it "
-                "out with `optax.partition`, or convert it."
-            )
+            got = shown(leaf)
+        else:
+            # Floats of 4 bits have no integers of their width to be sent as.
+            floats = jax.numpy.issubdtype(dtype, jax.numpy.floating)
+            if floats and jax.numpy.finfo(dtype).bits >= 8:
+                continue
+            got = f"dtype {'float0' if dtype == jax.dtypes.float0 else dtype}"
+        raise TypeError(
+            f"The leaf `{jax.tree_util.keystr(path) or 'tree'}` must hold real floats "
+            f"of at least 8 bits for workers to average it, got {got}. Convert it, or "
+            "keep it out of training with `optax.partition`."
+        )
 
 
 def shown(value: object) -> str:
-    """A value as errors show it, in a few words."""
+    """Describes a value in a few words, for errors."""
     for kind, name in (
         (Compressor, "compressor"),
         (Channel, "channel"),
@@ -247,19 +249,19 @@ def _check_whole(arguments: Mapping[str, Number], least: int) -> None:
     for name, value in _concrete(arguments).items():
         if not isinstance(value, int) or value < least:
             raise ValueError(
-                f"`{name}` counts something and must be a whole number of at least "
-                f"{least}, an int, but is {value}."
+                f"`{name}` must be a whole number of at least {least}, got {value}"
+                f"{'.' if isinstance(value, int) else '; pass an `int`.'}"
             )
 
 
 def _concrete(
     arguments: Mapping[str, Number], kind: str = "a number"
 ) -> dict[str, float]:
-    """The values of numbers; TypeError for what is none."""
+    """Returns the values known so far; raises TypeError unless all are numbers."""
     numbers = {}
     for name, value in arguments.items():
         if not _is_number(value):
-            raise TypeError(f"`{name}` must be {kind}, but is {shown(value)}.")
+            raise TypeError(f"`{name}` must be {kind}, got {shown(value)}.")
         if not isinstance(value, Tracer):
             numbers[name] = np.asarray(value).item()
     return numbers

@@ -1,8 +1,8 @@
-"""Things that print as the call that made them.
+"""Objects that print as the call that made them.
 
-Compressors, channels and transformations are tuples of functions, which print as where
-in memory these lie. Factories with the decorator `described` return the same tuples,
-but `repr` says `all_gather(top_k(0.01))`.
+Compressors, channels and transformations are tuples of functions, which print as
+addresses in memory. Factories with the decorator `described` return the same tuples,
+but `repr` gives `all_gather(top_k(0.01))`.
 """
 
 import functools
@@ -18,54 +18,54 @@ from jax.core import Tracer
 Arguments = ParamSpec("Arguments")
 Made = TypeVar("Made")
 
-Thing: TypeAlias = object
-"""An argument, of any kind."""
+Value: TypeAlias = object
+"""An argument or a result, of any type."""
 
-_LONGEST = 60  # Characters of an argument that has no shorter form.
-_MOST = 6  # Elements of a sequence.
+_MAX_CHARACTERS = 60  # Of an argument that has no shorter form.
+_MAX_ELEMENTS = 6  # Of a sequence.
 
 
 class Call(NamedTuple):
     """The call of a factory.
 
     Attributes:
-      name: of the factory.
-      arguments: as they were given, by position.
-      options: those given by name, but for those that have their defaults.
+      name: the name of the factory.
+      arguments: the positional arguments.
+      options: the keyword arguments, without those that equal their defaults.
     """
 
     name: str
-    arguments: tuple[Thing, ...]
-    options: Mapping[str, Thing]
+    arguments: tuple[Value, ...]
+    options: Mapping[str, Value]
 
     def __str__(self) -> str:
-        """The call as it could be written."""
-        given = [*map(_shown, self.arguments)]
-        given += [f"{name}={_shown(value)}" for name, value in self.options.items()]
-        return f"{self.name}({', '.join(given)})"
+        """Writes the call as code."""
+        words = [*map(_shown, self.arguments)]
+        words += [f"{name}={_shown(value)}" for name, value in self.options.items()]
+        return f"{self.name}({', '.join(words)})"
 
 
 class Described:
-    """A thing that is no tuple, and prints as the call that made it."""
+    """Base of classes, other than tuples, that print as the call that made them."""
 
     def __repr__(self) -> str:
-        """The call, or what it is where no factory made it."""
+        """Writes the call, or a short description if no factory made the object."""
         return str(vars(self).get("_call", self._in_short))
 
     @property
     def _in_short(self) -> str:
-        """What it is."""
+        """A short description."""
         return f"<{type(self).__name__}>"
 
 
 def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
-    """Lets what a factory returns print as the call: `top_k(0.01)`.
+    """Makes the results of a factory print as the call: `top_k(0.01)`.
 
-    What is returned is of the same type, compares and behaves as it did. What is made
-    of it afterwards, say by `_replace`, is another thing, and prints as it would.
+    Nothing else changes: results have the same type, and compare as before. An object
+    derived from a result, for example by `_replace`, prints as it would without this.
 
     Args:
-      factory: of tuples with named fields, or of `Described` things.
+      factory: returns tuples with named fields, or `Described` objects.
     """
     parameters = inspect.signature(factory).parameters
     name = getattr(factory, "__name__", "")
@@ -80,20 +80,20 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
         }
         call = Call(name, args, options)
         if isinstance(made, tuple):
-            return _remade(getattr(type(made), "_kind", type(made)), made, call)
+            return _make(getattr(type(made), "_kind", type(made)), made, call)
         vars(made)["_call"] = call
         return made
 
     return make
 
 
-def is_described(value: Thing) -> bool:
-    """Whether a thing prints as the call that made it."""
+def is_described(value: Value) -> bool:
+    """Whether an object prints as the call that made it."""
     return "_call" in getattr(value, "__dict__", {})
 
 
-def _remade(kind, fields, call: Call):
-    """A tuple of a kind with its call beside its fields."""
+def _make(kind, fields, call: Call):
+    """Makes a tuple of a class that also holds its call."""
     made = _class_of(kind)(*fields)
     made._call = call
     return made
@@ -101,14 +101,14 @@ def _remade(kind, fields, call: Call):
 
 @functools.cache
 def _class_of(kind):
-    """The class of a kind of tuples that print as the call that made them."""
+    """Returns the subclass of a tuple class whose objects print as their calls."""
 
     def show(self) -> str:
         return str(self._call) if is_described(self) else kind.__repr__(self)
 
     def reduce(self) -> tuple:
         if is_described(self):
-            return _remade, (kind, tuple(self), self._call)
+            return _make, (kind, tuple(self), self._call)
         return kind, tuple(self)
 
     body = {
@@ -121,7 +121,7 @@ def _class_of(kind):
     return type(kind.__name__, (kind,), body)
 
 
-def _same(value: Thing, default: Thing) -> bool:
+def _same(value: Value, default: Value) -> bool:
     return value is default or (
         isinstance(value, bool | int | float | str)
         and type(value) is type(default)
@@ -129,8 +129,8 @@ def _same(value: Thing, default: Thing) -> bool:
     )
 
 
-def _shown(value: Thing) -> str:
-    """An argument in short."""
+def _shown(value: Value) -> str:
+    """Describes an argument in few characters."""
     if isinstance(value, Tracer):
         return f"<traced {value.dtype}{list(value.shape)}>"
     if isinstance(value, jax.Array | np.ndarray | np.generic):
@@ -144,21 +144,24 @@ def _shown(value: Thing) -> str:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return f"({', '.join(_elements(value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, tuple) and value and all(map(callable, value)):
-        return _name_of(value[-1])  # A transformation of optax, say.
+        return _name_of(value[-1])  # Such as a transformation of optax.
     if isinstance(value, functools.partial):
         return f"partial({_name_of(value.func)}, ...)"
     if isinstance(value, FunctionType):
         return _name_of(value)
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"<{type(value).__name__}>"
+    return text if len(text) <= _MAX_CHARACTERS else f"<{type(value).__name__}>"
 
 
-def _elements(values: Sequence[Thing]) -> list[str]:
-    return [*map(_shown, values[:_MOST]), *["..."] * (len(values) > _MOST)]
+def _elements(values: Sequence[Value]) -> list[str]:
+    return [
+        *map(_shown, values[:_MAX_ELEMENTS]),
+        *["..."] * (len(values) > _MAX_ELEMENTS),
+    ]
 
 
 def _name_of(function: Callable) -> str:
-    """A function; of what factories of optax return, the factory."""
+    """Returns the name of a function; for functions inside optax, of the factory."""
     names = getattr(function, "__qualname__", type(function).__name__).split(".")
     if str(getattr(function, "__module__", "")).startswith("optax"):
         return f"optax.{names[0]}(...)"

@@ -1,4 +1,4 @@
-"""Where two trees differ, in words that stay short however large they are."""
+"""Describes where two trees differ, in few words even for large trees."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from gmc_jax.core import Tree
 
 
 def first_difference(expected: Tree, given: Tree, name: str) -> str | None:
-    """The first place where a tree is of another structure, shape or dtype.
+    """Describes the first place where two trees differ in structure, shape or dtype.
 
-    Weak types, shardings and values do not count: a Python number is as good as an
-    array of its type.
+    Weak types, shardings and values do not count: a Python number equals an array of
+    its type.
 
     Args:
       expected: arrays or `jax.ShapeDtypeStruct`.
-      given: arrays, tracers, numbers.
-      name: what the tree is called.
+      given: arrays, tracers or numbers.
+      name: the name of the tree in the description.
 
     Returns:
-      What must be there and what is, or None where the trees are alike.
+      What must be at that place and what was given, or None if the trees are alike.
     """
-    # Whether structures are equal is for JAX to say: a container may be equal to none.
+    # JAX compares structures: a container's own `==` may be False even for itself.
     if jax.tree.structure(expected) == jax.tree.structure(given):
         return next(_leaves(expected, given, name), None)
     return _structures(expected, given, name)
@@ -39,33 +39,33 @@ def _leaves(expected: Tree, given: Tree, name: str) -> Iterator[str]:
     for (path, one), other in pairs:
         if _type_of(one) != _type_of(other):
             place = f"{name}{jax.tree_util.keystr(path)}"
-            yield f"`{place}` must be {_words(one)}, but is {_words(other)}"
+            yield f"`{place}` must be {_describe(one)}, got {_describe(other)}"
 
 
 def _structures(expected: Tree, given: Tree, name: str) -> str:
-    ours, theirs = _children(expected), _children(given)
-    if type(expected) is not type(given) or "" in ours or "" in theirs:
-        return f"`{name}` must be {_words(expected)}, but is {_words(given)}"
-    for key, child in ours.items():
-        if key not in theirs:
-            return f"`{name}{key}` must be {_words(child)}, but is missing"
-        if jax.tree.structure(child) != jax.tree.structure(theirs[key]):
-            return _structures(child, theirs[key], name + key)
-    for key, child in theirs.items():
-        if key not in ours:
-            return f"`{name}{key}` must not be there, but is {_words(child)}"
+    wanted, found = _children(expected), _children(given)
+    if type(expected) is not type(given) or "" in wanted or "" in found:
+        return f"`{name}` must be {_describe(expected)}, got {_describe(given)}"
+    for key, child in wanted.items():
+        if key not in found:
+            return f"`{name}{key}` must be {_describe(child)}, but is missing"
+        if jax.tree.structure(child) != jax.tree.structure(found[key]):
+            return _structures(child, found[key], name + key)
+    for key, child in found.items():
+        if key not in wanted:
+            return f"`{name}{key}` must not be there, got {_describe(child)}"
     for field in dataclasses.fields(expected) if _is_dataclass(expected) else ():
         one, other = getattr(expected, field.name), getattr(given, field.name)
-        if f".{field.name}" not in ours and one is not other and one != other:
+        if f".{field.name}" not in wanted and one is not other and one != other:
             return (
-                f"`{name}.{field.name}`, which is no array, must be the very same one, "
-                "but is another"
+                f"`{name}.{field.name}`, which is not an array, must be the same "
+                "object, got another"
             )
-    return f"what is no array in `{name}`, {_words(expected)}, must be the same"
+    return f"the static data of `{name}`, {_describe(expected)}, must be the same"
 
 
 def _children(node: Tree) -> dict[str, Tree]:
-    """What a container holds, by its keys in words; a leaf holds itself, by none."""
+    """Returns the children of a node by key; a leaf has one, itself, by no key."""
     found = jax.tree_util.tree_leaves_with_path(
         node, is_leaf=lambda inner: inner is not node
     )
@@ -77,7 +77,7 @@ def _is_dataclass(node: Tree) -> bool:
 
 
 def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype] | None:
-    """Shape and dtype, or None of what is no array and no number."""
+    """Returns shape and dtype, or None for a leaf that is no array and no number."""
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # Ten times faster.
         return leaf.shape, leaf.dtype
     try:
@@ -86,12 +86,13 @@ def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype] | None:
         return None
 
 
-def _words(node: Tree) -> str:
+def _describe(node: Tree) -> str:
+    """Describes a node by its type, and an array by dtype and shape."""
     if node is None:
         return "None"
-    kind = _type_of(node) if "" in _children(node) else None
-    if kind is not None:
-        shape, dtype = kind
+    array_type = _type_of(node) if "" in _children(node) else None
+    if array_type is not None:
+        shape, dtype = array_type
         return f"{dtype}{list(shape)}"
     if isinstance(node, tuple | list) and not hasattr(node, "_fields"):
         return f"a {type(node).__name__} of {len(node)}"

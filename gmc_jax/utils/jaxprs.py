@@ -1,4 +1,4 @@
-"""Programs as JAX traces them: what is in them, and where values flow."""
+"""Traced programs: which equations they hold, and where values flow."""
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -14,42 +14,42 @@ from gmc_jax.core import Tree, hooks_of
 State = TypeVar("State")
 
 Program: TypeAlias = Jaxpr | ClosedJaxpr
-"""What JAX traces a function to."""
+"""What tracing a function gives."""
 
-FREE = ("axis_index", "pvary", "pcast")
-"""What names an axis and sends nothing along it."""
+SENDS_NOTHING = ("axis_index", "pvary", "pcast")
+"""Primitives that name an axis and send nothing along it."""
 
 LOOPS = ("scan", "while")
-"""What runs a program many times."""
+"""Primitives that run a program many times."""
 
 _STATE = "gmc_jax.state"
 _DIFFERENTIATED = re.compile(r"\b(jvp|transpose)\(")
 
 
-def bare(program: Program) -> Jaxpr:
-    """A program without its constants."""
+def jaxpr_of(program: Program) -> Jaxpr:
+    """Returns the jaxpr of a program, without its constants."""
     return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def mark(tree: Tree, name: str) -> Tree:
-    """The tree as it is, with a name that `marks` finds; it compiles to nothing."""
+    """Gives a tree a name that `marks` finds; the name compiles to nothing."""
     return checkpoint_name(tree, name)
 
 
-def alone_on(axis_name: str) -> str:
-    """The mark of what workers on an axis mean to keep to themselves."""
+def no_communication_mark(axis_name: str) -> str:
+    """Returns the mark of workers on an axis that are meant to stay separate."""
     return f"gmc_jax.no_communication({axis_name!r})"
 
 
-QUERIED = "gmc_jax.query"
-"""The mark of the point that `query` has moved."""
+QUERY_MARK = "gmc_jax.query"
+"""The mark of what `query` returns."""
 
 
-class Kind(NamedTuple):
-    """A class of states.
+class StateClass(NamedTuple):
+    """A class of states, as marks describe it.
 
     Attributes:
-      name: of the class.
+      name: the name of the class.
       hooks: the names of its hooks.
     """
 
@@ -57,36 +57,39 @@ class Kind(NamedTuple):
     hooks: tuple[str, ...]
 
 
-def updated(state: State) -> State:
-    """The new state of a transformation or channel, which `kinds_updated` tells of.
+def mark_updated(state: State) -> State:
+    """Marks the new state of a transformation or channel for `classes_updated`.
 
-    What a loop keeps of it may be of another class: `nnx.split` makes dictionaries.
+    The class alone does not show the update: a training loop may keep the state in
+    another container, such as the dictionaries that `nnx.split` makes.
     """
     leaves, treedef = jax.tree.flatten(state)
-    kind = type(state)
-    leaves[:1] = mark(leaves[:1], " ".join([_STATE, kind.__name__, *hooks_of(kind)]))
+    cls = type(state)
+    leaves[:1] = mark(leaves[:1], " ".join([_STATE, cls.__name__, *hooks_of(cls)]))
     return treedef.unflatten(leaves)
 
 
-def kinds_updated(names: Iterable[str]) -> list[Kind]:
-    """The classes of the states that are updated in a program, given its marks."""
-    ours = sorted(name for name in names if name.startswith(f"{_STATE} "))
-    parts = [name.split(" ")[1:] for name in ours]
-    return [Kind(name, tuple(hooks)) for name, *hooks in parts]
+def classes_updated(marks: Iterable[str]) -> list[StateClass]:
+    """Returns the classes of the states that a program with these marks updates."""
+    updates = sorted(mark for mark in marks if mark.startswith(f"{_STATE} "))
+    words = [mark.split(" ")[1:] for mark in updates]
+    return [StateClass(name, tuple(hooks)) for name, *hooks in words]
 
 
-def not_held(kinds: Iterable[Kind], names: Container[str]) -> tuple[Kind, ...]:
-    """The classes of states that are not among the names of those in a tree."""
-    return tuple(kind for kind in kinds if kind.name not in names)
+def classes_missing_from(
+    names: Container[str], classes: Iterable[StateClass]
+) -> tuple[StateClass, ...]:
+    """Returns the classes whose names are not among these."""
+    return tuple(cls for cls in classes if cls.name not in names)
 
 
 def marks(program: Program) -> set[str]:
-    """The names that were given in a program."""
+    """Returns all marks in a program."""
     return marks_in(equations(program))
 
 
 def marks_in(equations: Iterable[JaxprEqn]) -> set[str]:
-    """The names that these equations themselves give."""
+    """Returns the marks that these equations set, without those of subprograms."""
     return {
         equation.params["name"]
         for equation in equations
@@ -95,32 +98,37 @@ def marks_in(equations: Iterable[JaxprEqn]) -> set[str]:
 
 
 def equations(program: Program) -> Iterator[JaxprEqn]:
-    """All of a program, those within branches, loops and calls included."""
+    """Yields all equations of a program and of its subprograms."""
     for equation in program.eqns:
         yield equation
-        for inner in within(equation):
+        for inner in subprograms(equation):
             yield from equations(inner)
 
 
-def within(equation: JaxprEqn) -> Iterator[Program]:
-    """The programs in an equation: branches, bodies of loops, calls."""
+def subprograms(equation: JaxprEqn) -> Iterator[Program]:
+    """Yields the programs inside an equation: branches, bodies of loops, calls."""
     yield from _programs(equation.params.values())
 
 
 def axes_of(equation: JaxprEqn) -> tuple:
-    """The named axes that an equation is about."""
+    """Returns the named axes that an equation refers to."""
     axes = equation.params.get("axes", equation.params.get("axis_name", ()))
     return axes if isinstance(axes, tuple) else (axes,)
 
 
 def sends(equation: JaxprEqn, axis_name: str) -> bool:
-    """Whether it is a collective along an axis."""
-    return axis_name in axes_of(equation) and equation.primitive.name not in FREE
+    """Whether an equation is a collective along an axis."""
+    return (
+        axis_name in axes_of(equation) and equation.primitive.name not in SENDS_NOTHING
+    )
 
 
-def passed_on(program: Program) -> list[int | None]:
-    """Of every result which argument it is, where it comes back as it was given."""
-    jaxpr = bare(program)
+def passed_through(program: Program) -> list[int | None]:
+    """Returns for each result the index of the argument that it equals, or None.
+
+    A result equals an argument if the program returns that argument unchanged.
+    """
+    jaxpr = jaxpr_of(program)
     places = {value: place for place, value in enumerate(jaxpr.invars)}
 
     def place_of(value: Var | Literal) -> int | None:
@@ -129,7 +137,7 @@ def passed_on(program: Program) -> list[int | None]:
     for equation in jaxpr.eqns:
         operands = list(map(place_of, equation.invars))
         for program in _called(equation):
-            passed = zip(equation.outvars, passed_on(program), strict=True)
+            passed = zip(equation.outvars, passed_through(program), strict=True)
             for result, argument in passed:
                 place = None if argument is None else operands[argument]
                 if place is not None:
@@ -137,61 +145,61 @@ def passed_on(program: Program) -> list[int | None]:
     return list(map(place_of, jaxpr.outvars))
 
 
-def differentiated(equation: JaxprEqn) -> bool:
-    """Whether it is part of a gradient."""
+def is_differentiated(equation: JaxprEqn) -> bool:
+    """Whether an equation is part of the computation of a gradient."""
     return bool(_DIFFERENTIATED.search(str(equation.source_info.name_stack)))
 
 
 def flow(
     program: Program,
-    given: Sequence[bool],
+    followed: Sequence[bool],
     *,
-    begins: Callable[[JaxprEqn], bool] = lambda equation: False,
+    starts: Callable[[JaxprEqn], bool] = lambda equation: False,
     visit: Callable[[JaxprEqn], object] = lambda equation: None,
 ) -> list[bool]:
-    """Which results of a program some of its values flow into.
+    """Follows values through a program, and returns which results they reach.
 
-    What a condition decides does not carry the condition. In a loop all that is carried
-    is taken to reach all else.
+    A condition does not reach the results of its branches. Inside a loop every carried
+    value is taken to reach every other one.
 
     Args:
       program: the program.
-      given: of every argument whether it is followed.
-      begins: whether what an equation gives is followed.
-      visit: called with the equations that use what is followed.
+      followed: for each argument, whether it is followed.
+      starts: whether the results of an equation are followed, whatever its operands.
+      visit: called with each equation that has a followed operand.
     """
-    jaxpr = bare(program)
-    pairs = zip(jaxpr.invars, given, strict=True)
-    followed = {value for value, is_followed in pairs if is_followed}
+    jaxpr = jaxpr_of(program)
+    pairs = zip(jaxpr.invars, followed, strict=True)
+    reached = {value for value, is_followed in pairs if is_followed}
 
-    def carries(values: Sequence) -> list[bool]:
-        return [isinstance(value, Var) and value in followed for value in values]
+    def are_reached(values: Sequence) -> list[bool]:
+        return [isinstance(value, Var) and value in reached for value in values]
 
     for equation in jaxpr.eqns:
-        operands = carries(equation.invars)
+        operands = are_reached(equation.invars)
         if any(operands):
             visit(equation)
-        if begins(equation):
+        if starts(equation):
             results = [True] * len(equation.outvars)
         else:
-            results = _through(equation, operands, begins, visit)
-        reached = zip(equation.outvars, results, strict=True)
-        followed.update(value for value, is_reached in reached if is_reached)
-    return carries(jaxpr.outvars)
+            results = _flow_through(equation, operands, starts, visit)
+        pairs = zip(equation.outvars, results, strict=True)
+        reached.update(value for value, is_reached in pairs if is_reached)
+    return are_reached(jaxpr.outvars)
 
 
 def batched_results(
     program: ClosedJaxpr, batched: Sequence[bool], workers: int, axis_name: str
 ) -> list[bool]:
-    """Which results of a program differ between workers, where some arguments do.
+    """Returns for each result of a program whether it differs between workers.
 
     Args:
-      program: of one worker.
-      batched: of every argument whether it differs.
-      workers: their number.
-      axis_name: the named axis that they are on.
+      program: the program of one worker.
+      batched: for each argument, whether it differs between workers.
+      workers: the number of workers.
+      axis_name: the named axis whose indices are the workers.
     """
-    found = [False] * len(program.out_avals)
+    differs = [False] * len(program.out_avals)
 
     def probe(place: int, leaf: jax.Array) -> jax.Array:
         @custom_vmap
@@ -201,7 +209,7 @@ def batched_results(
         @identity.def_vmap
         def _(size: int, is_batched: list[bool], leaf: jax.Array) -> tuple:
             del size
-            found[place] = is_batched[0]
+            differs[place] = is_batched[0]
             return leaf, is_batched[0]
 
         return identity(leaf)
@@ -210,50 +218,52 @@ def batched_results(
         new = jaxpr_as_fun(program)(*leaves)
         return [probe(place, leaf) for place, leaf in enumerate(new)]
 
-    def kept(one: jax.ShapeDtypeStruct, differs: bool) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((workers,) * differs + one.shape, one.dtype)
+    def over_all(one: jax.ShapeDtypeStruct, is_batched: bool) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((workers,) * is_batched + one.shape, one.dtype)
 
     over_workers = jax.vmap(
         one_worker,
-        in_axes=tuple(0 if differs else None for differs in batched),
+        in_axes=tuple(0 if is_batched else None for is_batched in batched),
         axis_size=workers,
         axis_name=axis_name,
     )
-    jax.eval_shape(over_workers, *map(kept, program.in_avals, batched))
-    return found
+    jax.eval_shape(over_workers, *map(over_all, program.in_avals, batched))
+    return differs
 
 
-def _through(
+def _flow_through(
     equation: JaxprEqn,
     operands: list[bool],
-    begins: Callable[[JaxprEqn], bool],
+    starts: Callable[[JaxprEqn], bool],
     visit: Callable[[JaxprEqn], object],
 ) -> list[bool]:
-    """Which results of an equation are reached."""
-    name, outs = equation.primitive.name, len(equation.outvars)
+    """Returns which results of an equation are reached, given which operands are."""
+    name, size = equation.primitive.name, len(equation.outvars)
     if name == "cond":
         operands = operands[1:]
-    inside = list(within(equation))
-    if not inside:
-        return [any(operands)] * outs
-    reached = [False] * outs
-    for program in inside:
-        jaxpr = bare(program)
-        whole = name in LOOPS or len(jaxpr.invars) != len(operands)
-        given = [any(operands)] * len(jaxpr.invars) if whole else operands
-        found = flow(jaxpr, given, begins=begins, visit=visit)
-        if name in LOOPS or len(found) != outs:
-            found = [any(found)] * outs
-        reached = [a or b for a, b in zip(reached, found, strict=True)]
+    programs = list(subprograms(equation))
+    if not programs:
+        return [any(operands)] * size
+    reached = [False] * size
+    for program in programs:
+        jaxpr = jaxpr_of(program)
+        if name in LOOPS or len(jaxpr.invars) != len(operands):
+            followed = [any(operands)] * len(jaxpr.invars)
+        else:
+            followed = operands
+        results = flow(jaxpr, followed, starts=starts, visit=visit)
+        if name in LOOPS or len(results) != size:
+            results = [any(results)] * size
+        reached = [a or b for a, b in zip(reached, results, strict=True)]
     return reached
 
 
 def _called(equation: JaxprEqn) -> list[Program]:
-    """The one program that an equation calls, once and with its operands, if any."""
-    programs = list(within(equation))
+    """Returns the program that an equation calls once with its operands, if any."""
+    programs = list(subprograms(equation))
     if len(programs) != 1 or equation.primitive.name in LOOPS:
         return []
-    jaxpr = bare(programs[0])
+    jaxpr = jaxpr_of(programs[0])
     inside, outside = (jaxpr.invars, jaxpr.outvars), (equation.invars, equation.outvars)
     return programs if list(map(len, inside)) == list(map(len, outside)) else []
 

@@ -1,4 +1,4 @@
-"""Several processes that must decide alike, and share work."""
+"""Lets several processes decide alike and divide work."""
 
 from __future__ import annotations
 
@@ -16,64 +16,65 @@ from gmc_jax.utils.prng_keys import without_key_types
 Json: TypeAlias = (
     bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 )
-"""What JSON can say."""
+"""A value that JSON can represent."""
 
 Decision = TypeVar("Decision")
 
 
 def on_first_process(decide: Callable[[], Decision]) -> Decision:
-    """What the first process decides, in all of them; so they fail together, too.
+    """Calls a function on the first process, and returns its result on all.
 
-    All processes must call it together.
+    All processes must call it together. An OSError or a ValueError is raised on all of
+    them, so they fail together.
 
     Args:
-      decide: called by the first process alone. It returns what JSON can say, of
-        lists and not of tuples. What it raises, an OSError or a ValueError, is raised
-        in all processes.
+      decide: called by the first process alone. Its result must be one that JSON
+        represents, with lists in the place of tuples.
 
     Returns:
-      What it returned.
+      The result of `decide`.
 
     Raises:
+      OSError: if `decide` raised it and there is one process.
       ValueError: if `decide` raised it, or an OSError over several processes.
     """
     if jax.process_count() == 1:
         return decide()
-    said = {}
+    message = {}
     if jax.process_index() == 0:
         try:
-            said = {"decided": decide()}
+            message = {"result": decide()}
         except (OSError, ValueError) as error:
-            said = {"error": str(error)}
-    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+            message = {"error": str(error)}
+    text = np.frombuffer(json.dumps(message).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
     padded = np.zeros(size, np.uint8)
     padded[: min(size, text.size)] = text[:size]
-    heard = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)
-    said = json.loads(heard.tobytes())
-    if "error" in said:
-        raise ValueError(said["error"])
-    return said["decided"]
+    received = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)
+    message = json.loads(received.tobytes())
+    if "error" in message:
+        raise ValueError(message["error"])
+    return message["result"]
 
 
-def shared(work: Callable[[str], int], items: Sequence[str]) -> list[int]:
-    """A number for each item, each worked out by one process and told to all.
+def map_over_processes(work: Callable[[str], int], items: Sequence[str]) -> list[int]:
+    """Maps items to numbers; the processes divide the items among them.
 
     All processes must call it together, with the same items.
 
     Args:
-      work: from an item to a number, of less than 62 bits.
-      items: shared out among the processes.
+      work: maps an item to a number of less than 62 bits.
+      items: the items, each of which one process maps.
 
     Returns:
-      The numbers, in the order of the items.
+      The numbers of all items, in their order, on every process.
     """
     first, processes = jax.process_index(), jax.process_count()
     numbers = [0] * len(items)
     for place in range(first, len(items), processes):
         numbers[place] = work(items[place])
     if processes > 1 and items:
-        # In halves, since JAX has 64 bits only where it is told to.
+        # In halves, since JAX has 64 bits only if they are enabled.
         halves = np.array([divmod(number, 2**31) for number in numbers], np.int32)
         total = np.asarray(multihost_utils.process_allgather(halves)).sum(axis=0)
         numbers = [int(high) * 2**31 + int(low) for high, low in total]
@@ -81,16 +82,16 @@ def shared(work: Callable[[str], int], items: Sequence[str]) -> list[int]:
 
 
 def fetch(tree: Tree) -> Tree:
-    """The arrays of a tree in NumPy, whole, in every process.
+    """Copies a tree to NumPy arrays, whole in every process.
 
-    Over several processes an array that is spread over devices, as metrics are, cannot
-    be read as it is; all processes must call this together.
+    Over several processes, no process can read an array that is sharded over the
+    devices of all, such as metrics. All processes must call this together.
 
     Args:
       tree: arrays of any sharding.
 
     Returns:
-      The same tree of NumPy arrays; typed random keys as their data.
+      The tree with NumPy arrays; typed random keys are replaced by their data.
     """
 
     def read(leaf: jax.Array) -> np.ndarray:

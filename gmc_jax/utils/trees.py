@@ -1,4 +1,4 @@
-"""Trees and vectors: flattening, precision, and finding states inside states."""
+"""Helpers for trees: flattening, precision, means, and finding states."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 
 
 def accumulator_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype to remember and to sum in: float32 for 16-bit floats, else the same."""
+    """Returns the dtype to accumulate in: float32 for shorter floats, else the same."""
     if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4:
         return jnp.dtype(jnp.float32)
     return jnp.dtype(dtype)
@@ -28,23 +28,23 @@ def upcast(tree: Tree) -> Tree:
     )
 
 
-def to_accumulate(tree: Tree) -> Tree:
-    """A tree that workers average, cast as by `upcast`.
+def upcast_floating(tree: Tree) -> Tree:
+    """Casts a tree that workers average, as `upcast` does.
 
     Raises:
-      TypeError: where a leaf is not floating.
+      TypeError: if a leaf is not floating.
     """
     checks.floating(tree)
     return upcast(tree)
 
 
 def times(factor: jax.typing.ArrayLike, leaf: jax.Array) -> jax.Array:
-    """A leaf times a number, in the dtype of the leaf whatever that of the number."""
+    """Multiplies a leaf by a number, in the dtype of the leaf."""
     return jnp.asarray(factor, leaf.dtype) * leaf
 
 
 def downcast(tree: Tree, like: Tree) -> Tree:
-    """Casts floats to the dtypes of another tree; finite numbers stay finite."""
+    """Casts floats to the dtypes of another tree, and keeps finite numbers finite."""
 
     def cast(leaf: jax.Array, other: jax.Array) -> jax.Array:
         dtype = jnp.result_type(other)
@@ -53,26 +53,26 @@ def downcast(tree: Tree, like: Tree) -> Tree:
         ):
             return leaf
         if jnp.finfo(dtype).bits < jnp.finfo(leaf.dtype).bits:
-            leaf = _finite_where(leaf, leaf, dtype)
+            leaf = _clip_finite(leaf, leaf, dtype)
         return leaf.astype(dtype)
 
     return jax.tree.map(cast, tree, like)
 
 
-def _finite_where(given: jax.Array, leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """A leaf within the range of a dtype, where what was given is not infinite."""
+def _clip_finite(given: jax.Array, leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Clips a leaf to the range of a dtype, except where `given` is infinite."""
     limits = jnp.finfo(dtype)
     clipped = jnp.clip(leaf, float(limits.min), float(limits.max))
     return jnp.where(jnp.isinf(given), given, clipped)
 
 
 def zeros_to_accumulate(tree: Tree) -> Tree:
-    """Zeros in the shapes of a tree and the dtypes that it is accumulated in.
+    """Returns zeros in the shapes of a tree and the dtypes to accumulate it in.
 
-    They lie on the devices as the leaves do.
+    The zeros are sharded as the leaves are.
 
     Raises:
-      TypeError: where a leaf is not floating.
+      TypeError: if a leaf is not floating.
     """
     checks.floating(tree)
     return jax.tree.map(
@@ -82,61 +82,62 @@ def zeros_to_accumulate(tree: Tree) -> Tree:
 
 
 def shares(count: int) -> tuple[float, float]:
-    """How to average so many finite numbers without an infinite sum on the way.
+    """Returns two factors for a mean whose sum does not overflow.
 
-    Their mean is the sum of each times `share`, over `rest` (see `mean_of`). The share
-    is a power of two and `rest` has the digits of the count, so that the mean has the
-    bits that the sum over the count has; but for shares too small to be normal numbers,
-    which XLA may take for 0.
+    Multiply each number by the first, the share, add up, and divide the sum by the
+    second (see `mean_of`). The share is a power of two, and the divisor has the digits
+    of the count, so the mean has the same bits as the sum divided by the count. The
+    exception are subnormal products, which XLA may flush to 0.
+
+    Args:
+      count: how many numbers are averaged.
 
     Returns:
-      The share, at most 1 / count, and the rest, which is `count * share`.
+      The share, at most 1 / count, and the divisor, `count * share`.
     """
     share = 0.5 ** (count - 1).bit_length()
     return share, count * share
 
 
-def mean_of(total: jax.Array, rest: float) -> jax.Array:
-    """The mean, given the sum of shares; finite where the sum is."""
-    mean = total / rest
-    if rest == 1 or not is_floating(total):
+def mean_of(total: jax.Array, divisor: float) -> jax.Array:
+    """Divides a sum of shares; the mean is finite where the sum is (see `shares`)."""
+    mean = total / divisor
+    if divisor == 1 or not is_floating(total):
         return mean
-    # Of numbers next to the largest the rounding of the sum leads beyond it.
-    return _finite_where(total, mean, mean.dtype)
+    # If all numbers are close to the largest float, the rounded sum can exceed it.
+    return _clip_finite(total, mean, mean.dtype)
 
 
 def mean_over_workers(leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The mean along the leading axis, in a dtype of floats that is as wide or wider.
+    """Averages along the leading axis, in a floating dtype that is not narrower.
 
-    It is finite where the leaf is.
+    The mean is finite where the leaf is.
     """
-    share, rest = shares(leaf.shape[0])
-    return mean_of(jnp.sum(leaf.astype(dtype) * share, axis=0), rest)
+    share, divisor = shares(leaf.shape[0])
+    return mean_of(jnp.sum(leaf.astype(dtype) * share, axis=0), divisor)
 
 
-def whole_mean_over_workers(leaf: jax.Array) -> jax.Array:
-    """The mean of whole numbers along the leading axis, rounded.
-
-    Large ones have too many digits for floats; what their division leaves has few.
-    """
+def integer_mean_over_workers(leaf: jax.Array) -> jax.Array:
+    """Averages integers along the leading axis, and rounds the mean."""
     dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
-    whole, left = jnp.divmod(leaf.astype(dtype), dtype.type(len(leaf)))
-    left = jnp.round(jnp.mean(left.astype(jnp.float32), axis=0)).astype(dtype)
-    return (jnp.sum(whole, axis=0, dtype=dtype) + left).astype(leaf.dtype)
+    # Large integers have too many digits for float32; their remainders do not.
+    quotients, remainders = jnp.divmod(leaf.astype(dtype), dtype.type(len(leaf)))
+    rest = jnp.round(jnp.mean(remainders.astype(jnp.float32), axis=0)).astype(dtype)
+    return (jnp.sum(quotients, axis=0, dtype=dtype) + rest).astype(leaf.dtype)
 
 
 def scale_floats(tree: Tree, factor: float) -> Tree:
-    """Multiplies what is floating in a tree by a power of two."""
+    """Multiplies the floating leaves of a tree by a power of two."""
     return jax.tree.map(lambda leaf: leaf * factor if is_floating(leaf) else leaf, tree)
 
 
 def is_floating(leaf: jax.typing.ArrayLike) -> bool:
-    """Whether a leaf has a real dtype that is floating."""
+    """Whether a leaf has a real floating dtype."""
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
 def size_in_bits(tree: Tree) -> int:
-    """The size of all arrays of a tree."""
+    """Returns the size of all arrays of a tree, in bits."""
     return sum(
         8 * leaf.dtype.itemsize * math.prod(leaf.shape)
         for leaf in jax.tree.leaves(tree)
@@ -144,7 +145,7 @@ def size_in_bits(tree: Tree) -> int:
 
 
 def entries_in(tree: Tree) -> int:
-    """How many numbers all leaves of a tree hold."""
+    """Counts the entries of all leaves of a tree."""
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
@@ -153,9 +154,13 @@ def to_vectors(
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
     """Flattens a tree to one vector, or to one vector a leaf.
 
+    Args:
+      tree: the tree of arrays.
+      per_leaf: whether every leaf becomes a vector of its own.
+
     Returns:
       The vectors that are not empty, by the index of their leaf (0 for the whole
-      tree), and the way back, which keeps the dtypes of the vectors it is given.
+      tree), and a function that restores the tree from vectors and keeps their dtypes.
     """
     leaves, treedef = jax.tree.flatten(tree)
     shapes = [jnp.shape(leaf) for leaf in leaves]
@@ -173,7 +178,7 @@ def to_vectors(
     if not sum(sizes):
         return {}, lambda vectors: tree
     if len({leaf.dtype for leaf in flat}) > 1:
-        # Written out, since JAX mixes no floats of 8 bits with others.
+        # Cast explicitly, since JAX does not promote floats of 8 bits.
         flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
@@ -187,15 +192,15 @@ def to_vectors(
 
 
 def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
-    """All nodes of a type in a tree of states, in order, outermost only."""
+    """Finds all nodes of a type in a tree of states, in order, the outermost only."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
 
 
 def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
-    """Maps the leaves of a tree that `optax.masked` or `partition` left in it.
+    """Maps the leaves of a tree that `optax.masked` or `partition` did not mask.
 
-    The others are whole trees; what is masked stays as it is.
+    The others are whole trees. Masked leaves stay unchanged.
     """
 
     def on(leaf: Tree, *rest: Tree) -> Tree:
@@ -205,9 +210,9 @@ def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
 
 
 def update_unmasked(function: Callable, whole: Tree, *others: Tree) -> Tree:
-    """Maps a whole tree with others that `optax.masked` or `partition` left parts of.
+    """Maps a whole tree with others that `optax.masked` or `partition` has masked.
 
-    Where they are masked, a leaf or a whole branch, the tree stays as it is.
+    Where the others are masked, in a leaf or a whole branch, the tree stays unchanged.
 
     Raises:
       ValueError: if one of the others is not a part of the tree.
@@ -228,18 +233,18 @@ def _is_masked(node: Tree) -> bool:
 
 
 def find_hooks(tree: Tree, name: str) -> list:
-    """All states that have a hook of this name, in order, outermost only."""
+    """Finds all states with a hook of this name, in order, the outermost only."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: has_hook(node, name))
     return [node for node in nodes if has_hook(node, name)]
 
 
 def class_names(tree: Tree) -> set[str]:
-    """The names of the classes of all nodes and leaves of a tree."""
-    found = set()
+    """Returns the names of the classes of all nodes and leaves of a tree."""
+    names = set()
 
-    def note(node: Tree) -> bool:
-        found.add(type(node).__name__)
+    def visit(node: Tree) -> bool:
+        names.add(type(node).__name__)
         return False
 
-    jax.tree.leaves(tree, is_leaf=note)
-    return found
+    jax.tree.leaves(tree, is_leaf=visit)
+    return names

@@ -356,7 +356,7 @@ def test_the_axis_may_have_another_name(make):
 @pytest.mark.parametrize("name", ["exact", "top_k", "random_block"])
 def test_a_leaf_that_is_not_floating_is_an_error(name):
     trees = {"kernel": np.ones((WORKERS, 3), np.float32), "step": np.ones(WORKERS, int)}
-    with pytest.raises(TypeError, match=r"'step'.* has dtype int32.*optax.partition"):
+    with pytest.raises(TypeError, match=r"'step'.* got dtype int32.*optax.partition"):
         average(CHANNELS[name], trees)
 
 

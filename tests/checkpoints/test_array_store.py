@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from gmc_jax.checkpoints.array_store import Files, placed
+from gmc_jax.checkpoints.array_store import ArrayStore, place_like
 
 MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
 WHERE = {
@@ -25,7 +25,7 @@ every_place = pytest.mark.parametrize("where", WHERE.values(), ids=WHERE.keys())
 
 @pytest.fixture
 def files():
-    opened = Files()
+    opened = ArrayStore()
     yield opened
     opened.close()
 
@@ -69,7 +69,7 @@ def test_arrays_of_the_host_are_placed(where):
         numbers = like
         if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
             numbers = jax.random.key_data(like)
-        ours = placed(np.asarray(numbers), like)
+        ours = place_like(np.asarray(numbers), like)
         assert (ours.sharding, ours.committed) == (like.sharding, like.committed)
         assert ours.dtype == like.dtype
 
@@ -84,7 +84,7 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
 
 def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
     """Orbax's threads once wrote on into a folder that was being removed."""
-    save, written = files._files.save, []
+    save, written = files._checkpointer.save, []
 
     def interrupted(*given, **named):
         time.sleep(0.1)
@@ -93,7 +93,7 @@ def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
         save(*given, **named)
         written.extend((tmp_path / "a").iterdir())
 
-    monkeypatch.setattr(files._files, "save", interrupted)
+    monkeypatch.setattr(files._checkpointer, "save", interrupted)
     # In a shell's background, processes start with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -31,7 +31,7 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.checkpoints import manifest
-from gmc_jax.checkpoints.array_store import Files
+from gmc_jax.checkpoints.array_store import ArrayStore
 from gmc_jax.core import Tree
 from tests.programs.checkpoint_writer import plan as killed_plan
 from tests.programs.checkpoint_writer import state_at
@@ -261,7 +261,7 @@ def test_extras_come_back(tmp_path):
             "names": ["a"],
         }
         with pytest.raises(
-            TypeError, match=r"`extras` must hold what JSON can say.*into"
+            TypeError, match=r"`extras` must hold values that JSON can.*Keep arrays"
         ):
             checkpoints.save(2, state, seconds=numbers[2])
         assert checkpoints.latest == 1
@@ -321,7 +321,7 @@ def test_another_training_is_told_apart(tmp_path):
         ):
             checkpoints.restore(state)
     method: Any = optax.identity()
-    with pytest.raises(TypeError, match="`about` must hold what JSON can say"):
+    with pytest.raises(TypeError, match="`about` must hold values that JSON"):
         Checkpoints(tmp_path, plan, about={"tx": method})
 
 
@@ -354,7 +354,7 @@ def test_another_model_or_method_is_told_apart(tmp_path):
 def test_what_is_not_of_the_layout_is_neither_saved_nor_restored(tmp_path):
     plan, state = small()
     with Checkpoints(tmp_path, plan) as checkpoints:
-        with pytest.raises(ValueError, match=r"not one of 4 workers .*residual"):
+        with pytest.raises(ValueError, match=r"layout for 4 workers .*residual"):
             checkpoints.save(1, small(8)[1])
         with pytest.raises(ValueError, match=r"`state\['own'\]` must be a"):
             checkpoints.restore(state["own"])
@@ -505,7 +505,7 @@ def test_a_part_is_placed_and_resized_as_the_whole(tmp_path, workers):
             same_bits(jax.tree.map(jnp.ones_like, ours), like)
 
 
-# Files that are not as they were.
+# ArrayStore that are not as they were.
 
 
 @pytest.fixture
@@ -552,7 +552,7 @@ def test_a_damaged_file_is_found_and_the_one_before_is_whole(two, damage):
         DAMAGES[damage](path)
         remedy = r"`restore\(like, step=40\)`"
         with pytest.raises(
-            ValueError, match=rf"step 60 is not whole.*{path.name}.*{remedy}"
+            ValueError, match=rf"step 60 is damaged.*{path.name}.*{remedy}"
         ):
             checkpoints.restore(state, step=60)
         # Only checksums tell what kept its size.
@@ -571,9 +571,7 @@ def test_without_a_whole_manifest_there_is_no_checkpoint(two, damage):
     step, ours, _ = checkpoints.restore(state)
     assert step == 40
     chex.assert_trees_all_equal(ours, jax.tree.map(lambda leaf: leaf + 40, state))
-    with pytest.raises(
-        ValueError, match=r"step 60 is not whole: its manifest.*step=40"
-    ):
+    with pytest.raises(ValueError, match=r"step 60 is damaged: its manifest.*step=40"):
         checkpoints.restore(state, step=60)
 
 
@@ -583,14 +581,12 @@ def test_where_nothing_is_whole_the_error_says_why(two):
         files_of(directory, step)[0].unlink()
     checkpoints = Checkpoints(directory, plan)
     assert checkpoints.latest is None
-    with pytest.raises(
-        ValueError, match=r"no checkpoint that is whole; of step 60, its f"
-    ):
+    with pytest.raises(ValueError, match=r"no complete checkpoint; of step 60, its f"):
         checkpoints.restore(state)
-    with pytest.raises(ValueError, match=r"step 40 is not whole.*No other one is"):
+    with pytest.raises(ValueError, match=r"step 40 is damaged.*No other one is"):
         checkpoints.restore(state, step=40)
     empty = Checkpoints(directory / "empty", plan)
-    with pytest.raises(ValueError, match=r"holds no checkpoint that is whole\. Where"):
+    with pytest.raises(ValueError, match=r"holds no complete checkpoint\. If"):
         empty.restore(state)
 
 
@@ -611,7 +607,7 @@ def test_a_step_is_saved_once_and_steps_ascend(two):
     with Checkpoints(directory, plan) as checkpoints:
         for step in (50, 60):
             with pytest.raises(
-                ValueError, match="of step 60 that this training, at st"
+                ValueError, match=rf"of step {step} or later .* holds one of step 60"
             ):
                 checkpoints.save(step, state)
         checkpoints.restore(state)
@@ -621,7 +617,7 @@ def test_a_step_is_saved_once_and_steps_ascend(two):
         checkpoints.save(61, state)
         with pytest.raises(ValueError, match="`step` must be later than 61"):
             checkpoints.save(61, state)
-        with pytest.raises(ValueError, match="`step` counts something"):
+        with pytest.raises(ValueError, match="`step` must be a whole number"):
             checkpoints.save(-1, state)
         assert checkpoints.latest == 61
 
@@ -642,7 +638,9 @@ def test_what_another_one_saves_meanwhile_is_not_replaced(two):
     for checkpoints in (ours, theirs):
         checkpoints.restore(state)
     theirs.save(80, state)
-    with pytest.raises(ValueError, match="of step 80 that this training, at step 70"):
+    with pytest.raises(
+        ValueError, match=r"of step 70 or later .* holds one of step 80"
+    ):
         ours.save(70, state)
 
 
@@ -658,7 +656,7 @@ def test_the_newest_are_kept_and_nothing_else_is_left(tmp_path, keep):
 
 @pytest.mark.parametrize("keep", [0, 1.5])
 def test_at_least_one_is_kept(tmp_path, keep):
-    with pytest.raises(ValueError, match="`keep` counts something"):
+    with pytest.raises(ValueError, match="`keep` must be a whole number"):
         Checkpoints(tmp_path, small()[0], keep=keep)
 
 
@@ -666,9 +664,9 @@ def test_at_least_one_is_kept(tmp_path, keep):
     ("where", "name", "error"),
     [
         (pathlib.Path, "touch", OSError),
-        (Files, "write", OSError),
-        (Files, "write", KeyboardInterrupt),
-        (Files, "check", OSError),
+        (ArrayStore, "write", OSError),
+        (ArrayStore, "write", KeyboardInterrupt),
+        (ArrayStore, "check", OSError),
         (manifest, "sizes", KeyboardInterrupt),
         (manifest, "checksum", OSError),
         (manifest, "write", OSError),
@@ -724,14 +722,14 @@ def test_what_was_written_is_there_before_it_is_a_checkpoint(
     read, -1 was written as the checksum, and found again.
     """
     plan, state = small()
-    write = Files.write
+    write = ArrayStore.write
     with Checkpoints(tmp_path, plan) as checkpoints:
         with monkeypatch.context() as patched:
             if lost == "file":
                 patched.setattr(manifest, "checksum", lambda _: -1)
             else:
                 patched.setattr(
-                    Files,
+                    ArrayStore,
                     "write",
                     lambda self, folder, leaves: write(self, folder, leaves[1:]),
                 )
@@ -790,7 +788,9 @@ def test_a_file_of_others_is_not_replaced(tmp_path, name):
     }
     made[name](tmp_path / name)
     with Checkpoints(tmp_path, plan) as checkpoints:
-        with pytest.raises(ValueError, match=rf"{name}`, where the manifest of step"):
+        with pytest.raises(
+            ValueError, match=rf"{name}` must be free for the manifest of step"
+        ):
             checkpoints.save(int(name[0]), state)
         checkpoints.save(10, state)
         assert checkpoints.restore(state)[0] == 10
@@ -809,11 +809,11 @@ def test_a_step_is_a_whole_number_or_nothing_is_written(tmp_path, step):
             checkpoints.save(value, state)
             assert checkpoints.restore(state, step=value)[0] == int(value)
         before = set(tmp_path.rglob("*"))
-        with pytest.raises(ValueError, match="`step` counts something and must be a"):
+        with pytest.raises(ValueError, match="`step` must be a whole number"):
             checkpoints.save(step, state)
         assert set(tmp_path.rglob("*")) == before
         if step is not None:
-            with pytest.raises(ValueError, match="`step` counts something and must"):
+            with pytest.raises(ValueError, match="`step` must be a whole number"):
                 checkpoints.restore(state, step=step)
 
 

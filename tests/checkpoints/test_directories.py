@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gmc_jax.checkpoints._directories import path_of, usable
+from gmc_jax.checkpoints._directories import path_of, usable_path
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from gmc_jax.checkpoints._directories import path_of, usable
 def test_a_url_is_no_directory(url):
     """Once a folder of that name was made here, and the first save failed."""
     for directory in (url, pathlib.Path(url)):
-        with pytest.raises(ValueError, match=r"is the URL `.*Mount the bucket"):
-            usable(path_of(directory))
+        with pytest.raises(ValueError, match=r"got the URL `.*Mount the bucket"):
+            usable_path(path_of(directory))
 
 
 @pytest.mark.parametrize(
@@ -25,29 +25,29 @@ def test_a_url_is_no_directory(url):
 def test_a_name_that_orbax_takes_for_another_is_refused(tmp_path, name):
     """It was saved to, listed as the latest, and could never be restored."""
     with pytest.raises(ValueError, match=r"`directory` must have a name that orbax"):
-        usable(path_of(tmp_path / name))
+        usable_path(path_of(tmp_path / name))
 
 
 def test_home_is_found_or_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert usable("~/run") == str(tmp_path / "run")
-    assert usable("~") == str(tmp_path)
+    assert usable_path("~/run") == str(tmp_path / "run")
+    assert usable_path("~") == str(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert usable("./~nobody") == str(tmp_path / "~nobody")
-    with pytest.raises(ValueError, match=r"`~no-such-user/a`, and there is no such ho"):
-        usable("~no-such-user/a")
+    assert usable_path("./~nobody") == str(tmp_path / "~nobody")
+    with pytest.raises(ValueError, match=r"existing home, got `~no-such-user/a`"):
+        usable_path("~no-such-user/a")
 
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for name in ("file", "file/a/b"):
         with pytest.raises(ValueError, match=r"but `.*/file` is a file"):
-            usable(str(tmp_path / name))
-    with pytest.raises(ValueError, match="`directory` is empty"):
-        usable("")
+            usable_path(str(tmp_path / name))
+    with pytest.raises(ValueError, match="`directory` must not be empty"):
+        usable_path("")
     for wrong in (None, 3):
         given: Any = wrong
-        with pytest.raises(TypeError, match=f"must be a path, but is {given!r}"):
+        with pytest.raises(TypeError, match=f"must be a path, got {given!r}"):
             path_of(given)
 
 
@@ -56,22 +56,22 @@ def test_links_and_parents_lead_where_the_system_says(tmp_path, monkeypatch):
     (tmp_path / "far" / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
     monkeypatch.chdir(tmp_path)
-    assert usable("link/../run") == str(tmp_path / "far" / "run")
-    assert usable(".") == str(tmp_path)
+    assert usable_path("link/../run") == str(tmp_path / "far" / "run")
+    assert usable_path(".") == str(tmp_path)
     (tmp_path / "run[1]").symlink_to(tmp_path / "far")
-    assert usable("run[1]") == str(tmp_path / "far")
+    assert usable_path("run[1]") == str(tmp_path / "far")
     assert not (tmp_path / "far" / "run").exists()
 
 
 def test_without_permission_the_error_says_for_what(tmp_path, monkeypatch):
     """Root may do everything, so the system's answer is given here."""
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
-    assert usable(str(tmp_path)) == str(tmp_path)
+    assert usable_path(str(tmp_path)) == str(tmp_path)
     with pytest.raises(ValueError, match=rf"which cannot be made in `{tmp_path}`"):
-        usable(str(tmp_path / "a"))
+        usable_path(str(tmp_path / "a"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="which cannot be read: no permission"):
-        usable(str(tmp_path))
+        usable_path(str(tmp_path))
 
 
 def test_a_name_that_the_system_cannot_have_is_refused(tmp_path):
@@ -80,7 +80,7 @@ def test_a_name_that_the_system_cannot_have_is_refused(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     for name in ("a\0b", "a" * 256, "a/" * 5000, "a", "a/run"):
         with pytest.raises(ValueError, match=r"`directory` must be a path that the sy"):
-            usable(path_of(tmp_path / name))
+            usable_path(path_of(tmp_path / name))
 
 
 def test_a_place_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
@@ -90,4 +90,4 @@ def test_a_place_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "stat", deny)
         with pytest.raises(ValueError, match=r"`directory` must be.*Permission denied"):
-            usable(str(tmp_path / "a"))
+            usable_path(str(tmp_path / "a"))

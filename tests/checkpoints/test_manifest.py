@@ -84,7 +84,7 @@ def test_only_what_begins_as_ours_is_removed(three, text):
         assert manifest.steps(three) == [20, 2]
     else:
         with (
-            pytest.raises(ValueError, match=r"2.json`, where .* none of `Checkpoints`"),
+            pytest.raises(ValueError, match=r"2.json` must be free .* `Checkpoints`"),
             manifest.new_folder(three, 2),
         ):
             pass
@@ -125,8 +125,8 @@ def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
     assert manifest.checksum(three / "nothing") == -1
     assert manifest.checksum(three) == -1
     sums = [sum for _, sum in saved.files.values()]
-    assert manifest.changed(saved, sums) == ""
-    assert "cannot be read" in manifest.changed(saved, [-1, *sums[1:]])
+    assert manifest.find_change(saved, sums) == ""
+    assert "cannot be read" in manifest.find_change(saved, [-1, *sums[1:]])
 
 
 def test_a_manifest_of_a_step_takes_the_place_of_another(three):

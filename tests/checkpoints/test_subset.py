@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax.checkpoints._subset import chosen, replaced, taking_turns
+from gmc_jax.checkpoints._subset import repeat_workers, replace_leaves, selected_places
 
 State = namedtuple("State", ["count", "trace"])
 STATE = ({"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, State(jnp.int32(1), jnp.ones(3)))
@@ -36,32 +36,35 @@ LAYOUT = gmc_jax.Layout(
 )
 def test_what_is_selected_is_found(only, places):
     LAYOUT.check_kept(STATE)
-    assert chosen(only, LAYOUT) == places
+    assert selected_places(only, LAYOUT) == places
 
 
 @pytest.mark.parametrize(
     ("only", "wrong"),
     [
-        (lambda _: None, "here it selects none"),
-        (lambda state: jax.tree.map(lambda leaf: leaf * 2, state), "here TypeError"),
-        (lambda state: jax.tree.map(jnp.zeros_like, state), "it makes another Array"),
-        (lambda _: STATE[0], "it makes another Array"),
-        (lambda _: 1, "it makes another int of it"),
-        (lambda state: state["params"], "here TypeError: tuple indices"),
-        (lambda state: state[2], "here IndexError"),
-        (3, "here TypeError: 'int' object is not callable"),
+        (lambda _: None, "it selects none"),
+        (
+            lambda state: jax.tree.map(lambda leaf: leaf * 2, state),
+            "it raises TypeError",
+        ),
+        (lambda state: jax.tree.map(jnp.zeros_like, state), "it returns a new Array"),
+        (lambda _: STATE[0], "it returns a new Array"),
+        (lambda _: 1, "it returns a new int"),
+        (lambda state: state["params"], "it raises TypeError: tuple indices"),
+        (lambda state: state[2], "it raises IndexError"),
+        (3, "it raises TypeError: 'int' object is not callable"),
     ],
 )
 def test_what_is_no_part_is_refused(only: Any, wrong):
     with pytest.raises(ValueError, match=rf"`only` must select leaves.*{wrong}.*Pass"):
-        chosen(only, LAYOUT)
+        selected_places(only, LAYOUT)
 
 
 def test_what_is_left_is_copied_where_it_is():
     """Training donates its state, and what is left belongs to the user."""
     like = (jax.device_put(jnp.arange(2.0), jax.devices()[1]), jax.random.key(3), 1.5)
     key = jax.random.bits(like[1])
-    first, second, third = replaced((*like, jnp.ones(2)), [3], [None])[:3]
+    first, second, third = replace_leaves((*like, jnp.ones(2)), [3], [None])[:3]
     assert first.devices() == {jax.devices()[1]}
     jax.tree.map(lambda leaf: leaf.delete(), like[:2])
     np.testing.assert_array_equal(first, [0, 1])
@@ -71,6 +74,6 @@ def test_what_is_left_is_copied_where_it_is():
 
 def test_others_would_have_what_is_there_in_turn():
     state = ({"w": np.arange(6.0).reshape(2, 3), "b": np.ones(3)}, STATE[1])
-    five = taking_turns(state, LAYOUT, 5)
+    five = repeat_workers(state, LAYOUT, 5)
     np.testing.assert_array_equal(five[0]["w"][:, 0], [0, 3, 0, 3, 0])
     np.testing.assert_array_equal(five[0]["b"], np.ones(3))

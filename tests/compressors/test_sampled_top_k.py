@@ -100,5 +100,5 @@ def test_it_finds_all_entries_above_the_threshold_of_a_large_vector():
 
 @pytest.mark.parametrize("sample", [0, -1, 1.5, math.nan])
 def test_the_sample_must_be_a_fraction(sample):
-    with pytest.raises(ValueError, match="`sample` is a fraction"):
+    with pytest.raises(ValueError, match=r"`sample` must be in \(0, 1]"):
         sampled_top_k(0.1, sample)

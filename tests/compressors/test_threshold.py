@@ -111,5 +111,5 @@ def test_with_enough_slots_the_residual_is_below_the_level():
 
 @pytest.mark.parametrize("level", [0, -1.0, math.nan, math.inf])
 def test_the_level_must_be_finite_and_positive(level):
-    with pytest.raises(ValueError, match=r"^`level` is a magnitude .* greater than 0"):
+    with pytest.raises(ValueError, match=r"^`level` must be finite and greater than 0"):
         threshold(level, 0.1)

@@ -97,7 +97,7 @@ def test_errors_name_what_is_wrong():
     wrong: Any = gmc_jax.exact()
     with pytest.raises(TypeError, match="`compressor` must be a compressor"):
         measure_encoding(wrong)
-    with pytest.raises(ValueError, match="`entries` counts something"):
+    with pytest.raises(ValueError, match="`entries` must be a whole number"):
         measure_encoding(top_k(0.1), 0)
-    with pytest.raises(ValueError, match="`repeats` counts something"):
+    with pytest.raises(ValueError, match="`repeats` must be a whole number"):
         measure_encoding(top_k(0.1), 10, repeats=0)

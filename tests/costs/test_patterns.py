@@ -102,11 +102,11 @@ def test_errors_name_what_is_wrong():
     wrong: Any = top_k(0.1)
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         Pattern("mine", (Sync(wrong),))
-    with pytest.raises(ValueError, match="`period` counts something"):
+    with pytest.raises(ValueError, match="`period` must be a whole number"):
         Pattern("mine", (Sync(exact(), period=0),))
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         Pattern("mine", (Sync(exact(), workers=-1),))
-    with pytest.raises(ValueError, match="`ratio` is a fraction"):
+    with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1]"):
         Pattern("mine", (Sync(exact()),), ratio=2.0)
     with pytest.raises(ValueError, match=r"what `top_k` costs"):
         candidates(PARAMS, 2, [0.1], [], {"scaled_sign": {1.0: COST}})

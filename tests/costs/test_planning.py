@@ -242,11 +242,13 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(TypeError, match="`link` must be a `Link`, got 125000000"):
         gmc_jax.plan(SIZE, 8, no_link, 0.5)
     for what, call in {
-        "`parameters` counts": lambda: predict(DENSE, 0, 8, LINK, 0.5),
-        "`workers` counts": lambda: predict(DENSE, SIZE, 0, LINK, 0.5),
-        "`step_time` is a magnitude": lambda: predict(DENSE, SIZE, 8, LINK, 0.0),
-        "`ratios` is a fraction": lambda: gmc_jax.plan(SIZE, 8, LINK, 1, ratios=[2]),
-        "`periods` counts": lambda: gmc_jax.plan(SIZE, 8, LINK, 1, periods=[0]),
+        "`parameters` must be a whole": lambda: predict(DENSE, 0, 8, LINK, 0.5),
+        "`workers` must be a whole": lambda: predict(DENSE, SIZE, 0, LINK, 0.5),
+        "`step_time` must be finite": lambda: predict(DENSE, SIZE, 8, LINK, 0.0),
+        r"`ratios` must be in \(0": lambda: gmc_jax.plan(SIZE, 8, LINK, 1, ratios=[2]),
+        "`periods` must be a whole": lambda: gmc_jax.plan(
+            SIZE, 8, LINK, 1, periods=[0]
+        ),
     }.items():
         with pytest.raises(ValueError, match=what):
             call()

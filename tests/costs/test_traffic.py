@@ -246,7 +246,7 @@ def test_errors_name_what_is_wrong():
     wrong: Any = top_k(0.1)
     with pytest.raises(TypeError, match="`channel` must be a channel, but is a comp"):
         link_traffic(wrong, FLAT, 8)
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         link_traffic(exact(), FLAT, 0)
     broadcast = repeated(lambda x: lax.pbroadcast(x, ("workers",), 0))
     with pytest.raises(ValueError, match=r"`pbroadcast`.*Known are psum, .*ppermute"):

@@ -503,7 +503,9 @@ def test_a_mesh_without_the_axis_is_an_error():
     tx = gmc_jax.gmc(0.01, exact())
     state = start(), tx.init(start())
     mesh = Mesh(devices(4, 2), ("data", "model"))
-    message = r"`mesh` needs an axis 'workers'.* axes \('data', 'model'\).*`axis_name`"
+    message = (
+        r"`mesh` must have an axis 'workers'.* axes \('data', 'model'\).*`axis_name`"
+    )
     with pytest.raises(ValueError, match=message):
         gmc_jax.distribute(step_of(tx), state, targets()[0], mesh=mesh)
 
@@ -511,7 +513,7 @@ def test_a_mesh_without_the_axis_is_an_error():
 def test_as_many_devices_as_workers_are_needed():
     tx = gmc_jax.gmc(0.01, exact())
     state = start(), tx.init(start())
-    message = r"leading axis of 4 workers .*`batch` has shape \(8, 20\).*mesh's axis"
+    message = r"leading axis of 4 workers .*shape \(8, 20\) for `batch`.*mesh's axis"
     with pytest.raises(ValueError, match=message):
         gmc_jax.distribute(
             step_of(tx), state, targets()[0], mesh=Mesh(devices(4), ("workers",))
@@ -535,7 +537,7 @@ def test_parameters_that_differ_under_a_synchronous_method_are_an_error(runner):
     tx = optax.apply_if_finite(gmc_jax.gmc(0.01, exact()), 3)
     state = start(), tx.init(start())
     message = (
-        r"what `replicated` selects differs .*`state\[0\]\['bias'\]`, "
+        r"`replicated` selects must be the same .*`state\[0\]\['bias'\]`, "
         r"`state\[0\]\['kernel'\]`.*skip_nonfinite"
     )
     with pytest.raises(ValueError, match=message):
@@ -618,16 +620,16 @@ def others(kind: str):
     residual = r"state\[1\]\[0\].inner.residual\['bias'\]` must be float32\[2, 4\]"
     if kind == "four workers":
         kept = gmc_jax.layout(step, mine, targets(4)[0], 4).lay_out(mine)
-        return step, mine, kept, residual + r", but is float32\[4, 4\].*gmc_jax.resize"
+        return step, mine, kept, residual + r", got float32\[4, 4\].*gmc_jax.resize"
     if kind == "never laid out":
-        return step, mine, mine, residual + r", but is float32\[4\].*from one call"
+        return step, mine, mine, residual + r", got float32\[4\].*from one call"
     if kind == "another method":
         other = plain_state(gmc_jax.dmsgd(0.01, exact()))
-        return step, mine, other, r"`state\[1\]\[0\]` must be a .*, but is a "
+        return step, mine, other, r"`state\[1\]\[0\]` must be a .*, got a "
     if kind == "another type":
         plan = gmc_jax.layout(step, mine, targets(2)[0], 2)
         kept = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), plan.lay_out(mine))
-        return step, mine, kept, r"must be float32\[4\], but is bfloat16\[4\]"
+        return step, mine, kept, r"must be float32\[4\], got bfloat16\[4\]"
     if kind == "another tx":
         other = flax_state(gmc_jax.gmc(0.01, CHANNELS["top_k"]))
         other = gmc_jax.layout(flax_step, other, targets(2)[0], 2).lay_out(other)
@@ -635,10 +637,10 @@ def others(kind: str):
             flax_step,
             FLAX,
             other,
-            r"`state.tx`, which is no array, must be the very",
+            r"`state.tx`, which is not an array, must be",
         )
     other = jax.tree.map(jnp.asarray, flax_state(optax.sgd(0.1)))
-    return flax_step, FLAX, other, r"`state.opt_state\[0\]` must be a .*, but is a "
+    return flax_step, FLAX, other, r"`state.opt_state\[0\]` must be a .*, got a "
 
 
 @pytest.mark.parametrize("runner", ["simulate", "distribute", "pmap"])
@@ -768,7 +770,7 @@ def test_mean_metrics_are_finite_and_of_any_number():
     assert metrics == {"large": np.float32(3e38), "short": 3}
     assert metrics["short"].dtype == np.float32
     train, state = gmc_jax.simulate(keys, 0, batch, len(batch), metrics="mean")
-    with pytest.raises(TypeError, match=r"random keys, such as `metrics\['drawn'\]`"):
+    with pytest.raises(TypeError, match=r"random keys in `metrics\['drawn'\]`"):
         train(state, batch)
 
 
@@ -793,7 +795,7 @@ def test_mean_metrics_are_whole_where_a_worker_is_split():
 @both_runners
 def test_metrics_are_each_workers_or_their_mean(runner):
     with pytest.raises(
-        ValueError, match=r"`metrics` says whose.*'each', 'mean'.*'sum'"
+        ValueError, match=r"`metrics` must be one of .*'each', 'mean'.*'sum'"
     ):
         runner(step_of(GMC), plain_state(), targets()[0], metrics="sum")
 

@@ -318,7 +318,7 @@ def test_any_pytree_may_be_the_state(kind):
 
 @pytest.mark.parametrize("workers", [0, -1, 2.5])
 def test_there_is_at_least_one_worker(workers):
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         layout(lambda s, b: (s, None), jnp.zeros(D), BATCH, workers)
 
 
@@ -332,7 +332,7 @@ def test_there_is_at_least_one_worker(workers):
     ],
 )
 def test_a_batch_without_the_leading_axis_is_an_error(batch, named, shape):
-    message = rf"leading axis of 8 workers .*`{named}` has shape {shape}.*Reshape"
+    message = rf"leading axis of 8 workers .*shape {shape} for `{named}`.*Reshape"
     with pytest.raises(ValueError, match=message):
         layout(lambda s, b: (s, None), jnp.zeros(D), batch, WORKERS)
 
@@ -342,15 +342,15 @@ def test_a_batch_without_the_leading_axis_is_an_error(batch, named, shape):
     [
         (
             lambda s: {**s, "w": s["w"].astype("bfloat16")},
-            r"`state\['w'\]` must be float32\[20\], but is bfloat16\[20\].*Cast",
+            r"`state\['w'\]` must be float32\[20\], got bfloat16\[20\].*Cast",
         ),
         (
             lambda s: {**s, "w": s["w"][:3]},
-            r"`state\['w'\]` must be float32\[20\], but is float32\[3\]",
+            r"`state\['w'\]` must be float32\[20\], got float32\[3\]",
         ),
         (
             lambda s: {**s, "n": s["n"] * 0.5},
-            r"`state\['n'\]` must be int32\[\], but is float32\[\]",
+            r"`state\['n'\]` must be int32\[\], got float32\[\]",
         ),
         (
             lambda s: {"w": s["w"]},
@@ -358,11 +358,11 @@ def test_a_batch_without_the_leading_axis_is_an_error(batch, named, shape):
         ),
         (
             lambda s: {**s, "n": None},
-            r"state of the structure.*`state\['n'\]` must be int32\[\], but is None",
+            r"state of the structure.*`state\['n'\]` must be int32\[\], got None",
         ),
         (
             lambda s: (s["w"], s["n"]),
-            "state of the structure.*`state` must be a `dict`, but is a tuple of 2",
+            "state of the structure.*`state` must be a `dict`, got a tuple of 2",
         ),
     ],
 )

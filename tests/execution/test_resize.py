@@ -605,18 +605,18 @@ def test_the_same_number_changes_nothing():
 @pytest.mark.parametrize("workers", [0, -2, 1.5])
 def test_workers_are_counted(workers):
     plan, _ = planned("gmc", 8)
-    with pytest.raises(ValueError, match="`workers` counts something"):
+    with pytest.raises(ValueError, match="`workers` must be a whole number"):
         resize(made_up(plan), plan, workers)
 
 
 def test_a_state_of_another_layout_is_refused():
     plan, state = planned("gmc", 8)
-    with pytest.raises(ValueError, match="`state` must be a tuple of 2, but is"):
+    with pytest.raises(ValueError, match="`state` must be a tuple of 2, got"):
         resize(made_up(plan)[0], plan, 4)
     with pytest.raises(ValueError, match=r"one of 8 workers.*`state\[1\].*residual"):
         resize(state, plan, 4)
     six = planned("gmc", 6)[0]
-    with pytest.raises(ValueError, match=r"float32\[6, 4\], but is float32\[8, 4\]"):
+    with pytest.raises(ValueError, match=r"float32\[6, 4\], got float32\[8, 4\]"):
         resize(made_up(plan), six, 4)
 
 

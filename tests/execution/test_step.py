@@ -13,18 +13,18 @@ BATCH = jnp.zeros((WORKERS, 3))
 @pytest.mark.parametrize(
     ("returns", "said"),
     [
-        (lambda state: None, "it returned nothing"),
-        (lambda state: state, "it returned the state alone"),
-        (lambda state: (state, {}, 0.0), "it returned 3 things"),
-        (lambda state: (state,), "it returned 1 things"),
-        (lambda state: [state, {}], "it returned a `list`"),
-        (lambda state: state[1], "it returned a `DynamicJaxprTracer`"),
+        (lambda state: None, "got nothing"),
+        (lambda state: state, "got the state alone"),
+        (lambda state: (state, {}, 0.0), "got a tuple of 3"),
+        (lambda state: (state,), "got a tuple of 1"),
+        (lambda state: [state, {}], "got a `list`"),
+        (lambda state: state[1], "got a `DynamicJaxprTracer`"),
     ],
 )
 @every_runner
 def test_what_is_not_a_state_and_metrics_is_named_in_words(returns, said, runner):
     """The kind: errors in the words of those who unpack, not of those who wrote it."""
-    message = rf"tuple of two, the new state and metrics, but {said}\. End it with"
+    message = rf"tuple of two, the new state and metrics, {said}\. End it with"
     with pytest.raises(ValueError, match=message) as caught:
         runner(lambda state, batch: returns(state), PAIR, BATCH)
     assert len(str(caught.value).split("\n")[0]) < 250
@@ -32,7 +32,7 @@ def test_what_is_not_a_state_and_metrics_is_named_in_words(returns, said, runner
 
 @pytest.mark.parametrize("state", [jnp.zeros(3), PAIR, [1, 2, 3]])
 def test_a_state_alone_is_known_by_its_structure(state):
-    with pytest.raises(ValueError, match="returned the state alone"):
+    with pytest.raises(ValueError, match="got the state alone"):
         gmc_jax.layout(lambda state, batch: state, state, BATCH, WORKERS)
 
 
@@ -43,7 +43,7 @@ def test_a_state_of_another_structure_is_named_by_its_first_difference():
     def step(state, batch):
         return {**state, "layer 50": (state["layer 50"], batch)}, {}
 
-    message = r"`state\['layer 50'\]` must be float32\[3\], but is a tuple of 2\."
+    message = r"`state\['layer 50'\]` must be float32\[3\], got a tuple of 2\."
     with pytest.raises(ValueError, match=message) as caught:
         gmc_jax.layout(step, state, BATCH, WORKERS)
     assert len(str(caught.value).split("\n")[0]) < 250

@@ -32,7 +32,7 @@ SEPARATE = (
     r"trains 8 separate models.* `state\[0\]\['bias'\]` differs"
     r".*averaged\(gmc_jax.exact.*gmc_jax.no_communication\(\)"
 )
-UNASKED = "a `DetachedState`.*never asks where.*`gmc_jax.query.opt_state, params.`"
+UNASKED = "a `DetachedState`.*never calls.*`gmc_jax.query.opt_state, params.`"
 
 
 def planned(step, state, workers: int = WORKERS, batch=BATCH):
@@ -66,7 +66,7 @@ def test_a_step_through_which_no_channel_goes_is_a_warning_that_says_so(runner):
     with pytest.warns(UserWarning, match=SEPARATE) as caught:
         runner(step_of(tx), state_of(tx), BATCH)
     assert len(caught) == 1
-    assert caught[0].filename.endswith(("test_doubts.py", "harness.py"))
+    assert caught[0].filename.endswith(("test_step_warnings.py", "harness.py"))
 
 
 def loop(params, batch):

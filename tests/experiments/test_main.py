@@ -86,10 +86,10 @@ def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
     ("arguments", "message"),
     [
         (["run", "digits", "--method", "sgd"], "`methods` names 'sgd'"),
-        (["theory", "--seeds", "0"], "`seeds` counts something"),
-        (["quadratic", "--steps", "0"], "`steps` counts something"),
-        (["bench", "compress", "--d", "-5"], "`d` counts something"),
-        (["bench", "simulate", "--repeats", "0"], "`repeats` counts something"),
+        (["theory", "--seeds", "0"], "`seeds` must be a whole number"),
+        (["quadratic", "--steps", "0"], "`steps` must be a whole number"),
+        (["bench", "compress", "--d", "-5"], "`d` must be a whole number"),
+        (["bench", "simulate", "--repeats", "0"], "`repeats` must be a whole number"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_an_error(arguments, message, capsys):
@@ -121,7 +121,7 @@ def test_an_interruption_says_what_is_there(
     command, message, monkeypatch, tmp_path, capfd
 ):
     """`run` always said that it goes on, and all others that nothing is kept."""
-    monkeypatch.setattr(manifest, "whole", lambda folder: [3])
+    monkeypatch.setattr(manifest, "complete_steps", lambda folder: [3])
 
     def interrupt(options):
         if command != "list":

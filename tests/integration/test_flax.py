@@ -173,7 +173,7 @@ def test_resize_says_which_states_nnx_took_apart(name):
     batch = jax.tree.map(lambda leaf: leaf[0], samples())
     plan = gmc_jax.layout(step, state, batch, WORKERS)
     kept = plan.lay_out(state)
-    with pytest.raises(ValueError, match=r"`resize` must ask each .*layout.of\(pure\)"):
+    with pytest.raises(ValueError, match=r"`resize` needs each .*layout.of\(pure\)"):
         gmc_jax.resize(kept, plan, 2, params=lambda state: pure(state)[0])
     assert gmc_jax.resize(kept, plan, WORKERS)
     assert gmc_jax.resize(pure(kept), plan.of(pure), 2)
@@ -186,7 +186,7 @@ def test_evaluate_says_which_states_nnx_took_apart():
     kept = plan.lay_out(state)
     params, opt_state = pure(kept)
     with pytest.raises(
-        ValueError, match="`evaluate` must ask each `AtVirtualIterateState`"
+        ValueError, match="`evaluate` needs each `AtVirtualIterateState`"
     ):
         gmc_jax.evaluate(kept[1], kept[0], plan.of(lambda state: state[0]))
     judged = gmc_jax.evaluate(opt_state, params, plan.of(pure))
@@ -198,7 +198,7 @@ def test_a_method_that_nnx_took_apart_is_to_be_asked():
     batch = jax.tree.map(lambda leaf: leaf[0], samples())
     tx = gmc_jax.gmc_plus(0.1, CHANNEL)
     gmc_jax.layout(*split_of(tx)[:2], batch, WORKERS)
-    with pytest.warns(UserWarning, match="a `DetachedState`.*never asks where"):
+    with pytest.warns(UserWarning, match="a `DetachedState`.*never calls"):
         gmc_jax.layout(*split_of(tx, ask=False)[:2], batch, WORKERS)
 
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax.utils.multihost import on_first_process, shared
+from gmc_jax.utils.multihost import map_over_processes, on_first_process
 from tests.programs.two_processes import METHODS, STEPS, batches, planned
 from tests.support.harness import drive, simulate, start, step_of
 
@@ -126,8 +126,8 @@ def test_processes_agree_on_what_the_first_decides_and_share_work(seen):
 def test_one_process_agrees_with_itself():
     decided = object()
     assert on_first_process(lambda: decided) is decided
-    assert shared(len, ["a", "", "bcd"]) == [1, 0, 3]
-    assert shared(len, []) == []
+    assert map_over_processes(len, ["a", "", "bcd"]) == [1, 0, 3]
+    assert map_over_processes(len, []) == []
     with pytest.raises(FileNotFoundError):
         on_first_process(lambda: pathlib.Path("/nowhere/at all").stat())
 

@@ -210,7 +210,9 @@ def test_what_shapes_the_program_is_not_injected(name):
     """It is refused by name, with the way to say so, where it is traced."""
     for argument in SHAPES[name]:
         tx = injected(name, SHAPES[name] - {argument})
-        with pytest.raises(TypeError, match=rf"`{argument}` shapes .* `static_args`"):
+        with pytest.raises(
+            TypeError, match=rf"`{argument}` must be known .* `static_args`"
+        ):
             traced(tx, tx.init(PARAMS))
 
 
@@ -219,7 +221,7 @@ def test_neither_is_a_ratio_nor_a_function():
         return gmc(learning_rate, all_gather(top_k(ratio)))
 
     tx = optax.inject_hyperparams(compressed)(0.1, 0.5)
-    with pytest.raises(TypeError, match=r"`ratio` shapes .* `static_args`"):
+    with pytest.raises(TypeError, match=r"`ratio` must be known .* `static_args`"):
         traced(tx, tx.init(PARAMS))
     tx = optax.inject_hyperparams(compressed, static_args="ratio")(0.1, 0.5)
     traced(tx, tx.init(PARAMS))

@@ -289,7 +289,7 @@ def test_errors_name_what_is_wrong():
         svrg(0.1, exact(), epoch_length=0)
     with pytest.raises(ValueError, match="`learning_rate`"):
         katyusha_x(-0.1, exact(), epoch_length=2)
-    with pytest.raises(TypeError, match="`learning_rate` shapes the program"):
+    with pytest.raises(TypeError, match=r"`learning_rate` must be known .* shapes"):
         jax.jit(lambda rate: katyusha_x(rate, exact(), epoch_length=2).init(1.0))(0.1)
     with pytest.raises(TypeError, match="`projection` must be a function"):
         svrg(0.1, exact(), epoch_length=2, projection=cast(Any, 3))

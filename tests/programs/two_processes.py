@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
 from gmc_jax import all_gather, all_reduce, count_entries, gmc, random_block, top_k
-from gmc_jax.utils.multihost import on_first_process, shared
+from gmc_jax.utils.multihost import map_over_processes, on_first_process
 from tests.support.harness import WORKERS, start, step_of, targets
 
 STEPS = 6
@@ -134,7 +134,9 @@ def agreements() -> dict[str, np.ndarray]:
             on_first_process(lambda: [own, "é", {"a": None}]), object
         ).astype(str),
         "shared": np.array(
-            shared(lambda item: int(item) * own, ["1", "-2", str(2**40 - 1)])
+            map_over_processes(
+                lambda item: int(item) * own, ["1", "-2", str(2**40 - 1)]
+            )
         ),
         "failed": np.array(failed),
     }

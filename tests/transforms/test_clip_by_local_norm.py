@@ -121,7 +121,7 @@ def test_outside_the_axis_the_error_says_how_to_get_inside():
 
 @pytest.mark.parametrize("max_norm", [0, -1.0, math.nan, math.inf])
 def test_the_norm_must_be_finite_and_positive(max_norm):
-    message = r"^`max_norm` is a magnitude .* greater than 0"
+    message = r"^`max_norm` must be finite and greater than 0"
     with pytest.raises(ValueError, match=message):
         clip_by_local_norm(max_norm)
 

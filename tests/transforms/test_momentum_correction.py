@@ -85,5 +85,5 @@ def test_sixteen_bits_remember_in_float32():
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, math.nan])
 def test_the_decay_must_fade(decay):
-    with pytest.raises(ValueError, match=r"`decay` .* lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\)"):
         momentum_correction(exact(), decay)

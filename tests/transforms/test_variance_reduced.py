@@ -61,16 +61,16 @@ def test_where_jax_looks_for_nans_a_loop_still_begins():
         (
             jnp.ones(3),
             jnp.ones((2, 3)),
-            r"`gradient` must be float32\[3\], but is float",
+            r"`gradient` must be float32\[3\], got float",
         ),
-        (jnp.ones(3), None, r"`gradient` must be float32\[3\], but is None"),
-        (jnp.ones(3), [jnp.ones(3)], r"`gradient` must be .* but is a list of 1"),
+        (jnp.ones(3), None, r"`gradient` must be float32\[3\], got None"),
+        (jnp.ones(3), [jnp.ones(3)], r"`gradient` must be .* got a list of 1"),
         (
             jnp.ones(4),
             jnp.ones(4),
-            r"`params` must be float32\[3\], but is float32\[4\]",
+            r"`params` must be float32\[3\], got float32\[4\]",
         ),
-        (jnp.ones(3), jnp.ones(3, int), "has dtype int32"),
+        (jnp.ones(3), jnp.ones(3, int), "got dtype int32"),
     ],
 )
 def test_a_full_gradient_is_one_of_the_parameters(params, gradient, wrong):

@@ -53,59 +53,59 @@ SGD = optax.sgd(0.1, momentum=0.9)
 F, N = jax.ShapeDtypeStruct((3,), "float32"), jax.ShapeDtypeStruct((), "int32")
 
 DIFFERENT = {
-    "shape": (F, jnp.zeros((2, 3)), "`s` must be float32[3], but is float32[2, 3]"),
-    "text": ([F], ["x"], "`s[0]` must be float32[3], but is a `str`"),
-    "object": ([F], [object()], "`s[0]` must be float32[3], but is a `object`"),
-    "dtype": ([F], [jnp.zeros(3, int)], "`s[0]` must be float32[3], but is int32[3]"),
+    "shape": (F, jnp.zeros((2, 3)), "`s` must be float32[3], got float32[2, 3]"),
+    "text": ([F], ["x"], "`s[0]` must be float32[3], got a `str`"),
+    "object": ([F], [object()], "`s[0]` must be float32[3], got a `object`"),
+    "dtype": ([F], [jnp.zeros(3, int)], "`s[0]` must be float32[3], got int32[3]"),
     "typed key": (
         jax.eval_shape(jax.random.key, 0),
         jax.random.PRNGKey(0),
-        "`s` must be key<fry>[], but is uint32[2]",
+        "`s` must be key<fry>[], got uint32[2]",
     ),
     "generator": (
         jax.eval_shape(jax.random.key, 0),
         jax.random.key(0, impl="rbg"),
-        "`s` must be key<fry>[], but is key<rbg>[]",
+        "`s` must be key<fry>[], got key<rbg>[]",
     ),
     "missing": (
         {"a": F, "b": (F, N)},
         {"a": F},
         "`s['b']` must be a tuple of 2, but is missing",
     ),
-    "more": ({"a": F}, {"a": F, "b": N}, "`s['b']` must not be there, but is int32[]"),
-    "longer": ((F,), (F, N), "`s[1]` must not be there, but is int32[]"),
-    "None": (Pair(F, None), Pair(F, F), "`s.two` must be None, but is float32[3]"),
-    "not None": (Pair(F, F), Pair(None, F), "`s.one` must be float32[3], but is None"),
-    "empty": ((F, ()), (F, N), "`s[1]` must be a tuple of 0, but is int32[]"),
+    "more": ({"a": F}, {"a": F, "b": N}, "`s['b']` must not be there, got int32[]"),
+    "longer": ((F,), (F, N), "`s[1]` must not be there, got int32[]"),
+    "None": (Pair(F, None), Pair(F, F), "`s.two` must be None, got float32[3]"),
+    "not None": (Pair(F, F), Pair(None, F), "`s.one` must be float32[3], got None"),
+    "empty": ((F, ()), (F, N), "`s[1]` must be a tuple of 0, got int32[]"),
     "type": (
         {"x": Pair(F, F)},
         {"x": Opaque(F, "a")},
-        "`s['x']` must be a `Pair`, but is a `Opaque`",
+        "`s['x']` must be a `Pair`, got a `Opaque`",
     ),
     "deep": (
         {"a": F, "b": [Pair(F, {"c": N})]},
         {"a": F, "b": [Pair(F, {"c": (N,)})]},
-        "`s['b'][0].two['c']` must be int32[], but is a tuple of 1",
+        "`s['b'][0].two['c']` must be int32[], got a tuple of 1",
     ),
     "label": (
         [Labelled(F)],
         [Labelled(F, "b")],
-        "`s[0].label`, which is no array, must be the very same one, but is another",
+        "`s[0].label`, which is not an array, must be the same object, got another",
     ),
     "static": (
         [Opaque(F, "a")],
         [Opaque(F, "b")],
-        "what is no array in `s[0]`, a `Opaque`, must be the same",
+        "the static data of `s[0]`, a `Opaque`, must be the same",
     ),
     "another tx": (
         training(SGD),
         training(optax.sgd(0.1, momentum=0.9)),
-        "`s.tx`, which is no array, must be the very same one, but is another",
+        "`s.tx`, which is not an array, must be the same object, got another",
     ),
     "another method": (
         training(SGD),
         training(optax.sgd(0.1)),
-        "`s.opt_state[0]` must be a `TraceState`, but is a `EmptyState`",
+        "`s.opt_state[0]` must be a `TraceState`, got a `EmptyState`",
     ),
 }  # fmt: skip
 

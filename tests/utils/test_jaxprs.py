@@ -142,7 +142,7 @@ def test_what_is_sent_flows_from_where_it_arrives(how):
     found = jaxprs.flow(
         traced(fn, X, X),
         [False, False],
-        begins=lambda equation: jaxprs.sends(equation, "workers"),
+        starts=lambda equation: jaxprs.sends(equation, "workers"),
     )
     assert found == [True, False]
 
@@ -174,7 +174,7 @@ def loss(w):
     ],
 )
 def test_gradients_are_known_by_how_they_were_made(fn, expected):
-    found = map(jaxprs.differentiated, jaxprs.equations(traced(fn, X)))
+    found = map(jaxprs.is_differentiated, jaxprs.equations(traced(fn, X)))
     assert any(found) is expected
 
 
@@ -196,4 +196,4 @@ def test_what_is_passed_on_is_told_through_calls():
         return other, z, jax.jit(lambda a: (a, a + 1))(y)[0], same
 
     program = jax.make_jaxpr(fn)(X, X, X)
-    assert jaxprs.passed_on(program) == [0, 2, 1, None]
+    assert jaxprs.passed_through(program) == [0, 2, 1, None]

@@ -158,7 +158,7 @@ def test_a_watcher_hears_where_the_record_is(tmp_path):
         group.wait()
     (tmp_path / "checkpoints" / "gmc-0").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(manifest, "whole", lambda folder: [7])
+        patched.setattr(manifest, "complete_steps", lambda folder: [7])
         assert signals.kept().startswith(f"kept in {tmp_path}: gmc-0 at step 7.")
     signals.forget()
 

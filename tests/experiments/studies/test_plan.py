@@ -103,8 +103,8 @@ def test_the_figure_has_a_line_for_every_method_in_both_panels():
         (["--bandwidth", "fast"], "'fast' is not a rate such as 100mbit"),
         (["--latency", "1 minute"], "is not a time such as 20ms"),
         (["--parameters", "many"], "is not a number such as 1e9"),
-        (["--step-time", "0s"], "`step_time` is a magnitude"),
-        (["--workers", "0"], "`workers` counts something"),
+        (["--step-time", "0s"], "`step_time` must be finite"),
+        (["--workers", "0"], "`workers` must be a whole number"),
         (["--workers", str(10**20)], "at least 1 and at most 1e+18, not"),
         (["--parameters", "1e30"], "at least 1 and at most 1e+18, not '1e30'"),
     ],
@@ -118,7 +118,7 @@ def test_errors_are_said_at_once(options, message, tmp_path, capsys):
 
 
 def test_a_ratio_that_is_none_needs_no_traceback(tmp_path):
-    with pytest.raises(SystemExit, match="`ratios` is a fraction"):
+    with pytest.raises(SystemExit, match=r"`ratios` must be in \(0, 1]"):
         main(["plan", "--ratios", "2", "--results", str(tmp_path)])
 
 

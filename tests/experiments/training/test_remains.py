@@ -7,7 +7,7 @@ from gmc_jax.checkpoints import manifest
 def test_the_newest_whole_checkpoint_of_each_method_is_named(tmp_path, monkeypatch):
     """`launch run` said that nothing was kept, and `run` always that it goes on."""
     whole = {"gmc-0": [10, 2], "sgp-0": [], "slowmo-0": [4]}
-    monkeypatch.setattr(manifest, "whole", lambda folder: whole[folder.name])
+    monkeypatch.setattr(manifest, "complete_steps", lambda folder: whole[folder.name])
     with record.create(tmp_path, "run", {}) as log:
         assert remains.words(log.path) == ""
         (log.path / record.CHECKPOINTS / "sgp-0").mkdir(parents=True)
