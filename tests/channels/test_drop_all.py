@@ -15,8 +15,8 @@ from gmc_jax import (
     relative_cost,
     wire_bytes,
 )
-from tests.channels.test_laws import draw_trees
 from tests.support import harness
+from tests.support.channels import draw_trees
 from tests.support.harness import WORKERS, start, step_of, targets
 
 

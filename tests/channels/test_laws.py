@@ -1,4 +1,4 @@
-"""What holds for every channel, over one table: a new one adds a line to it."""
+"""What holds for every channel, over the table in `tests/support/channels.py`."""
 
 import chex
 import jax
@@ -15,101 +15,22 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     count_entries,
-    dense,
-    disagreement,
-    drop_all,
     exact,
-    gossip,
     join_channels,
-    majority_vote,
-    no_communication,
     random_block,
     random_k,
-    sampled_top_k,
     scaled_sign,
     simulated_server,
-    threshold,
     top_k,
-    topologies,
 )
 from gmc_jax.core import Tree
-from gmc_jax.utils.trees import accumulator_dtype
+from tests.support.channels import CHANNELS as TABLE
+from tests.support.channels import SHAPES, WORKERS, assert_law, draw_trees, wide
+from tests.support.compressors import thinned
 from tests.support.harness import average, average_here
 
-WORKERS = 8
-
-
-def thinned() -> Compressor:
-    """Keeps each entry with probability one half: a compressor from outside."""
-
-    def encode(key, x):
-        message = jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0)
-        return message, x - message
-
-    def decode(key, messages, d):
-        del key, d
-        return messages.sum(axis=0)
-
-    return Compressor(encode, decode)
-
-
-CHANNELS = {
-    "exact": exact(),
-    "dense": all_gather(dense()),
-    "top_k": all_gather(top_k(0.1)),
-    "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
-    "sampled_top_k": all_gather(sampled_top_k(0.1, sample=0.5)),
-    "thinned per leaf": all_gather(thinned(), per_leaf=True),
-    "gathered random_k": all_gather(random_k(0.1)),
-    "random_k": all_reduce(random_k(0.1)),
-    "random_block": all_reduce(random_block(0.1)),
-    "random_block per leaf": all_reduce(random_block(0.1), per_leaf=True),
-    "threshold": all_gather(threshold(1.0, 0.1)),
-    "scaled_sign": all_gather(scaled_sign()),
-    "scaled_sign per leaf": all_gather(scaled_sign(), per_leaf=True),
-    "drop_all": drop_all(),
-    "no_communication": no_communication(),
-    "gossip": gossip(topologies.ring(WORKERS)),
-    "disagreement": disagreement(topologies.ring(WORKERS)),
-    "majority_vote": majority_vote(),
-    "count_entries": count_entries(all_gather(top_k(0.1))),
-    "joined": join_channels(
-        [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
-    ),
-}
-OWN = {
-    "no_communication",
-    "gossip",
-    "disagreement",
-}  # Means that differ between workers.
-SHAPES = {
-    "float32": {"float32": [(4, 5), (30,)]},
-    "float64": {"float64": [(4, 5), (30,)]},
-    "bfloat16": {"bfloat16": [(4, 5), (30,)]},
-    "float8": {
-        "float8_e4m3fn": [(4, 5)],
-        "float8_e5m2": [(30,)],
-        "float32": [(3,)],
-        "bfloat16": [()],
-    },
-    "mixed": {"bfloat16": [(30,)], "float32": [(4, 5)], "float16": [(3,)]},
-    "scalar and empty": {"float32": [(), (0, 3), (1,)], "bfloat16": [(0,)]},
-    "all empty": {"float32": [(0,), (2, 0)]},
-    "leafless": {},
-}
-
+CHANNELS = {name: row.channel for name, row in TABLE.items()}
 every_channel = pytest.mark.parametrize("name", CHANNELS)
-
-
-def draw_trees(kind: str, seed: int = 0):
-    """A tree with a leading axis of workers, of random numbers."""
-    draw = np.random.default_rng(seed)
-    return {
-        dtype: [
-            draw.normal(size=(WORKERS, *s)).astype(jnp.dtype(dtype)) for s in shapes
-        ]
-        for dtype, shapes in SHAPES[kind].items()
-    }
 
 
 def average_on_devices(channel: Channel, trees: Tree, calls: int):
@@ -127,29 +48,6 @@ def average_on_devices(channel: Channel, trees: Tree, calls: int):
         on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
     )
     return jax.jit(everyone)(trees)
-
-
-def wide(leaf: jax.typing.ArrayLike) -> np.ndarray:
-    """As float64."""
-    return np.asarray(leaf).astype(np.float64)
-
-
-def assert_law(trees, mean, lost, rtol: float, own: bool = False) -> None:
-    """The law of channels, and the same mean everywhere, bit for bit, or its own."""
-
-    def check(leaf, mean, lost):
-        sent = (wide(leaf) - wide(lost)).mean(axis=0)
-        np.testing.assert_allclose(wide(mean).mean(axis=0), sent, rtol=rtol, atol=rtol)
-        for worker in mean if not own else ():
-            assert np.asarray(worker).tobytes() == np.asarray(mean[0]).tobytes()
-
-    jax.tree.map(check, trees, mean, lost)
-    expected = {
-        dtype: [np.zeros_like(x, accumulator_dtype(x.dtype)) for x in leaves]
-        for dtype, leaves in trees.items()
-    }
-    chex.assert_trees_all_equal_shapes_and_dtypes(mean, expected)
-    chex.assert_trees_all_equal_shapes_and_dtypes(lost, expected)
 
 
 @every_channel
@@ -170,7 +68,7 @@ def test_what_is_not_lost_arrives(name, kind):
         trees = draw_trees(kind)
         mean, lost, _ = average(CHANNELS[name], trees)
     rtol = 1e-14 if kind == "float64" else 1e-6
-    assert_law(trees, mean, lost, rtol, name in OWN)
+    assert_law(trees, mean, lost, rtol, TABLE[name].own_means)
 
 
 @given(
@@ -196,8 +94,8 @@ def test_devices_agree_with_the_simulation(name):
     mean, lost, state = average(CHANNELS[name], trees, calls=2)
     on_devices = average_on_devices(CHANNELS[name], trees, calls=2)
 
-    assert_law(trees, *on_devices[:2], rtol=1e-6, own=name in OWN)
-    if name.startswith("scaled_sign"):  # its mean may be summed in another order
+    assert_law(trees, *on_devices[:2], rtol=1e-6, own=TABLE[name].own_means)
+    if TABLE[name].sums_entries:
         chex.assert_trees_all_close(lost, on_devices[1], rtol=1e-6, atol=1e-6)
     else:
         chex.assert_trees_all_equal(lost, on_devices[1])
@@ -210,17 +108,12 @@ def test_only_a_lossless_channel_loses_nothing(name):
     trees = draw_trees("float32")
     _, lost, _ = average(CHANNELS[name], trees)
     everything_arrives = not any(np.any(leaf) for leaf in jax.tree.leaves(lost))
-    assert everything_arrives == (
-        name in {"exact", "dense", "no_communication", "gossip"}
-    )
+    assert everything_arrives == TABLE[name].lossless
 
 
-# A user's compressor that does not say that it is linear; differences that are up to
-# twice as large as the numbers they are of.
-OVERFLOWING = {"thinned per leaf", "disagreement"}
-
-
-@pytest.mark.parametrize("name", [name for name in CHANNELS if name not in OVERFLOWING])
+@pytest.mark.parametrize(
+    "name", [name for name, row in TABLE.items() if row.stays_finite]
+)
 def test_finite_trees_have_a_finite_mean(name):
     """Up to the largest number of float32: sums before a division are infinite."""
     most = float(np.finfo(np.float32).max)

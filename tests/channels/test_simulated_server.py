@@ -19,8 +19,9 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from tests.channels.test_laws import draw_trees, thinned, wide
 from tests.support import harness
+from tests.support.channels import draw_trees, wide
+from tests.support.compressors import thinned
 from tests.support.harness import WORKERS, start, step_of, targets
 
 COMPRESSORS = {

@@ -1,4 +1,4 @@
-"""What holds for every compressor, over one table: a new one adds a line to it."""
+"""Laws of all compressors, over one table to which a new compressor adds a line."""
 
 import functools
 import math
@@ -12,32 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmc_jax import (
-    dense,
-    random_block,
-    random_k,
-    sampled_top_k,
-    scaled_sign,
-    threshold,
     top_k,
 )
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
+from tests.support.compressors import COMPRESSORS
 
-COMPRESSORS = {
-    "dense": lambda ratio: dense(),
-    "top_k": top_k,
-    "sampled_top_k": lambda ratio: sampled_top_k(ratio, sample=0.3),
-    "random_k": random_k,
-    "random_block": random_block,
-    "threshold": lambda ratio: threshold(0.5, ratio),
-    "scaled_sign": lambda ratio: scaled_sign(),
-}
-WITH_RATIO = {
-    name: COMPRESSORS[name]
-    for name in COMPRESSORS
-    if name not in ("dense", "scaled_sign")
-}
-# What sends a part of every entry, so that sums are rounded and reductions reordered.
-SPLITTING = {"scaled_sign"}
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
 
@@ -50,7 +29,7 @@ not_shared = pytest.mark.parametrize(
 @functools.cache
 def coder(name: str, ratio: float):
     """Encodes and decodes one vector, compiled once for each shape and dtype."""
-    compressor = COMPRESSORS[name](ratio)
+    compressor = COMPRESSORS[name].make(ratio)
 
     def code(key, x):
         message, lost = compressor.encode(key, x)
@@ -61,7 +40,7 @@ def coder(name: str, ratio: float):
 
 
 def vector(kind: str, d: int, seed: int, dtype: str = "float32") -> np.ndarray:
-    """A vector to compress, of a kind that a careless compressor stumbles over."""
+    """A vector of a kind that a wrong compressor fails on."""
     draw = np.random.default_rng(seed)
     x = {
         "normal": lambda: draw.normal(size=d),
@@ -77,7 +56,7 @@ KINDS = ["normal", "ties", "zeros", "constant", "wide"]
 
 
 def wide(x: jax.typing.ArrayLike) -> np.ndarray:
-    """As float64, in which sums of two numbers of 16 or 32 bits are exact."""
+    """Converts to float64, where sums of two 16- or 32-bit numbers are exact."""
     return np.asarray(x).astype(np.float64)
 
 
@@ -89,14 +68,14 @@ def wide(x: jax.typing.ArrayLike) -> np.ndarray:
     seed=st.integers(0, 2**16),
 )
 @settings(deadline=None, derandomize=True, max_examples=30)
-def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype, seed):
+def test_decoded_plus_lost_is_the_vector(name, kind, size, dtype, seed):
     d, ratio = size
     x = vector(kind, d, seed, dtype)
     with jax.enable_x64(dtype == "float64"):
         _, lost, decoded = coder(name, ratio)(jax.random.key(seed), x)
 
     assert lost.shape == decoded.shape == x.shape
-    if name in SPLITTING:
+    if COMPRESSORS[name].splits_entries:
         assert lost.dtype == decoded.dtype == accumulator_dtype(x.dtype)
         rounding = jnp.finfo(lost.dtype).eps * np.abs(wide(x)).max()
         np.testing.assert_allclose(
@@ -105,7 +84,7 @@ def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype
         return
     assert lost.dtype == x.dtype
     np.testing.assert_array_equal(wide(decoded) + wide(lost), wide(x))
-    # Every entry is sent or lost: none is split, so the addition above is exact.
+    # Every entry is either sent or lost, never split, so the sum above is exact.
     assert not np.any((wide(decoded) != 0) & (wide(lost) != 0))
     s = d if name == "dense" else max(1, math.ceil(ratio * d))
     slack = 1.3 if name == "sampled_top_k" else 1
@@ -114,7 +93,7 @@ def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype
 
 @every_compressor
 def test_decoding_adds_the_messages(name):
-    compressor = COMPRESSORS[name](0.2)
+    compressor = COMPRESSORS[name].make(0.2)
     d, workers = 50, 3
     keys = jax.random.split(jax.random.key(KEY), workers)
     if compressor.shared:
@@ -130,14 +109,17 @@ def test_decoding_adds_the_messages(name):
 
     assert total.shape == (d,)
     np.testing.assert_allclose(total, np.sum(xs - lost, axis=0), rtol=1e-6, atol=1e-6)
-    # The plain case that a decoder of one message would pass is excluded.
+    # A decoder that reads only the first message must not pass.
     assert not np.allclose(total, (xs - lost)[0])
 
 
 @every_compressor
-def test_scaling_the_floats_of_a_message_scales_what_is_decoded(name):
-    """What it says of itself, so that channels may add shares of messages."""
-    compressor, x = COMPRESSORS[name](0.2), jnp.asarray(vector("normal", 50, seed=0))
+def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
+    """The field `linear` promises it, and channels rely on it."""
+    compressor, x = (
+        COMPRESSORS[name].make(0.2),
+        jnp.asarray(vector("normal", 50, seed=0)),
+    )
     assert compressor.linear
     key = jax.random.key(KEY)
     message, _ = compressor.encode(key, x)
@@ -158,8 +140,10 @@ def test_scaling_the_vector_scales_the_message(name, factor):
 
     np.testing.assert_array_equal(scaled != 0, decoded != 0)
     np.testing.assert_allclose(scaled, factor * decoded, rtol=1e-6)
-    # Where almost nothing is left of an entry, the rounding of the entry shows.
-    rounding = 1e-6 * factor * np.abs(x).max() if name in SPLITTING else 0
+    # Where `lost` is much smaller than the entry, the entry's rounding shows.
+    rounding = (
+        1e-6 * factor * np.abs(x).max() if COMPRESSORS[name].splits_entries else 0
+    )
     np.testing.assert_allclose(scaled_lost, factor * lost, rtol=1e-6, atol=rounding)
 
 
@@ -174,7 +158,7 @@ def test_batching_changes_nothing(name):
     for worker in range(4):
         alone = code(keys[worker], xs[worker])
         mine = jax.tree.map(lambda leaf, worker=worker: leaf[worker], batched)
-        if name in SPLITTING:
+        if COMPRESSORS[name].splits_entries:
             chex.assert_trees_all_close(alone, mine, rtol=1e-6, atol=1e-6)
         else:
             chex.assert_trees_all_equal(alone, mine)
@@ -190,7 +174,7 @@ def test_the_same_key_draws_the_same_coordinates(name):
 @pytest.mark.parametrize("name", ["random_k", "random_block"])
 def test_a_shared_compressor_keeps_the_same_coordinates_of_any_vector(name):
     key = jax.random.key(KEY)
-    assert COMPRESSORS[name](0.1).shared
+    assert COMPRESSORS[name].make(0.1).shared
 
     kept = [
         np.flatnonzero(coder(name, 0.1)(key, vector("normal", 60, seed))[2])
@@ -203,7 +187,7 @@ def test_a_shared_compressor_keeps_the_same_coordinates_of_any_vector(name):
 
 @not_shared
 def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
-    compressor = COMPRESSORS[name](0.1)
+    compressor = COMPRESSORS[name].make(0.1)
     assert not compressor.shared
     x = jnp.asarray(vector("normal", 60, seed=0))
 
@@ -215,18 +199,22 @@ def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
 
     lost, decoded = code(jax.random.key(KEY), jax.random.key(KEY + 1))
 
-    rounding = 1e-6 if name in SPLITTING else 0
+    rounding = 1e-6 if COMPRESSORS[name].splits_entries else 0
     np.testing.assert_allclose(decoded + lost, x, rtol=0, atol=rounding)
 
 
-@pytest.mark.parametrize("name", WITH_RATIO)
+@pytest.mark.parametrize(
+    "name", [name for name, row in COMPRESSORS.items() if row.has_ratio]
+)
 @pytest.mark.parametrize("ratio", [0, -1, 1.5, math.nan, math.inf])
 def test_a_ratio_must_be_a_fraction(name, ratio):
-    with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1\]"):
-        WITH_RATIO[name](ratio)
+    argument = "capacity" if name == "threshold" else "ratio"
+    message = rf"`{argument}` must be in \(0, 1\]"
+    with pytest.raises(ValueError, match=message):
+        COMPRESSORS[name].make(ratio)
 
 
-def test_the_error_tells_the_value():
+def test_the_error_shows_the_value():
     message = r"^`ratio` must be in \(0, 1\], got 1\.5; it is a fraction"
     with pytest.raises(ValueError, match=message):
         top_k(1.5)
@@ -252,10 +240,10 @@ def test_the_error_tells_the_value():
         ("random_block", 1, 0.5, (1,)),
     ],
 )
-def test_the_message_is_what_travels(name, d, ratio, sizes, dtype):
+def test_messages_have_the_sizes_and_dtypes_expected(name, d, ratio, sizes, dtype):
     with jax.enable_x64(dtype == "float64"):
         message, lost = jax.eval_shape(
-            COMPRESSORS[name](ratio).encode,
+            COMPRESSORS[name].make(ratio).encode,
             jax.random.key(0),
             jax.ShapeDtypeStruct((d,), jnp.dtype(dtype)),
         )

@@ -36,9 +36,9 @@ from gmc_jax import (
     wire_bytes,
 )
 from gmc_jax.costs._bits_per_step import bits_of_steps
-from tests.methods import test_laws
 from tests.support import harness
 from tests.support.harness import start, targets
+from tests.support.methods import PAPERS, SECOND
 
 WORKERS, D = 8, 30
 
@@ -577,14 +577,14 @@ QUICK = {"gmc", "saef", "dist_ef_sgdm", "cser", "post_local_sgd"}
     "method",
     [
         pytest.param(method, marks=() if method in QUICK else pytest.mark.slow)
-        for method in test_laws.METHODS
+        for method in PAPERS
     ],
 )
 def test_bits_of_a_method_are_those_of_its_channels(method):
     channel = all_gather(top_k(0.1), per_leaf=True)
-    tx = test_laws.METHODS[method].ours(0.1, channel)
+    tx = PAPERS[method].ours(0.1, channel)
     message, dense = 64 * 3, 32 * 20
-    reset = message_bits(test_laws.SECOND[0], start())
+    reset = message_bits(SECOND[0], start())
     expected = {
         "saef that averages": message + dense / 7,
         "cser": message + reset / 3,
@@ -601,11 +601,11 @@ def test_bits_of_a_method_are_those_of_its_channels(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", test_laws.METHODS)
+@pytest.mark.parametrize("method", PAPERS)
 def test_steps_send_what_the_compiled_program_does(method):
     """The busiest step what wire_bytes says, the others what is sent always."""
     channel = all_reduce(random_block(0.1))
-    tx = test_laws.METHODS[method].ours(0.1, channel)
+    tx = PAPERS[method].ours(0.1, channel)
     batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
     train, state = gmc_jax.distribute(
         harness.step_of(tx), (start(), tx.init(start())), batch

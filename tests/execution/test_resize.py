@@ -15,103 +15,18 @@ from jax.sharding import Mesh
 
 import gmc_jax
 from gmc_jax import (
-    all_gather,
-    count_entries,
-    exact,
-    gossip,
-    random_block,
     resize,
-    top_k,
-    topologies,
 )
 from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import find
-from tests.methods.test_laws import METHODS, PEAK
 from tests.support import problems
 from tests.support.harness import close, start, step_of
+from tests.support.methods import COMPOSITIONS
 
 NUMBERS = (8, 4, 2, 6)
-TOP = count_entries(all_gather(top_k(0.2)))
-BLOCK = count_entries(all_gather(random_block(0.2)))  # It compiles in a moment.
-
-
-def uneven(workers: int) -> gmc_jax.Topology:
-    """Workers hear others of all kinds of weights; columns sum to 1."""
-    matrix = np.random.default_rng(workers).uniform(0.1, 1, size=(workers, workers))
-    return gmc_jax.Topology((matrix / matrix.sum(axis=0),))
-
-
-def pushed(workers: int):
-    channel = gossip(uneven(workers))
-    return optax.chain(optax.sgd(0.1, momentum=0.5), gmc_jax.push_sum(channel))
-
-
-def star(workers: int) -> gmc_jax.Topology:
-    """Of two workers, or one, it is doubly stochastic."""
-    hub = np.zeros((workers, workers))
-    hub[0, 1:] = hub[1:, 0] = 1
-    return topologies.pushing(hub)
-
-
-def lazy(workers: int) -> gmc_jax.Topology:
-    return topologies.lazy(topologies.ring(workers))
-
-
-# From the number of workers to the method for as many.
-MADE: dict[str, Callable[[int], optax.GradientTransformation]] = {
-    **{
-        name: lambda _, method=method: method.ours(PEAK, BLOCK)
-        for name, method in METHODS.items()
-    },
-    "count_entries": lambda _: gmc_jax.gmc(0.1, TOP),
-    "d_psgd": lambda k: gmc_jax.d_psgd(0.1, lazy(k), momentum=0.5),
-    "sgp": pushed,
-    "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),
-    "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
-    "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
-    "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
-    "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
-    "slowmo over sgp": lambda k: gmc_jax.slowmo(pushed(k), exact(), period=4),
-    "slowmo over cser": lambda k: gmc_jax.slowmo(
-        gmc_jax.cser(0.1, BLOCK, exact(), period=3), exact(), period=4
-    ),
-    "slowmo over local_sgd": lambda k: gmc_jax.slowmo(
-        gmc_jax.local_sgd(0.1, exact(), period=2), exact(), period=4
-    ),
-    "slowmo of each alone": lambda k: gmc_jax.slowmo(
-        optax.sgd(0.1), gmc_jax.no_communication(), period=4
-    ),
-    "slowmo of each alone over cser": lambda k: gmc_jax.slowmo(
-        gmc_jax.cser(0.1, BLOCK, exact(), period=3),
-        gmc_jax.no_communication(),
-        period=4,
-    ),
-    "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
-    "qsparse": lambda k: gmc_jax.periodic(
-        optax.sgd(0.1),
-        optax.chain(gmc_jax.error_feedback(BLOCK), optax.scale(-1)),
-        period=4,
-    ),
-    "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
-    "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
-    "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
-    "votes that are owed": lambda k: optax.chain(
-        optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
-    ),
-    "joined": lambda k: gmc_jax.gmc(0.1, gmc_jax.join_channels([exact(), BLOCK], [3])),
-    "accumulated": lambda k: gmc_jax.accumulate(gmc_jax.gmc(0.1, BLOCK), 2),
-    "guarded": lambda k: gmc_jax.skip_nonfinite(gmc_jax.gmc(0.1, BLOCK)),
-    "injected": lambda k: optax.inject_hyperparams(
-        lambda learning_rate: gmc_jax.gmc(learning_rate, BLOCK)
-    )(learning_rate=0.1),
-    "partitioned": lambda k: optax.partition(
-        {"sent": pushed(k), "whole": gmc_jax.dmsgd(0.1, exact())},
-        {"bias": "whole", "kernel": "sent"},
-    ),
-}
 CENTRAL = ["gmc", "local_sgd", "sgp"]
-every_method = pytest.mark.parametrize("name", MADE)
+every_method = pytest.mark.parametrize("name", COMPOSITIONS)
 
 
 def pulls(workers: int, steps: int, first: int = 0) -> Tree:
@@ -134,7 +49,7 @@ def one(batches: Tree) -> Tree:
 @functools.cache
 def planned(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
     """The layout, and the state of one worker."""
-    tx = MADE[name](workers)
+    tx = COMPOSITIONS[name](workers)
     state = start(), tx.init(start())
     batch = one(pulls(workers, 1))
     return gmc_jax.layout(step_of(tx), state, batch, workers), state
@@ -142,7 +57,7 @@ def planned(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
 
 @functools.cache
 def compiled(name: str, workers: int) -> Callable:
-    step, (_, state) = step_of(MADE[name](workers)), planned(name, workers)
+    step, (_, state) = step_of(COMPOSITIONS[name](workers)), planned(name, workers)
     return gmc_jax.simulate(step, state, one(pulls(workers, 1)), workers)[0]
 
 
@@ -253,7 +168,7 @@ def test_training_goes_on_without_a_jump(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MADE if name not in CENTRAL])
+@pytest.mark.parametrize("name", [name for name in COMPOSITIONS if name not in CENTRAL])
 def test_training_goes_on_without_a_jump_whatever_the_method(name):
     goes_on(name)
 
@@ -424,7 +339,7 @@ def test_where_all_is_linear_the_mean_goes_as_if_nothing_had_happened(name):
 def test_under_distribute_what_is_resized_is_placed_as_its_own_state_is():
     name, plan = "d2", planned("d2", 8)[0]
     state = resize(trained(name), plan, 4)
-    step, (_, begun) = step_of(MADE[name](4)), planned(name, 4)
+    step, (_, begun) = step_of(COMPOSITIONS[name](4)), planned(name, 4)
     mesh = Mesh(np.array(jax.devices()[:4]), ("workers",))
     batch = one(pulls(4, 1))
     run, fresh = gmc_jax.distribute(step, begun, batch, mesh=mesh)

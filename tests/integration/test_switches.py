@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.channels.test_laws import CHANNELS, OWN, assert_law, draw_trees
-from tests.methods.test_runners import METHODS
+from tests.support.channels import CHANNELS, assert_law, draw_trees
 from tests.support.harness import WORKERS, start, step_of, targets
+from tests.support.methods import METHODS
 
 # What shows where a program is traced, and what shows where it runs.
 TRACED = {
@@ -67,7 +67,7 @@ def product(names, switches, by_default: set) -> list:
 
 def averages(name: str, trees):
     """Every worker's mean and lost, of a channel that is traced anew."""
-    channel = CHANNELS[name]
+    channel = CHANNELS[name].channel
 
     def average(tree):
         mean, lost, _ = channel.average(tree, channel.init(tree))
@@ -97,12 +97,12 @@ def test_channels_run_under_every_switch(name, switch):
     trees = draw_trees("mixed")
     with switched(RUN[switch]):
         mean, lost = averages(name, jax.tree.map(jnp.asarray, trees))
-    assert_law(trees, mean, lost, rtol=1e-6, own=name in OWN)
+    assert_law(trees, mean, lost, rtol=1e-6, own=CHANNELS[name].own_means)
 
 
 def steps(method: str, count: int):
     """Parameters and metrics of the last of some steps of 8 workers."""
-    tx, _ = METHODS[method]
+    tx = METHODS[method].tx
     params = start()
     state, batches = (params, tx.init(params)), targets(params, count)
 

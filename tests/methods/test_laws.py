@@ -8,8 +8,6 @@ with numbers of workers, schedules and precisions, and one that compiles in a mo
 import functools
 import itertools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import chex
 import jax
@@ -25,158 +23,14 @@ from gmc_jax import (
     all_reduce,
     random_block,
     random_k,
-    simulated_server,
     top_k,
 )
-from tests.support import harness, problems, references, references_local
+from tests.support import harness, problems, references
+from tests.support.methods import PAPERS
 
 STEPS, D, RATIO, PEAK = 50, 20, 0.2, 0.02
 
 
-class Method(NamedTuple):
-    """A method, its transcription, and how much of the latter's residual it keeps."""
-
-    ours: Callable
-    paper: Callable
-    # 0: none, or tested in its own file; -1: in units of steps, signed as updates are
-    residual: int
-
-
-# What a second channel sends, as a channel and as a selection.
-SECOND = all_gather(top_k(0.4)), references.largest(0.4)
-METHODS = {
-    "dmsgd": Method(gmc_jax.dmsgd, references.dmsgd, 0),
-    "dmsgd_local": Method(gmc_jax.dmsgd_local, references.dmsgd_local, 0),
-    "ef_sgd": Method(gmc_jax.ef_sgd, references.ef_sgd, -1),
-    "ef_momentum": Method(gmc_jax.ef_momentum, references.ef_momentum, -1),
-    "def_sgd": Method(gmc_jax.def_sgd, references.def_sgd, -1),
-    "def_a": Method(gmc_jax.def_a, references.def_sgd, -1),
-    "saef": Method(gmc_jax.saef, references.saef, -1),
-    "saef that averages": Method(
-        functools.partial(gmc_jax.saef, period=7),
-        functools.partial(references.saef, period=7),
-        -1,
-    ),
-    "gmc": Method(gmc_jax.gmc, references.gmc, 1),
-    "gmc_plus": Method(gmc_jax.gmc_plus, references.gmc_plus, 1),
-    "gmc_server_momentum": Method(
-        gmc_jax.gmc_server_momentum, references.gmc_server_momentum, 1
-    ),
-    "gmc_rate_inside": Method(gmc_jax.gmc_rate_inside, references.gmc_rate_inside, -1),
-    "dgc": Method(gmc_jax.dgc, references.dgc, 1),
-    "dgc without masking": Method(
-        functools.partial(gmc_jax.dgc, factor_masking=False), references.dgc_unmasked, 1
-    ),
-    "dgc with nesterov": Method(
-        functools.partial(gmc_jax.dgc, nesterov=True), references.dgc_nesterov, 1
-    ),
-    "cser": Method(
-        functools.partial(gmc_jax.cser, reset_channel=SECOND[0], period=3),
-        functools.partial(references.cser, reset=SECOND[1], period=3),
-        0,
-    ),
-    "cser with nesterov": Method(
-        functools.partial(
-            gmc_jax.cser, reset_channel=SECOND[0], period=7, nesterov=True
-        ),
-        functools.partial(references.cser, reset=SECOND[1], period=7, nesterov=True),
-        0,
-    ),
-    "local_sgd": Method(
-        functools.partial(gmc_jax.local_sgd, period=4, momentum=0.9),
-        functools.partial(references_local.local_sgd, period=4),
-        0,
-    ),
-    "local_sgd that resets": Method(
-        functools.partial(
-            gmc_jax.local_sgd,
-            period=3,
-            momentum=0.9,
-            nesterov=True,
-            buffers=gmc_jax.reset_buffers(),
-        ),
-        functools.partial(
-            references_local.local_sgd, period=3, nesterov=True, buffers="reset"
-        ),
-        0,
-    ),
-    "post_local_sgd": Method(
-        functools.partial(
-            gmc_jax.post_local_sgd, local_from_step=10, period=6, momentum=0.9
-        ),
-        functools.partial(references_local.post_local_sgd, start=10, period=6),
-        0,
-    ),
-    "double_averaging": Method(
-        functools.partial(
-            gmc_jax.double_averaging, buffer_channel=gmc_jax.exact(), period=4
-        ),
-        functools.partial(references_local.local_sgd, period=4, buffers="average"),
-        0,
-    ),
-    "slowmo": Method(
-        lambda rate, channel, momentum=0.5: gmc_jax.slowmo(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
-            channel,
-            period=4,
-            slow_momentum=momentum,
-            slow_learning_rate=0.7,
-            learning_rate=rate,
-        ),
-        functools.partial(references_local.slowmo, inner=0.9, alpha=0.7, period=4),
-        0,
-    ),
-    "bmuf": Method(
-        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
-            channel,
-            period=4,
-            block_momentum=momentum,
-            block_learning_rate=0.7,
-        ),
-        functools.partial(references_local.bmuf, inner=0.9, zeta=0.7, period=4),
-        0,
-    ),
-    "bmuf with nesterov": Method(
-        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
-            channel,
-            period=4,
-            block_momentum=momentum,
-            nesterov=True,
-        ),
-        functools.partial(
-            references_local.bmuf, inner=0.9, zeta=1.0, period=4, nesterov=True
-        ),
-        0,
-    ),
-    "lookahead": Method(
-        lambda rate, channel, momentum=0.9: gmc_jax.lookahead(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
-            channel,
-        ),
-        functools.partial(references_local.lookahead, alpha=0.5, period=5),
-        0,
-    ),
-    "diloco": Method(
-        lambda rate, channel, momentum=0.9: gmc_jax.diloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
-            channel,
-            period=4,
-            outer_momentum=momentum,
-        ),
-        functools.partial(references_local.diloco, inner=0.9, outer_rate=0.7, period=4),
-        0,
-    ),
-    "dist_ef_sgdm": Method(
-        # No selection is a close call with this ratio; one is, of 1e-7, with 0.4.
-        functools.partial(
-            gmc_jax.dist_ef_sgdm, server_channel=simulated_server(top_k(0.25))
-        ),
-        functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
-        0,
-    ),
-}
 CHANNELS = {
     "top_k": all_gather(top_k(RATIO)),
     "random_k": all_gather(random_k(RATIO), seed=1),
@@ -196,7 +50,7 @@ RATES = {
 }
 TOLERANCES = {np.float64: 1e-10, np.float32: 1e-4}
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", PAPERS)
 
 
 @functools.cache
@@ -227,7 +81,7 @@ def select(compressor: str, dtype: type) -> references.Select:
 
 
 def assert_equals_the_paper(method, compressor, workers, rate, dtype):
-    ours, paper, share = METHODS[method]
+    ours, paper, share = PAPERS[method]
     rate, eta = RATES[rate]
     tolerance = TOLERANCES[dtype]
 
@@ -259,7 +113,7 @@ TURNS = [
         ["constant", "cosine"][i // 3 % 2],
         [np.float64, np.float32][i // 4 % 2],
     )
-    for i, method in enumerate(METHODS)
+    for i, method in enumerate(PAPERS)
 ]
 
 
@@ -270,11 +124,11 @@ def test_every_method_equals_its_paper(method, compressor, workers, rate, dtype)
 
 # The periodic ones share their branch and their channel: of them half the numbers of
 # workers, in double precision.
-PERIODIC = list(METHODS)[list(METHODS).index("local_sgd") : -1]
+PERIODIC = list(PAPERS)[list(PAPERS).index("local_sgd") : -1]
 SETTINGS = [
     setting
     for setting in itertools.product(
-        METHODS, CHANNELS, WORKERS, RATES, [np.float64, np.float32]
+        PAPERS, CHANNELS, WORKERS, RATES, [np.float64, np.float32]
     )
     if setting[0] not in PERIODIC or (setting[2] in (1, 5) and setting[4] is np.float64)
 ]
@@ -290,7 +144,7 @@ def test_every_method_equals_its_paper_in_all_settings(
 
 def test_the_turns_meet_everything():
     settings = [set(values) for values in zip(*TURNS, strict=True)]
-    assert [len(values) for values in settings] == [len(METHODS), 3, 4, 2, 2]
+    assert [len(values) for values in settings] == [len(PAPERS), 3, 4, 2, 2]
     assert len({(workers, dtype) for _, _, workers, _, dtype in TURNS}) == 8
     assert len({(compressor, rate) for _, compressor, _, rate, _ in TURNS}) == 6
 
@@ -330,7 +184,7 @@ def compared() -> Compressor:
     "method",
     [
         pytest.param(method, marks=() if method in CENTRAL else pytest.mark.slow)
-        for method in METHODS
+        for method in PAPERS
     ],
 )
 def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(method):
@@ -343,7 +197,7 @@ def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(metho
         noise=pair.noise[:, order],
         start=pair.start,
     )
-    ours, paper, share = METHODS[method]
+    ours, paper, share = PAPERS[method]
     rate, eta = RATES["from and to zero"]
     weights, states = harness.run(ours(rate, all_gather(compared())), mixed)
     expected, residuals = paper(pair, eta, references.largest(RATIO))
@@ -355,23 +209,23 @@ def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(metho
         )
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "ef_sgd"])
+@pytest.mark.parametrize("method", [name for name in PAPERS if name != "ef_sgd"])
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
 def test_momentum_must_fade(method, momentum):
     with pytest.raises(ValueError, match=r"`\w*(momentum|decay)` must be in \[0, 1\)"):
-        METHODS[method].ours(0.1, CHANNELS["top_k"], momentum=momentum)
+        PAPERS[method].ours(0.1, CHANNELS["top_k"], momentum=momentum)
 
 
 @every_method
 @pytest.mark.parametrize("rate", [-0.1, math.nan, math.inf])
 def test_a_learning_rate_is_finite_and_not_negative(method, rate):
     with pytest.raises(ValueError, match="`learning_rate` must be finite"):
-        METHODS[method].ours(rate, CHANNELS["top_k"])
+        PAPERS[method].ours(rate, CHANNELS["top_k"])
 
 
 @every_method
 def test_bfloat16_stays_bfloat16_and_is_remembered_in_float32(method):
-    tx = METHODS[method].ours(PEAK, CHANNELS["top_k"])
+    tx = PAPERS[method].ours(PEAK, CHANNELS["top_k"])
     params = jax.tree.map(lambda x: x.astype("bfloat16"), problems.tree(jnp.ones(D)))
     gradients = jax.tree.map(lambda x: jnp.stack([x, x]), params)
 
@@ -395,7 +249,7 @@ def test_bfloat16_stays_bfloat16_and_is_remembered_in_float32(method):
 @pytest.mark.parametrize("method", ["gmc", "cser", "def_a", "slowmo"])
 def test_floats_of_8_bits_are_remembered_in_float32(method):
     """JAX mixes them with no other floats by itself: neither does a method."""
-    tx = METHODS[method].ours(PEAK, CHANNELS["top_k"])
+    tx = PAPERS[method].ours(PEAK, CHANNELS["top_k"])
     params = problems.tree(jnp.ones(D))
     params["kernel"] = params["kernel"].astype("float8_e4m3fn")
 

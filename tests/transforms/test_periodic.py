@@ -21,8 +21,8 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.transforms.buffers import Buffers
-from tests.execution.test_resize import MADE
 from tests.support import harness, problems
+from tests.support.methods import COMPOSITIONS
 from tests.support.virtual_iterates import problem
 
 MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
@@ -92,7 +92,7 @@ def test_averaged_buffers_are_the_same_everywhere():
 
 
 BASES = {
-    **{name: made(4) for name, made in MADE.items()},
+    **{name: made(4) for name, made in COMPOSITIONS.items()},
     "svrg": gmc_jax.svrg(0.1, exact(), epoch_length=3),
     "katyusha_x": gmc_jax.katyusha_x(0.1, exact(), epoch_length=3),
     "averaged late": averaged(gossip(topologies.ring(4), delay=1)),

@@ -34,7 +34,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from tests.channels.test_laws import assert_law
+from tests.support.channels import assert_law
 from tests.support.harness import average_here
 
 MESHES = {

@@ -1,0 +1,146 @@
+"""The table of channels, and the law that they keep.
+
+`tests/channels/test_laws.py` runs over the table, and so do the tests of JAX's
+switches.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmc_jax import (
+    Channel,
+    all_gather,
+    all_reduce,
+    count_entries,
+    dense,
+    disagreement,
+    drop_all,
+    exact,
+    gossip,
+    join_channels,
+    majority_vote,
+    no_communication,
+    random_block,
+    random_k,
+    sampled_top_k,
+    scaled_sign,
+    simulated_server,
+    threshold,
+    top_k,
+    topologies,
+)
+from gmc_jax.core import Tree
+from gmc_jax.utils.trees import accumulator_dtype
+from tests.support.compressors import thinned
+
+WORKERS = 8
+
+
+class Row(NamedTuple):
+    """A channel of eight workers, and what its laws need to know of it."""
+
+    channel: Channel
+    own_means: bool = False  # whether means differ between workers
+    lossless: bool = False
+    # Whether the mean of finite trees is finite up to the largest number of float32.
+    stays_finite: bool = True
+    # Whether a sum over the entries of a leaf is in the message, so that its last bit
+    # depends on the order of the sum.
+    sums_entries: bool = False
+
+
+CHANNELS = {
+    "exact": Row(exact(), lossless=True),
+    "dense": Row(all_gather(dense()), lossless=True),
+    "top_k": Row(all_gather(top_k(0.1))),
+    "top_k per leaf": Row(all_gather(top_k(0.1), per_leaf=True)),
+    "sampled_top_k": Row(all_gather(sampled_top_k(0.1, sample=0.5))),
+    # Channels divide by the number of workers after the sum if a compressor does not
+    # say that it is linear.
+    "thinned per leaf": Row(all_gather(thinned(), per_leaf=True), stays_finite=False),
+    "gathered random_k": Row(all_gather(random_k(0.1))),
+    "random_k": Row(all_reduce(random_k(0.1))),
+    "random_block": Row(all_reduce(random_block(0.1))),
+    "random_block per leaf": Row(all_reduce(random_block(0.1), per_leaf=True)),
+    "threshold": Row(all_gather(threshold(1.0, 0.1))),
+    "scaled_sign": Row(all_gather(scaled_sign()), sums_entries=True),
+    "scaled_sign per leaf": Row(
+        all_gather(scaled_sign(), per_leaf=True), sums_entries=True
+    ),
+    "simulated_server": Row(simulated_server(top_k(0.1)), own_means=True),
+    "drop_all": Row(drop_all()),
+    "no_communication": Row(no_communication(), own_means=True, lossless=True),
+    "gossip": Row(gossip(topologies.ring(WORKERS)), own_means=True, lossless=True),
+    # A difference may be twice as large as the numbers that it is made of.
+    "disagreement": Row(
+        disagreement(topologies.ring(WORKERS)), own_means=True, stays_finite=False
+    ),
+    "majority_vote": Row(majority_vote()),
+    "count_entries": Row(count_entries(all_gather(top_k(0.1)))),
+    "join_channels": Row(
+        join_channels(
+            [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
+        )
+    ),
+}
+
+SHAPES = {
+    "float32": {"float32": [(4, 5), (30,)]},
+    "float64": {"float64": [(4, 5), (30,)]},
+    "bfloat16": {"bfloat16": [(4, 5), (30,)]},
+    "float8": {
+        "float8_e4m3fn": [(4, 5)],
+        "float8_e5m2": [(30,)],
+        "float32": [(3,)],
+        "bfloat16": [()],
+    },
+    "mixed": {"bfloat16": [(30,)], "float32": [(4, 5)], "float16": [(3,)]},
+    "scalar and empty": {"float32": [(), (0, 3), (1,)], "bfloat16": [(0,)]},
+    "all empty": {"float32": [(0,), (2, 0)]},
+    "leafless": {},
+}
+
+
+def draw_trees(kind: str, seed: int = 0):
+    """A tree of random numbers, of a kind of `SHAPES`, with a leading axis of workers.
+
+    Its first level has a list of leaves for each dtype.
+    """
+    draw = np.random.default_rng(seed)
+    return {
+        dtype: [
+            draw.normal(size=(WORKERS, *s)).astype(jnp.dtype(dtype)) for s in shapes
+        ]
+        for dtype, shapes in SHAPES[kind].items()
+    }
+
+
+def wide(leaf: jax.typing.ArrayLike) -> np.ndarray:
+    """As float64."""
+    return np.asarray(leaf).astype(np.float64)
+
+
+def assert_law(trees, mean: Tree, lost: Tree, rtol: float, own: bool = False) -> None:
+    """The law of channels: the mean of `mean` is the mean of tree - lost.
+
+    Unless means are each worker's own, all workers have the same bits. Trees are of
+    the form that `draw_trees` returns.
+    """
+
+    def check(leaf, mean, lost):
+        sent = (wide(leaf) - wide(lost)).mean(axis=0)
+        np.testing.assert_allclose(wide(mean).mean(axis=0), sent, rtol=rtol, atol=rtol)
+        for worker in mean if not own else ():
+            assert np.asarray(worker).tobytes() == np.asarray(mean[0]).tobytes()
+
+    jax.tree.map(check, trees, mean, lost)
+    expected = {
+        dtype: [np.zeros_like(x, accumulator_dtype(x.dtype)) for x in leaves]
+        for dtype, leaves in trees.items()
+    }
+    chex.assert_trees_all_equal_shapes_and_dtypes(mean, expected)
+    chex.assert_trees_all_equal_shapes_and_dtypes(lost, expected)

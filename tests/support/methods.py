@@ -1,0 +1,361 @@
+"""The tables of methods.
+
+`METHODS` has a row for each method, `PAPERS` one for each method and variant that has a
+transcription with one channel, and `COMPOSITIONS` one for each of these and for what
+users compose, from the number of workers.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import optax
+
+import gmc_jax
+from gmc_jax import (
+    all_gather,
+    all_reduce,
+    count_entries,
+    exact,
+    gossip,
+    random_block,
+    scaled_sign,
+    simulated_server,
+    top_k,
+    topologies,
+)
+from tests.support import references, references_local
+
+
+class Method(NamedTuple):
+    """A method for eight workers, and what differs between them.
+
+    A path names a leaf, or the tree of the parameters' structure that has it, in the
+    state of the method. "params" stands for the parameters themselves.
+    """
+
+    tx: optax.GradientTransformation
+    differs: set[str]
+
+
+class Paper(NamedTuple):
+    """A method, and its transcription in NumPy.
+
+    `ours(learning_rate, channel)` makes the method. `residual` is the factor between
+    the residual of the transcription and that of the state: -1 if ours is in units of
+    steps, signed like updates, and 0 if there is none or a file of its own tests it.
+    """
+
+    ours: Callable
+    paper: Callable
+    residual: int
+
+
+# One row a method.
+
+RATE = 0.1
+TOP, BLOCK = all_gather(top_k(0.2)), all_reduce(random_block(0.2))
+EXACT, ONE_PEER = exact(), topologies.one_peer_exponential(8)
+RESET = all_reduce(random_block(0.4), seed=1)
+SIGNS = all_gather(scaled_sign(), per_leaf=True)
+
+METHODS = {
+    "dmsgd": Method(gmc_jax.dmsgd(RATE, TOP), set()),
+    "dmsgd_local": Method(gmc_jax.dmsgd_local(RATE, TOP), {"0.trace"}),
+    "ef_sgd": Method(gmc_jax.ef_sgd(RATE, TOP), {"1.residual"}),
+    "ef_momentum": Method(gmc_jax.ef_momentum(RATE, BLOCK), {"0.trace", "2.residual"}),
+    "gmc": Method(gmc_jax.gmc(RATE, TOP), {"0.inner.residual"}),
+    "gmc_plus": Method(gmc_jax.gmc_plus(RATE, BLOCK), {"0.inner.inner.residual"}),
+    "gmc_server_momentum": Method(
+        gmc_jax.gmc_server_momentum(RATE, TOP), {"0.residual"}
+    ),
+    "gmc_rate_inside": Method(
+        gmc_jax.gmc_rate_inside(RATE, BLOCK), {"1.inner.residual"}
+    ),
+    "dgc": Method(gmc_jax.dgc(RATE, TOP), {"0.momentum", "0.feedback.residual"}),
+    "def_sgd": Method(gmc_jax.def_sgd(RATE, BLOCK), {"0.trace", "2.inner.residual"}),
+    "def_a": Method(
+        gmc_jax.def_a(RATE, BLOCK),
+        {"inner.0.trace", "inner.2.inner.residual"},
+    ),
+    "saef": Method(
+        gmc_jax.saef(RATE, TOP, period=2),
+        {"0.trace", "2.inner.inner.residual"},
+    ),
+    "cser": Method(
+        gmc_jax.cser(RATE, BLOCK, RESET, period=2),
+        {"params", "0.trace", "2.error"},
+    ),
+    "local_sgd": Method(
+        gmc_jax.local_sgd(RATE, BLOCK, period=2, momentum=0.9),
+        {"params", "inner.0.trace"},
+    ),
+    "post_local_sgd": Method(
+        gmc_jax.post_local_sgd(RATE, EXACT, local_from_step=2, period=3),
+        {"params"},
+    ),
+    "double_averaging": Method(
+        gmc_jax.double_averaging(RATE, EXACT, EXACT, period=2),
+        {"params", "inner.0.trace"},
+    ),
+    "slowmo": Method(
+        gmc_jax.slowmo(optax.sgd(RATE), EXACT, period=2, learning_rate=RATE),
+        {"params"},
+    ),
+    "bmuf": Method(gmc_jax.bmuf(optax.sgd(RATE), TOP, period=2), {"params"}),
+    "lookahead": Method(
+        gmc_jax.lookahead(optax.sgd(RATE), gmc_jax.no_communication(), period=2),
+        {"params", "anchor"},
+    ),
+    "diloco": Method(
+        gmc_jax.diloco(optax.adamw(RATE), EXACT, period=2),
+        {"params", "inner.0.mu", "inner.0.nu"},
+    ),
+    "d_psgd": Method(
+        gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
+    ),
+    "d2": Method(
+        gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
+        {"params", "1.correction"},
+    ),
+    "gradient_tracking": Method(
+        gmc_jax.gradient_tracking(RATE, topologies.ring(8)),
+        {"params", "0.tracker", "0.last"},
+    ),
+    "sgp": Method(
+        gmc_jax.sgp(RATE, ONE_PEER, delay=1),
+        {"params", "1.weight", "1.channel.in_flight.0.0", "1.channel.in_flight.0.1"},
+    ),
+    "sign_sgd": Method(gmc_jax.sign_sgd(RATE, gmc_jax.majority_vote()), set()),
+    "signum": Method(gmc_jax.signum(RATE, gmc_jax.majority_vote()), {"0.ema"}),
+    "ef_sign_sgd": Method(gmc_jax.ef_sign_sgd(RATE), {"1.residual"}),
+    "dist_ef_sgdm": Method(
+        gmc_jax.dist_ef_sgdm(
+            RATE, SIGNS, simulated_server(scaled_sign(), per_leaf=True)
+        ),
+        {"0.trace", "2.residual"},
+    ),
+}
+
+# Transcriptions.
+
+# What a second channel sends, as a channel and as a selection.
+SECOND = all_gather(top_k(0.4)), references.largest(0.4)
+PAPERS = {
+    "dmsgd": Paper(gmc_jax.dmsgd, references.dmsgd, 0),
+    "dmsgd_local": Paper(gmc_jax.dmsgd_local, references.dmsgd_local, 0),
+    "ef_sgd": Paper(gmc_jax.ef_sgd, references.ef_sgd, -1),
+    "ef_momentum": Paper(gmc_jax.ef_momentum, references.ef_momentum, -1),
+    "def_sgd": Paper(gmc_jax.def_sgd, references.def_sgd, -1),
+    "def_a": Paper(gmc_jax.def_a, references.def_sgd, -1),
+    "saef": Paper(gmc_jax.saef, references.saef, -1),
+    "saef that averages": Paper(
+        functools.partial(gmc_jax.saef, period=7),
+        functools.partial(references.saef, period=7),
+        -1,
+    ),
+    "gmc": Paper(gmc_jax.gmc, references.gmc, 1),
+    "gmc_plus": Paper(gmc_jax.gmc_plus, references.gmc_plus, 1),
+    "gmc_server_momentum": Paper(
+        gmc_jax.gmc_server_momentum, references.gmc_server_momentum, 1
+    ),
+    "gmc_rate_inside": Paper(gmc_jax.gmc_rate_inside, references.gmc_rate_inside, -1),
+    "dgc": Paper(gmc_jax.dgc, references.dgc, 1),
+    "dgc without masking": Paper(
+        functools.partial(gmc_jax.dgc, factor_masking=False), references.dgc_unmasked, 1
+    ),
+    "dgc with nesterov": Paper(
+        functools.partial(gmc_jax.dgc, nesterov=True), references.dgc_nesterov, 1
+    ),
+    "cser": Paper(
+        functools.partial(gmc_jax.cser, reset_channel=SECOND[0], period=3),
+        functools.partial(references.cser, reset=SECOND[1], period=3),
+        0,
+    ),
+    "cser with nesterov": Paper(
+        functools.partial(
+            gmc_jax.cser, reset_channel=SECOND[0], period=7, nesterov=True
+        ),
+        functools.partial(references.cser, reset=SECOND[1], period=7, nesterov=True),
+        0,
+    ),
+    "local_sgd": Paper(
+        functools.partial(gmc_jax.local_sgd, period=4, momentum=0.9),
+        functools.partial(references_local.local_sgd, period=4),
+        0,
+    ),
+    "local_sgd that resets": Paper(
+        functools.partial(
+            gmc_jax.local_sgd,
+            period=3,
+            momentum=0.9,
+            nesterov=True,
+            buffers=gmc_jax.reset_buffers(),
+        ),
+        functools.partial(
+            references_local.local_sgd, period=3, nesterov=True, buffers="reset"
+        ),
+        0,
+    ),
+    "post_local_sgd": Paper(
+        functools.partial(
+            gmc_jax.post_local_sgd, local_from_step=10, period=6, momentum=0.9
+        ),
+        functools.partial(references_local.post_local_sgd, start=10, period=6),
+        0,
+    ),
+    "double_averaging": Paper(
+        functools.partial(
+            gmc_jax.double_averaging, buffer_channel=gmc_jax.exact(), period=4
+        ),
+        functools.partial(references_local.local_sgd, period=4, buffers="average"),
+        0,
+    ),
+    "slowmo": Paper(
+        lambda rate, channel, momentum=0.5: gmc_jax.slowmo(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            slow_momentum=momentum,
+            slow_learning_rate=0.7,
+            learning_rate=rate,
+        ),
+        functools.partial(references_local.slowmo, inner=0.9, alpha=0.7, period=4),
+        0,
+    ),
+    "bmuf": Paper(
+        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            block_momentum=momentum,
+            block_learning_rate=0.7,
+        ),
+        functools.partial(references_local.bmuf, inner=0.9, zeta=0.7, period=4),
+        0,
+    ),
+    "bmuf with nesterov": Paper(
+        lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            block_momentum=momentum,
+            nesterov=True,
+        ),
+        functools.partial(
+            references_local.bmuf, inner=0.9, zeta=1.0, period=4, nesterov=True
+        ),
+        0,
+    ),
+    "lookahead": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.lookahead(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+        ),
+        functools.partial(references_local.lookahead, alpha=0.5, period=5),
+        0,
+    ),
+    "diloco": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.diloco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            outer_momentum=momentum,
+        ),
+        functools.partial(references_local.diloco, inner=0.9, outer_rate=0.7, period=4),
+        0,
+    ),
+    "dist_ef_sgdm": Paper(
+        # No selection is a close call with this ratio; one is, of 1e-7, with 0.4.
+        functools.partial(
+            gmc_jax.dist_ef_sgdm, server_channel=simulated_server(top_k(0.25))
+        ),
+        functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
+        0,
+    ),
+}
+
+
+# Of any number of workers.
+
+
+COUNTED_BLOCK = count_entries(all_gather(random_block(0.2)))  # It compiles fast.
+
+
+def uneven(workers: int) -> gmc_jax.Topology:
+    """Workers hear others of all kinds of weights; columns sum to 1."""
+    matrix = np.random.default_rng(workers).uniform(0.1, 1, size=(workers, workers))
+    return gmc_jax.Topology((matrix / matrix.sum(axis=0),))
+
+
+def pushed(workers: int):
+    channel = gossip(uneven(workers))
+    return optax.chain(optax.sgd(0.1, momentum=0.5), gmc_jax.push_sum(channel))
+
+
+def star(workers: int) -> gmc_jax.Topology:
+    """Of two workers, or one, it is doubly stochastic."""
+    hub = np.zeros((workers, workers))
+    hub[0, 1:] = hub[1:, 0] = 1
+    return topologies.pushing(hub)
+
+
+def lazy(workers: int) -> gmc_jax.Topology:
+    return topologies.lazy(topologies.ring(workers))
+
+
+# From the number of workers to the method for as many.
+COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
+    **{
+        name: lambda _, method=method: method.ours(0.02, COUNTED_BLOCK)
+        for name, method in PAPERS.items()
+    },
+    "count_entries": lambda _: gmc_jax.gmc(0.1, count_entries(TOP)),
+    "d_psgd": lambda k: gmc_jax.d_psgd(0.1, lazy(k), momentum=0.5),
+    "sgp": pushed,
+    "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),
+    "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
+    "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
+    "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
+    "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
+    "slowmo over sgp": lambda k: gmc_jax.slowmo(pushed(k), exact(), period=4),
+    "slowmo over cser": lambda k: gmc_jax.slowmo(
+        gmc_jax.cser(0.1, COUNTED_BLOCK, exact(), period=3), exact(), period=4
+    ),
+    "slowmo over local_sgd": lambda k: gmc_jax.slowmo(
+        gmc_jax.local_sgd(0.1, exact(), period=2), exact(), period=4
+    ),
+    "slowmo of each alone": lambda k: gmc_jax.slowmo(
+        optax.sgd(0.1), gmc_jax.no_communication(), period=4
+    ),
+    "slowmo of each alone over cser": lambda k: gmc_jax.slowmo(
+        gmc_jax.cser(0.1, COUNTED_BLOCK, exact(), period=3),
+        gmc_jax.no_communication(),
+        period=4,
+    ),
+    "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
+    "qsparse": lambda k: gmc_jax.periodic(
+        optax.sgd(0.1),
+        optax.chain(gmc_jax.error_feedback(COUNTED_BLOCK), optax.scale(-1)),
+        period=4,
+    ),
+    "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
+    "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
+    "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
+    "votes that are owed": lambda k: optax.chain(
+        optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
+    ),
+    "joined": lambda k: gmc_jax.gmc(
+        0.1, gmc_jax.join_channels([exact(), COUNTED_BLOCK], [3])
+    ),
+    "accumulated": lambda k: gmc_jax.accumulate(gmc_jax.gmc(0.1, COUNTED_BLOCK), 2),
+    "guarded": lambda k: gmc_jax.skip_nonfinite(gmc_jax.gmc(0.1, COUNTED_BLOCK)),
+    "injected": lambda k: optax.inject_hyperparams(
+        lambda learning_rate: gmc_jax.gmc(learning_rate, COUNTED_BLOCK)
+    )(learning_rate=0.1),
+    "partitioned": lambda k: optax.partition(
+        {"sent": pushed(k), "whole": gmc_jax.dmsgd(0.1, exact())},
+        {"bias": "whole", "kernel": "sent"},
+    ),
+}
