@@ -338,7 +338,7 @@ def ambiguous():
 
 def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
     plan, state = ambiguous()
-    message = r"`layout` must hold .* several\. .*`layout.of\(lambda state: ...\)`"
+    message = r"`layout` must say .* several trees .*`layout.of\(lambda state: ...\)`"
     for fn in (lambda x: average_workers(x, plan), lambda x: evaluate((), x, plan)):
         with pytest.raises(ValueError, match=message):
             fn(state["own"])
@@ -361,7 +361,7 @@ def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
 )
 def test_a_tree_that_the_layout_does_not_hold_is_an_error(tree):
     plan, _ = synchronous()
-    message = "`layout` must hold .* for 4 workers, but holds none.* layout of the step"
+    message = "`layout` must say .* for 4 workers holds no tree.* layout of the step"
     with pytest.raises(ValueError, match=message):
         average_workers(tree, plan)
     with pytest.raises(ValueError, match=message):
