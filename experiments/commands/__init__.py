@@ -21,6 +21,7 @@ COMMANDS = {
     "join": "Run a command as one process of several, each on a host: `join run NAME`.",
     "network": "Train on links of given rates, and count bytes and seconds on them.",
     "elastic": "Stop with 8 workers, and go on with 4, 2 and 6 from the checkpoint.",
+    "docs": "Build the documentation's site, with a page for each public name.",
 }
 """What each command does; the module of its name runs it."""
 

@@ -1,65 +1,39 @@
 """What the README shows runs, and what it names is there."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 import gmc_jax
+from tests.support.markdown_pages import (
+    ROOT,
+    dead_links,
+    fenced,
+    links,
+    missing_names,
+    python_blocks,
+    read,
+    run,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = ROOT / "README.md"
+README = read(PAGE)
 COMMANDS = [
     'pip install -e ".[experiments]" && python -m experiments',
     'pip install -e ".[test]" && python -m pytest',
 ]
 
 
-def python_blocks() -> list[tuple[int, list[str]]]:
-    """The line that each ```python block starts after, and its lines."""
-    blocks = []
-    for block in re.finditer(r"^```python\n(.*?)^```$", README, re.M | re.S):
-        first = README[: block.start(1)].count("\n")
-        blocks.append((first, block[1].splitlines()))
-    return blocks
-
-
-def program() -> str:
-    """All blocks as one program, on the lines on which they stand in the README."""
-    lines = [""] * README.count("\n")
-    for first, block in python_blocks():
-        lines[first : first + len(block)] = block
-    return "\n".join([*lines, "assert jax.device_count() == 8, jax.devices()", ""])
-
-
 def test_the_python_blocks_run_one_after_another(tmp_path):
-    assert len(python_blocks()) >= 4
-    script = tmp_path / "README.py"
-    script.write_text(program(), encoding="utf-8")
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "nan" not in done.stdout.lower(), done.stdout
+    assert len(python_blocks(README)) >= 4
+    on_eight = "assert jax.device_count() == 8, jax.devices()\n"
+    run(PAGE, tmp_path, afterwards=on_eight)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_stand_in_it_as_printed(command):
-    fenced = re.findall(r"^```\w*\n(.*?)^```$", README, re.M | re.S)
-    assert [line for block in fenced for line in block.splitlines()].count(command) == 1
+    lines = [line for block in fenced(README) for line in block.splitlines()]
+    assert lines.count(command) == 1
 
 
 def test_ci_takes_the_second_command_from_it():
@@ -70,16 +44,15 @@ def test_ci_takes_the_second_command_from_it():
 
 
 def test_links_and_paths_lead_somewhere():
-    links = re.findall(r"\]\((?!\w+://)([^)#]+)", README)
     paths = re.findall(r"`((?:gmc_jax|tests|experiments)/[\w./]+)`", README)
-    assert links
+    assert links(README)
     assert paths
-    assert [path for path in links + paths if not (ROOT / path).exists()] == []
+    assert dead_links(PAGE) == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_public_names_exist_and_none_is_forgotten():
-    named = set(re.findall(r"\bgmc_jax\.(\w+)", README))
-    assert [name for name in named if not hasattr(gmc_jax, name)] == []
+    assert missing_names(README) == []
     factories = {
         file.stem
         for room in ("compressors", "channels", "methods")
