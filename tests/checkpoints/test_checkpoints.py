@@ -33,7 +33,7 @@ from gmc_jax import (
 from gmc_jax.checkpoints import manifest
 from gmc_jax.checkpoints.array_store import ArrayStore
 from gmc_jax.core import Tree
-from tests.programs.checkpoint_writer import layout as killed_plan
+from tests.programs.checkpoint_writer import layout as killed_layout
 from tests.programs.checkpoint_writer import state_at
 from tests.support.runners import RUNNERS, pmap, simulate, start, step_of, targets
 
@@ -906,7 +906,7 @@ def survives(directory: pathlib.Path, times: int) -> None:
     draw = random.Random(0)
     for _ in range(times):
         told = killed_after(directory, draw.uniform(0, 0.5))
-        with Checkpoints(directory, killed_plan()) as checkpoints:
+        with Checkpoints(directory, killed_layout()) as checkpoints:
             step, state, _ = checkpoints.restore(state_at(0))
             checkpoints.save(step + 1, state_at(step + 1))
         assert told <= step <= told + 1
