@@ -66,9 +66,7 @@ def step(state, batch):
 
 
 def test_a_state_that_is_split_over_the_workers_is_an_error():
-    message = (
-        r"`state\['w'\]` must not be split over the axis 'workers': .* one worker"
-    )
+    message = r"`state\['w'\]` must not be split over the axis 'workers': .* one worker"
     for mesh in (MESH, mesh_of("workers")):
         state = {"w": put(PartitionSpec(None, "workers"), mesh)}
         batch = np.zeros(mesh.shape["workers"])
