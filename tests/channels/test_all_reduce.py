@@ -14,8 +14,8 @@ from tests.support.problems import average
 def test_a_compressor_that_is_not_shared_is_refused(compressor):
     message = (
         "^`compressor` of `all_reduce` must be shared, got one .* `top_k`. "
-        "`all_reduce` adds messages without decoding them. Use `all_gather`, or a shared compressor "
-        "such as `random_block`.$"
+        "`all_reduce` adds messages without decoding them. Use `all_gather`, or a "
+        "shared compressor such as `random_block`.$"
     )
     with pytest.raises(ValueError, match=message):
         all_reduce(compressor)
