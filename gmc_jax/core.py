@@ -1,8 +1,8 @@
-"""Compressors, channels and the hooks of states, and what they exchange."""
+"""Compressors, channels, and the hooks of states."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 
@@ -11,17 +11,14 @@ Tree: TypeAlias = Any
 
 Kind = TypeVar("Kind")
 
-_HOOKS = ("query", "evaluate", "sync_weighted", "on_sync", "conserved")
-_MARK = "_gmc_jax_has_hooks"
-
 
 class Sparse(NamedTuple):
-    """A message of values that travel with their places in the vector.
+    """A message of values and their indices in the vector.
 
     Attributes:
       values: [capacity], in the dtype of the vector.
-      indices: [capacity] int32, each at most once; an unused slot holds the size of
-        the vector, which decoding drops, and the value 0.
+      indices: [capacity] int32, each at most once. An unused slot holds the size of the
+        vector, which decoding drops, and the value 0.
     """
 
     values: jax.Array
@@ -29,21 +26,21 @@ class Sparse(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """Says of a compressor that its message holds the largest entries of a vector.
+    """Says that a compressor sends the largest entries of a vector.
 
     Ties go to the lowest index, and the message is `Sparse`.
 
     Attributes:
-      kept: `d -> s`, how many slots there are for d coordinates.
+      num_kept: `d -> s`, the number of slots for d coordinates.
       level: the magnitude below which nothing is sent.
     """
 
-    kept: Callable[[int], int]
+    num_kept: Callable[[int], int]
     level: float = 0.0
 
 
 class Drawn(NamedTuple):
-    """Says of a shared compressor that its message holds entries drawn at random.
+    """Says that a shared compressor sends entries drawn at random.
 
     The message is their values, in the order of the places.
 
@@ -55,21 +52,22 @@ class Drawn(NamedTuple):
 
 
 class Compressor(NamedTuple):
-    """A lossy code for one vector; it holds no state and knows no named axis.
+    """A lossy code for one vector, without state and without a named axis.
 
     Attributes:
       encode: `(key, x[d]) -> (message, lost[d])`. The message is a tree of arrays of
-        static shapes, exactly what is sent, and `x = decoded + lost`. `lost` may be
-        wider than x: what is lost by rounding needs more bits than 16.
-      decode: `(key, messages, d) -> x[d]`: the *sum* of the messages that are stacked
-        on a leading axis, at a cost of O(d + their size). A compressor that is not
-        shared decodes without the key.
-      shared: whether all workers get the same key and so send the same coordinates.
-        Messages of a shared compressor may be added as they are.
-      selects: which entries `encode` sends, where that can be said without having all
-        of x in one place. Channels need it for what lies in parts on several devices.
-      linear: whether scaling the floats of a message scales what is decoded. Then the
-        mean of finite messages is finite; else it is their sum over their number.
+        static shapes, exactly what is sent, and `x = decoded + lost`. `lost` may have a
+        wider dtype than x: a rounding error of 16-bit numbers needs more than 16 bits.
+      decode: `(key, messages, d) -> x[d]`, the *sum* of the messages stacked on a
+        leading axis, at a cost of O(d + their size). A compressor that is not shared
+        decodes without the key.
+      shared: whether all workers use the same key and so send the same coordinates.
+        Messages of a shared compressor may be added without decoding.
+      selects: which entries `encode` sends, if that can be said without the whole x.
+        Channels need it for vectors that are split over devices.
+      linear: whether scaling the floats of a message scales the decoded vector. Then a
+        channel scales messages before it adds them, so the mean of finite messages is
+        finite. Otherwise it divides their sum.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
@@ -85,20 +83,22 @@ def _count_support(tree: Tree) -> int | None:
 
 
 class Channel(NamedTuple):
-    """Averages a tree over workers and says what of your own contribution was lost.
+    """Averages a tree over workers, and says what of this worker's tree was lost.
 
     Law: the average over workers of `tree - lost` equals the average over workers of
     `mean`. Error feedback needs nothing else.
 
     Attributes:
-      init: `params -> state`; local, runs outside the named axis.
-      average: `(tree, state) -> (mean, lost, state)`; runs inside the axis. `mean`
+      init: `tree -> state`, from a tree with the shapes *and dtypes* that `average`
+        will get; its values play no part. It runs outside the named axis.
+      average: `(tree, state) -> (mean, lost, state)`. It runs inside the axis. `mean`
         and `lost` have the dtypes of the tree, float32 where it has 16 bits.
-      bits: `tree -> int`, what one worker sends in a call; of a schedule, the largest.
+      bits: `tree -> int`, what one worker sends in a call; with a schedule, the most
+        that it sends.
       axis_name: the named axis whose indices are the workers.
-      entries: `tree -> int`, the values that one worker sends in a call without saying
-        where they belong, or None where each travels with its index: then the support
-        of what was sent is what counts (see `count_entries`).
+      entries: `tree -> int`, the values that one worker sends in a call without their
+        indices; None if values travel with indices. Then `count_entries` counts the
+        nonzero coordinates of what was sent.
     """
 
     init: Callable[[Tree], Tree]
@@ -108,19 +108,90 @@ class Channel(NamedTuple):
     entries: Callable[[Tree], int | None] = _count_support
 
 
+# The hooks of states. `with_hooks` marks a class that has some of them.
+
+
+class HasQuery(Protocol):
+    """A state that moves the point at which the next gradient is taken."""
+
+    def query(self, params: Tree) -> Tree:
+        """The point, given this worker's parameters, in their shapes and dtypes.
+
+        `gmc_jax.query` calls it, inside the axis.
+        """
+        ...
+
+
+class HasEvaluate(Protocol):
+    """A state that moves the point at which the model is evaluated."""
+
+    def evaluate(self, params: Tree) -> Tree:
+        """The point, given the mean parameters of all workers.
+
+        `gmc_jax.evaluate` calls it, outside the axis, on the mean state of all workers.
+        """
+        ...
+
+
+class HasSyncWeighted(Protocol):
+    """A state that weighs its worker in a synchronisation."""
+
+    def sync_weighted(self, pseudo_gradient: Tree) -> Tree:
+        """A pseudo-gradient times the weight of this worker.
+
+        `periodic` and `resize` call it. The weights of K workers sum to K, so that the
+        mean over workers is a weighted mean.
+        """
+        ...
+
+
+class HasOnSync(Protocol):
+    """A state that follows parameters which a synchronisation moves."""
+
+    def on_sync(self, start: Tree, end: Tree) -> Tree:
+        """The state after a synchronisation moved this worker from start to end.
+
+        `periodic` and `resize` call it.
+        """
+        ...
+
+
+class HasConserved(Protocol):
+    """A state with parts that are no buffers of an optimizer."""
+
+    def conserved(self) -> Tree:
+        """Those parts: messages in flight, residuals, anchors, states of channels.
+
+        `maintain_buffers`, `average_buffers` and `reset_buffers` leave them alone.
+        """
+        ...
+
+
+_HOOKS = tuple(
+    name
+    for protocol in (HasQuery, HasEvaluate, HasSyncWeighted, HasOnSync, HasConserved)
+    for name in vars(protocol)
+    if not name.startswith("_")
+)
+_MARK = "_gmc_jax_has_hooks"
+
+
 def with_hooks(state: type[Kind]) -> type[Kind]:
-    """Marks the class of a state whose hooks the library is to call.
+    """Marks the class of a state whose hooks the library calls.
 
-        query(params)      where the next gradient is taken
-        evaluate(params)   where the model is judged, of the mean state of all workers
-        sync_weighted(way)   a worker's way, as the mean over workers is to have it
-        on_sync(start, end)  this state, after a meeting has moved the parameters
-        conserved()        the parts of this state that are no buffers of an optimizer:
-                           what is in flight or owed, anchors, the states of channels
+        query(params)                    where the next gradient is taken
+        evaluate(params)                 where the model is evaluated, given the means
+                                         over workers of the state and the parameters
+        sync_weighted(pseudo_gradient)   a pseudo-gradient times the worker's weight
+        on_sync(start, end)              the state after a synchronisation has moved the
+                                         parameters
+        conserved()                      the parts that are no buffers of an optimizer:
+                                         messages in flight, residuals, anchors, states
+                                         of channels
 
-    States are found in any chain by this mark, never by the name of a method. Momenta
-    mirror the parameters in the parameters' own class, and that may be a model with a
-    method `query` of its own.
+    The library finds states in any chain by this mark, never by the name of a method.
+    Momenta mirror the parameters in the parameters' own class, and that class may be a
+    model with a method `query`.
 
     Args:
       state: a class of pytrees, such as a NamedTuple, with at least one of the hooks.
@@ -143,7 +214,7 @@ def with_hooks(state: type[Kind]) -> type[Kind]:
     """
     if not (inspect.isclass(state) and hooks_of(state)):
         raise TypeError(
-            f"`state` must be a class with one of the methods {list(_HOOKS)}, but is "
+            f"`state` must be a class with one of the methods {list(_HOOKS)}, got "
             f"{state!r}. Write one of them, or leave the mark out."
         )
     setattr(state, _MARK, True)

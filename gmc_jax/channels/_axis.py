@@ -4,7 +4,11 @@ import jax
 
 
 def workers_on(axis_name: str, caller: str) -> int:
-    """The number of workers; outside the axis, an error that says how to get inside."""
+    """The number of workers on an axis.
+
+    Raises:
+      NameError: outside the axis; it says how to get inside.
+    """
     try:
         return jax.lax.axis_size(axis_name)
     except NameError:

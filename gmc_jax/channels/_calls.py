@@ -1,4 +1,4 @@
-"""Calls of channels, which a traced program can be made to tell apart."""
+"""Calls of channels, which can be made visible in a traced program."""
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -9,36 +9,36 @@ import jax
 
 from gmc_jax.core import Channel, Tree
 
-Notes: TypeAlias = dict[Hashable, int]
+BitsOfCalls: TypeAlias = dict[Hashable, int]
 """The bits of each call, by the name of its equation."""
 
-_notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
+_recorder: ContextVar[BitsOfCalls | None] = ContextVar("recorder", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[Notes]:
-    """Makes each call of a channel an equation with a name, for what is traced inside.
+def named_calls() -> Iterator[BitsOfCalls]:
+    """Makes each call of a channel a named equation of what is traced in the block.
 
-    JAX remembers how a jitted function traces. Whoever traces in here must do so in a
-    context of its own, or gets, or leaves behind, what belongs to another.
+    JAX caches the traces of jitted functions. Trace in a context of your own, such as
+    one with an axis that no other code uses, or cached traces come in or stay behind.
     """
-    notes: Notes = {}
-    token = _notes.set(notes)
+    calls: BitsOfCalls = {}
+    token = _recorder.set(calls)
     try:
-        yield notes
+        yield calls
     finally:
-        _notes.reset(token)
+        _recorder.reset(token)
 
 
 def call(channel: Channel, tree: Tree, state: Tree) -> tuple[Tree, Tree, Tree]:
-    """`channel.average`, as everything that averages through a channel calls it."""
-    notes = _notes.get()
-    if notes is None:
+    """Calls `channel.average`; all code that averages through a channel calls this."""
+    calls = _recorder.get()
+    if calls is None:
         return channel.average(tree, state)
 
     def average(tree, state):
         return channel.average(tree, state)
 
-    average.__name__ = f"gmc_jax_call_{len(notes)}"
-    notes[average.__name__] = channel.bits(tree)
+    average.__name__ = f"gmc_jax_call_{len(calls)}"
+    calls[average.__name__] = channel.bits(tree)
     return jax.jit(average)(tree, state)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._wire import run_collective
-from gmc_jax.channels.sharded.shards import shards_of
+from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Tree
 from gmc_jax.graphs.matchings import Matching
 from gmc_jax.graphs.topology import Topology
@@ -18,14 +18,14 @@ from gmc_jax.utils.trees import entries_in, size_in_bits, upcast
 
 
 class OtherWorkersError(ValueError):
-    """A topology stands on an axis of another number of workers.
+    """A topology and the axis have different numbers of workers.
 
     Attributes:
-      workers: of the topology.
+      workers: those of the topology.
     """
 
     def __init__(self, message: str, workers: int):
-        """An error that says of how many."""
+        """Keeps the number of the topology."""
         super().__init__(message)
         self.workers = workers
 
@@ -35,31 +35,34 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
     workers = workers_on(axis_name, caller)
     if workers != topology.workers:
         raise OtherWorkersError(
-            f"`topology` is of {topology.workers} workers, but the axis {axis_name!r} "
-            f"has {workers}. Make it for as many.",
+            f"`topology` must have as many workers as the axis {axis_name!r}, which "
+            f"has {workers}, got one of {topology.workers}.",
             topology.workers,
         )
 
 
 def receive(tree: Tree, matching: Matching, axis_name: str) -> Tree:
-    """What arrives of the tree of another, in float32 for 16-bit trees."""
+    """The tree of the worker that sends to this one, upcast."""
 
-    def send(tree: Tree) -> Tree:
+    def permute(leaves: list[jax.Array]) -> list[jax.Array]:
         return run_collective(
-            tree, partial(lax.ppermute, axis_name=axis_name, perm=matching.pairs)
+            leaves, partial(lax.ppermute, axis_name=axis_name, perm=matching.pairs)
         )
 
-    parts = shards_of(tree)
-    if parts is None:
-        return upcast(send(tree))
-    (heard,) = parts.run(lambda tree: (parts.once(tree, send),), tree)
-    return upcast(heard)
+    def send(shards: Shards, tree: Tree) -> tuple[Tree]:
+        return (shards.without_duplicates(tree, permute),)
+
+    (received,) = on_shards(send, tree)
+    return upcast(received)
 
 
 def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
-    """A tree times this worker's weight out of those of all, [workers].
+    """A tree times the weight of this worker.
 
-    Without a weight it is zero, even of what is no number.
+    Args:
+      tree: of floats.
+      weights: [workers]. With the weight 0 the result is 0, even of NaN.
+      axis_name: the named axis whose indices are the workers.
     """
     own = jnp.asarray(weights, jnp.result_type(float))[lax.axis_index(axis_name)]
 
@@ -70,16 +73,17 @@ def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
 
 
 def in_turn(rounds: int, mix: Callable[[int], Tree], step: jax.Array) -> Tree:
-    """What a round gives, the rounds being branches of a conditional on the step."""
+    """Runs the round of a step; the rounds are branches of a conditional."""
     if rounds == 1:
         return mix(0)
     return lax.switch(step % rounds, [partial(mix, now) for now in range(rounds)])
 
 
 def next_call(step: jax.Array, rounds: int) -> jax.Array:
-    """The calls so far, one more; by whole turns of all rounds less before int32 ends.
+    """The number of calls plus one, in int32 for ever.
 
-    A counter that stayed at the largest int32 would stay in one round for ever.
+    Before int32 overflows, the counter goes back by whole cycles of all rounds. A
+    counter that stayed at the largest int32 would stay in one round.
     """
     last = jnp.iinfo(jnp.int32).max // rounds * rounds - 1
     return jnp.where(step < last, step + 1, step - last)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from jax import lax
 
-from gmc_jax.channels.compressed import as_it_is, compressed
+from gmc_jax.channels.compressed import (
+    Exchange,
+    compressed,
+    unscaled,
+    upcast_and_scaled,
+)
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import scale_floats, upcast
 
 
 @described
@@ -19,53 +23,52 @@ def all_reduce(
     seed: int = 0,
     axis_name: str = "workers",
 ) -> Channel:
-    """Adds the messages of a shared compressor on the way, by one all-reduce.
+    """Adds the messages of a shared compressor by one all-reduce.
 
     What a worker sends and receives does not grow with the number of workers. Messages
-    of 16-bit trees are summed, and so travel and count, in float32.
+    of 16-bit trees are summed in float32: they travel, and count, as float32.
 
-    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
-    many calls of this channel there were. With `per_leaf` the index of the leaf is
-    folded in, among `jax.tree.leaves` of what is averaged; the index of the worker is
-    not, since the compressor is shared. `compressor.encode(key, vector)` repeats the
-    draw.
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
+    number of calls before it. With `per_leaf`, the index of the leaf among
+    `jax.tree.leaves` of the tree is folded in. The index of the worker is not, since
+    the compressor is shared. `compressor.encode(key, vector)` repeats the draw.
 
     Args:
-      compressor: a shared compressor: all workers send the same coordinates.
-      per_leaf: compress each leaf by itself, or the tree as one vector.
-      seed: of the compressor's draws. Two channels of a method want two seeds, or they
-        draw the same coordinates.
+      compressor: a shared compressor, with which all workers send the same coordinates.
+      per_leaf: whether each leaf is compressed by itself, or the whole tree as one
+        vector.
+      seed: of the compressor's draws. Give two channels of one method two seeds, or
+        they draw the same coordinates.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A channel whose state holds the step.
+      A channel with `CompressedState`.
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `init` and `average` where a leaf is not floating.
-      ValueError: if the compressor is not shared; from `average` and `bits` where a
-        vector has 2^31 coordinates or more; from `average` where a vector is split
-        inside a worker and the compressor is not `random_block` (see `all_gather`).
+      TypeError: from `init` and `average` if a leaf is not floating.
+      ValueError: if the compressor is not shared; from `average` and `bits` if a vector
+        has 2^31 coordinates or more; from `average` if a vector is split inside a
+        worker and the compressor is not `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
-      Of finite messages of a linear compressor it is finite, as that of `exact()`.
+      The mean of finite messages is finite if the compressor is linear.
     """
     checks.compressor(compressor=compressor)
     if not compressor.shared:
         raise ValueError(
-            "`all_reduce` adds messages without decoding them, so every worker must "
-            "send the same coordinates, and with a `compressor` that is not shared, "
-            "such as `top_k`, each worker chooses its own. Use `all_gather` for it, or "
-            "a shared compressor such as `random_block`."
+            "`compressor` of `all_reduce` must be shared, got one with which each "
+            "worker selects its own coordinates, such as `top_k`. `all_reduce` adds "
+            "messages without decoding them. Use `all_gather`, or a shared compressor "
+            "such as `random_block`."
         )
-
     return compressed(
         "all_reduce",
         compressor,
-        lambda messages, share: scale_floats(upcast(messages), share),
-        lambda flat: lax.psum(flat, axis_name)[None],
-        as_it_is,
+        Exchange(
+            upcast_and_scaled, lambda flat: lax.psum(flat, axis_name)[None], unscaled
+        ),
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

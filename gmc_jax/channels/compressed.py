@@ -1,22 +1,24 @@
 """What all channels through a compressor have in common."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._codec import check_in_parts, coding, coding_in_parts
 from gmc_jax.channels._wire import run_collective
-from gmc_jax.channels.sharded.shards import Shards, shards_of
+from gmc_jax.channels.sharded.codec import check_selects, codec
+from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import (
     accumulator_dtype,
     mean_of,
+    scale_floats,
     shares,
     size_in_bits,
     to_vectors,
@@ -34,37 +36,111 @@ class CompressedState(NamedTuple):
     step: jax.Array
 
 
+class Exchange(NamedTuple):
+    """How messages travel, and what they are multiplied with on the way.
+
+    The mean of K messages is the sum of their shares (see `trees.shares`), which stays
+    finite. Either the sender multiplies its message with its share, or the receiver.
+
+    Attributes:
+      to_wire: `(message, share) -> message`, in the form in which it travels and
+        counts.
+      collective: from a vector to what is received, stacked on a leading axis.
+        Together that holds the contributions of all senders.
+      from_wire: `(received, share) -> messages`, from what is received, upcast, to what
+        is decoded.
+    """
+
+    to_wire: Callable[[Tree, float], Tree]
+    collective: Callable[[jax.Array], jax.Array]
+    from_wire: Callable[[Tree, float], Tree]
+
+
+class _Workers(NamedTuple):
+    """Who encodes, and with which draws.
+
+    Attributes:
+      senders: `() -> K`, how many contributions there are; it raises outside the axis.
+      own_key: from the key of a call to that of this worker's draws.
+    """
+
+    senders: Callable[[], int]
+    own_key: Callable[[jax.Array], jax.Array]
+
+
 def compressed(
     caller: str,
     compressor: Compressor,
-    travelling: Callable[[Tree, float], Tree],
-    collective: Callable[[jax.Array], jax.Array],
-    arrived: Callable[[Tree, float], Tree],
+    exchange: Exchange,
     *,
     per_leaf: bool,
     seed: int,
     axis_name: str,
-    alike: bool = False,
 ) -> Channel:
-    """A channel that encodes, exchanges, decodes the sum and divides.
-
-    Messages are scaled to shares that have no infinite sum (see `trees.shares`), where
-    the compressor is linear: on their way, or once they are there.
+    """A channel whose workers encode, exchange messages and decode their mean.
 
     Args:
       caller: the public name, for errors.
       compressor: what encodes each vector.
-      travelling: from messages, and the share, to the form in which they travel and
-        count.
-      collective: takes a vector of what travels to what arrives, stacked on a leading
-        axis: together that holds the contributions of all workers.
-      arrived: from what arrived, widened, and the share, to what is decoded.
+      exchange: how messages travel.
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws; `all_gather` has the rule.
       axis_name: the named axis whose indices are the workers.
-      alike: whether all workers hold the same tree and encode it alike, each of them
-        for all: then no index of the worker is folded in, and one message is the mean.
     """
+
+    def own_key(key: jax.Array) -> jax.Array:
+        if compressor.shared:
+            return key
+        return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+    workers = _Workers(lambda: workers_on(axis_name, caller), own_key)
+    return _channel(
+        caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
+    )
+
+
+def compressed_on_each_worker(
+    caller: str, compressor: Compressor, *, per_leaf: bool, seed: int, axis_name: str
+) -> Channel:
+    """A channel whose workers all encode the same tree with the same draws.
+
+    Nothing is sent: the message that a worker encodes is the one that it decodes.
+
+    Args:
+      caller: the public name, for errors.
+      compressor: what encodes each vector.
+      per_leaf: whether each leaf is a vector of its own.
+      seed: of the draws; the index of the worker is not folded in.
+      axis_name: the named axis whose indices are the workers.
+    """
+    exchange = Exchange(unscaled, lambda flat: flat[None], unscaled)
+    workers = _Workers(lambda: 1, lambda key: key)
+    return _channel(
+        caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
+    )
+
+
+def unscaled(messages: Tree, share: float) -> Tree:
+    """Messages as they are: their share is taken at the other end."""
+    del share
+    return messages
+
+
+def upcast_and_scaled(messages: Tree, share: float) -> Tree:
+    """Messages in the dtypes that they are summed in, times their share."""
+    return scale_floats(upcast(messages), share)
+
+
+def _channel(
+    caller: str,
+    compressor: Compressor,
+    exchange: Exchange,
+    workers: _Workers,
+    per_leaf: bool,
+    *,
+    seed: int,
+    axis_name: str,
+) -> Channel:
     checks.compressor(compressor=compressor)
     checks.flag(per_leaf=per_leaf)
     checks.seed(seed=seed)
@@ -74,31 +150,22 @@ def compressed(
         checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
-    def own(key: jax.Array) -> jax.Array:
-        if compressor.shared or alike:
-            return key
-        return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-
-    def on_device(
-        tree: Tree, step: jax.Array, parts: Shards | None = None
-    ) -> tuple[Tree, Tree]:
+    def on_device(shards: Shards, tree: Tree, step: jax.Array) -> tuple[Tree, Tree]:
+        check_selects(compressor, shards, per_leaf, caller)
         vectors, restore = to_vectors(tree, per_leaf)
         key = jax.random.fold_in(jax.random.key(seed), step)
         keys = {
             leaf: jax.random.fold_in(key, leaf) if per_leaf else key for leaf in vectors
         }
-        if parts is None:
-            code = coding(compressor, {leaf: x.size for leaf, x in vectors.items()})
-            arriving = collective
-        else:
-            code = coding_in_parts(compressor, parts, tree, per_leaf)
-            arriving = parts.assembled(collective)
-        own_keys = {leaf: own(key) for leaf, key in keys.items()}
-        messages, lost = code.encode(own_keys, vectors)
-        senders = 1 if alike else workers_on(axis_name, caller)
+        encode, decode = codec(compressor, shards, tree, per_leaf)
+        own_keys = {leaf: workers.own_key(key) for leaf, key in keys.items()}
+        messages, lost = encode(own_keys, vectors)
+        senders = workers.senders()
         share, rest = shares(senders) if compressor.linear else (1.0, senders)
-        heard = upcast(run_collective(travelling(messages, share), arriving))
-        sums = code.decode(keys, arrived(heard, share))
+        received = run_collective(
+            exchange.to_wire(messages, share), shards.by_slices(exchange.collective)
+        )
+        sums = decode(keys, exchange.from_wire(upcast(received), share))
         means = {leaf: mean_of(total, rest) for leaf, total in sums.items()}
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
@@ -110,17 +177,10 @@ def compressed(
         return as_accumulated(means), as_accumulated(lost)
 
     def average(tree, state):
-        if not alike:
-            workers_on(axis_name, caller)
+        workers.senders()
         checks.floating(tree)
         _check_sizes(tree, per_leaf, caller)
-        parts = shards_of(tree)
-        if parts is None:
-            mean, lost = on_device(tree, state.step)
-        else:
-            check_in_parts(compressor, parts, per_leaf, caller)
-            in_parts = partial(on_device, parts=parts)
-            mean, lost = parts.run(in_parts, tree, state.step, results=2)
+        mean, lost = on_shards(on_device, tree, state.step)
         return mean, lost, CompressedState(state.step + 1)
 
     def messages_of(tree: Tree) -> Tree:
@@ -131,7 +191,7 @@ def compressed(
             messages = {
                 leaf: compressor.encode(key, x)[0] for leaf, x in vectors.items()
             }
-            return travelling(messages, 1.0)
+            return exchange.to_wire(messages, 1.0)
 
         return jax.eval_shape(encode, tree)
 
@@ -147,18 +207,12 @@ def compressed(
     return Channel(init, average, bits, axis_name, entries)
 
 
-def as_it_is(messages: Tree, share: float) -> Tree:
-    """Messages whose share is taken at the other end."""
-    del share
-    return messages
-
-
 def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
     leaves = [jnp.size(leaf) for leaf in jax.tree.leaves(tree)]
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:
         raise ValueError(
-            f"`{caller}` addresses coordinates with int32, and a vector of {size} "
-            f"coordinates has more than 2^31 - 1. Compress leaf by leaf with "
+            f"`{caller}` addresses coordinates with int32: a vector must have at most "
+            f"2^31 - 1 of them, got {size}. Compress leaf by leaf with "
             f"`{caller}(..., per_leaf=True)`, or split the largest leaf."
         )

@@ -1,4 +1,4 @@
-"""Counting what goes up to the server and what comes down, as the GMC paper does."""
+"""Counting the entries that workers send and receive, as the GMC paper does."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gmc_jax.utils.trees import upcast
 
 
 class CountEntriesState(NamedTuple):
-    """The counts of a channel so far. A count is [2] uint32, its high and low half.
+    """The counts of a channel so far, each [2] uint32: the high and the low half.
 
     Attributes:
       up: entries that this worker sent; differs between workers.
-      down: entries of the means that came back.
-      dense: entries that a dense average would have sent, and received; none for calls
-        that are extra.
+      down: entries of the means that this worker received.
+      dense: entries that a dense average would have sent, and received; calls with
+        `extra` add none.
       indexed: bool, whether entries travel with their indices.
       inner: the state of the channel.
     """
@@ -36,19 +36,18 @@ class CountEntriesState(NamedTuple):
 
 @described
 def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
-    """Keeps, in the state of a channel, how many entries went up and came down.
+    """Counts, in the state of a channel, the entries that workers send and receive.
 
-    Where messages carry indices, entries are the coordinates in the support of what was
-    sent and of the mean; where they do not, all values of the message count, zeros too,
-    and as many are taken to come down. Signs cross in words, and a word of 32 of them
-    counts as one entry, as the scale beside them does. `gmc_jax.relative_cost` reads
-    the counts. Nothing more is sent.
+    If messages carry indices, the entries are the nonzero coordinates of what was sent,
+    and of the mean. If they do not, all values of the message count, zeros included,
+    and as many count as received. A word of 32 packed signs counts as one entry, and so
+    does a scale. `gmc_jax.relative_cost` reads the counts. Nothing more is sent.
 
     Args:
       channel: any channel.
       extra: whether its calls come on top of steps in which another counted channel
         averages the same leaves, as the resets of `cser` do. Its entries count, but no
-        dense average is set against them: that is one for each step.
+        dense average is compared with them: there is one for each step.
 
     Returns:
       The channel, with `CountEntriesState` around its state.
@@ -90,8 +89,8 @@ def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
     return Channel(init, average, channel.bits, channel.axis_name, channel.entries)
 
 
-def _sent(leaf: jax.Array, rest: jax.Array) -> jax.Array:
-    return (leaf != rest) & ~(jnp.isnan(leaf) & jnp.isnan(rest))
+def _sent(leaf: jax.Array, lost: jax.Array) -> jax.Array:
+    return (leaf != lost) & ~(jnp.isnan(leaf) & jnp.isnan(lost))
 
 
 def _support(count: jax.Array, tree: Tree) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The channel that tells how far neighbours are."""
+"""The channel that averages differences to neighbours."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from gmc_jax.utils.trees import upcast
 
 @described
 def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
-    """How far from here the neighbours' mean is: sum over j of W_ij (tree_j - tree_i).
+    """Averages differences to neighbours: mean_i = sum_j W_ij (tree_j - tree_i).
 
-    What `gossip` would change, and as much is sent. It is summed from differences, so
-    that it vanishes to the last bit where workers agree, and of a symmetric topology
-    what one worker gains another loses, to rounding of the differences alone.
+    This is what `gossip` would add to the tree, and it sends as much. The differences
+    are taken first and then summed, so the mean is exactly 0 where workers agree. With
+    a symmetric topology one worker loses what another gains, up to the rounding of the
+    differences.
 
     Args:
-      topology: who hears whom; doubly stochastic. See `gmc_jax.topologies`.
+      topology: who receives from whom; doubly stochastic. See `gmc_jax.topologies`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -39,8 +40,8 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: if `topology` is no topology; from `init` and `average` where a leaf
-        is not floating.
+      TypeError: if `topology` is no topology; from `init` and `average` if a leaf is
+        not floating.
       ValueError: if the rows or columns of a round do not sum to 1; from `average` if
         the axis has another number of workers than the topology.
 
@@ -65,7 +66,8 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
         own = upcast(tree)
 
         def mix(now: int):
-            # Zero, but each worker's own: layouts are alike whoever has neighbours.
+            # Zero, but different for each worker, so that every topology has the same
+            # layout.
             total = weigh(own, np.zeros(topology.workers), axis_name)
             for matching in matchings[now]:
                 apart = optax.tree.sub(receive(tree, matching, axis_name), own)

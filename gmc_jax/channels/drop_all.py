@@ -1,4 +1,4 @@
-"""The channel that sends nothing."""
+"""The channel that sends nothing and loses everything."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 @described
 def drop_all(*, axis_name: str = "workers") -> Channel:
-    """Sends nothing: the mean is zero, and all of your contribution is lost.
+    """Sends nothing: the mean is zero, and all of the tree is lost.
 
-    The other end of every scale from `exact`. As the channel of `partial_sync` it
-    leaves all communication to the resets.
+    As the channel of `partial_sync` it leaves all communication to the resets.
 
     Args:
       axis_name: the named axis whose indices are the workers.
@@ -23,7 +22,7 @@ def drop_all(*, axis_name: str = "workers") -> Channel:
       A channel without state and without collectives.
 
     Raises:
-      TypeError: from `init` and `average` where a leaf is not floating.
+      TypeError: from `init` and `average` if a leaf is not floating.
 
     Guarantees:
       The law of channels; `mean` is zero, and `lost` is the tree.

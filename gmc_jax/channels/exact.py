@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.sharded.shards import shards_of
+from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -23,10 +23,10 @@ from gmc_jax.utils.trees import (
 
 @described
 def exact(*, axis_name: str = "workers") -> Channel:
-    """The dense mean over workers, by one all-reduce: nothing is lost.
+    """Averages over workers exactly, by one all-reduce; nothing is lost.
 
-    16-bit trees are summed, and so travel and count, in float32. Each
-    device of a worker sends its part of what is split, and a slice of what is not.
+    16-bit trees are summed in float32: they travel, and count, as float32. Each device
+    of a worker sends its own shards of split leaves and a slice of whole leaves.
 
     Args:
       axis_name: the named axis whose indices are the workers.
@@ -36,12 +36,13 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `init` and `average` where a leaf is not floating.
+      TypeError: from `init` and `average` if a leaf is not floating.
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
-      Finite trees have a finite mean: what is added is shares of 1 / K or less, a power
-      of two. Of entries below 2 K times the smallest normal number they may be 0.
+      The mean of finite trees is finite: each worker contributes a share of at most
+      1 / K, a power of two. Entries below 2 K times the smallest normal number may
+      become 0.
     """
     checks.axis(axis_name=axis_name)
 
@@ -52,17 +53,15 @@ def exact(*, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         workers = workers_on(axis_name, "exact")
         checks.floating(tree)
-
         share, rest = shares(workers)
 
-        def add(tree: Tree) -> Tree:
-            return lax.psum(tree, axis_name)
+        def add(shards: Shards, tree: Tree) -> tuple[Tree]:
+            total = shards.without_duplicates(
+                tree, lambda leaves: lax.psum(leaves, axis_name)
+            )
+            return (total,)
 
-        parts, given = shards_of(tree), scale_floats(upcast(tree), share)
-        if parts is None:
-            total = add(given)
-        else:
-            (total,) = parts.run(lambda tree: (parts.once(tree, add),), given)
+        (total,) = on_shards(add, scale_floats(upcast(tree), share))
         mean = jax.tree.map(lambda leaf: mean_of(leaf, rest), total)
         return mean, zeros_to_accumulate(tree), state
 

@@ -1,4 +1,4 @@
-"""One channel after another, each for a stretch of steps."""
+"""Several channels, each for a stretch of calls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gmc_jax.utils.described import described
 
 
 class JoinedState(NamedTuple):
-    """The state of channels that follow one another.
+    """The state of joined channels.
 
     Attributes:
-      step: int32, how often they have averaged; the same on all workers.
+      step: int32, calls so far; the same on all workers.
       inner: the states of all channels, in order; each counts its own calls.
     """
 
@@ -33,38 +33,37 @@ class JoinedState(NamedTuple):
 def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Channel:
     """Averages through one channel after another, as `optax.join_schedules` does.
 
-    The first `boundaries[0]` calls go through `channels[0]`, those from then on and
-    before `boundaries[1]` through `channels[1]`, and so on: a ratio that changes, or a
-    dense beginning, with messages of a fixed size in each stretch. Which channel it is
-    is a conditional on the number of calls, the same on all workers, so in each call
-    the collectives of one channel run and those of the others do not. Each channel
-    counts its own calls from 0, and draws by that count.
+    The first `boundaries[0]` calls go through `channels[0]`. The calls from then on and
+    before `boundaries[1]` go through `channels[1]`, and so on. So a ratio can change,
+    or training can begin dense, and each stretch has messages of a fixed size. A
+    conditional on the number of calls selects the channel, the same on all workers: a
+    call runs the collectives of one channel. Each channel counts its own calls from 0,
+    and draws by that count.
 
     Args:
       channels: one for each stretch, over the same axis.
       boundaries: the calls at which the next channel takes over, whole numbers of at
         least 1, ascending; one fewer than channels. Behind `accumulate` a call is a
-        step of the method, not of the loop. What `gossip` with a delay has in flight at
-        a boundary does not arrive.
+        step of the method, not of the loop. Messages that `gossip` with a delay has in
+        flight at a boundary are not received.
 
     Returns:
-      A channel whose state is `JoinedState`. Its bits are those of the channel that
-      sends most; `message_bits` of a method through it counts each in its stretch.
-      Where the channels differ in whether, or how many, entries travel without indices,
-      no common count can be kept: count each channel by itself,
-      `join_channels([count_entries(a), count_entries(b)], boundaries)`, and
-      `relative_cost` adds the counts up.
+      A channel with `JoinedState`. Its bits are those of the channel that sends most;
+      `message_bits` of a method counts each channel in its stretch. The channels may
+      differ in how many entries travel without indices. Then there is no common count:
+      count each channel, `join_channels([count_entries(a), count_entries(b)],
+      boundaries)`, and `relative_cost` adds the counts up.
 
     Raises:
-      TypeError: if one of `channels` is no channel, or they or `boundaries` are no
+      TypeError: if one of `channels` is no channel, or `channels` or `boundaries` is no
         list.
-      ValueError: if there is no channel, the boundaries are not as many as they must
-        be, not whole numbers of at least 1 or not ascending, or the channels average
-        over different axes; from `entries`, and so from `count_entries(...).init`, if
-        the channels send different numbers of entries.
+      ValueError: if there is no channel, `boundaries` has another length than one less
+        than `channels`, is not of whole numbers of at least 1 or not ascending, or the
+        channels average over different axes; from `entries`, and so from
+        `count_entries(...).init`, if the channels send different numbers of entries.
 
     Example:
-      The warm-up of DGC, an epoch for each ratio but the last, which stays:
+      The warm-up of DGC, with one epoch for each ratio but the last:
 
       >>> import gmc_jax
       >>> epoch = 390
@@ -79,9 +78,9 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       >>> tx = gmc_jax.dgc(0.1, channel)
 
     Guarantees:
-      The law of channels, where each channel obeys it.
-      A call returns what the channel of its stretch returns, whose state alone moves.
-      Nothing is sent but the message of that channel.
+      The law of channels, if each channel obeys it.
+      A call returns what the channel of its stretch returns, and changes the state of
+      that channel alone. It sends the message of that channel alone.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3 (warm-up
@@ -117,8 +116,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
         numbers = [channel.entries(tree) for channel in channels]
         if len(set(numbers)) > 1:
             raise ValueError(
-                "`join_channels` has no common number of entries, since its `channels` "
-                f"send {numbers} without indices (None: with them). Count each "
+                "`channels` must send the same number of entries without indices to be "
+                f"counted together, got {numbers} (None: with indices). Count each "
                 "channel by itself: `join_channels([count_entries(a), "
                 "count_entries(b)], ...)`, not `count_entries(join_channels([a, b], "
                 "...))`."
@@ -133,18 +132,18 @@ def _check_stretches(
 ) -> None:
     if len(channels) != len(boundaries) + 1:
         raise ValueError(
-            "`boundaries` are where the next of the `channels` takes over, so there "
-            f"must be one fewer of them, but there are {len(boundaries)} for "
-            f"{len(channels)} channels."
+            "`boundaries` must be one fewer than `channels`, got "
+            f"{len(boundaries)} for {len(channels)} channels; each is the call at "
+            "which the next channel takes over."
         )
     if any(later <= at for at, later in pairwise(boundaries)):
         raise ValueError(
-            "`boundaries` must be ascending, or a channel would have no calls, but are "
-            f"{list(boundaries)}."
+            f"`boundaries` must be ascending, got {list(boundaries)}; a channel would "
+            "have no calls."
         )
     names = {channel.axis_name for channel in channels}
     if len(names) > 1:
         raise ValueError(
-            "`channels` must average over the same workers, but are over the named "
-            f"axes {sorted(names)}. Pass the same `axis_name` to all of them."
+            "`channels` must average over the same axis, got the named axes "
+            f"{sorted(names)}. Pass the same `axis_name` to all of them."
         )

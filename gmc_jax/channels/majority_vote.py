@@ -1,4 +1,4 @@
-"""The channel that counts signs."""
+"""The channel that counts the signs of all workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.sharded.shards import shards_of
+from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.compressors._packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
@@ -19,37 +19,35 @@ from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, upcas
 
 @described
 def majority_vote(*, axis_name: str = "workers") -> Channel:
-    """Sends one bit a coordinate each way: the sign that most workers have.
+    """Averages signs by majority: one bit a coordinate in each direction.
 
-    Each worker packs its signs into bits and sends every other one its share of the
-    coordinates (an all-to-all). Each counts the votes of its share and hands the result
-    round, packed again (an all-gather). Nobody is the server, and no link carries more
-    than another.
+    Each worker packs its signs into bits. An all-to-all gives every worker one slice of
+    the coordinates, with the votes of all workers. It counts them and packs the
+    results, and an all-gather gives the results to all. No worker is a server, and no
+    link carries more than another.
 
-    A bit knows no zero: an entry that is 0 votes plus, one that is not a number minus,
-    and where as many vote plus as minus, plus wins. So an entry whose gradient is
-    always 0 drifts; keep such leaves out with `optax.partition`, and have an odd number
-    of workers.
+    A bit has no zero. An entry that is 0 votes plus, one that is NaN votes minus, and
+    plus wins a tie. So an entry whose gradient is always 0 drifts: leave such leaves
+    out with `optax.partition`, and use an odd number of workers.
 
     Args:
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A channel without state. `mean` is +1 or -1 in every entry. Its bits are those of
-      a worker's votes, in words of 32; it hands round as many over the number of
-      workers. Both are padded on the way to whole words for each worker, so that small
-      trees take more than that.
+      A channel without state. Every entry of `mean` is +1 or -1. `bits` counts the
+      votes of one worker, in words of 32 bits; the results that it sends are 1 / K of
+      that. Both are padded to whole words for each worker, so small trees take more.
 
     Raises:
       NameError: from `average` where no such axis is in scope.
-      TypeError: from `init` and `average` where a leaf is not floating.
+      TypeError: from `init` and `average` if a leaf is not floating.
 
     Guarantees:
-      Its law: `mean` is the sign of most workers, and `lost` is the tree less that, so
-      that the law of channels is met as well.
+      Its law: `mean` is the sign that most workers have, and `lost` is the tree minus
+      `mean`. So the law of channels holds.
       `mean` is the same on all workers, bit for bit.
-      Per worker the all-to-all takes d bits and the all-gather delivers d bits, both
-      rounded up to words of 32 a worker.
+      For each worker the all-to-all takes d bits and the all-gather delivers d bits,
+      both rounded up to words of 32 for each worker.
 
     References:
       Bernstein, Wang, Azizzadenesheli and Anandkumar, "signSGD", ICML 2018; Bernstein,
@@ -66,19 +64,22 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
         workers = workers_on(axis_name, "majority_vote")
         checks.floating(tree)
 
-        def elect(tree: Tree) -> tuple[Tree]:
+        def vote(shards: Shards, tree: Tree) -> tuple[Tree]:
+            del shards
             plus = jax.tree.map(lambda leaf: leaf >= 0, tree)
             votes, restore = to_vectors(plus, False)
-            won = {at: _count(votes[at], workers, axis_name) for at in votes}
+            won = {
+                index: _majority(vector, workers, axis_name)
+                for index, vector in votes.items()
+            }
             return (restore(won),)
 
-        def mean_of(plus: jax.Array, leaf: jax.Array) -> jax.Array:
+        def as_sign(plus: jax.Array, leaf: jax.Array) -> jax.Array:
             dtype = accumulator_dtype(jnp.result_type(leaf))
             return jnp.where(plus, 1, -1).astype(dtype)
 
-        parts = shards_of(tree)
-        (won,) = elect(tree) if parts is None else parts.run(elect, tree)
-        mean = jax.tree.map(mean_of, won, tree)
+        (won,) = on_shards(vote, tree)
+        mean = jax.tree.map(as_sign, won, tree)
         lost = jax.tree.map(lambda leaf, sign: leaf - sign, upcast(tree), mean)
         return mean, lost, state
 
@@ -88,17 +89,17 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
     return Channel(init, average, lambda tree: WORD * words(tree), axis_name, words)
 
 
-def _count(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
+def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     """What most workers vote for, [d] booleans."""
     share = WORD * math.ceil(votes.size / (WORD * workers))
-    # Always false: what is the same on all workers, an all-to-all under vmap refuses.
+    # Always false. An all-to-all under vmap refuses what is the same on all workers.
     votes = votes | (lax.axis_index(axis_name) < 0)
-    ballots = jnp.pad(votes, (0, workers * share - votes.size))
-    sent = jax.vmap(pack)(ballots.reshape(workers, share))
-    heard = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
+    padded = jnp.pad(votes, (0, workers * share - votes.size))
+    sent = jax.vmap(pack)(padded.reshape(workers, share))
+    received = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
 
     def add(worker: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + unpack(heard[worker], share).astype(jnp.int32)
+        return counts + unpack(received[worker], share).astype(jnp.int32)
 
     counts = lax.fori_loop(0, workers, add, jnp.zeros(share, jnp.int32))
     results = lax.all_gather(pack(2 * counts >= workers), axis_name)

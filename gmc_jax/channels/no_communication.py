@@ -1,4 +1,4 @@
-"""The channel of a worker that is alone."""
+"""The channel of workers that train apart."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 @described
 def no_communication(*, axis_name: str = "workers") -> Channel:
-    """Sends nothing: every worker's mean is its own contribution, and none is lost.
+    """Sends nothing: the mean of each worker is its own tree, and nothing is lost.
 
-    What a worker would do without the others. As the channel of `slowmo` it gives each
-    worker a slow momentum of its own, the variant without averages. It also says that
-    workers are meant to train models apart, of which `simulate` and `distribute` would
-    warn: `optax.chain(averaged(no_communication()), optax.adam(0.001))`.
+    As the channel of `slowmo` it gives each worker a slow momentum of its own, the
+    variant without averages. It also says that workers are meant to train separate
+    models: `simulate` and `distribute` warn of separate models without it.
+
+        optax.chain(averaged(no_communication()), optax.adam(0.001))
 
     Args:
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A channel without state and without collectives. It reaches nobody: its means
-      differ between workers.
+      A channel without state and without collectives. Its means differ between workers.
 
     Raises:
-      TypeError: from `init` and `average` where a leaf is not floating.
+      TypeError: from `init` and `average` if a leaf is not floating.
 
     Guarantees:
       The law of channels; `mean` is the tree, and `lost` is zero.

@@ -1,8 +1,8 @@
-"""The channel on the way back from the server."""
+"""The channel from the server back to the workers, simulated on each worker."""
 
 from __future__ import annotations
 
-from gmc_jax.channels.compressed import as_it_is, compressed
+from gmc_jax.channels.compressed import compressed_on_each_worker
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.described import described
 
@@ -15,50 +15,47 @@ def simulated_server(
     seed: int = 0,
     axis_name: str = "workers",
 ) -> Channel:
-    """What a server would send back: a tree that all workers hold, compressed by each.
+    """Compresses a tree that all workers hold, as a server compresses its answer.
 
     A server that compresses its answer keeps what was lost and sends it later. Here
-    every worker plays the server: it holds what the server holds, such as the mean that
-    a channel in front returned, and computes the same answer from it, with the same
-    draws. So nothing is sent, and what is lost is the same on all workers:
-    `error_feedback(simulated_server(compressor))` keeps the server's residual, once.
+    every worker computes the answer of the server. It holds what the server would hold,
+    such as the mean that the channel before it returned, and makes the same draws. So
+    nothing is sent, and what is lost is the same on all workers:
+    `error_feedback(simulated_server(compressor))` keeps the residual of the server.
 
-    A call draws from `key = fold_in(jax.random.key(seed), step)`, the step being how
-    many calls of this channel there were. With `per_leaf` the index of the leaf is
-    folded in, among `jax.tree.leaves` of what is averaged; the index of the worker
-    never is, since all play the same server. `compressor.encode(key, vector)` repeats
-    the draw.
+    A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
+    number of calls before it. With `per_leaf`, the index of the leaf among
+    `jax.tree.leaves` of the tree is folded in. The index of the worker is not, since
+    all workers simulate the same server. `compressor.encode(key, vector)` repeats the
+    draw.
 
-    What this is honest about: behind `all_gather` each worker receives the messages of
-    all workers, K - 1 of them, with or without it. It reproduces the numbers of two-way
-    compression, not the traffic of a server; `bits` and `entries` say what a server
-    would send down to each worker, and `gmc_jax.wire_bytes` finds nothing.
+    It reproduces the numbers of two-way compression, not the traffic of a server.
+    Behind `all_gather` each worker still receives the messages of all workers, K - 1 of
+    them. `bits` and `entries` say what a server would send to each worker;
+    `gmc_jax.wire_bytes` counts 0.
 
     Args:
       compressor: what the server encodes its answer with.
-      per_leaf: compress each leaf by itself, or the tree as one vector.
+      per_leaf: whether each leaf is compressed by itself, or the whole tree as one
+        vector.
       seed: of the compressor's draws.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A channel whose state holds the step.
+      A channel with `CompressedState`.
 
     Raises:
-      TypeError: from `init` and `average` where a leaf is not floating.
-      ValueError: from `average` and `bits` where a vector has 2^31 coordinates or more.
+      TypeError: from `init` and `average` if a leaf is not floating.
+      ValueError: from `average` and `bits` if a vector has 2^31 coordinates or more.
 
     Guarantees:
-      Its law: `mean + lost` is the tree. Where the tree is the same on all workers, so
-      are both of them, bit for bit, and the law of channels is met.
+      Its law: `mean + lost` is the tree. If the tree is the same on all workers, so are
+      `mean` and `lost`, bit for bit, and the law of channels holds.
     """
-    return compressed(
+    return compressed_on_each_worker(
         "simulated_server",
         compressor,
-        as_it_is,
-        lambda flat: flat[None],
-        as_it_is,
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,
-        alike=True,
     )

@@ -25,7 +25,7 @@ from jax.extend.core import (
 )
 from numpy.typing import NDArray
 
-from gmc_jax.channels._calls import Notes, noting
+from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
 from gmc_jax.utils.jaxprs import (
@@ -56,7 +56,7 @@ class _Traced(NamedTuple):
 
     init: ClosedJaxpr
     update: ClosedJaxpr
-    notes: Notes
+    notes: BitsOfCalls
 
 
 def bits_of_steps(
@@ -131,17 +131,19 @@ def _trace(
     def state_after(updates, state, params, extra_args):
         return update(updates, state, params, **extra_args)[1]
 
-    # The second axis is of this trace alone; see `noting`.
+    # The second axis is of this trace alone; see `named_calls`.
     axes = [(axis_name, workers), (f"gmc_jax_trace_{next(_fresh)}", 1)]
     init, state = jax.make_jaxpr(tx.init, return_shape=True)(params)
-    with noting() as notes:
+    with named_calls() as notes:
         program = jax.make_jaxpr(state_after, axis_env=axes)(
             params, state, params, extra_args
         )
     return _Traced(init, program, notes)
 
 
-def _messages(program: Program, axis_name: str, notes: Notes) -> dict[Hashable, int]:
+def _messages(
+    program: Program, axis_name: str, notes: BitsOfCalls
+) -> dict[Hashable, int]:
     """The bits of all that is sent, by the key of its equation."""
     found: dict[Hashable, int] = {}
     for equation in program.eqns:

@@ -86,7 +86,7 @@ def distribute(
         state = jax.tree.map(
             lambda leaf, differs: leaf[0] if differs else leaf, state, layout.differs
         )
-        with context.inside(inside if inside.axes else None):
+        with context.use(inside):
             state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
         state = jax.tree.map(
             lambda leaf, differs: leaf[None] if differs else leaf,

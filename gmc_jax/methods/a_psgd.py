@@ -21,12 +21,12 @@ from gmc_jax.utils.described import described
 
 
 class APSGDState(NamedTuple):
-    """The state of the server and of what workers know.
+    """The state of the server and of its workers.
 
     Attributes:
-      params: the server's.
-      inner: the state of the server's optimizer.
-      known: what each worker last read, [workers, ...].
+      params: x, the server's parameters.
+      inner: the state of the inner optimizer.
+      known: y, the parameters that each worker last read, [workers, ...].
     """
 
     params: Tree
@@ -38,31 +38,33 @@ class APSGDState(NamedTuple):
 def a_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:
-    """The server applies each gradient as it arrives, however old its parameters are.
+    """Applies each gradient on a server as it arrives, however stale it is.
 
-        x <- x + inner(g(known_i));  known_i <- x when worker i next fetches it
+        x <- x + inner(g_i), taken at y_i
+        y_i <- x when worker i next reads the parameters
 
-    An exact, deterministic simulation, event by event, on one device: with the same
-    events it gives the same numbers. The events, their order and their seconds, are
-    those of `gmc_jax.timelines.server_events`, from a model of the clocks, in which all
-    workers share the server's link; nothing here runs concurrently, and what is
-    measured is simulated time.
+    The simulation is exact and deterministic. It runs event by event on one device, and
+    the same events give the same numbers. `gmc_jax.timelines.server_events` computes
+    the events, their order and their seconds, from a model of the clocks in which all
+    workers share the server's link. Nothing runs concurrently: measured times are
+    simulated times.
 
     Args:
-      inner: the server's optimizer, from gradients to steps. A gradient is one worker's
-        alone: `workers` of them at a rate over `workers` go as far as one step of them
-        together. A schedule counts the gradients of all.
-      gradient: of the loss, as `jax.value_and_grad` makes it.
-      workers: their number.
+      inner: the inner optimizer, which the server applies to each gradient, from
+        gradients to steps, learning rate included. A gradient is that of one worker: a
+        rate divided by `workers` makes `workers` gradients go as far as one step on
+        their mean. A schedule counts the gradients of all workers.
+      gradient: `(params, batch) -> (loss, gradient)`, as `jax.value_and_grad` makes it.
+      workers: the number of workers, at least 1.
 
     Returns:
-      An `Asynchronous`, whose state is `APSGDState`; it is judged at the server's
+      An `Asynchronous` with `APSGDState`. The model is evaluated at the server's
       parameters.
 
     Raises:
-      TypeError: if `inner` is no transformation, or `gradient` no function.
-      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
-        event is of another number of workers.
+      TypeError: if `inner` is not a transformation, or `gradient` not a function.
+      ValueError: if `workers` is not a positive integer; from `step` if the event is
+        for another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -81,12 +83,12 @@ def a_psgd(
       ...     state, loss = step(state, event, jnp.ones(3))
 
     Guarantees:
-      With one worker it is `inner`, at each step.
+      With one worker it is `inner` at each step.
 
     References:
       Recht, Re, Wright and Niu, "Hogwild!", NeurIPS 2011; Lian, Huang, Li and Liu,
       "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization", NeurIPS
-      2015; what AD-PSGD is compared with.
+      2015. The AD-PSGD paper compares with it.
     """
     checks.positive_int(workers=workers)
     checks.transformation(inner=inner)
@@ -99,9 +101,10 @@ def a_psgd(
     def step(state, event, batch):
         check_event(event, workers)
         loss, grads = gradient(take(state.known, event.worker), batch)
-        updates, own = inner.update(grads, state.inner, state.params)
+        updates, inner_state = inner.update(grads, state.inner, state.params)
         params = optax.apply_updates(state.params, updates)
-        return APSGDState(params, own, read(state.known, params, event.reads)), loss
+        known = read(state.known, params, event.reads)
+        return APSGDState(params, inner_state, known), loss
 
     def evaluate(state):
         return state.params

@@ -28,9 +28,9 @@ class ADPSGDState(NamedTuple):
     """The state of all workers.
 
     Attributes:
-      params: x, [workers, ...].
-      inner: the states of the workers' optimizers, [workers, ...].
-      known: what each worker last read of its own x, [workers, ...].
+      params: x, the parameters of each worker, [workers, ...].
+      inner: the states of the inner optimizers, [workers, ...].
+      known: y, the parameters that each worker last read of its own, [workers, ...].
     """
 
     params: Tree
@@ -42,30 +42,32 @@ class ADPSGDState(NamedTuple):
 def ad_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:
-    """Each worker averages with one neighbour and steps, whenever it is ready.
+    """Averages a worker with one neighbour whenever a gradient of it is ready.
 
-        x_i, x_j <- (x_i + x_j) / 2               j a neighbour, drawn anew each time
-        x_i <- x_i + inner(g(known_i));  known_i <- x_i
+        x_i, x_j <- (x_i + x_j) / 2              j a neighbour, drawn for each event
+        x_i <- x_i + inner(g_i), taken at y_i;  y_i <- x_i
 
-    An exact, deterministic simulation, event by event, on one device: with the same
-    events it gives the same numbers. The events, their order and their seconds, are
-    those of `gmc_jax.timelines.neighbour_events`, from a model of the clocks; nothing
-    here runs concurrently, and what is measured is simulated time. A gradient is stale
-    where its worker was averaged with while it computed.
+    The simulation is exact and deterministic. It runs event by event on one device, and
+    the same events give the same numbers. `gmc_jax.timelines.neighbour_events` computes
+    the events, their order and their seconds, from a model of the clocks. Nothing runs
+    concurrently: measured times are simulated times. A gradient is stale if a neighbour
+    averaged with its worker while the gradient was computed.
 
     Args:
-      inner: each worker's own optimizer, from gradients to steps: `optax.sgd` in the
-        paper. A schedule counts the worker's own gradients.
-      gradient: of the loss, as `jax.value_and_grad` makes it.
-      workers: their number.
+      inner: the inner optimizer, one for each worker, from gradients to steps, learning
+        rate included; `optax.sgd` in the paper. A schedule counts the worker's own
+        gradients.
+      gradient: `(params, batch) -> (loss, gradient)`, as `jax.value_and_grad` makes it.
+      workers: the number of workers, at least 1.
 
     Returns:
-      An `Asynchronous`, whose state is `ADPSGDState`; it is judged at the mean of x.
+      An `Asynchronous` with `ADPSGDState`. The model is evaluated at the mean over
+      workers of x.
 
     Raises:
-      TypeError: if `inner` is no transformation, or `gradient` no function.
-      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
-        event is of another number of workers.
+      TypeError: if `inner` is not a transformation, or `gradient` not a function.
+      ValueError: if `workers` is not a positive integer; from `step` if the event is
+        for another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -84,8 +86,8 @@ def ad_psgd(
       ...     state, loss = step(state, event, jnp.ones(3))
 
     Guarantees:
-      The mean of x moves by the step of one gradient over the number of workers at each
-      event, whatever is stale and whoever averages.
+      At each event the mean over workers of x moves by the step of one gradient divided
+      by the number of workers, however stale the gradient is and whoever averages.
 
     References:
       Lian, Zhang, Zhang and Liu, "Asynchronous Decentralized Parallel Stochastic
@@ -97,25 +99,26 @@ def ad_psgd(
     inner = with_float32_state(inner)
 
     def init(params):
-        own = stack(inner.init(params), workers)
-        return ADPSGDState(stack(params, workers), own, stack(params, workers))
+        inner_states = stack(inner.init(params), workers)
+        return ADPSGDState(stack(params, workers), inner_states, stack(params, workers))
 
     def step(state, event, batch):
         check_event(event, workers)
         loss, grads = gradient(take(state.known, event.worker), batch)
-        here = take(state.params, event.worker)
-        there = take(state.params, event.partner)
+        own = take(state.params, event.worker)
+        partners = take(state.params, event.partner)
 
         def average(x: jax.Array, y: jax.Array, like: jax.Array) -> jax.Array:
             return ((x + y) / 2).astype(like.dtype)
 
-        middle = jax.tree.map(average, upcast(here), upcast(there), here)
-        updates, own = inner.update(grads, take(state.inner, event.worker), middle)
-        params = put(state.params, event.partner, middle)
-        params = put(params, event.worker, optax.apply_updates(middle, updates))
+        mean = jax.tree.map(average, upcast(own), upcast(partners), own)
+        inner_state = take(state.inner, event.worker)
+        updates, inner_state = inner.update(grads, inner_state, mean)
+        params = put(state.params, event.partner, mean)
+        params = put(params, event.worker, optax.apply_updates(mean, updates))
         return ADPSGDState(
             params,
-            put(state.inner, event.worker, own),
+            put(state.inner, event.worker, inner_state),
             read(state.known, params, event.reads),
         ), loss
 

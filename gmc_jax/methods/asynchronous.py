@@ -1,4 +1,4 @@
-"""What methods without a common step have in common."""
+"""The parts that asynchronous methods share."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -12,17 +12,17 @@ from gmc_jax.clocks.timelines import Event
 from gmc_jax.core import Tree
 
 Gradient: TypeAlias = Callable[[Tree, Tree], tuple[jax.Array, Tree]]
-"""From parameters and a batch to the loss and its gradients: `jax.value_and_grad`."""
+"""`(params, batch) -> (loss, gradient)`, as `jax.value_and_grad` makes it."""
 
 
 class Asynchronous(NamedTuple):
-    """A method whose workers do not step together, as an event simulation.
+    """An asynchronous method as an event simulation.
 
     Attributes:
-      init: `params -> state`, all workers at these parameters.
-      step: `(state, event, batch) -> (state, loss)`: one gradient, of one batch, at
-        what its worker last read; to be jitted.
-      evaluate: `state -> params`: where the model is judged.
+      init: `params -> state`; all workers start at these parameters.
+      step: `(state, event, batch) -> (state, loss)`: applies one gradient, of one
+        batch, taken at the parameters that its worker last read. Wrap it in `jax.jit`.
+      evaluate: `state -> params`: the point at which the model is evaluated.
     """
 
     init: Callable[[Tree], Tree]
@@ -31,40 +31,42 @@ class Asynchronous(NamedTuple):
 
 
 def check_event(event: Event, workers: int) -> None:
-    """Raises ValueError unless an event is one of so many workers."""
+    """Raises ValueError unless the event fits the number of workers."""
     if np.shape(event.reads) != (workers,):
         raise ValueError(
-            f"`event` must say of each of {workers} workers whether it reads, but "
-            f"its `reads` has shape {np.shape(event.reads)}. Make `gmc_jax.timelines` "
-            "of as many workers as the method has."
+            f"`event.reads` must have shape ({workers},), one entry for each worker, "
+            f"got {np.shape(event.reads)}. Compute the events with "
+            "`gmc_jax.timelines` for as many workers as the method has."
         )
     for name, worker in (("worker", event.worker), ("partner", event.partner)):
         if not isinstance(worker, Tracer) and not 0 <= worker < workers:
             raise ValueError(
-                f"`event` must have a {name} from 0 to {workers - 1}, but has {worker}."
+                f"`event.{name}` must be from 0 to {workers - 1}, got {worker}. "
+                "Compute the events with `gmc_jax.timelines` for as many workers as "
+                "the method has."
             )
 
 
 def stack(tree: Tree, workers: int) -> Tree:
-    """A copy for each worker, on a leading axis."""
+    """One copy for each worker, on a leading axis."""
     return jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * workers), tree)
 
 
 def take(tree: Tree, worker: jax.typing.ArrayLike) -> Tree:
-    """One worker's."""
+    """The entry of one worker."""
     return jax.tree.map(lambda leaf: leaf[worker], tree)
 
 
 def put(tree: Tree, worker: jax.typing.ArrayLike, one: Tree) -> Tree:
-    """All workers', one of them replaced."""
+    """The tree with the entry of one worker replaced."""
     return jax.tree.map(lambda all_, leaf: all_.at[worker].set(leaf), tree, one)
 
 
 def read(old: Tree, new: Tree, reads: jax.typing.ArrayLike) -> Tree:
-    """What workers know, where those who read know the new."""
+    """The parameters that workers last read, once those in `reads` have read `new`."""
 
-    def choose(known: jax.Array, leaf: jax.Array) -> jax.Array:
-        mask = jnp.reshape(reads, (-1, *[1] * (known.ndim - 1)))
-        return jnp.where(mask, leaf, known)
+    def choose(before: jax.Array, leaf: jax.Array) -> jax.Array:
+        mask = jnp.reshape(reads, (-1, *[1] * (before.ndim - 1)))
+        return jnp.where(mask, leaf, before)
 
     return jax.tree.map(choose, old, new)

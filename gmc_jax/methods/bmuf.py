@@ -1,4 +1,4 @@
-"""BMUF, Blockwise Model-Update Filtering: block momentum."""
+"""BMUF, Blockwise Model-Update Filtering."""
 
 from __future__ import annotations
 
@@ -25,32 +25,45 @@ def bmuf(
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Filters how far workers came in a block of steps through a momentum.
+    """Averages parameters after every `period` steps and adds a block momentum.
 
         x_k <- x_k + inner(g_k)                    `period` times
         D = block_learning_rate * (z - mean over k of x_k);  v <- block_momentum * v + D
         z <- z - v  (Nesterov: z - D - block_momentum * v);  x_k <- z
 
-    Here z is where the block started. With Nesterov's block momentum workers start the
-    next one further along v than the filtered model, by block_momentum * v.
+    As a chain:
+
+        momentum = scale(block_learning_rate), trace(block_momentum, nesterov)
+        periodic(inner, chain(averaged(channel), *momentum, scale(-1)), period)
+
+    Here z is the anchor, where all workers last synchronised. With Nesterov's block
+    momentum, workers start the next block further along v than the filtered model, by
+    block_momentum * v.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included. All numbers
-        below may be injected by `optax.inject_hyperparams`.
-      channel: what averages, `exact()` in the paper.
-      period: steps in a block.
-      block_learning_rate: zeta, greater than 0; 1 in the paper.
-      block_momentum: eta, in [0, 1) (None is 0); the paper takes 1 - 1 / workers.
-      nesterov: whether the block momentum is Nesterov's.
-      buffers: what becomes of the base's buffers at a meeting; see `periodic`.
+      inner: the inner optimizer, from gradients to steps, learning rate included.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers; `exact()` in the paper.
+      period: local steps between two synchronisations, at least 1. It is the length of
+        a block in the paper.
+      block_learning_rate: zeta in the paper, greater than 0; 1 in the paper.
+      block_momentum: eta in the paper, in [0, 1); None means 0. The paper takes
+        `1 - 1 / workers`.
+      nesterov: whether the block momentum is Nesterov's, as in `optax.sgd`.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters differ
-      between workers; z and v do not.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and the state of the inner optimizer differ between workers. z and v
+      are the same on all.
 
     Raises:
-      ValueError: if `block_momentum` does not lie in [0, 1), `block_learning_rate` is
-        not finite and greater than 0, or `period` is not a whole number of at least 1.
+      TypeError: if `inner` is not a transformation, `channel` not a channel, or
+        `buffers` not a strategy.
+      ValueError: if `block_momentum` is not in [0, 1), `block_learning_rate` is not
+        finite and greater than 0, or `period` is not a positive integer.
 
     Example:
       >>> import gmc_jax, optax
@@ -59,8 +72,8 @@ def bmuf(
       ... )
 
     Guarantees:
-      Without Nesterov, over a base at a constant rate, it is `slowmo` with the block
-      learning rate for its slow learning rate.
+      Without Nesterov's momentum, over an inner optimizer at a constant rate, it is
+      `slowmo` whose slow learning rate is the block learning rate.
 
     References:
       Chen and Huo, "Scalable Training of Deep Learning Machines by Incremental Block

@@ -22,59 +22,68 @@ def cser(
     momentum: float | None = 0.9,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes at once, alone, what was not sent, and averages these errors periodically.
+    """Applies unsent parts of steps locally and averages these errors periodically.
 
-        m_k <- momentum * m_k + g_k, taken at x_k;  p_k = lr_t m_k
+        m_k <- momentum * m_k + g_k, taken at x_k;  p_k = lr_t m_k;  r_k = p_k - C2(p_k)
         x_k <- x_k - mean over j of C2(p_j) - r_k;  e_k <- e_k - r_k
-        with r_k = p_k - C2(p_k); after every `period` steps:
+        after every `period` steps:
         x_k <- x_k + mean over j of C1(e_j) - C1(e_k);  e_k <- e_k - C1(e_k)
 
-    With `nesterov`, p_k = lr_t (momentum * m_k + g_k). Parameters differ between
-    workers: leave them out of `replicated` of `simulate` and `distribute`, and judge
-    the model at their mean, which `gmc_jax.evaluate` returns.
+    With `nesterov`, p_k = lr_t (momentum * m_k + g_k).
 
-    A step sends `message_bits(channel, params)`, and one of `period` also
-    `message_bits(reset_channel, params)`, so on average (`message_bits` of the method)
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        sync = partial_sync(channel, reset_channel, period)
+        chain(trace(momentum, nesterov), lr, sync)
+
+    Parameters differ between workers. Leave them out of `replicated` of `simulate` and
+    `distribute`. Evaluate the model at their mean, which `gmc_jax.evaluate` returns.
+
+    Every step sends `message_bits(channel, params)`. Every reset also sends
+    `message_bits(reset_channel, params)`. The average a step, which is `message_bits`
+    of the method, is
 
         bits(channel) + bits(reset_channel) / period
 
-    and with ratios 1 / R2 and 1 / R1 of blocks a share of 1 / R2 + 1 / (R1 period).
-    In `wire_bytes` of the training function the bytes of the channel are `.always`,
-    those of the reset are conditional, and the number itself has both. For
-    `relative_cost` count both, the second as an addition to the first:
-    `count_entries(channel)` and `count_entries(reset_channel, extra=True)`.
+    With blocks of ratios 1 / R2 and 1 / R1 that is a share of 1 / R2 + 1 / (R1 period).
+    In `wire_bytes` of the training function, the channel's bytes are `.always`, the
+    reset's are conditional, and the number itself has both. For `relative_cost` count
+    both, with `count_entries(channel)` and `count_entries(reset_channel, extra=True)`.
 
     Special cases: with `drop_all()` as the channel and `period=1` it is CSEA (error
-    assimilation); with `drop_all()` and a longer period partial local SGD (CSER-PL),
-    and local SGD if the reset is `exact()`, with buffers that stay local.
+    assimilation). With `drop_all()` and a longer period it is partial local SGD
+    (CSER-PL). If the reset is also `exact()`, that is local SGD whose buffers stay
+    local.
 
-    Weight decay belongs in front, as part of g_k; what moves the parameters elsewhere
-    is undone (see `partial_sync`).
+    Weight decay stands in front, as part of g_k. Whatever else moves the parameters is
+    undone (see `partial_sync`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: C2, what averages steps.
-      reset_channel: C1, what averages errors. If both draw at random they need two
-        seeds: with one and the same, a reset every step would send the coordinates that
-        were just averaged and have no error.
-      period: after how many steps errors are reset, at least 1.
-      momentum: in [0, 1) (None is 0).
-      nesterov: whether momentum is Nesterov's, as in the official code; heavy ball is
-        what the code of DEF compares with.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: C2, averages the compressed steps over workers.
+      reset_channel: C1, averages the compressed errors over workers. If both channels
+        draw at random, give them different seeds. With the same seed and `period=1`, a
+        reset would send the coordinates that were just averaged, which have no error.
+      period: steps between two resets of the errors, at least 1.
+      momentum: each worker's own, in [0, 1); None means 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`. The official code
+        has Nesterov's; the code of DEF compares with heavy ball.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters,
-      momenta and errors (in units of steps) differ between workers.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters, momenta and errors (in units of steps) differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), `period` is not a whole number
-        of at least 1, or a rate is negative or not finite.
+      TypeError: if `channel` or `reset_channel` is not a channel.
+      ValueError: if the channels average over different axes, `momentum` is not in
+        [0, 1), `period` is not a positive integer, or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
-      An overall share of 1/1024, as DGC's and GMC's in the experiments of the GMC
-      paper. Its own settings were not at hand; these are reconstructed by the rule of
-      the official scripts, which spend half on steps and half on resets:
+      An overall share of 1/1024, as DGC and GMC have in the experiments of the GMC
+      paper. The paper's settings of CSER were not at hand. These are reconstructed by
+      the rule of the official scripts, which spend half on steps and half on resets:
 
       >>> from gmc_jax import all_reduce, cser, random_block
       >>> tx = cser(
@@ -85,15 +94,15 @@ def cser(
       ... )
 
     Guarantees:
-      Whatever the channels, x_k - e_k is the same on all workers, to rounding, and the
+      For any two channels, x_k - e_k is the same on all workers, to rounding, and the
       mean of x_k moves by minus the mean of p_k.
       With `exact()` as the channel it is `dmsgd` and e_k is zero, for any reset.
-      With `drop_all()` and `exact()` it is local SGD: parameters are averaged every
-      `period` steps.
+      With `drop_all()` as the channel and `exact()` as the reset it is local SGD:
+      parameters are averaged every `period` steps.
 
     References:
       Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
-      Error Reset", NeurIPS 2020, M-CSER; read from code, not from the paper.
+      Error Reset", NeurIPS 2020: M-CSER, read from code and not from the paper.
     """
     checks.momentum(momentum=momentum)
     checks.flag(nesterov=nesterov)

@@ -11,7 +11,7 @@ from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
 from gmc_jax.utils.described import described
 
-_SMALLEST = -1 / 3 + 1e-9  # What all eigenvalues must be larger than.
+_LOWER_BOUND = -1 / 3 + 1e-9  # Of the eigenvalues, exclusive.
 
 
 @described
@@ -23,38 +23,44 @@ def d2(
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages with the neighbours and gives back at each step what averaging took.
+    """Averages with the neighbours and corrects steps for what past averages changed.
 
-        u_i,t = -lr_t m_i,t, and m_i,t <- momentum * m_i,t-1 + g_i,t, taken at x_i,t
-        x_i,1 = sum over j of W_ij (x_j,0 + u_j,0)
-        x_i,t+1 = sum over j of W_ij (2 x_j,t - x_j,t-1 + u_j,t - u_j,t-1)
+        m_{i,t} = momentum * m_{i,t-1} + g_{i,t}, taken at x_{i,t}
+        u_{i,t} = -lr_t m_{i,t}
+        x_{i,1} = sum over j of W_ij (x_{j,0} + u_{j,0})
+        x_{i,t+1} = sum over j of W_ij (2 x_{j,t} - x_{j,t-1} + u_{j,t} - u_{j,t-1})
 
-    Unlike `d_psgd` it comes to rest at the optimum of the mean loss, whatever data
-    workers hold and at any constant rate that is small enough. This is the form in
-    units of steps; at a constant rate it is the paper's, of differences of gradients,
-    and under a schedule it stays right where that one does not. What is remembered is
-    not the last x and u but the sum of what neighbours changed (see `exact_diffusion`),
-    which rounding does not lead astray.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(trace(momentum), lr, exact_diffusion(disagreement(topology)))
+
+    Unlike `d_psgd` it converges to the optimum of the mean loss, whatever data workers
+    hold, at any constant rate that is small enough. This is D2 in units of steps. At a
+    constant rate it is the paper's form, which has differences of gradients. Under a
+    schedule it stays right, and the paper's form does not. The state keeps the sum of
+    what averages changed instead of the last x and u, so that rounding errors do not
+    accumulate (see `exact_diffusion`).
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      topology: who hears whom, of `gmc_jax.topologies`: the same at every step,
-        connected, symmetric, with no eigenvalue at or below -1/3. `ring(n)` of an even
-        number of workers has one there; `lazy(ring(n))` has not.
-      momentum: in [0, 1) (None is 0), local; 0 in the paper.
-      nesterov: whether momentum is Nesterov's.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      topology: the graph of workers and its mixing weights, from `gmc_jax.topologies`.
+        It must be doubly stochastic, symmetric, the same in every round, connect all
+        workers, and have no eigenvalue at or below -1/3. `ring(n)` with an even number
+        of workers has such an eigenvalue; `lazy(ring(n))` has none.
+      momentum: each worker's own, in [0, 1); None means 0. The paper has 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters, the
-      sums of what neighbours changed and momenta differ between workers;
-      `gmc_jax.evaluate` returns the mean.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters, momenta and the sums of changes differ between workers;
+      `gmc_jax.evaluate` returns the mean of the parameters.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, or the topology is not as described.
-      TypeError: if `topology` is no topology.
+      TypeError: if `topology` is not a topology.
+      ValueError: if `topology` is not as described, `momentum` is not in [0, 1), or
+        `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -63,11 +69,11 @@ def d2(
     Guarantees:
       The mean over workers of x moves by the mean of u at each step, under any
       schedule.
-      On `topologies.complete` it is `d_psgd` that averages after the step.
+      On `topologies.complete` it is D-PSGD that averages after the step.
 
     References:
       Tang, Lian, Yan, Zhang and Liu, "D2: Decentralized Training over Decentralized
-      Data", ICML 2018, Algorithm 1.
+      Data", ICML 2018: Algorithm 1.
     """
     _check(topology)
     return optax.chain(
@@ -80,21 +86,22 @@ def _check(topology: Topology) -> None:
     check_doubly_stochastic(topology)
     if len(topology.rounds) > 1:
         raise ValueError(
-            "`topology` must be the same at every step, or what averaging took at one "
-            f"would be given back to others, but has {len(topology.rounds)} rounds. "
-            "Use `ring`, `torus`, `complete` or `from_adjacency`."
+            f"`topology` must have one round, got {len(topology.rounds)}; D2 corrects "
+            "each step for the average of the step before, which must have the same "
+            "weights. Use `ring`, `torus`, `complete` or `from_adjacency`."
         )
     if not topology.is_symmetric:
         raise ValueError(
-            "`topology` must be symmetric: workers must take of each other what they "
-            "give. Use `ring`, `torus`, `complete` or `from_adjacency`."
+            "`topology` must be symmetric, got weights that differ between the two "
+            "directions of an edge; the theory of D2 holds for symmetric weights. Use "
+            "`ring`, `torus`, `complete` or `from_adjacency`."
         )
     check_mixing(topology)
     smallest = topology.smallest_eigenvalue
-    if smallest <= _SMALLEST:
-        instead = lazy(topology).smallest_eigenvalue
+    if smallest <= _LOWER_BOUND:
+        of_lazy = lazy(topology).smallest_eigenvalue
         raise ValueError(
-            "`topology` must have no eigenvalue at or below -1/3, or corrections grow "
-            f"for ever, but its smallest one is {smallest:.4f}. Use "
-            f"`topologies.lazy(topology)`, whose smallest one is {instead:.4f}."
+            "`topology` must have no eigenvalue at or below -1/3, got "
+            f"{smallest:.4f}; corrections could grow without bound. Use "
+            f"`topologies.lazy(topology)`, whose smallest eigenvalue is {of_lazy:.4f}."
         )

@@ -1,4 +1,4 @@
-"""D-PSGD, decentralised parallel SGD: workers average with their neighbours."""
+"""D-PSGD, decentralised parallel SGD."""
 
 from __future__ import annotations
 
@@ -20,33 +20,40 @@ def d_psgd(
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages parameters with the neighbours', and takes a step of one's own.
+    """Averages each worker's parameters with its neighbours' and adds its own step.
 
         m_i <- momentum * m_i + g_i, taken at x_i
         x_i <- sum over j of W_ij x_j - lr_t m_i
 
-    Neighbours' parameters and the gradient do not wait for each other. Codes often
-    average after the step instead: `chain(..., adapt_then_combine(gossip(topology)))`.
-    Where workers hold different data and the rate is constant they come to rest away
-    from the optimum, the further the larger the rate; `d2` does not.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(trace(momentum), lr, combine_then_adapt(gossip(topology)))
+
+    The averages do not wait for the gradients, so both may overlap. Many codes average
+    after the step instead: `chain(..., adapt_then_combine(gossip(topology)))`. Where
+    workers hold different data and the rate is constant, D-PSGD converges to a point
+    away from the optimum; the larger the rate, the further away. `d2` and
+    `gradient_tracking` converge to the optimum.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic.
-      momentum: in [0, 1) (None is 0), local; 0 in the paper.
-      nesterov: whether momentum is Nesterov's.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      topology: the graph of workers and its mixing weights, from `gmc_jax.topologies`.
+        It must be doubly stochastic and connect all workers.
+      momentum: each worker's own, in [0, 1); None means 0. The paper has 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters and
-      momenta differ between workers; `gmc_jax.evaluate` returns the mean.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and momenta differ between workers; `gmc_jax.evaluate` returns the mean
+      of the parameters.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, or the topology is not doubly stochastic, or does not bring all workers
-        together.
-      TypeError: if `topology` is no topology.
+      TypeError: if `topology` is not a topology.
+      ValueError: if `topology` is not doubly stochastic or does not bring all workers
+        together, `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -56,8 +63,8 @@ def d_psgd(
       The mean over workers of x moves by -lr_t times the mean of m.
 
     References:
-      Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
-      NeurIPS 2017, Algorithm 1.
+      Lian, Zhang, Zhang, Hsieh, Zhang and Liu, "Can Decentralized Algorithms Outperform
+      Centralized Algorithms?", NeurIPS 2017: Algorithm 1.
     """
     check_doubly_stochastic(topology)
     check_mixing(topology)

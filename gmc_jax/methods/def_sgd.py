@@ -1,4 +1,4 @@
-"""DEF, Detached Error Feedback, judged at the parameters."""
+"""DEF, Detached Error Feedback, evaluated at the parameters."""
 
 from __future__ import annotations
 
@@ -21,39 +21,48 @@ def def_sgd(
     momentum: float | None = 0.9,
     detach: float = 0.3,
 ) -> optax.GradientTransformationExtraArgs:
-    """Error feedback behind local momentum, gradients taken along the residual.
+    """Error feedback behind local momentum, with gradients taken along the residual.
 
         g_k taken at x_t - detach * e_k;  m_k <- momentum * m_k + g_k
         p_k = e_k + lr_t m_k;  e_k <- p_k - C(p_k)
         x_{t+1} = x_t - mean over k of C(p_k)
 
-    The loop asks `gmc_jax.query(opt_state, params)` for a worker's own point, which
-    costs no communication. The model is judged at x_t, the parameters; `def_a` is the
-    same training judged elsewhere. Which of the two the paper's names DEF and DEF-A
-    mean is unverified: the published code trains in one way and holds both points to
-    judge, and this pair of names is our reading of it.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(trace(momentum), lr, detached(error_feedback(channel), detach))
+
+    The loop gets the point of the gradient from `gmc_jax.query(opt_state, params)`. It
+    differs between workers and costs no communication. The model is evaluated at the
+    parameters, x_t. `def_a` trains in the same way and is evaluated elsewhere. Which of
+    the two the paper calls DEF and which DEF-A is unverified: the published code trains
+    in one way and contains both points of evaluation. The two names are our reading of
+    it.
 
     Weight decay: the published code decays at the point of the gradient.
-    `optax.chain(optax.add_decayed_weights(c), def_sgd(...))` decays at the point that
-    `update` is given. `tx.update(grads, opt_state, params)` makes that x_t; for the
-    point of the gradient put c / 2 times the squared norm into the loss, or call
-    `tx.update(grads, opt_state, point)` with what `query` returned (of its third
-    argument DEF itself reads the dtypes alone).
+    `optax.chain(optax.add_decayed_weights(c), def_sgd(...))` decays at the third
+    argument of `update`, which is x_t in `tx.update(grads, opt_state, params)`. To
+    decay at the point of the gradient, add c / 2 times the squared norm to the loss. Or
+    call `tx.update(grads, opt_state, point)`, where `query` returned `point`: DEF
+    itself reads nothing but dtypes from its third argument.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages, such as `all_reduce(random_block(1 / 64))`.
-      momentum: in [0, 1) (None is 0).
-      detach: how much of the residual is anticipated, lambda in the paper, in [0, 1].
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed steps over workers, such as
+        `all_reduce(random_block(1 / 64))`.
+      momentum: each worker's own, in [0, 1); None means 0.
+      detach: lambda in the paper, in [0, 1]: how far along its residual a worker takes
+        its gradient.
 
     Returns:
-      A transformation from gradients to steps. Momentum and residual (in units of
-      steps, signed as updates are) differ between workers.
+      A transformation from gradients to steps. Momenta and residuals differ between
+      workers. Residuals are in units of steps and signed as updates are: the state
+      holds -e_k.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), `detach` not in [0, 1], or a
-        rate is negative or not finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), `detach` is not in [0, 1], or
+        `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -61,12 +70,12 @@ def def_sgd(
       >>> tx = gmc_jax.def_sgd(0.1, channel)
 
     Guarantees:
-      With `detach=0` it is `ef_momentum`; through `exact()` it is `dmsgd` for every
-      `detach`, to rounding.
-      x_t - mean of e_k moves by -lr_t times the mean of m_k, under any schedule and for
-      any compressor.
-      With one worker and `detach=1`, x_t - e_t is exactly momentum SGD (the buffer of
-      `optax.trace`) under any schedule and for any compressor.
+      With `detach=0` it is `ef_momentum`.
+      Through `exact()` it is `dmsgd` for every `detach`, to rounding.
+      The virtual iterate, x_t - mean over k of e_k, moves by -lr_t times the mean of
+      m_k, under any schedule and for any compressor.
+      With one worker and `detach=1` the virtual iterate is exactly momentum SGD (the
+      buffer of `optax.trace`), under any schedule and for any compressor.
 
     References:
       Xu and Huang, "Detached Error Feedback for Distributed SGD with Random

@@ -21,44 +21,50 @@ def dgc(
     factor_masking: bool = True,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Deep Gradient Compression: local momentum, accumulated until it is sent.
+    """Accumulates each worker's momentum until it is sent.
 
         u_k <- momentum * u_k + g_k;  v_k <- v_k + u_k
         w_{t+1} = w_t - lr_t mean over k of C(v_k)
         v_k <- v_k - C(v_k);  u_k <- 0 where v_k was sent (with factor masking)
 
-    With `nesterov` the first line is that of the published code,
+    With `nesterov` the first line is that of the published code:
 
         u_k <- momentum * (u_k + g_k);  v_k <- v_k + u_k + g_k
 
-    DGC compresses tensor by tensor: `all_gather(top_k(0.001), per_leaf=True)`; the GMC
-    paper compares with the whole vector. What else belongs to it stands around it:
-    `clip_by_local_norm` in front clips each worker's gradient before it is accumulated,
-    and `join_channels` warms the sparsity up, an epoch for each ratio.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(momentum_correction(channel, momentum, factor_masking, nesterov), lr)
+
+    DGC compresses each tensor by itself: `all_gather(top_k(0.001), per_leaf=True)`. The
+    GMC paper compares with DGC on the whole vector. Two other parts of DGC stand around
+    it. `clip_by_local_norm` in front clips each worker's gradient before it is
+    accumulated. `join_channels` warms up the ratio, one ratio an epoch.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages.
-      momentum: in [0, 1) (None is 0).
-      factor_masking: whether momentum is cleared where it was just sent.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed gradients over workers, such as
+        `all_gather(top_k(0.001), per_leaf=True)`.
+      momentum: each worker's own, in [0, 1); None means 0.
+      factor_masking: whether momentum is set to 0 where it was just sent.
       nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
 
     Returns:
-      A transformation from gradients to steps. Momentum and accumulated gradient, in
+      A transformation from gradients to steps. Momenta and accumulated gradients, in
       units of gradients, differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
       >>> channel = gmc_jax.all_gather(gmc_jax.top_k(0.001), per_leaf=True)
       >>> tx = gmc_jax.dgc(0.1, channel)
 
-      With clipping, and with the warm-up of the paper, the ratio a fourth in each of
-      the first epochs:
+      With clipping, and with the paper's warm-up, which divides the ratio by about 4
+      after each of the first epochs:
 
       >>> import optax
       >>> epoch, ratios = 390, [0.25, 0.0625, 0.015625, 0.004, 0.001]
@@ -74,14 +80,14 @@ def dgc(
       ... )
 
     Guarantees:
-      Through `exact()` it is momentum SGD without factor masking and SGD with it, at
-      1 + momentum times the rate with `nesterov`.
-      Without masking, at a constant rate and for any compressor, w_t - lr mean of v_k
-      is momentum SGD with the gradients taken at w_t, and with b the momentum
-      w_t - lr mean of v_k - lr b / (1 - b) mean of u_k moves by -lr / (1 - b) times the
-      mean gradient.
-      With masking w_t - lr mean of v_k moves by -lr times the mean of what was added
-      to v_k.
+      Through `exact()` it is momentum SGD without factor masking, and SGD with it (with
+      `nesterov`, at 1 + momentum times the rate).
+      Without factor masking, at a constant rate and for any compressor, w_t - lr mean
+      over k of v_k is momentum SGD with the gradients taken at w_t.
+      Under the same conditions, with b the momentum, w_t - lr mean over k of v_k - lr b
+      / (1 - b) mean over k of u_k moves by -lr / (1 - b) times the mean gradient.
+      With factor masking, w_t - lr mean over k of v_k moves by -lr times the mean of
+      what was added to v_k.
 
     References:
       Lin, Han, Mao, Wang and Dally, "Deep Gradient Compression: Reducing the

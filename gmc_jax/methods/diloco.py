@@ -23,43 +23,53 @@ def diloco(
     outer_momentum: float | None = 0.9,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Many local steps of AdamW, and a step of Nesterov on how far they led.
+    """Takes many local steps of AdamW, then one outer step of Nesterov's momentum SGD.
 
         x_k <- x_k + inner(g_k)                          `period` times
         D = z - mean over k of x_k;  m <- outer_momentum * m + D
         z <- z - outer_learning_rate * (D + outer_momentum * m);  x_k <- z
 
-    Here z is where workers last met, and D the outer gradient. Unlike slow momentum it
-    is not divided by the base's rate, so that as the rate decays D shrinks. For another
-    outer optimizer, or a compressed one, write `periodic` yourself: its outer part here
-    is `chain(averaged(channel), optax.sgd(outer_learning_rate, outer_momentum,
-    nesterov=True))`.
+    As a chain:
+
+        outer = sgd(outer_learning_rate, outer_momentum, nesterov=True)
+        periodic(inner, chain(averaged(channel), outer), period)
+
+    Here z is the anchor, where all workers last synchronised, and D the mean
+    pseudo-gradient. Unlike in `slowmo`, D is not divided by the inner learning rate, so
+    D shrinks as that rate falls. For another outer optimizer, or for error feedback,
+    use `periodic` with your own `outer`.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included; `optax.adamw` in
-        the paper. Its state stays each worker's own. All numbers below may be injected
-        by `optax.inject_hyperparams`.
-      channel: what averages, `exact()` in the paper.
-      period: H, local steps between two meetings.
-      outer_learning_rate: finite and greater than 0.
-      outer_momentum: in [0, 1) (None is 0).
-      buffers: what becomes of the base's buffers at a meeting; see `periodic`.
+      inner: the inner optimizer, from gradients to steps, learning rate included.
+        `optax.inject_hyperparams` may inject all numeric arguments. The paper has
+        `optax.adamw`.
+      channel: averages the pseudo-gradients over workers; `exact()` in the paper.
+      period: local steps between two synchronisations, at least 1. It is H in the
+        paper.
+      outer_learning_rate: greater than 0; 0.7 in the paper.
+      outer_momentum: in [0, 1); None means 0. The paper has 0.9.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters and
-      the base's state differ between workers; z and m do not.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and the state of the inner optimizer differ between workers. z and m
+      are the same on all.
 
     Raises:
-      ValueError: if `outer_momentum` does not lie in [0, 1), `outer_learning_rate` is
-        not finite and greater than 0, or `period` is not a whole number of at least 1.
+      TypeError: if `inner` is not a transformation, `channel` not a channel, or
+        `buffers` not a strategy.
+      ValueError: if `outer_momentum` is not in [0, 1), `outer_learning_rate` is not
+        finite and greater than 0, or `period` is not a positive integer.
 
     Example:
       >>> import gmc_jax, optax
       >>> tx = gmc_jax.diloco(optax.adamw(4e-4, weight_decay=0.1), gmc_jax.exact())
 
     Guarantees:
-      With `outer_learning_rate=1` and `outer_momentum=0` it is periodic averaging, over
-      `optax.sgd` `local_sgd`.
+      With `outer_learning_rate=1` and `outer_momentum=0` it is the inner optimizer with
+      periodic averages: over `optax.sgd`, `local_sgd`.
 
     References:
       Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language
@@ -70,6 +80,5 @@ def diloco(
     nesterov = with_float32_state(
         optax.sgd(outer_learning_rate, outer_momentum, nesterov=True)
     )
-    return periodic(
-        inner, optax.chain(averaged(channel), nesterov), period, buffers=buffers
-    )
+    outer = optax.chain(averaged(channel), nesterov)
+    return periodic(inner, outer, period, buffers=buffers)

@@ -1,4 +1,4 @@
-"""dist-EF-SGDM, error feedback on the way up and on the way down."""
+"""dist-EF-SGDM, error feedback on the way to the server and on the way back."""
 
 from __future__ import annotations
 
@@ -20,44 +20,52 @@ def dist_ef_sgdm(
     *,
     momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    """Compresses what workers send and what the server answers, each with its residual.
+    """Compresses messages to and from a server, both with error feedback.
 
         m_k <- momentum * m_k + g_k
         p_k = g_k + momentum * m_k + (lr_{t-1} / lr_t) e_k;  e_k <- p_k - C(p_k)
         q = mean over k of C(p_k) + (lr_{t-1} / lr_t) e;     e <- q - C(q)
         w_{t+1} = w_t - lr_t C(q)
 
-    Both residuals are kept in units of steps, lr_{t-1} e_k and lr_{t-1} e, which is
-    what the factor lr_{t-1} / lr_t says and needs no division: the same for
-    compressors that commute with scaling, such as those of the paper.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
 
-    Every worker plays the server, which makes the server's residual one vector that all
-    of them hold, and its answer free: behind `all_gather` what a worker receives is the
-    messages of all workers, whatever the server would make of them. With a server,
-    `message_bits(channel, params)` would go up and
-    `message_bits(server_channel, params)` down, for each worker and step. Where
-    messages carry no indices, `relative_cost` behind `count_entries(channel)` takes the
-    answer to be as large as a message, which with signs both ways it is (in words of 32
-    of them); of sparse messages it counts the mean before the server compresses it.
+        feedback = error_feedback(channel), error_feedback(server_channel)
+        chain(trace(momentum, nesterov=True), lr, *feedback)
 
-    Weight decay belongs in front, as part of g_k. The published code keeps it out of
-    the compression, with a buffer of its own.
+    The state keeps both residuals in units of steps, lr_{t-1} e_k and lr_{t-1} e. That
+    needs no division, and is the same for compressors that commute with scaling, such
+    as those of the paper.
+
+    There is no server: every worker computes the server's part. So the server's
+    residual is one vector, the same on all workers, and the answer costs nothing.
+    Through `all_gather` a worker receives the messages of all workers, whatever the
+    server would make of them. With a server, each worker would send
+    `message_bits(channel, params)` a step and receive
+    `message_bits(server_channel, params)`. For messages without indices,
+    `relative_cost` behind `count_entries(channel)` counts an answer as large as a
+    message. That is right for signs both ways, counted in words of 32 signs. For sparse
+    messages it counts the mean before the server compresses it.
+
+    Weight decay stands in front, as part of g_k. The published code keeps it out of the
+    compression, with its own buffer.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages the messages of the workers.
-      server_channel: what the server answers through, `simulated_server(compressor)`.
-      momentum: in [0, 1) (None is 0); Nesterov's.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed steps over workers.
+      server_channel: compresses the server's answer: `simulated_server(compressor)`.
+      momentum: each worker's own, in [0, 1); None means 0. It is Nesterov's, as in
+        `optax.sgd`.
 
     Returns:
-      A transformation from gradients to steps. Momenta and the first residual (in units
-      of steps, signed as updates are) differ between workers; the second, the server's,
-      is the same on all.
+      A transformation from gradients to steps. Momenta and the workers' residuals
+      differ between workers. The server's residual is the same on all. Residuals are in
+      units of steps and signed as updates are.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` or `server_channel` is not a channel.
+      ValueError: if the channels average over different axes, `momentum` is not in
+        [0, 1), or `learning_rate` is a negative or non-finite number.
 
     Example:
       Signs with one scale for each leaf, as the paper has them for its blocks:
@@ -70,15 +78,15 @@ def dist_ef_sgdm(
       ... )
 
     Guarantees:
-      With `momentum=0`, w_t minus the mean of the workers' residuals minus the server's
-      is exactly SGD with the gradients taken at w_t, under any schedule and for any two
-      compressors.
+      With `momentum=0`, w_t minus the mean of the workers' residuals and minus the
+      server's, both in units of steps, is exactly SGD with the gradients taken at w_t,
+      under any schedule and for any two compressors.
       Through `exact()` and `simulated_server(dense())` it is Nesterov's momentum SGD on
       the mean gradient.
 
     References:
       Zheng, Huang and Kwok, "Communication-Efficient Distributed Blockwise Momentum SGD
-      with Error-Feedback", NeurIPS 2019; read from code, not from the paper.
+      with Error-Feedback", NeurIPS 2019: read from code and not from the paper.
     """
     checks.channel(channel=channel, server_channel=server_channel)
     checks.one_axis(channel=channel, server_channel=server_channel)

@@ -1,4 +1,4 @@
-"""Distributed momentum SGD with global momentum."""
+"""DMSGD, distributed momentum SGD with global momentum."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ def dmsgd(
 
         m_{t+1} = momentum * m_t + mean over k of g_{t,k};  w_{t+1} = w_t - lr_t m_{t+1}
 
-    Its momentum is the buffer of `optax.trace`, the same on all workers; under a
-    schedule that is not the heavy ball of `gmc`.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(averaged(channel), trace(momentum), lr)
+
+    The momentum is the buffer of `optax.trace`, the same on all workers. Under a
+    schedule it differs from the heavy ball of `gmc`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages; `exact()` is the method of the papers.
-      momentum: in [0, 1) (None is 0).
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the gradients over workers; `exact()` in the papers.
+      momentum: in [0, 1); None means 0.
 
     Returns:
       A transformation from gradients to steps.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -47,7 +52,8 @@ def dmsgd(
       Through `exact()` it is `optax.sgd(learning_rate, momentum)` on the mean gradient.
 
     References:
-      Equation (3) of Shi et al., arXiv:1905.12948.
+      Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse Communication
+      in Distributed Learning", arXiv:1905.12948: equation (3).
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)

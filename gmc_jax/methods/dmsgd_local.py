@@ -1,4 +1,4 @@
-"""Distributed momentum SGD with local momentum."""
+"""DMSGD, distributed momentum SGD with local momentum."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ def dmsgd_local(
     *,
     momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    """Applies momentum on each worker, then averages.
+    """Applies momentum on each worker, then averages the momenta.
 
         m_{t+1,k} = momentum * m_{t,k} + g_{t,k}
         w_{t+1} = w_t - lr_t mean over k of m_{t+1,k}
 
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(trace(momentum), averaged(channel), lr)
+
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages; `exact()` is the method of the papers.
-      momentum: in [0, 1) (None is 0).
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the momenta over workers; `exact()` in the papers.
+      momentum: each worker's own, in [0, 1); None means 0.
 
     Returns:
-      A transformation from gradients to steps; momenta differ between workers.
+      A transformation from gradients to steps. Momenta differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -45,7 +50,8 @@ def dmsgd_local(
       Through `exact()` it equals `dmsgd` under any schedule, to rounding.
 
     References:
-      Equations (4) to (6) of Shi et al., arXiv:1905.12948.
+      Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse Communication
+      in Distributed Learning", arXiv:1905.12948: equations (4) to (6).
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)

@@ -1,4 +1,4 @@
-"""Double averaging: parameters and momenta are averaged together."""
+"""Double averaging, which averages parameters and momenta together."""
 
 from __future__ import annotations
 
@@ -21,32 +21,37 @@ def double_averaging(
     momentum: float | None = 0.9,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Local momentum SGD whose momenta are averaged wherever parameters are.
+    """Local SGD that averages the momenta whenever it averages the parameters.
 
         m_k <- momentum * m_k + g_k;  x_k <- x_k - lr_t m_k
         after every `period` steps:
         x_k <- mean over j of x_j;  m_k <- mean over j of m_j
 
-    A meeting sends `message_bits(channel, params)`, and for the momenta
-    `message_bits(buffer_channel, params)`.
+    As a chain:
+
+        buffers = average_buffers(buffer_channel)
+        local_sgd(learning_rate, channel, period=period, buffers=buffers)
+
+    A synchronisation sends `message_bits(channel, params)` for the parameters and
+    `message_bits(buffer_channel, params)` for the momenta.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages parameters, `exact()` in the paper.
-      buffer_channel: what averages momenta, `exact()` in the paper.
-      period: local steps between two meetings, at least 1.
-      momentum: in [0, 1) (None is 0).
-      nesterov: whether momentum is Nesterov's.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers; `exact()` in the paper.
+      buffer_channel: averages the momenta over workers; `exact()` in the paper.
+      period: local steps between two synchronisations, at least 1.
+      momentum: each worker's own, in [0, 1); None means 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters and
-      momenta differ between workers.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and momenta differ between workers.
 
     Raises:
-      TypeError: if a channel is none.
-      ValueError: if `momentum` does not lie in [0, 1), `period` is not a whole number
-        of at least 1, or a rate is negative or not finite.
+      TypeError: if `channel` or `buffer_channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), `period` is not a positive integer, or
+        `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -1,4 +1,4 @@
-"""SGD with error feedback."""
+"""EF-SGD, SGD with error feedback."""
 
 from __future__ import annotations
 
@@ -15,34 +15,41 @@ from gmc_jax.utils.described import described
 def ef_sgd(
     learning_rate: optax.ScalarOrSchedule, channel: Channel
 ) -> optax.GradientTransformationExtraArgs:
-    """Compresses steps and sends later what was lost, without momentum.
+    """Compresses steps and adds what was lost to the next step, without momentum.
 
         p_k = e_k + lr_t g_k;  e_k <- p_k - C(p_k)
         w_{t+1} = w_t - mean over k of C(p_k)
 
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(lr, error_feedback(channel))
+
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed steps over workers, such as
+        `all_gather(top_k(0.01))`.
 
     Returns:
-      A transformation from gradients to steps. The residual is in units of steps,
-      signed as updates are (-e_k), and differs between workers.
+      A transformation from gradients to steps. Residuals differ between workers. They
+      are in units of steps and signed as updates are: the state holds -e_k.
 
     Raises:
-      ValueError: if a rate is negative or not finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.ef_sgd(0.1, gmc_jax.all_gather(gmc_jax.top_k(0.01)))
 
     Guarantees:
-      w_t - mean of e_k is exactly SGD with the gradients taken at w_t, under any
-      schedule and for any compressor.
+      The virtual iterate, w_t - mean over k of e_k, is exactly SGD with the gradients
+      taken at w_t, under any schedule and for any compressor.
 
     References:
       Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018;
-      Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019.
+      Karimireddy, Rebjock, Stich and Jaggi, "Error Feedback Fixes SignSGD and other
+      Gradient Compression Schemes", ICML 2019.
     """
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(descent(learning_rate), error_feedback(channel))

@@ -1,4 +1,4 @@
-"""EF-signSGD: signs with error feedback."""
+"""EF-signSGD, signs with error feedback."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from gmc_jax.utils.described import described
 def ef_sign_sgd(
     learning_rate: optax.ScalarOrSchedule, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:
-    """Sends the signs of each leaf and one magnitude for it, and later what was lost.
+    """Sends the signs of each leaf with one magnitude, with error feedback.
 
-        p_k = e_k + lr_t g_k;  c_k = (|p_k|_1 / d) sign(p_k), leaf by leaf
-        e_k <- p_k - c_k;  w_{t+1} = w_t - mean over k of c_k
+        p_k = e_k + lr_t g_k;  C(p_k) = (|p_k|_1 / d) sign(p_k), leaf by leaf
+        e_k <- p_k - C(p_k);  w_{t+1} = w_t - mean over k of C(p_k)
+
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(lr, error_feedback(all_gather(scaled_sign(), per_leaf=True)))
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps. The residual is in units of steps,
-      signed as updates are (-e_k), and differs between workers.
+      A transformation from gradients to steps. Residuals differ between workers. They
+      are in units of steps and signed as updates are: the state holds -e_k.
 
     Raises:
-      ValueError: if a rate is negative or not finite.
+      TypeError: if `axis_name` is not a string.
+      ValueError: if `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.ef_sign_sgd(0.1)
 
     Guarantees:
-      It is `ef_sgd` through `all_gather(scaled_sign(), per_leaf=True)`: w_t - mean of
-      e_k is exactly SGD with the gradients taken at w_t, under any schedule.
+      It is `ef_sgd` through `all_gather(scaled_sign(), per_leaf=True)`.
+      The virtual iterate, w_t - mean over k of e_k, is exactly SGD with the gradients
+      taken at w_t, under any schedule.
 
     References:
       Karimireddy, Rebjock, Stich and Jaggi, "Error Feedback Fixes SignSGD and other
-      Gradient Compression Schemes", ICML 2019: Algorithm 1, of one worker; with more,
-      their messages are averaged.
+      Gradient Compression Schemes", ICML 2019: Algorithm 1, which has one worker. With
+      more workers, their messages are averaged.
     """
     signs = all_gather(scaled_sign(), per_leaf=True, axis_name=axis_name)
     return ef_sgd(learning_rate, signs)

@@ -20,60 +20,71 @@ def gmc(
     *,
     momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    """Global Momentum Compression: global momentum enters before the compression.
+    """Adds global momentum before the compression, with error feedback.
 
-        u_k = e_k + g_k - (momentum / lr_t) (w_t - w_{t-1})
-        w_{t+1} = w_t - lr_t mean over k of C(u_k);  e_k <- u_k - C(u_k)
+        u_k = e_k + g_k - (momentum / lr_t) (w_t - w_{t-1});  e_k <- u_k - C(u_k)
+        w_{t+1} = w_t - lr_t mean over k of C(u_k)
 
-    Every worker adds the same momentum, made of the steps that all took together, so
-    compression errors feed back with momentum that knows of all workers: on non-IID
-    data local momentum does not. The step stays as sparse as the union of messages.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
 
-    The rate that divides the momentum is the current one, lr_t, which makes the exact
-    channel heavy ball under any schedule. The published formula was not at hand; this
-    is the reading under which the paper's appendix is consistent. It suits rates that
-    fall: as they do, momentum grows in units of gradients, and where a rate jumps up
-    again (a warm restart) what is still owed of it is sent at the new rate, a large
-    step. For such schedules, `chain(global_momentum(error_feedback(channel), momentum),
+        chain(global_momentum(error_feedback(channel), momentum, learning_rate), lr)
+
+    Every worker adds the same momentum, made of the steps of all workers. So the
+    residual holds momentum of all workers too. Local momentum, as in `dgc`, holds the
+    worker's own gradients alone, which are biased on non-IID data. The step is as
+    sparse as the union of the messages.
+
+    The momentum is divided by the current rate, lr_t. Through an exact channel that
+    makes heavy ball under any schedule. This is reconstructed: the published formula
+    was not at hand, and this reading is the one that agrees with the paper's appendix.
+
+    It suits rates that fall. As the rate falls, the momentum grows in units of
+    gradients. Where the rate jumps up again (a warm restart), the momentum in the
+    residual is sent at the new rate, which makes a large step. For such schedules,
+    `chain(global_momentum(error_feedback(channel), momentum),
     scale_by_learning_rate(schedule))` keeps the buffer of `optax.trace`.
 
-    It gives steps, signed and scaled, and so stands last in its chain. An optimizer
-    behind it, such as `optax.adam`, would take steps for gradients and go uphill, and
-    no error tells of it; `chain(error_feedback(channel), optax.adam(rate))` is Adam on
-    compressed means. Weight decay belongs in front, as part of g_k:
-    `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
+    The updates are steps, signed and scaled, so `gmc` stands last in its chain. An
+    optimizer behind it, such as `optax.adam`, would take steps for gradients and go
+    uphill, without an error. Adam on compressed means is
+    `chain(error_feedback(channel), optax.adam(rate))`. Weight decay stands in front, as
+    part of g_k: `optax.chain(optax.add_decayed_weights(1e-4), gmc(...))`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages, such as `all_gather(top_k(0.001))`.
-      momentum: in [0, 1) (None is 0); 0.9 is reconstructed from the paper's remarks.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed gradients over workers, such as
+        `all_gather(top_k(0.001))`.
+      momentum: in [0, 1); None means 0. The default, 0.9, is reconstructed from the
+        paper's remarks.
 
     Returns:
-      A transformation from gradients to steps. Its state holds one residual for each
-      worker, in units of gradients, and one shared vector, the last averaged message.
+      A transformation from gradients to steps, which stands last in its chain.
+      Residuals, in units of gradients, differ between workers. The momentum, which is
+      the last averaged message, is the same on all.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.gmc(0.1, gmc_jax.all_gather(gmc_jax.top_k(0.001)))
 
     Guarantees:
-      Through `exact()` it is momentum SGD on the mean gradient: heavy ball under any
-      schedule that is not 0 (where it is, momentum starts again), and
-      `optax.sgd(learning_rate, momentum)` at a constant rate.
-      At a constant rate, for any compressor, with b the momentum, z_t =
-      (w_t - b w_{t-1} - lr mean of e_{t,k}) / (1 - b) moves by -lr / (1 - b) times the
+      Through `exact()` it is momentum SGD on the mean gradient:
+      `optax.sgd(learning_rate, momentum)` at a constant rate, and heavy ball under any
+      schedule (momentum starts anew after a rate of 0).
+      At a constant rate and for any compressor, with b the momentum, z_t = (w_t - b
+      w_{t-1} - lr mean over k of e_{t,k}) / (1 - b) moves by -lr / (1 - b) times the
       mean gradient.
       With `momentum=0`, at a constant rate and for a compressor that commutes with
       scaling, it is `ef_sgd`.
 
     References:
-      Algorithm 1 of Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse
-      Communication in Distributed Learning", arXiv:1905.12948.
+      Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse Communication
+      in Distributed Learning", arXiv:1905.12948: Algorithm 1.
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)

@@ -20,27 +20,34 @@ def gmc_rate_inside(
     *,
     momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    """GMC with residuals in units of steps.
+    """GMC whose residuals are in units of steps.
 
-        v_k = e_k + lr_t g_k - momentum (w_t - w_{t-1})
-        w_{t+1} = w_t - mean over k of C(v_k);  e_k <- v_k - C(v_k)
+        v_k = e_k + lr_t g_k - momentum (w_t - w_{t-1});  e_k <- v_k - C(v_k)
+        w_{t+1} = w_t - mean over k of C(v_k)
 
-    In units of gradients its residual re-enters with the factor lr_{t-1} / lr_t, at
-    least 1 under a falling rate, where GMC's re-enters with 1.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(lr, global_momentum(error_feedback(channel), momentum))
+
+    In units of gradients its residual re-enters multiplied by lr_{t-1} / lr_t, which is
+    at least 1 under a falling rate. GMC's residual re-enters multiplied by 1.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages.
-      momentum: in [0, 1) (None is 0).
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed steps over workers, such as
+        `all_gather(top_k(0.01))`.
+      momentum: in [0, 1); None means 0.
 
     Returns:
-      A transformation from gradients to steps. Its state holds one residual for each
-      worker, in units of steps and signed as updates are, and the last step.
+      A transformation from gradients to steps. Residuals differ between workers. They
+      are in units of steps and signed as updates are: the state holds -e_k. The
+      momentum, which is the last step, is the same on all.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -48,14 +55,15 @@ def gmc_rate_inside(
       >>> tx = gmc_jax.gmc_rate_inside(0.1, channel)
 
     Guarantees:
-      At a constant rate, for a compressor that commutes with scaling, it is `gmc`, and
-      its residual is the rate times GMC's.
-      For any schedule and compressor, with b the momentum, z_t =
-      (w_t - b w_{t-1} - mean of e_{t,k}) / (1 - b) moves by -lr_t / (1 - b) times the
+      At a constant rate and for a compressor that commutes with scaling, it is `gmc`,
+      and its residual is the rate times GMC's.
+      Under any schedule and for any compressor, with b the momentum, z_t = (w_t - b
+      w_{t-1} - mean over k of e_{t,k}) / (1 - b) moves by -lr_t / (1 - b) times the
       mean gradient.
 
     References:
-      Algorithm 4, in the appendix of Shi et al., arXiv:1905.12948.
+      Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse Communication
+      in Distributed Learning", arXiv:1905.12948: Algorithm 4, in the appendix.
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)

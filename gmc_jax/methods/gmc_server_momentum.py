@@ -24,25 +24,33 @@ def gmc_server_momentum(
         p_k = e_k + g_k;  e_k <- p_k - C(p_k)
         w_{t+1} = w_t - lr_t mean over k of C(p_k) + momentum (w_t - w_{t-1})
 
-    The step is not sparse, so what goes round is the averaged message, and each worker
-    applies the momentum itself. It is a momentum of steps: where a rate is 0 the
-    parameters coast on, by `momentum` times the last step, and what is sent there is
-    lost, as the equations have it. The momentum of `gmc` is divided by the rate, so
-    that `gmc` stands still there and starts again.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(error_feedback(channel), lr, trace(momentum))
+
+    The step is not sparse. So workers exchange messages without momentum, and each
+    applies the same momentum to their average.
+
+    The momentum is in units of steps. At a rate of 0 the parameters still move, by
+    `momentum` times the last step, and the message of that step is lost, as the
+    equations say. `gmc` divides its momentum by the rate: at a rate of 0 it stops, and
+    afterwards its momentum starts anew.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages.
-      momentum: in [0, 1) (None is 0).
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the compressed gradients over workers, such as
+        `all_gather(top_k(0.01))`.
+      momentum: in [0, 1); None means 0.
 
     Returns:
-      A transformation from gradients to steps. Its state holds one residual for each
-      worker, in units of gradients, and one shared momentum, in units of steps.
+      A transformation from gradients to steps. Residuals, in units of gradients, differ
+      between workers. The momentum, in units of steps, is the same on all.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -50,12 +58,14 @@ def gmc_server_momentum(
       >>> tx = gmc_jax.gmc_server_momentum(0.1, channel)
 
     Guarantees:
-      The identity of z_t of `gmc` holds for it word for word; the residual differs.
-      Through `exact()` it is heavy ball under any schedule, and so `gmc` under any that
-      is not 0 in between; with `momentum=0` it equals `gmc`.
+      The identity of z_t of `gmc` holds as it stands there; the residual differs.
+      Through `exact()` it is heavy ball under any schedule, and so it equals `gmc` if
+      no rate before the last is 0.
+      With `momentum=0` it equals `gmc`.
 
     References:
-      Algorithm 3, in the appendix of Shi et al., arXiv:1905.12948.
+      Shi, Zhao, Xie, Gao and Li, "Global Momentum Compression for Sparse Communication
+      in Distributed Learning", arXiv:1905.12948: Algorithm 3, in the appendix.
     """
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)

@@ -1,4 +1,4 @@
-"""Gradient tracking, the sibling of D2."""
+"""Gradient tracking, D-PSGD along an estimate of the mean gradient."""
 
 from __future__ import annotations
 
@@ -21,42 +21,49 @@ def gradient_tracking(
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """D-PSGD whose workers step by what they know of the mean gradient.
+    """D-PSGD whose workers step along trackers of the mean gradient.
 
         y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  y_i = g_i at first
         m_i <- momentum * m_i + y_i
         x_i <- sum over j of W_ij x_j - lr_t m_i
 
-    Like `d2` it comes to rest at the optimum of the mean loss, whatever data workers
-    hold and at any constant rate small enough. It sends twice as much, parameters and
-    trackers, but asks nothing of the topology's eigenvalues.
+    The chain, where `channel` is `gossip(topology)` and `lr` is
+    `scale_by_learning_rate(learning_rate)`:
+
+        track, combine = track_gradients(channel), combine_then_adapt(channel)
+        chain(track, trace(momentum), lr, combine)
+
+    Like `d2` it converges to the optimum of the mean loss, whatever data workers hold,
+    at any constant rate that is small enough. It sends twice as much as `d2`,
+    parameters and trackers, but needs no bound on the topology's eigenvalues.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      topology: who hears whom, of `gmc_jax.topologies`; doubly stochastic, its rounds
-        may change.
-      momentum: in [0, 1) (None is 0), local.
-      nesterov: whether momentum is Nesterov's.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      topology: the graph of workers and its mixing weights, from `gmc_jax.topologies`.
+        It must be doubly stochastic and connect all workers; its rounds may differ.
+      momentum: each worker's own, in [0, 1); None means 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters,
-      trackers and momenta differ between workers; `gmc_jax.evaluate` returns the mean.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters, trackers and momenta differ between workers; `gmc_jax.evaluate`
+      returns the mean of the parameters.
 
     Raises:
-      TypeError: if `topology` is no topology.
-      ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, or the topology is not doubly stochastic, or does not bring all workers
-        together.
+      TypeError: if `topology` is not a topology.
+      ValueError: if `topology` is not doubly stochastic or does not bring all workers
+        together, `momentum` is not in [0, 1), or `learning_rate` is a negative or
+        non-finite number.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.gradient_tracking(0.1, gmc_jax.topologies.ring(8))
 
     Guarantees:
-      The mean over workers of y is that of their gradients, and the mean of x moves by
-      -lr_t times the mean of m.
+      The mean over workers of y is the mean of their gradients.
+      The mean over workers of x moves by -lr_t times the mean of m.
 
     References:
       Di Lorenzo and Scutari, "NEXT", 2016; Nedic, Olshevsky and Shi, "Achieving

@@ -25,39 +25,50 @@ def katyusha_x(
     seed: int = 0,
     projection: Callable[[Tree], Tree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Epochs of `svrg`, each started further along than the last one ended.
+    """Runs epochs of `svrg` and starts each one further along than the last one ended.
 
-        y_k = where an epoch of SVRG from x_k ends;  y_0 = x_1 = where all started
+        y_k = the end of an epoch of SVRG from x_k;  y_0 = x_1 = the start
         x_{k+1} = (3/2 y_k + 1/2 x_k - (1 - tau) y_{k-1}) / (1 + tau)
 
-    with tau = sqrt(m lr sigma) / 2, at most 1/2, for losses that are sigma-strongly
-    convex in the mean, whatever each sample's is; or, where they are only convex,
+    Here k counts epochs and tau = sqrt(m lr sigma) / 2, at most 1/2. This is for a mean
+    loss that is sigma-strongly convex, whatever the loss of each sample is. For a mean
+    loss that is convex and no more,
 
         x_{k+1} = ((3k + 1) y_k + (k + 1) x_k - (2k - 2) y_{k-1}) / (2k + 4)
+
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        epochs(chain(variance_reduced(channel), lr), epoch_length, next_start)
 
     The loop is that of `svrg`.
 
     Args:
-      learning_rate: eta, a number; at most min(1, sqrt(b / m)) / (2 L) in the theory,
-        with mini-batches of b and L-smooth samples. `optax.inject_hyperparams` may
-        inject the seed alone: the others are `static_args`.
-      channel: what averages the differences, `exact()` in the paper.
-      epoch_length: m, steps in an epoch; samples over the mini-batch's size.
+      learning_rate: lr, eta in the paper: a number of at least 0. The theory asks for
+        at most min(1, sqrt(b / m)) / (2 L), with mini-batches of b samples whose losses
+        are L-smooth. `optax.inject_hyperparams` may inject nothing but the seed: name
+        the other arguments in `static_args`.
+      channel: averages the differences of gradients over workers; `exact()` in the
+        paper.
+      epoch_length: m, the steps of an epoch: the number of samples over the size of the
+        mini-batch.
       strong_convexity: sigma, greater than 0; None for the convex version.
-      random_length: whether lengths are drawn, with this mean, as the theory has it.
-      seed: of the draws.
-      projection: of parameters, from `optax.projections`, or a proximal operator.
+      random_length: whether the length of each epoch is drawn at random, with mean
+        `epoch_length`, as in the theory.
+      seed: of the random lengths, an int.
+      projection: of the parameters after each step: one of `optax.projections`, or a
+        proximal operator.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Nothing differs
-      between workers. It is judged at y, where the last epoch ended.
+      A transformation from gradients to steps, which stands last in its chain. Nothing
+      differs between workers. The model is evaluated at y, where the last epoch ended.
 
     Raises:
-      ValueError: if `epoch_length` is not a whole number of at least 1,
-        `strong_convexity` is not finite and greater than 0, or the rate is negative or
-        not finite.
-      TypeError: if the rate is a schedule, or a number is injected; from the update if
-        it is called without `snapshot_grads`.
+      TypeError: if `learning_rate` is a schedule, a number other than the seed is
+        injected, `channel` is not a channel, or `projection` not a function; from
+        `update` if it is called without `snapshot_grads`.
+      ValueError: if `epoch_length` is not a positive integer, `strong_convexity` is not
+        finite and greater than 0, or `learning_rate` is a negative or non-finite
+        number.
 
     Example:
       >>> import gmc_jax
@@ -74,8 +85,8 @@ def katyusha_x(
     """
     if callable(learning_rate):
         raise TypeError(
-            "`learning_rate` must be a number, since the momentum between epochs "
-            "depends on it, but is a function."
+            "`learning_rate` must be a number, got a function; the momentum between "
+            "epochs is computed from one constant rate. Pass a number."
         )
     checks.known(learning_rate=learning_rate, strong_convexity=strong_convexity)
     checks.positive_int(epoch_length=epoch_length)

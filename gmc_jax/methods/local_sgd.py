@@ -1,4 +1,4 @@
-"""Local SGD, which averages parameters after every few steps."""
+"""Local SGD, which averages parameters every few steps."""
 
 from __future__ import annotations
 
@@ -22,33 +22,42 @@ def local_sgd(
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps alone, and averages parameters over workers after every `period` steps.
+    """Takes local steps and averages the parameters after every `period` of them.
 
         m_k <- momentum * m_k + g_k;  x_k <- x_k - lr_t m_k
         after every `period` steps:  x_k <- mean over j of x_j
 
-    What is averaged is the way since the last meeting, so that a lossy channel loses
-    none of the parameters themselves; what it loses of the way is lost for good (for
-    error feedback put your own `outer` into `periodic`).
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        inner, outer = chain(trace(momentum), lr), chain(averaged(channel), scale(-1))
+        periodic(inner, outer, period)
+
+    The channel averages pseudo-gradients: how far each worker moved since the last
+    synchronisation. So a lossy channel loses nothing of the parameters themselves. What
+    it loses of the pseudo-gradients is lost for good. For error feedback use `periodic`
+    with `chain(error_feedback(channel), optax.scale(-1.0))` as `outer`.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages, `exact()` in the papers.
-      period: local steps between two meetings: a number of at least 1, or a function of
-        the step.
-      momentum: in [0, 1) (None is 0).
-      nesterov: whether momentum is Nesterov's.
-      buffers: what becomes of the momenta at a meeting; see `periodic`. With
-        `average_buffers(exact())` it is `double_averaging`.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers; `exact()` in the papers.
+      period: local steps between two synchronisations, at least 1. It is a number, or a
+        function of the step.
+      momentum: each worker's own, in [0, 1); None means 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`. With `average_buffers(exact())` it is
+        `double_averaging`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters and
-      momenta differ between workers.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and momenta differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), `period` is a number but not a
-        whole one of at least 1, or a rate is negative or not finite.
+      TypeError: if `channel` is not a channel, or `buffers` not a strategy.
+      ValueError: if `momentum` is not in [0, 1), `period` is a number but not a
+        positive integer, or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -56,8 +65,8 @@ def local_sgd(
 
     Guarantees:
       With `period=1`, through `exact()`, parameters move as under `dmsgd`, to rounding.
-      Where all workers have the same Hessian, the mean of the workers is SGD on the
-      mean gradient for every period.
+      Where all workers' losses have the same Hessian, the mean of the workers is SGD on
+      the mean gradient for every period.
 
     References:
       McMahan et al., "Communication-Efficient Learning of Deep Networks from

@@ -1,4 +1,4 @@
-"""Lookahead: slow weights that follow the fast ones part of the way."""
+"""Lookahead, slow weights that follow the fast ones part of the way."""
 
 from __future__ import annotations
 
@@ -22,31 +22,41 @@ def lookahead(
     slow_step_size: float = 0.5,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets workers look `period` steps ahead, and goes part of the way with them.
+    """Moves slow weights part of the way to the workers' mean every `period` steps.
 
         x_k <- x_k + inner(g_k)                                   `period` times
         z <- z + slow_step_size * (mean over k of x_k - z);  x_k <- z
 
-    With one worker it is the paper's; with more, their mean is what the slow weights z
-    follow.
+    As a chain:
+
+        periodic(inner, chain(averaged(channel), scale(-slow_step_size)), period)
+
+    Here z are the slow weights, the anchor, and x_k the fast ones. With one worker it
+    is the paper's method. With more workers, the slow weights follow their mean.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included. All numbers
-        below may be injected by `optax.inject_hyperparams`.
-      channel: what averages: `exact()`, or `no_communication()` for a lookahead of each
-        worker.
-      period: k in the paper, steps between two meetings.
+      inner: the inner optimizer, from gradients to steps, learning rate included.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers: `exact()`, or
+        `no_communication()` for a lookahead of each worker.
+      period: local steps between two synchronisations, at least 1. It is k in the
+        paper.
       slow_step_size: alpha in the paper, in (0, 1].
-      buffers: what becomes of the base's buffers at a meeting; see `periodic`.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Unlike
-      `optax.lookahead` it takes plain parameters, the fast weights; the slow ones are
-      the anchor in its state.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and the state of the inner optimizer differ between workers. Unlike
+      `optax.lookahead` it takes plain parameters, which are the fast weights; its state
+      holds the slow ones.
 
     Raises:
-      ValueError: if `slow_step_size` does not lie in (0, 1], or `period` is not a whole
-        number of at least 1.
+      TypeError: if `inner` is not a transformation, `channel` not a channel, or
+        `buffers` not a strategy.
+      ValueError: if `slow_step_size` is not in (0, 1], or `period` is not a positive
+        integer.
 
     Example:
       >>> import gmc_jax, optax

@@ -1,4 +1,4 @@
-"""Post-local SGD: all workers together at first, and local steps later."""
+"""Post-local SGD, which averages after every step at first and periodically later."""
 
 from __future__ import annotations
 
@@ -23,32 +23,40 @@ def post_local_sgd(
     nesterov: bool = False,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages after every step at first, and later after every `period` steps.
+    """Averages parameters after every step at first, later after every `period` steps.
 
         period_t = 1 where t < local_from_step, and `period` from then on
 
-    The other equations are those of `local_sgd`. Late local steps lead to flatter
-    minima, the paper says, and save most of the traffic where the rate is small.
+    As a chain:
+
+        local_sgd(learning_rate, channel, period=period_t)
+
+    The other equations are those of `local_sgd`. According to the paper, late local
+    steps lead to flatter minima. They also save most of the traffic where the rate is
+    small.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages, `exact()` in the paper.
-      local_from_step: steps before the local phase, at least 1; the paper starts it
-        where the rate first falls.
-      period: local steps between two meetings from then on; 16 in the authors'
-        scripts.
-      momentum: in [0, 1) (None is 0).
-      nesterov: whether momentum is Nesterov's.
-      buffers: what becomes of the momenta at a meeting; see `periodic`.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers; `exact()` in the paper.
+      local_from_step: the number of steps before the local phase, at least 1. In the
+        paper the local phase starts where the rate first falls.
+      period: local steps between two synchronisations, at least 1. It holds from
+        `local_from_step` on; 16 in the authors' scripts.
+      momentum: each worker's own, in [0, 1); None means 0.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters and
-      momenta differ between workers.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters and momenta differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), `local_from_step` or `period` is
-        not a whole number of at least 1, or a rate is negative or not finite.
+      TypeError: if `channel` is not a channel, or `buffers` not a strategy.
+      ValueError: if `momentum` is not in [0, 1), `local_from_step` or `period` is not a
+        positive integer, or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -1,4 +1,4 @@
-"""SGP, stochastic gradient push, and its overlapping form."""
+"""SGP, stochastic gradient push, and Overlap SGP."""
 
 from __future__ import annotations
 
@@ -21,40 +21,46 @@ def sgp(
     delay: int = 0,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps, and pushes shares of the parameters to others, who need not push back.
+    """Steps, then pushes shares of the parameters along a directed graph.
 
-        x_i = w_i z_i - lr_t m_i, and m_i <- momentum * m_i + g_i, taken at z_i
+        m_i <- momentum * m_i + g_i, taken at z_i;  x_i = w_i z_i - lr_t m_i
         x_i <- sum over j of P_ij x_j;  w_i <- sum over j of P_ij w_j;  z_i = x_i / w_i
 
-    The parameters are z. With a `delay` it is Overlap SGP: what is pushed arrives so
-    many steps later, and nobody waits for it.
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(trace(momentum), lr, push_sum(gossip(topology, delay=delay)))
+
+    The parameters are z. Weight decay and evaluation see z as well. With a `delay` it
+    is Overlap SGP: messages arrive `delay` steps later and no worker waits for them.
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers but `delay`.
-      topology: who hears whom, of `gmc_jax.topologies`; directed, irregular
-        (`pushing`), changing from round to round, as long as columns sum to 1. The
-        paper's is `one_peer_exponential`.
-      momentum: in [0, 1) (None is 0), local; 0.9 with `nesterov` in the authors' code.
-      nesterov: whether momentum is Nesterov's.
-      delay: steps until a message arrives, at least 0; so many trees are kept. It
-        shapes the program: one of `static_args` where others are injected.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments but `delay`.
+      topology: the graph of workers and its mixing weights, from `gmc_jax.topologies`.
+        Its columns must sum to 1. It may be directed, irregular (`pushing`) and
+        different in each round. The paper's is `one_peer_exponential`.
+      momentum: each worker's own, in [0, 1); None means 0. The authors' code has 0.9
+        with `nesterov`.
+      nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
+      delay: steps until a message arrives, at least 0. The state keeps that many
+        messages. It shapes the program: name it in `static_args` of
+        `optax.inject_hyperparams`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters,
-      weights and momenta differ between workers; `gmc_jax.evaluate` returns the mean of
-      z, in which all workers count as much (not w_i, as in what is conserved).
-      Where the topology is doubly stochastic and there is no delay all weights stay 1,
-      and are not sent. They are kept nevertheless, so that the state fits any topology
-      of as many workers (see `gmc_jax.resize`) with the same delay.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters, weights and momenta differ between workers; `gmc_jax.evaluate` returns
+      the mean of z, in which all workers count equally (the conserved sum weighs them
+      by w_i). With a doubly stochastic topology and no delay, all weights stay 1 and
+      are not sent. The state keeps them nevertheless, so that it fits any topology with
+      as many workers and the same delay (see `gmc_jax.resize`).
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), a rate is negative or not
-        finite, `delay` is not a whole number of at least 0, the columns of a round do
-        not sum to 1, the topology does not bring all workers together, or a worker
-        keeps nothing where weights are needed.
-      TypeError: if `topology` is no topology.
+      TypeError: if `topology` is not a topology.
+      ValueError: if a column of `topology` does not sum to 1, it does not bring all
+        workers together, or a worker keeps no share of its own where weights are
+        needed; if `delay` is not an integer of at least 0, `momentum` is not in [0, 1),
+        or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -62,8 +68,9 @@ def sgp(
       >>> tx = gmc_jax.sgp(0.1, topology, momentum=0.9, nesterov=True)
 
     Guarantees:
-      The sum over workers of w_i z_i, and what is in flight, moves by -lr_t times the
-      sum of m; the sum of w, and what is in flight, is the number of workers.
+      The sum over workers of w_i z_i, plus the numerators in flight, moves by -lr_t
+      times the sum of m.
+      The sum over workers of w_i, plus the weights in flight, is the number of workers.
       On `topologies.complete`, without a delay, it is SGD on the mean gradient.
 
     References:
@@ -71,12 +78,13 @@ def sgp(
       Learning", ICML 2019: Algorithms 1 and 2.
     """
     channel = gossip(topology, delay=delay, axis_name=axis_name)
-    weighs = delay > 0 or not topology.is_doubly_stochastic
-    if weighs and not all(matrix.diagonal().all() for matrix in topology.rounds):
+    is_weighted = delay > 0 or not topology.is_doubly_stochastic
+    if is_weighted and not all(matrix.diagonal().all() for matrix in topology.rounds):
         raise ValueError(
-            "`topology` must leave every worker a share of its own, or its weight may "
-            "become 0, but has zeros on a diagonal. Use `topologies.lazy(topology)`."
+            "`topology` must have positive weights on every diagonal, got a zero; a "
+            "worker that keeps no share of its own could reach weight 0. Use "
+            "`topologies.lazy(topology)`."
         )
     check_mixing(topology)
-    consensus = push_sum(channel) if weighs else balanced_push_sum(channel)
+    consensus = push_sum(channel) if is_weighted else balanced_push_sum(channel)
     return optax.chain(momentum_sgd(learning_rate, momentum, nesterov), consensus)

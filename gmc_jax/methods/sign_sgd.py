@@ -1,4 +1,4 @@
-"""signSGD, with majority vote."""
+"""signSGD with majority vote."""
 
 from __future__ import annotations
 
@@ -18,30 +18,38 @@ def sign_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """Steps by the sign that most workers' gradients have.
 
-        V = sign(mean over k of sign(g_k));  w <- w - lr_t (V + weight_decay * w)
+        V = sign(mean over k of sign(g_k))
+        w_{t+1} = w_t - lr_t (V + weight_decay * w_t)
+
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        chain(sign, averaged(channel), sign, add_decayed_weights(weight_decay), lr)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers. Every entry moves by it at every step.
-      channel: what averages signs: `majority_vote()`, where a bit knows no zero; or
-        `exact()`, where sign(0) = 0 and ties leave an entry alone, as in the first
-        paper's code, at full width.
-      weight_decay: lambda, at least 0, added after the vote.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments. Every entry moves
+        by the rate at every step.
+      channel: averages the signs over workers: `majority_vote()` sends one bit an entry
+        and has no zero; `exact()` has sign(0) = 0, so that ties leave an entry
+        unchanged, as in the first paper's code, and sends full precision.
+      weight_decay: lambda, at least 0. It is added after the vote.
 
     Returns:
       A transformation from gradients to steps. Nothing differs between workers.
 
     Raises:
-      ValueError: if a rate or `weight_decay` is negative or not finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `learning_rate` is a negative or non-finite number, or
+        `weight_decay` is negative or not finite.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.sign_sgd(1e-3, gmc_jax.majority_vote())
 
     Guarantees:
-      Scaling a worker's gradient by a positive number changes nothing.
+      Multiplying a worker's gradient by a positive number changes nothing.
       Workers that send opposite signs change nothing where more than half of all
-      workers agree honestly.
+      workers send the same sign honestly.
       It is `signum` without momentum.
 
     References:

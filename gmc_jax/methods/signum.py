@@ -25,28 +25,37 @@ def signum(
     """Steps by the sign that most workers' momenta have.
 
         m_k <- momentum * m_k + (1 - momentum) * g_k
-        V = sign(mean over k of sign(m_k));  w <- w - lr_t (V + weight_decay * w)
+        V = sign(mean over k of sign(m_k))
+        w_{t+1} = w_t - lr_t (V + weight_decay * w_t)
+
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        votes = ema(momentum), sign, averaged(channel), sign
+        chain(*votes, add_decayed_weights(weight_decay), lr)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers. Every entry moves by it at every step.
-      channel: what averages signs, as in `sign_sgd`: `majority_vote()` or `exact()`.
-      momentum: beta, in [0, 1) (None is 0).
-      weight_decay: lambda, at least 0, added after the vote.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments. Every entry moves
+        by the rate at every step.
+      channel: averages the signs over workers: `majority_vote()` or `exact()`, as for
+        `sign_sgd`.
+      momentum: each worker's own, in [0, 1); None means 0. It is beta in the paper.
+      weight_decay: lambda, at least 0. It is added after the vote.
 
     Returns:
-      A transformation from gradients to steps; momenta differ between workers.
+      A transformation from gradients to steps. Momenta differ between workers.
 
     Raises:
-      ValueError: if `momentum` does not lie in [0, 1), or a rate or `weight_decay` is
-        negative or not finite.
+      TypeError: if `channel` is not a channel.
+      ValueError: if `momentum` is not in [0, 1), `learning_rate` is a negative or
+        non-finite number, or `weight_decay` is negative or not finite.
 
     Example:
       >>> import gmc_jax
       >>> tx = gmc_jax.signum(1e-4, gmc_jax.majority_vote(), momentum=0.9)
 
     Guarantees:
-      Scaling a worker's gradients, all of them, by a positive number changes nothing.
+      Multiplying all gradients of a worker by a positive number changes nothing.
       With `momentum=0` it is `sign_sgd`.
 
     References:
@@ -57,16 +66,16 @@ def signum(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     checks.nonnegative(weight_decay=weight_decay)
-    signs = with_float32_state(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
-    remembered = with_float32_state(optax.ema(or_zero(momentum), debias=False))
+    sign = with_float32_state(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
+    ema = with_float32_state(optax.ema(or_zero(momentum), debias=False))
     descent = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
     return optax.chain(
-        *([] if absent(momentum) else [remembered]),
-        signs,
+        *([] if absent(momentum) else [ema]),
+        sign,
         averaged(channel),
-        signs,
+        sign,
         with_float32_state(descent),
     )

@@ -1,4 +1,4 @@
-"""SlowMo: a slow momentum over any method with local steps or gossip."""
+"""SlowMo, slow momentum over any method with local steps or gossip."""
 
 from __future__ import annotations
 
@@ -25,51 +25,62 @@ def slowmo(
     learning_rate: optax.ScalarOrSchedule | None = None,
     buffers: Buffers | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages after every `period` steps, and gives the way come so far a momentum.
+    """Averages parameters after every `period` steps and adds a slow momentum.
 
-        x_k <- x_k - lr_t d_k                     `period` times, by the base
+        x_k <- x_k - lr_t d_k                     `period` times, by `inner`
         u <- slow_momentum * u + (z - mean over k of x_k) / lr_t
         z <- z - slow_learning_rate * lr_t * u;  x_k <- z
 
-    Here z is where workers last met. The base may be anything: `optax.sgd` with or
-    without momentum (local SGD), `optax.adamw` (local Adam), a method that gossips
-    (`d_psgd`, `sgp`), or one that averages at every step, through which workers stay
-    alike. Nothing but what the base sends travels between meetings. Where push-sum
-    weighs workers unequally, the mean is that of their numerators. With a delay a
-    worker counts by the weight that it has and that it has in flight, and messages
-    move with it, so that no mass is lost.
+    As a chain:
+
+        slow = slow_momentum(slow_learning_rate, beta, learning_rate, period=period)
+        periodic(inner, chain(averaged(channel), slow), period)
+
+    Here z is the anchor, where all workers last synchronised. The inner optimizer may
+    be `optax.sgd` with or without momentum (local SGD), `optax.adamw` (local Adam), a
+    method that gossips (`d_psgd`, `sgp`), or a method that averages at every step, with
+    which workers stay equal. Between synchronisations nothing is sent but what the
+    inner optimizer sends.
+
+    Over `sgp` a synchronisation averages the numerators, w_i times the parameters of
+    worker i. With a delay, a worker's weight includes its weight in flight, and its
+    messages in flight move with the anchor, so that no mass is lost.
 
     Args:
-      inner: the base, from gradients to steps, learning rate included. All numbers
-        below may be injected by `optax.inject_hyperparams`.
-      channel: what averages at the meetings; `exact()` in the paper,
-        `no_communication()` for its variant without averages, where each worker has its
-        own u (over push-sum only of a topology that treats all workers alike: elsewhere
-        a meeting weighs each, and without a delay sets weights to 1).
-      period: tau, local steps between two meetings; 12 for local SGD and 48 for gossip
-        in the paper.
-      slow_learning_rate: alpha, greater than 0; 1 throughout the paper.
-      slow_momentum: beta, in [0, 1) (None is 0); tuned between 0.4 and 0.8 in the
-        paper.
-      learning_rate: that of the base, where it is a schedule: u then adds up directions
-        and not steps, so that it stays comparable as the rate falls. None, or a number,
-        for a constant rate, which cancels. It is asked for the local step, counted in
-        calls: `accumulate` belongs around `slowmo`, not inside.
-      buffers: what becomes of the base's buffers at a meeting: `maintain_buffers()`,
-        the default (the paper for Adam, and the published codes), `reset_buffers()`
-        (the paper for SGD), or `average_buffers(channel)`. Residuals and all else that
-        the base conserves are no buffers: what is owed is still sent.
+      inner: the inner optimizer, from gradients to steps, learning rate included.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the pseudo-gradients over workers; `exact()` in the paper. With
+        `no_communication()`, the paper's variant without averages, each worker has its
+        own z and u. Over `sgp` that variant is meant for a topology that treats all
+        workers alike: with any other, a synchronisation multiplies each pseudo-gradient
+        by the worker's weight and, without a delay, sets weights to 1.
+      period: local steps between two synchronisations, at least 1. It is tau in the
+        paper: 12 for local SGD and 48 for gossip.
+      slow_learning_rate: alpha in the paper, greater than 0; 1 throughout the paper.
+      slow_momentum: beta in the paper, in [0, 1); None means 0. The paper tunes it
+        between 0.4 and 0.8.
+      learning_rate: lr_t of the inner optimizer, where it is a schedule. Then u adds up
+        directions instead of steps and stays comparable as the rate falls. None, or a
+        number, for a constant rate, which cancels. The schedule is called with the
+        number of local steps, one for each call of `update`. So `accumulate` belongs
+        around `slowmo`, not inside.
+      buffers: what a synchronisation does to the inner optimizer's buffers:
+        `maintain_buffers()`, the default, `reset_buffers()` or
+        `average_buffers(channel)`. The paper resets for SGD and maintains for Adam; the
+        published codes maintain. Residuals, and all else that the inner optimizer
+        conserves, are not buffers and are kept.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Parameters differ
-      between workers; z and u only through `no_communication()`.
+      A transformation from gradients to steps, which stands last in its chain.
+      Parameters differ between workers. z and u differ through `no_communication()`
+      alone.
 
     Raises:
-      TypeError: if `inner` is no transformation, `channel` no channel, or `buffers` no
-        strategy.
-      ValueError: if `slow_momentum` does not lie in [0, 1), `slow_learning_rate` is not
-        finite and greater than 0, `period` is not a whole number of at least 1, or a
-        rate is negative or not finite.
+      TypeError: if `inner` is not a transformation, `channel` not a channel, or
+        `buffers` not a strategy.
+      ValueError: if `slow_momentum` is not in [0, 1), `slow_learning_rate` is not
+        finite and greater than 0, `period` is not a positive integer, or
+        `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax, optax
@@ -82,14 +93,14 @@ def slowmo(
       ... )
 
     Guarantees:
-      With `slow_momentum=0` and `slow_learning_rate=1` it is the base with periodic
-      averaging: over `optax.sgd`, `local_sgd`.
+      With `slow_momentum=0` and `slow_learning_rate=1` it is the inner optimizer with
+      periodic averages: over `optax.sgd`, `local_sgd`.
       Over plain SGD, with `period=1` and `slow_learning_rate=1`, it is SGD on the mean
-      gradient with `slow_momentum` for its momentum.
+      gradient whose momentum is `slow_momentum`.
       At a constant rate it is `bmuf` and, with one worker and no slow momentum,
       `lookahead`.
       With `period=1`, `slow_learning_rate=1`, no slow momentum and buffers maintained
-      or averaged, local momenta average to `dmsgd`.
+      or averaged, the mean of the local momenta is that of `dmsgd`.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo: Improving Communication-Efficient

@@ -1,4 +1,4 @@
-"""SVRG, stochastic variance reduced gradient."""
+"""SVRG, stochastic variance-reduced gradient."""
 
 from __future__ import annotations
 
@@ -23,21 +23,27 @@ def svrg(
     seed: int = 0,
     projection: Callable[[Tree], Tree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps by gradients that are compared with those at a snapshot.
+    """Corrects each mini-batch's gradient by the full gradient at a snapshot.
 
         mu = full gradient at the snapshot z, at the start of every epoch
         v = mu + mean over k of (g_k(w) - g_k(z)), of the same mini-batch
         w <- projection(w - lr_t v);  z <- w after `epoch_length` steps
 
-    Workers share each mini-batch. The loop provides the full gradients, outside the
-    step, and the step those at the snapshot:
+    The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
+
+        epochs(chain(variance_reduced(channel), lr), epoch_length)
+
+    Each mini-batch is spread over the workers. The step computes the gradients at the
+    snapshot. The loop computes the full gradients, outside the step:
 
         def step(state, batch):
             params, opt_state = state
-            there = gradient(gmc_jax.svrg_snapshot(opt_state), batch)
-            here = gradient(params, batch)
+            snapshot = gmc_jax.svrg_snapshot(opt_state)
             updates, opt_state = tx.update(
-                here, opt_state, params, snapshot_grads=there
+                gradient(params, batch),
+                opt_state,
+                params,
+                snapshot_grads=gradient(snapshot, batch),
             )
             return (optax.apply_updates(params, updates), opt_state), {}
 
@@ -46,28 +52,32 @@ def svrg(
             params, opt_state = state
             if gmc_jax.full_gradient_due(opt_state):
                 # All samples of all workers in one batch, without an axis of workers.
-                mean = gradient(params, everything)
+                mean = gradient(params, all_samples)
                 opt_state = gmc_jax.set_full_gradient(opt_state, params, mean)
             state, _ = train((params, opt_state), batch)
 
     Args:
-      learning_rate: a number, a schedule, or an array from `optax.inject_hyperparams`,
-        which may inject all numbers.
-      channel: what averages the differences, `exact()` in the papers.
-      epoch_length: m, steps in an epoch; samples over the mini-batch's size.
-      random_length: whether lengths are drawn, with this mean, as the theory has it.
-      seed: of the draws.
-      projection: of parameters, from `optax.projections`, or a proximal operator; one
-        of `static_args` where numbers are injected.
+      learning_rate: lr_t, at least 0: a number or a schedule.
+        `optax.inject_hyperparams` may inject all numeric arguments.
+      channel: averages the differences of gradients over workers; `exact()` in the
+        papers.
+      epoch_length: m, the steps of an epoch: the number of samples over the size of the
+        mini-batch.
+      random_length: whether the length of each epoch is drawn at random, with mean
+        `epoch_length`, as in the theory.
+      seed: of the random lengths, an int.
+      projection: of the parameters after each step: one of `optax.projections`, or a
+        proximal operator. Name it in `static_args` of `optax.inject_hyperparams`.
 
     Returns:
-      A transformation from gradients to steps, the last in its chain. Nothing differs
-      between workers. It is judged where the last epoch ended.
+      A transformation from gradients to steps, which stands last in its chain. Nothing
+      differs between workers. The model is evaluated where the last epoch ended.
 
     Raises:
-      ValueError: if `epoch_length` is not a whole number of at least 1, or a rate is
-        negative or not finite.
-      TypeError: from the update if it is called without `snapshot_grads`.
+      TypeError: if `channel` is not a channel, or `projection` not a function; from
+        `update` if it is called without `snapshot_grads`.
+      ValueError: if `epoch_length` is not a positive integer, or `learning_rate` is a
+        negative or non-finite number.
 
     Example:
       >>> import gmc_jax

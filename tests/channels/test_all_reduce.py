@@ -13,9 +13,9 @@ from tests.support.problems import average
 @pytest.mark.parametrize("compressor", [top_k(0.1), sampled_top_k(0.1)])
 def test_a_compressor_that_is_not_shared_is_refused(compressor):
     message = (
-        "^`all_reduce` adds messages without decoding them, so every worker must send "
-        "the same coordinates.*`top_k`.*each worker chooses? its own. Use `all_gather` "
-        "for it, or a shared compressor such as `random_block`.$"
+        "^`compressor` of `all_reduce` must be shared, got one .* `top_k`. "
+        "`all_reduce` adds messages without decoding them. Use `all_gather`, or a "
+        "shared compressor such as `random_block`.$"
     )
     with pytest.raises(ValueError, match=message):
         all_reduce(compressor)

@@ -202,7 +202,7 @@ def test_errors_name_what_is_wrong():
         gossip(Topology((np.array([[0.6, 0.4], [0.5, 0.5]]),)))
     with pytest.raises(ValueError, match="`delay`"):
         gossip(TOPOLOGIES["ring"], delay=-1)
-    with pytest.raises(ValueError, match="of 8 workers, but the axis 'workers' has 4"):
+    with pytest.raises(ValueError, match="axis 'workers', which has 4, got one of 8"):
         run(TOPOLOGIES["ring"], trees(1, workers=4))
     channel = gossip(TOPOLOGIES["ring"])
     with pytest.raises(NameError, match="`gossip` needs the named axis"):

@@ -343,7 +343,7 @@ def test_another_model_or_method_is_refused(tmp_path):
         ),
         (
             alike,
-            r"only there is .*residual'\]`, and only here nothing\. Make the method",
+            r"only there is .*residual'\]`, and only here nothing\. Use the method",
         ),
     ):
         checkpoints = Checkpoints(tmp_path, layout)

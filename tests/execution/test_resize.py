@@ -615,7 +615,9 @@ def test_a_state_of_another_layout_is_refused():
     layout, state = layout_and_state("gmc", 8)
     with pytest.raises(ValueError, match="`state` must be a tuple of 2, got"):
         resize(made_up(layout)[0], layout, 4)
-    with pytest.raises(ValueError, match=r"one of 8 workers.*`state\[1\].*residual"):
+    with pytest.raises(
+        ValueError, match=r"layout for 8 workers.*`state\[1\].*residual"
+    ):
         resize(state, layout, 4)
     six = layout_and_state("gmc", 6)[0]
     with pytest.raises(ValueError, match=r"float32\[6, 4\], got float32\[8, 4\]"):

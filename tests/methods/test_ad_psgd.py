@@ -168,9 +168,9 @@ def test_sixteen_bits_stay_and_workers_are_counted(factory):
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        (Event(0, 0, np.ones(3, bool)), r"each of 4 workers .* shape \(3,\)"),
-        (Event(9, 0, np.ones(4, bool)), "a worker from 0 to 3, but has 9"),
-        (Event(0, -1, np.ones(4, bool)), "a partner from 0 to 3, but has -1"),
+        (Event(0, 0, np.ones(3, bool)), r"shape \(4,\), .* got \(3,\)"),
+        (Event(9, 0, np.ones(4, bool)), "`event.worker` must be from 0 to 3, got 9"),
+        (Event(0, -1, np.ones(4, bool)), "`event.partner` must be from 0 to 3, got -1"),
     ],
 )
 def test_an_event_is_of_as_many_workers(factory, event, message):

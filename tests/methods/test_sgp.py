@@ -147,7 +147,7 @@ def test_a_message_holds_the_parameters_and_a_weight_a_leaf(topology, delay):
 
 def test_errors_name_what_is_wrong():
     with pytest.raises(
-        ValueError, match=r"leave every worker a share.*`topologies.lazy"
+        ValueError, match=r"positive weights on every diagonal.*`topologies.lazy"
     ):
         sgp(0.1, topologies.ring(4, self_weight=0), delay=1)
     with pytest.raises(ValueError, match=r"bring workers together.*`topologies.lazy"):

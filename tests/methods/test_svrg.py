@@ -57,7 +57,7 @@ def test_the_loop_of_the_docstring_runs():
         "params": jnp.zeros(4),
         "batch": batches[0],
         "batches": batches,
-        "everything": samples.reshape(-1, 4),
+        "all_samples": samples.reshape(-1, 4),
         "gradient": jax.grad(lambda w, batch: jnp.mean((w - batch) ** 2)),
     }
     exec(textwrap.dedent(loop[1]), names)

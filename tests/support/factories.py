@@ -74,7 +74,7 @@ RIGHT = {
     "average_residuals": {"inner": FEEDBACK, "period": 2},
     "clip_by_local_norm": {"max_norm": 1.0},
     "detached": {"inner": FEEDBACK, "detach": 0.5},
-    "epochs": {"inner": SGD, "length": 2},
+    "epochs": {"inner": SGD, "epoch_length": 2},
     "global_momentum": {"inner": FEEDBACK, "decay": 0.9},
     "momentum_correction": {"channel": EXACT, "decay": 0.9},
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},

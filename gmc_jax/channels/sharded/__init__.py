@@ -1,1 +1,1 @@
-"""Channels on leaves that are split over the devices of a worker."""
+"""What lets channels work on leaves that are split over the devices of a worker."""

@@ -1,5 +1,10 @@
-"""How a worker's arrays lie on its devices: read off the state, told to channels."""
+"""How the arrays of a worker are split over its devices.
 
+`distribute` reads it off the state and makes it the current context while it traces a
+step. Channels ask the context how a tree is split.
+"""
+
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -16,12 +21,12 @@ Spec: TypeAlias = tuple[tuple[str, ...], ...]
 """The axes of the mesh that each dimension of an array is split over."""
 
 
-class Inside(NamedTuple):
-    """How a state lies over the axes of the mesh that are inside a worker.
+class ShardingContext(NamedTuple):
+    """How a state is split over the axes of the mesh that are inside a worker.
 
     Attributes:
       axes: their names and sizes, in the order of the mesh.
-      leaves: of every leaf of the state its path, its shape and what it is split over.
+      leaves: for every leaf of the state its path, its shape and its spec.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -33,73 +38,83 @@ class Inside(NamedTuple):
         return tuple(name for name, _ in self.axes)
 
     def specs(self, tree: Tree) -> list[Spec]:
-        """What the leaves of a tree are split over, such as gradients.
+        """The specs of the leaves of a tree, such as gradients.
 
-        Inside a compiled step an array does not know it. A leaf is taken to lie as the
-        leaf of the state that has its shape and whose path ends like its own, in as
-        many keys as any. Of several the one that is split counts: where parameters are
-        whole and momenta are split, means are wanted in parts.
+        An array inside a compiled step does not know how it is split. A leaf is split
+        as the leaf of the state that has its shape and shares the longest end of its
+        path. If several leaves of the state qualify, the split one counts: if
+        parameters are whole and momenta are split, means are to be split.
 
         Raises:
-          ValueError: where several are split, and not alike.
+          ValueError: if several qualify that are split differently.
         """
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return [self._spec(keys_of(path), jnp.shape(leaf)) for path, leaf in leaves]
 
     def _spec(self, path: Path, shape: tuple[int, ...]) -> Spec:
-        alike = [
-            (_same_end(path, at), at, spec)
+        candidates = [
+            (_common_end(path, at), at, spec)
             for at, size, spec in self.leaves
             if size == shape
         ]
-        longest = max((same for same, _, _ in alike), default=0)
-        split = {spec: at for same, at, spec in alike if same == longest and any(spec)}
+        longest = max((common for common, _, _ in candidates), default=0)
+        split = {
+            spec: at
+            for common, at, spec in candidates
+            if common == longest and any(spec)
+        }
         if len(split) > 1:
             ways = " and ".join(
                 f"`state{''.join(at)}` by {partition(spec)}"
                 for spec, at in split.items()
             )
             raise ValueError(
-                "`state` is split inside a worker in several ways where the leaf "
-                f"`{''.join(path) or 'tree'}` of shape {shape} is averaged: {ways}. "
-                "What mirrors the parameters must be split as they are: place the "
-                "parameters first, and call `tx.init` on them afterwards."
+                "`state` must split what mirrors the parameters as it splits them, got "
+                f"several ways for the leaf `{''.join(path) or 'tree'}` of shape "
+                f"{shape}: {ways}. Place the parameters first, and call `tx.init` on "
+                "them afterwards."
             )
         return next(iter(split), ((),) * len(shape))
 
 
-inside = jax.make_user_context(None)
-"""`Inside` of the step being traced, or None where a worker is one device.
+current = jax.make_user_context(None)
+"""The `ShardingContext` of the step being traced; None if a worker has one device.
 
-A context of JAX, so that what was traced under one is not used under another.
+It is a context of JAX, so that a trace that was cached under one is not used under
+another.
 """
 
 
+def use(sharding: ShardingContext) -> AbstractContextManager[None]:
+    """Makes it the current context of what is traced in a block."""
+    return current(sharding if sharding.axes else None)
+
+
 def keys_of(path: tuple) -> Path:
-    """A path of `jax.tree_util` in words."""
+    """The keys of a path of `jax.tree_util`, each as a string."""
     return tuple(jax.tree_util.keystr((key,)) for key in path)
 
 
 def partition(spec: Spec, *leading: str) -> PartitionSpec:
-    """As JAX has it, perhaps behind a leading dimension."""
+    """A spec as JAX has it, behind the axes of leading dimensions."""
     entries = [*leading, *(axes or None for axes in spec)]
     while entries and entries[-1] is None:  # XLA leaves them out where it chooses.
         entries.pop()
     return PartitionSpec(*entries)
 
 
-def read(state: Tree, mesh: Mesh, axis_name: str) -> Inside:
-    """How a state was placed inside the workers of a mesh.
+def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
+    """Reads how a state is split inside the workers of a mesh.
 
     Args:
-      state: one worker's state. Leaves of a `NamedSharding` on the mesh lie as it says;
-        others are whole on all devices of a worker.
-      mesh: the mesh, one of whose axes has the workers.
+      state: one worker's state. A leaf with a `NamedSharding` on the mesh is split as
+        it says; every other leaf is whole on all devices of a worker.
+      mesh: the mesh; the indices of one of its axes are the workers.
       axis_name: that axis.
 
     Raises:
-      ValueError: if a leaf is split over the workers, or over devices in another way
-        than by axes of the mesh.
+      ValueError: if a leaf is split over the workers, or in another way than by axes of
+        the mesh.
     """
     axes = tuple(
         (name, size)
@@ -117,9 +132,9 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> Inside:
             if not axes:
                 return whole
             raise ValueError(
-                f"{name} lies on devices as {sharding} says, which is not by axes of "
-                f"`mesh`, {dict(mesh.shape)}. Place it with "
-                "`jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(...)))`."
+                f"{name} must be split by axes of `mesh`, {dict(mesh.shape)}, got "
+                f"{sharding}. Place it with `jax.device_put(leaf, NamedSharding(mesh, "
+                "PartitionSpec(...)))`."
             )
         split = [
             axes if isinstance(axes, tuple) else () if axes is None else (axes,)
@@ -127,10 +142,9 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> Inside:
         ]
         if any(axis_name in axes for axes in split):
             raise ValueError(
-                f"{name} is split over the axis {axis_name!r}, but `state` is one "
-                "worker's, the same on all of them at the start: `distribute` itself "
-                "repeats what comes to differ. Split it over other axes of `mesh`, "
-                f"{dict(mesh.shape)}, or none."
+                f"{name} must not be split over the axis {axis_name!r}: `state` is "
+                "that of one worker, and `distribute` repeats what comes to differ. "
+                f"Split it over other axes of `mesh`, {dict(mesh.shape)}, or none."
             )
         known = tuple(tuple(axis for axis in axes if axis in sizes) for axes in split)
         return known + whole[len(known) :]
@@ -139,17 +153,17 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> Inside:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         keys = keys_of(path)
         found.append((keys, jnp.shape(leaf), spec_of(keys, leaf)))
-    return Inside(axes, tuple(found))
+    return ShardingContext(axes, tuple(found))
 
 
 def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
-    """Copies a leaf to where it is kept, each device getting only what it holds.
+    """Copies a leaf to the devices of a mesh; each device gets its own shard alone.
 
     Args:
-      leaf: one worker's.
-      spec: what it is split over, and is to be split over.
+      leaf: that of one worker, whole or split as `spec` says.
+      spec: how it is split on the mesh.
       mesh: the mesh.
-      *leading: the axis of the workers, if it is repeated for them.
+      *leading: the axis of the workers, if the leaf is repeated for each of them.
     """
     leaf = jnp.asarray(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -160,7 +174,7 @@ def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
         sizes = zip(index, leaf.shape, strict=True)
         return tuple(part.indices(size) for part, size in sizes)
 
-    if any(spec):  # Of what is split, only the parts on this host can be read.
+    if any(spec):  # Only the shards on this host can be read.
         held = {bounds(shard.index): shard.data for shard in leaf.addressable_shards}
         read = {index: np.array(data) for index, data in held.items()}
     else:
@@ -176,17 +190,17 @@ def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
 
 
 def _same(mesh: Mesh | AbstractMesh, other: Mesh) -> bool:
-    """Whether two meshes are the same but for who splits along their axes."""
+    """Whether two meshes differ at most in the types of their axes."""
     return isinstance(mesh, Mesh) and other == Mesh(
         mesh.devices, mesh.axis_names, axis_types=other.axis_types
     )
 
 
-def _same_end(path: Path, other: Path) -> int:
+def _common_end(path: Path, other: Path) -> int:
     """How many keys two paths have in common at their ends."""
-    same = 0
+    common = 0
     for one, two in zip(reversed(path), reversed(other), strict=False):
         if one != two:
             break
-        same += 1
-    return same
+        common += 1
+    return common

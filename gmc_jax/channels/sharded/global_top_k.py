@@ -1,4 +1,4 @@
-"""Settling between the devices of a worker which of their finds are the largest."""
+"""The largest entries of vectors whose shards lie on several devices."""
 
 from typing import NamedTuple
 
@@ -10,92 +10,92 @@ from gmc_jax.compressors._selection import largest_satisfying
 
 
 class Candidates(NamedTuple):
-    """The entries of a vector that a device might have to send.
+    """The entries of a vector that a device may have to send.
 
     Attributes:
-      kept: how many entries of the whole vector are sent at most.
-      bits: magnitudes as integers, -1 of what is not to be sent.
-      numbers: the places in the whole vector, int32, ascending.
-      owned: whether no device before this one has found the entry as well.
+      num_kept: how many entries of the whole vector are sent at most.
+      bits: [n], magnitudes as integers; -1 for an entry that is not to be sent.
+      global_indices: [n] int32, indices in the whole vector, ascending.
+      is_owner: [n] bool, whether this device is the first that holds the entry.
     """
 
-    kept: int
+    num_kept: int
     bits: jax.Array
-    numbers: jax.Array
-    owned: jax.Array
+    global_indices: jax.Array
+    is_owner: jax.Array
 
 
 class Selection(NamedTuple):
-    """Which finds are sent, and where in the message.
+    """Which candidates are sent, and in which slots of the message.
 
     Attributes:
-      chosen: whether a find is among the largest of all devices.
-      slots: the place in the message of what is chosen and owned; of the rest `kept`.
-      used: how many slots are used, by all devices.
+      is_selected: [n] bool, whether a candidate is among the largest of all devices.
+      slots: [n] int32, the slot of a selected candidate on the device that owns it;
+        `num_kept` for the other candidates.
+      used: how many slots all devices use together.
     """
 
-    chosen: jax.Array
+    is_selected: jax.Array
     slots: jax.Array
     used: jax.Array
 
 
-def global_top_k(finds: list[Candidates], axes: tuple[str, ...]) -> list[Selection]:
-    """Which of the finds of all devices are the largest; ties to the lowest number.
+def global_top_k(
+    candidates: list[Candidates], axes: tuple[str, ...]
+) -> list[Selection]:
+    """Selects the largest candidates of all devices; ties go to the lowest index.
 
-    Counts alone cross, of all vectors at once: one for each bit of a magnitude and of a
-    number, and one in the end for the slots.
+    The devices exchange counts alone. A bisection over the bits of a magnitude finds
+    the smallest magnitude that is sent, and one over the bits of an index the last of
+    the equal entries that still fits. Each bisection step is one all-reduce of a count
+    for each vector; one all-gather of counts then assigns the slots.
 
     Args:
-      finds: of several vectors.
-      axes: whose devices have parts of them.
+      candidates: those of this device, for each vector.
+      axes: the axes of the mesh inside a worker.
     """
-    kept = jnp.array([found.kept for found in finds], jnp.int32)
-    widest = jnp.result_type(*[found.bits.dtype for found in finds])
-    bits = [found.bits.astype(widest) for found in finds]
+    num_kept = jnp.array([own.num_kept for own in candidates], jnp.int32)
+    widest = jnp.result_type(*[own.bits.dtype for own in candidates])
+    bits = [own.bits.astype(widest) for own in candidates]
 
-    def here(masks: list[jax.Array]) -> jax.Array:
+    def count_here(masks: list[jax.Array]) -> jax.Array:
         counts = [
-            jnp.sum(mask & found.owned, dtype=jnp.int32)
-            for mask, found in zip(masks, finds, strict=True)
+            jnp.sum(mask & own.is_owner, dtype=jnp.int32)
+            for mask, own in zip(masks, candidates, strict=True)
         ]
         return jnp.stack(counts)
 
     def count(masks: list[jax.Array]) -> jax.Array:
-        return lax.psum(here(masks), axes)
+        return lax.psum(count_here(masks), axes)
 
     def enough(levels: jax.Array) -> jax.Array:
-        return (
-            count([b >= level for b, level in zip(bits, levels, strict=True)]) >= kept
-        )
+        masks = [b >= level for b, level in zip(bits, levels, strict=True)]
+        return count(masks) >= num_kept
 
-    levels = largest_satisfying(enough, jnp.zeros(len(finds), widest))
+    levels = largest_satisfying(enough, jnp.zeros(len(candidates), widest))
     above = [b > level for b, level in zip(bits, levels, strict=True)]
     equal = [b == level for b, level in zip(bits, levels, strict=True)]
-    room = kept - count(above)
+    room = num_kept - count(above)
 
     def too_few(ends: jax.Array) -> jax.Array:
-        return (
-            count(
-                [
-                    mask & (found.numbers < end)
-                    for mask, found, end in zip(equal, finds, ends, strict=True)
-                ]
-            )
-            < room
-        )
+        masks = [
+            mask & (own.global_indices < end)
+            for mask, own, end in zip(equal, candidates, ends, strict=True)
+        ]
+        return count(masks) < room
 
-    ends = largest_satisfying(too_few, jnp.zeros(len(finds), jnp.int32))
-    chosen = [
-        more | (mask & (found.numbers <= end))
-        for more, mask, found, end in zip(above, equal, finds, ends, strict=True)
+    ends = largest_satisfying(too_few, jnp.zeros(len(candidates), jnp.int32))
+    selected = [
+        more | (mask & (own.global_indices <= end))
+        for more, mask, own, end in zip(above, equal, candidates, ends, strict=True)
     ]
-    counts = lax.all_gather(here(chosen), axes)
+    counts = lax.all_gather(count_here(selected), axes)
     before = jnp.arange(counts.shape[0]) < lax.axis_index(axes)
     starts = jnp.sum(jnp.where(before[:, None], counts, 0), axis=0)
-    settled = []
-    for place, (mask, found) in enumerate(zip(chosen, finds, strict=True)):
-        mine = mask & found.owned
-        slots = starts[place] + jnp.cumsum(mine, dtype=jnp.int32) - 1
-        slots = jnp.where(mine, slots, found.kept)
-        settled.append(Selection(mask, slots, jnp.sum(counts[:, place])))
-    return settled
+    selections = []
+    for vector, (mask, own) in enumerate(zip(selected, candidates, strict=True)):
+        mine = mask & own.is_owner
+        slots = starts[vector] + jnp.cumsum(mine, dtype=jnp.int32) - 1
+        slots = jnp.where(mine, slots, own.num_kept)
+        selections.append(Selection(mask, slots, jnp.sum(counts[:, vector])))
+    return selections

@@ -1,10 +1,12 @@
-"""Trees whose leaves lie in parts on the devices of a worker.
+"""Trees whose leaves are split over the devices of a worker.
 
-Under `distribute` on a mesh with other axes beside the workers', XLA splits arrays over
-these by itself. What only looks at entries may leave that to it. What flattens leaves,
-or chooses among their entries, would have whole leaves gathered on every device, so it
-runs on each device's own part instead.
+Under `distribute`, on a mesh with other axes beside the workers', a worker has several
+devices and each holds a shard of every split leaf. XLA partitions elementwise work by
+itself. Work that flattens leaves, or selects among their entries, would make XLA gather
+whole leaves on every device. Channels run such work on each device's own shards.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -16,18 +18,21 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from gmc_jax.channels._wire import run_collective
-from gmc_jax.channels.sharded.context import Spec, inside, partition
+from gmc_jax.channels.sharded.context import Spec, current, partition
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import to_vectors
 
 
 class Shards(NamedTuple):
-    """How the leaves of a tree lie on the devices of a worker.
+    """How the leaves of a tree are split over the devices of a worker.
+
+    Its methods are for functions that `on_shards` runs.
 
     Attributes:
-      axes: the axes of the mesh inside a worker, and their sizes.
+      axes: the axes of the mesh inside a worker and their sizes; none where a worker
+        has one device.
       shapes: of the whole leaves.
-      specs: what each dimension of a leaf is split over.
+      specs: the axes that each dimension of a leaf is split over.
     """
 
     axes: dict[str, int]
@@ -39,74 +44,59 @@ class Shards(NamedTuple):
         """The axes inside a worker, for collectives over all of its devices."""
         return tuple(self.axes)
 
-    def run(
-        self, function: Callable[..., Tree], tree: Tree, *whole: Tree, results: int = 1
-    ) -> Tree:
-        """Runs a function on every device's own part of a tree.
-
-        Args:
-          function: of a part of the tree, and of what is whole; it returns a tuple of
-            trees like the first one.
-          tree: the tree.
-          *whole: arrays that are whole on all devices of the worker.
-          results: how many trees it returns.
-        """
-        specs = jax.tree.structure(tree).unflatten(map(partition, self.specs))
-        return jax.shard_map(
-            function,
-            in_specs=(specs, *(PartitionSpec() for _ in whole)),
-            out_specs=(specs,) * results,
-            axis_names=set(self.axes),
-            check_vma=False,
-        )(tree, *whole)
-
-    # What follows is called by such functions.
-
     def is_first(self) -> jax.Array:
         """Whether this is the first of the worker's devices."""
         return lax.axis_index(self.names) == 0
 
-    def numbers(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
-        """The places of a part's entries in the whole vectors: ascending, int32."""
+    def global_indices(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
+        """The indices of a shard's entries in the whole vectors: ascending, int32."""
         sizes = [math.prod(shape) for shape in self.shapes]
-        numbers = [
-            _numbers(shape, spec, self.axes, 0 if per_leaf else sum(sizes[:leaf]))
+        indices = [
+            _global_indices(
+                shape, spec, self.axes, 0 if per_leaf else sum(sizes[:leaf])
+            )
             for leaf, (shape, spec) in enumerate(
                 zip(self.shapes, self.specs, strict=True)
             )
         ]
-        return to_vectors(jax.tree.structure(tree).unflatten(numbers), per_leaf)[0]
+        return to_vectors(jax.tree.structure(tree).unflatten(indices), per_leaf)[0]
 
-    def owned(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
-        """Of which of a part's entries no device before this one has a copy."""
+    def is_owner(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
+        """Whether this device is the first that holds an entry, for each entry."""
 
-        def first(leaf: jax.Array, spec: Spec) -> jax.Array:
+        def is_first_copy(leaf: jax.Array, spec: Spec) -> jax.Array:
             axes = tuple(axis for axis in self.axes if axis not in sum(spec, ()))
-            own = lax.axis_index(axes) == 0 if axes else jnp.array(True)
-            return jnp.broadcast_to(own, leaf.shape)
+            first = lax.axis_index(axes) == 0 if axes else jnp.array(True)
+            return jnp.broadcast_to(first, leaf.shape)
 
         leaves, treedef = jax.tree.flatten(tree)
-        owned = treedef.unflatten(map(first, leaves, self.specs))
-        return to_vectors(owned, per_leaf)[0]
+        owners = treedef.unflatten(map(is_first_copy, leaves, self.specs))
+        return to_vectors(owners, per_leaf)[0]
 
-    def once(self, tree: Tree, collective: Callable[[list], list]) -> Tree:
-        """Puts a tree through a collective that looks only at entries.
+    def without_duplicates(
+        self, tree: Tree, collective: Callable[[list], list]
+    ) -> Tree:
+        """Runs a collective on each entry once, although devices hold copies.
 
-        Each device sends its part of what is split, and a slice of what is whole. What
-        is split over some axes and not over others is sent once for each of these.
+        Each device sends its shards of split leaves, and a slice of the leaves that
+        all devices hold whole. A leaf that is split over some axes alone is sent once
+        for each index of the other axes.
 
         Args:
-          tree: this device's part.
-          collective: from a list of arrays to what arrives, in the same shapes.
+          tree: this device's shards.
+          collective: works entry by entry, from a list of arrays to a list of arrays
+            of the same shapes.
         """
+        leaves, treedef = jax.tree.flatten(tree)
+        if not self.axes:
+            return treedef.unflatten(collective(leaves))
 
         def by_slices(flat: jax.Array) -> jax.Array:
             devices = math.prod(self.axes.values())
             slices = jnp.pad(flat, (0, -flat.size % devices)).reshape(devices, -1)
-            (arrived,) = collective([slices[lax.axis_index(self.names)]])
-            return lax.all_gather(arrived, self.names, tiled=True)[: flat.size]
+            (received,) = collective([slices[lax.axis_index(self.names)]])
+            return lax.all_gather(received, self.names, tiled=True)[: flat.size]
 
-        leaves, treedef = jax.tree.flatten(tree)
         pairs = list(zip(leaves, self.specs, strict=True))
         split = iter(collective([leaf for leaf, spec in pairs if any(spec)]))
         whole = iter(
@@ -116,52 +106,87 @@ class Shards(NamedTuple):
             next(split) if any(spec) else next(whole) for spec in self.specs
         )
 
-    def assembled(
+    def by_slices(
         self, collective: Callable[[jax.Array], jax.Array]
     ) -> Callable[[jax.Array], jax.Array]:
-        """The collective between workers for a vector that devices hold shares of.
+        """The collective between workers for a vector that devices hold summands of.
 
-        Shares are added, each device sends its own slice of the sum to its like in
-        other workers, and then the slices that arrived are put together: a worker
-        sends a vector once, not once a device.
+        The devices of a worker add up their summands, each device getting one slice of
+        the sum. It sends its slice to the same device of other workers. Then the
+        devices gather the received slices. So a worker sends the vector once, not once
+        for each device.
 
         Args:
-          collective: from a vector to what arrives, behind a leading axis.
+          collective: from a vector to what is received, behind a leading axis.
         """
+        if not self.axes:
+            return collective
 
-        def collect(flat: jax.Array) -> jax.Array:
+        def sliced(flat: jax.Array) -> jax.Array:
             devices = math.prod(self.axes.values())
             padded = jnp.pad(flat, (0, -flat.size % devices))
-            own = lax.psum_scatter(padded, self.names, tiled=True)
-            arrived = collective(own)
-            whole = lax.all_gather(arrived, self.names, axis=1, tiled=True)
+            received = collective(lax.psum_scatter(padded, self.names, tiled=True))
+            whole = lax.all_gather(received, self.names, axis=1, tiled=True)
             return whole[:, : flat.size]
 
-        return collect
+        return sliced
 
 
-def shards_of(tree: Tree) -> Shards | None:
-    """How a tree lies inside a worker, or None where a worker is one device.
+def on_shards(
+    function: Callable[..., tuple[Tree, ...]], tree: Tree, *whole: jax.Array
+) -> tuple[Tree, ...]:
+    """Runs a function on each device's shards of a tree.
+
+    Args:
+      function: `(shards, tree, *whole) -> trees`: from the `Shards` of the tree, and
+        the device's own shards, to a tuple of trees with leaves of the same shapes.
+      tree: what the devices of a worker hold together.
+      *whole: arrays that every device of the worker holds whole.
+
+    Returns:
+      The trees, split as `tree` is. Where a worker has one device, `function` runs on
+      the tree itself.
 
     Raises:
-      ValueError: where the state tells no one way.
+      ValueError: if the state does not tell how a leaf is split.
     """
-    here = inside.value
-    if here is None or not jax.tree.leaves(tree):
-        return None
+    shards = _shards_of(tree)
+    if not shards.axes:
+        return function(shards, tree, *whole)
+
+    def zipped(tree: Tree, *whole: jax.Array) -> Tree:
+        return jax.tree.map(lambda *leaves: leaves, *function(shards, tree, *whole))
+
+    treedef = jax.tree.structure(tree)
+    specs = treedef.unflatten(map(partition, shards.specs))
+    results = jax.shard_map(
+        zipped,
+        in_specs=(specs, *(PartitionSpec() for _ in whole)),
+        out_specs=specs,
+        axis_names=set(shards.axes),
+        check_vma=False,
+    )(tree, *whole)
+    leaves = zip(*treedef.flatten_up_to(results), strict=True)
+    return tuple(map(treedef.unflatten, leaves))
+
+
+def _shards_of(tree: Tree) -> Shards:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-    return Shards(dict(here.axes), shapes, here.specs(tree))
+    context = current.value
+    if context is None or not shapes:
+        return Shards({}, shapes, [((),) * len(shape) for shape in shapes])
+    return Shards(dict(context.axes), shapes, context.specs(tree))
 
 
-def _numbers(
+def _global_indices(
     shape: tuple[int, ...], spec: Spec, axes: dict[str, int], start: int
 ) -> jax.Array:
-    """The numbers of a part's entries in its leaf, in the shape of the part."""
-    numbers = jnp.array(start, jnp.int32)
+    """The indices of a shard's entries in the whole leaf, in the shape of the shard."""
+    indices = jnp.array(start, jnp.int32)
     for dimension, (size, split) in enumerate(zip(shape, spec, strict=True)):
         length = size // math.prod(axes[axis] for axis in split)
         first = lax.axis_index(split) * length if split else 0
         stride = math.prod(shape[dimension + 1 :])
         along = (first + jnp.arange(length, dtype=jnp.int32)) * stride
-        numbers = numbers[..., None] + along
-    return numbers
+        indices = indices[..., None] + along
+    return indices

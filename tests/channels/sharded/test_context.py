@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 import gmc_jax
 from gmc_jax.channels.sharded import context
-from gmc_jax.channels.sharded.context import Inside, inside
+from gmc_jax.channels.sharded.context import ShardingContext, current
 from gmc_jax.utils.trees import zeros_to_accumulate
 
 COLUMNS, ROWS, WHOLE = ((), ("model",)), (("model",), ()), ((), ())
@@ -66,9 +66,7 @@ def step(state, batch):
 
 
 def test_a_state_that_is_split_over_the_workers_is_an_error():
-    message = (
-        r"`state\['w'\]` is split over the axis 'workers', but `state` is one worker's"
-    )
+    message = r"`state\['w'\]` must not be split over the axis 'workers': .* one worker"
     for mesh in (MESH, mesh_of("workers")):
         state = {"w": put(PartitionSpec(None, "workers"), mesh)}
         batch = np.zeros(mesh.shape["workers"])
@@ -78,7 +76,7 @@ def test_a_state_that_is_split_over_the_workers_is_an_error():
 
 def test_a_state_that_is_split_over_another_mesh_is_an_error():
     state = {"w": put(PartitionSpec("model"), mesh_of("data", "model"))}
-    with pytest.raises(ValueError, match=r"`state\['w'\]` lies .* `jax.device_put\("):
+    with pytest.raises(ValueError, match=r"`state\['w'\]` must .* `jax.device_put\("):
         gmc_jax.distribute(step, state, np.zeros(2), mesh=MESH)
 
 
@@ -121,9 +119,9 @@ def test_each_device_gets_its_part_of_what_is_split():
 # What channels are told.
 
 
-def told(*leaves: tuple) -> Inside:
+def told(*leaves: tuple) -> ShardingContext:
     found = [(tuple(path.split()), (4, 8), spec) for path, spec in leaves]
-    return Inside((("model", 4),), tuple(found))
+    return ShardingContext((("model", 4),), tuple(found))
 
 
 def test_a_leaf_lies_as_the_one_in_the_state_whose_path_ends_alike():
@@ -145,7 +143,7 @@ def test_what_the_state_does_not_hold_is_taken_to_be_whole():
 def test_a_state_that_is_split_in_two_ways_is_an_error():
     state = told(("[0] ['w']", COLUMNS), ("[1] ['w']", ROWS))
     message = (
-        r"in several ways where the leaf `\['w'\]` of shape \(4, 8\) is averaged: "
+        r"several ways for the leaf `\['w'\]` of shape \(4, 8\): "
         r"`state\[0\]\['w'\]` by .* and `state\[1\]\['w'\]` by .*`tx.init`"
     )
     with pytest.raises(ValueError, match=message):
@@ -158,16 +156,16 @@ def test_what_was_traced_for_one_way_is_not_used_for_another():
 
     @jax.jit
     def spy(x):
-        seen.append(inside.value)
+        seen.append(current.value)
         return x
 
     for here in (told(("['w']", COLUMNS)), told(("['w']", ROWS))):
         for _ in range(2):
-            with inside(here):
+            with current(here):
                 spy(jnp.ones(3))
     spy(jnp.ones(3))
     assert seen == [told(("['w']", COLUMNS)), told(("['w']", ROWS)), None]
-    assert inside.value is None
+    assert current.value is None
 
 
 def test_zeros_lie_as_what_they_are_for():
