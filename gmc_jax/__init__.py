@@ -1,4 +1,4 @@
-"""Training over slow links: compressed communication in the grammar of optax.
+"""Training JAX models over slow links, in the grammar of optax.
 
 A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* averages a tree
 over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method* is an
@@ -18,7 +18,8 @@ over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method
     costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
     modules        topologies, paces, timelines, planning
 
-`help(gmc_jax.gmc)`, as any other, has the equations, arguments and an example.
+`help(gmc_jax.gmc)` shows equations, arguments and an example; so does the help of every
+other name.
 """
 
 from gmc_jax.channels.all_gather import all_gather as all_gather

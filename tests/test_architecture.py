@@ -43,6 +43,7 @@ ROOMS = ["compressors", "channels", "transforms", "methods"]
 # Modules without an underscore that export no name at the top. They are read by those
 # who extend the package.
 DOCUMENTED = {
+    "channels.sharded.codec",
     "channels.sharded.context",
     "channels.sharded.global_top_k",
     "channels.sharded.shards",

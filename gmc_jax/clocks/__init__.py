@@ -1,1 +1,1 @@
-"""Simulated time, in NumPy: paces of gradients, links, and timelines of events."""
+"""Simulated time. NumPy alone."""

@@ -1,4 +1,4 @@
-"""Compressors that draw the same coordinates on all workers and send values alone."""
+"""Sending coordinates that every worker draws alike: values alone, no indices."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,9 @@ from gmc_jax.core import Compressor
 
 
 def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
-    """Makes a shared compressor that keeps the places `draw(key, d) -> places[s]`.
+    """The shared compressor that keeps the places `draw(key, d) -> places[s]`.
 
-    A message is the [s] values at those places. Given the key the compressor is linear,
-    so messages may be added without decoding them.
+    It is linear given the key, so messages, [s] values each, may be added as they are.
     """
 
     def encode(key, x):

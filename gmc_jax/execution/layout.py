@@ -257,12 +257,12 @@ class Layout(NamedTuple):
             if is_like(node) and kept == shapes:
                 found[tuple(flags)] = node
         if len(found) != 1:
-            what = "several" if found else "none"
+            what = "several trees" if found else "no tree"
             raise ValueError(
-                "`layout` must hold exactly one tree of this structure and these "
-                f"shapes in the state that it keeps for {self.workers} workers, but "
-                f"holds {what}. Pass the layout of the step that made the tree, or "
-                "that of the part: `layout.of(lambda state: ...)`."
+                "`layout` must say which leaves of the tree differ between workers, "
+                f"but the state that it keeps for {self.workers} workers holds {what} "
+                "of this structure and these shapes. Pass the layout of the step that "
+                "made the tree, or of the part: `layout.of(lambda state: ...)`."
             )
         return found.popitem()[1]
 
@@ -306,11 +306,12 @@ def layout(
     `gmc_jax.query`, although its method takes gradients at another point than the
     parameters.
 
-    Some mistakes cause no warning. Workers keep many leaves to themselves, so a part of
-    the model that no channel averages, such as a branch of `optax.partition`, is none:
-    select it by `replicated` in `simulate` and `distribute`, which check it. A trace
-    does not show gradients that are written out by hand. What else it cannot show is
-    said in the docstrings of `periodic`, `gmc` and `reset_buffers`.
+    Some mistakes cause no warning. One is a part of the model that no channel averages,
+    such as a branch of `optax.partition`, since workers keep many other leaves to
+    themselves too. Select such a part by `replicated` in `simulate` and `distribute`,
+    which check it. Others are not visible in a trace, such as those in steps whose
+    gradients are written out by hand. The docstrings of `periodic`, `gmc` and
+    `reset_buffers` name those that concern them.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return

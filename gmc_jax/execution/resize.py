@@ -71,10 +71,11 @@ def resize(
         uint32 of a key's shape)           are drawn from them, no two alike
 
     Leaves that are the same on all workers stay unchanged: schedules, momentum and the
-    draws of channels, for example. States with a hook `sync_weighted` or `on_sync` are
-    called as at a synchronisation of `periodic`. The state must hold them in the
-    classes that the method made: `nnx.split` turns the state of an `nnx.Optimizer` into
-    dictionaries, so keep parameters and `tx.init(params)` in the state instead.
+    draws of channels, for example. The hooks `sync_weighted` and `on_sync` of states
+    are called as at a synchronisation of `periodic`. The state must hold these states
+    in the classes that the method made: `nnx.split` turns the state of an
+    `nnx.Optimizer` into dictionaries, so keep parameters and `tx.init(params)` in the
+    state instead.
 
     Make the step and its layout anew for the new number. A method with a topology needs
     a topology of that many workers, of any kind; a delay must not change. States of
@@ -119,7 +120,7 @@ def resize(
       The mean over workers of every float that differs (for push-sum's parameters, the
       weighted mean) changes by one rounding; if the number changes again before the
       next step, by none.
-      Methods keep conserving what they conserve.
+      Quantities that methods conserve stay conserved.
     """
     check_layout(layout)
     checks.positive_int(workers=workers)

@@ -1,4 +1,4 @@
-"""Factories of topologies: rings, tori, exponential graphs, and graphs of your own."""
+"""Who hears whom: rings, tori, exponential graphs, any graph; NumPy alone."""
 
 from __future__ import annotations
 
@@ -16,25 +16,19 @@ from gmc_jax.utils.described import described
 
 @runtime_checkable
 class Graph(Protocol):
-    """A graph of networkx, or any object with the same `adjacency`."""
+    """An undirected graph of networkx, or one that walks like it."""
 
     def adjacency(self) -> Iterable[tuple[Hashable, Mapping[Hashable, object]]]:
-        """Yields every node with its neighbours."""
+        """Every node with its neighbours."""
         ...
 
 
 @described
 def complete(workers: int) -> Topology:
-    """Makes a topology in which all receive from all: a round is the exact mean.
+    """All workers hear all: one round is the exact mean.
 
     Args:
-      workers: the number of workers, at least 1.
-
-    Returns:
-      One round; `workers` - 1 messages a worker.
-
-    Raises:
-      ValueError: if `workers` is not a whole number of at least 1.
+      workers: their number, at least 1, here and below.
     """
     checks.positive_int(workers=workers)
     return Topology((np.full((workers, workers), 1 / workers),))
@@ -42,21 +36,20 @@ def complete(workers: int) -> Topology:
 
 @described
 def ring(workers: int, self_weight: float | None = None) -> Topology:
-    """Makes a circle of workers that receive from the one before and the one behind.
+    """Workers in a circle hear the one before and the one behind.
 
     Args:
-      workers: the number of workers, at least 1.
-      self_weight: the weight of a worker's own values, in [0, 1]; its neighbours share
-        the rest. None for equal weights: 1/3, or 1/2 with two workers. Then the
-        smallest eigenvalue is -1/3 for every even number of workers from 4 on. This is
-        too small for `d2`: use `lazy(ring(workers))`.
+      workers: their number.
+      self_weight: what a worker gives its own, in [0, 1]; the neighbours share the
+        rest. None for equal weights: 1/3, or 1/2 of two workers. With them the smallest
+        eigenvalue is -1/3 wherever the number of workers is even and at least 4, which
+        is too small for `d2`: use `lazy(ring(workers))`.
 
     Returns:
       One round; two messages a worker, or one with two workers.
 
     Raises:
-      ValueError: if `workers` is not a whole number of at least 1, or `self_weight`
-        does not lie in [0, 1].
+      ValueError: if `self_weight` does not lie in [0, 1].
     """
     checks.positive_int(workers=workers)
     if self_weight is not None:
@@ -64,51 +57,43 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
         checks.proportion(self_weight=self_weight)
     moves = _shift(workers, 1) + _shift(workers, -1)
     np.fill_diagonal(moves, 0)
-    receives = moves > 0
-    others = receives.sum(axis=1).max()
+    heard = moves > 0
+    others = heard.sum(axis=1).max()
     own = 1 / (1 + others) if self_weight is None or not others else self_weight
-    shares = receives * ((1 - own) / max(1, others))
+    shares = heard * ((1 - own) / max(1, others))
     return Topology((shares + own * np.eye(workers),))
 
 
 @described
 def torus(rows: int, columns: int) -> Topology:
-    """Makes a grid with joined edges of workers that receive from four neighbours.
+    """Workers in a grid that closes on itself hear their four neighbours.
 
     Args:
-      rows: the number of rows, at least 1.
-      columns: the number of columns, at least 1. Worker `columns * i + j` stands in row
-        i and column j.
+      rows: at least 1.
+      columns: at least 1; worker `columns * i + j` stands in row i and column j.
 
     Returns:
       One round; four messages a worker, fewer where neighbours coincide. A worker and
-      each of its neighbours have the same weight.
-
-    Raises:
-      ValueError: if `rows` or `columns` is not a whole number of at least 1.
+      its neighbours weigh the same.
     """
     checks.positive_int(rows=rows, columns=columns)
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     moves = [np.kron(_shift(rows, i), _shift(columns, j)) for i, j in steps]
-    receives = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
-    return Topology((receives / receives.sum(axis=1, keepdims=True),))
+    heard = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
+    return Topology((heard / heard.sum(axis=1, keepdims=True),))
 
 
 @described
 def exponential(workers: int) -> Topology:
-    """Makes a circle whose workers receive from those 1, 2, 4, ... places before.
+    """Workers hear those 1, 2, 4, ... before them in the circle, all in one round.
 
-    The graph is directed. It is doubly stochastic all the same, since every worker
-    receives from the same distances.
+    Directed, but doubly stochastic: who hears whom is the same all round the circle.
 
     Args:
-      workers: the number of workers, at least 1.
+      workers: their number.
 
     Returns:
       One round; log2(workers) messages a worker, rounded up, all of equal weight.
-
-    Raises:
-      ValueError: if `workers` is not a whole number of at least 1.
     """
     checks.positive_int(workers=workers)
     hops = _powers(workers, 2)
@@ -118,19 +103,15 @@ def exponential(workers: int) -> Topology:
 
 @described
 def one_peer_exponential(workers: int) -> Topology:
-    """Makes a circle whose workers receive from one other a round.
-
-    It is the one 1 place before, in the next round 2 places, then 4, and so on.
+    """Workers hear one other a round: the one 1 before them, then 2, 4, and so on.
 
     Args:
-      workers: the number of workers, at least 1.
+      workers: their number.
 
     Returns:
-      log2(workers) rounds, rounded up; one message a worker in each. If the number of
-      workers is a power of two, all rounds together give the exact mean, in any order.
-
-    Raises:
-      ValueError: if `workers` is not a whole number of at least 1.
+      log2(workers) rounds, rounded up; one message a worker in each. Where the number
+      of workers is a power of two, all rounds together are the exact mean, in any
+      order.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019.
@@ -140,21 +121,19 @@ def one_peer_exponential(workers: int) -> Topology:
 
 @described
 def rotating_exponential(workers: int, peers: int) -> Topology:
-    """Makes a circle whose workers receive from `peers` others a round.
+    """Workers hear some others a round, further away from round to round.
 
-    In round i = 0, 1, ... they are the ones j (peers + 1)^i places before, for j = 1 to
-    `peers`.
+    In round i = 0, 1, ... those (peers + 1)^i, ..., peers (peers + 1)^i before them in
+    the circle.
 
     Args:
-      workers: the number of workers, at least 1.
-      peers: the messages of each worker in a round, at least 1.
+      workers: their number.
+      peers: messages of each worker in a round, at least 1.
 
     Returns:
-      One round for each i with (peers + 1)^i < `workers`. If the number of workers is a
-      power of peers + 1, all rounds together give the exact mean, in any order.
-
-    Raises:
-      ValueError: if `workers` or `peers` is not a whole number of at least 1.
+      As many rounds as (peers + 1)^i is less than `workers`. Where the number of
+      workers is a power of peers + 1, all rounds together are the exact mean, in any
+      order.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019, and the
@@ -170,21 +149,18 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
 
 @described
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
-    """Draws pairs of workers at random, each of which averages in a round.
+    """Workers meet in pairs drawn at random, and halve their differences.
 
     Args:
-      workers: the number of workers, at least 1. If it is odd, one worker is without a
-        partner in each round.
-      rounds: how many rounds are drawn before they repeat, at least 1. Each of them is
-        compiled.
-      seed: the seed of the draws, at least 0.
+      workers: their number; if it is odd, one of them rests in each round.
+      rounds: how many are drawn before they repeat. Each is compiled.
+      seed: of the draws, at least 0.
 
     Returns:
       Symmetric rounds; one message a worker in each.
 
     Raises:
-      ValueError: if `workers` or `rounds` is not a whole number of at least 1, or
-        `seed` not one of at least 0.
+      ValueError: if `workers` or `rounds` is not a whole number of at least 1.
     """
     checks.positive_int(workers=workers, rounds=rounds)
     checks.nonnegative_int(seed=seed)
@@ -201,15 +177,14 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
 
 @described
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
-    """Lets workers keep a share of their own values: share * I + (1 - share) * W.
+    """Workers keep a share of their own: share * I + (1 - share) * W in each round.
 
     Args:
-      topology: any topology, with the matrix W in a round.
-      share: the share, in [0, 1]. With one half no eigenvalue of a symmetric topology
-        is negative.
+      topology: any.
+      share: in [0, 1]; with one half no eigenvalue of a symmetric topology is negative.
 
     Returns:
-      A topology of the same messages with other weights.
+      The same messages with other weights.
 
     Raises:
       TypeError: if `topology` is no topology.
@@ -224,32 +199,26 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
 
 @described
 def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
-    """Makes the topology of an undirected graph, with Metropolis-Hastings weights.
+    """The topology of an undirected graph, with the weights of Metropolis and Hastings.
 
-    With n_i the number of neighbours of worker i, workers i and j that are neighbours
-    weigh each other by
-
-        w_ij = 1 / (1 + max(n_i, n_j)),
-
-    and each weighs itself by the rest.
+    A worker weighs a neighbour by 1 / (1 + the larger of their numbers of neighbours),
+    and itself by the rest.
 
     Args:
-      adjacency: [workers, workers], symmetric, not zero where two workers are
-        neighbours; or a networkx graph, whose nodes are the workers in its order.
+      adjacency: [workers, workers], symmetric, not zero where two workers hear each
+        other; or a networkx graph, whose nodes are the workers in its order.
 
     Returns:
       One symmetric, doubly stochastic round.
 
     Raises:
-      TypeError: if `adjacency` is neither a matrix nor a graph.
       ValueError: if the matrix is not square and symmetric.
     """
     edges = _edges_of(adjacency)
     if not np.array_equal(edges, edges.T):
         raise ValueError(
-            "`adjacency` must be symmetric, since neighbours average with each other, "
-            "got edges in one direction only. For a directed graph use "
-            "`topologies.pushing(adjacency)`, with `sgp`."
+            "`adjacency` must be symmetric, since workers average with each other. For "
+            "a directed graph use `pushing(adjacency)`, with `sgp`."
         )
     degrees = edges.sum(axis=0)
     matrix = edges / (1 + np.maximum(degrees[:, None], degrees))
@@ -258,21 +227,19 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
 
 @described
 def pushing(adjacency: ArrayLike | Graph) -> Topology:
-    """Makes the topology of a directed graph, whose senders split their values equally.
+    """The topology of a directed graph, whose workers share out all that they have.
 
-    A worker gives the same share to itself and to each of its receivers. So columns sum
-    to 1. Rows in general do not, and only push-sum (`sgp`) computes the mean with such
-    weights.
+    A worker gives itself and each that hears it the same share. Columns sum to 1, rows
+    as a rule do not, so that only push-sum makes means of it (`sgp`).
 
     Args:
-      adjacency: [receiver, sender], not zero where the receiver gets the sender's
-        message; or a networkx graph, whose edges lead from senders to receivers.
+      adjacency: [receiver, sender], not zero where the sender is heard; or a networkx
+        graph, whose edges lead from senders to receivers.
 
     Returns:
       One round that keeps the mean.
 
     Raises:
-      TypeError: if `adjacency` is neither a matrix nor a graph.
       ValueError: if the matrix is not square.
     """
     edges = _edges_of(adjacency)
@@ -281,22 +248,22 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
 
 
 def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
-    """Which workers receive from which others, [receiver, sender]."""
+    """Who hears whom, [receiver, sender], nobody itself."""
     if isinstance(adjacency, Graph):
-        sends_to = {node: set(others) for node, others in adjacency.adjacency()}
-        edges = np.array([[i in sends_to[j] for j in sends_to] for i in sends_to], bool)
+        heard = {node: set(others) for node, others in adjacency.adjacency()}
+        edges = np.array([[i in heard[j] for j in heard] for i in heard], bool)
     else:
         try:
             edges = np.asarray(adjacency) != 0
         except (TypeError, ValueError):
             raise TypeError(
-                "`adjacency` must be a matrix or a graph, got "
-                f"{checks.shown(adjacency)}. Pass a square array, or a networkx graph."
+                "`adjacency` must be a matrix or a graph, but is "
+                f"{checks.shown(adjacency)}."
             ) from None
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not edges.size:
         raise ValueError(
             "`adjacency` must be a square matrix with a row and a column for every "
-            f"worker, got the shape {edges.shape}."
+            f"worker, but has shape {edges.shape}."
         )
     edges = edges.copy()
     np.fill_diagonal(edges, False)
@@ -304,7 +271,7 @@ def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
 
 
 def _shift(workers: int, hop: int) -> Matrix:
-    """The matrix in which each worker receives from the one `hop` places before."""
+    """What everybody gets from the one `hop` places before."""
     return np.roll(np.eye(workers), hop, axis=0)
 
 

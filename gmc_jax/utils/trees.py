@@ -29,7 +29,7 @@ def upcast(tree: Tree) -> Tree:
 
 
 def upcast_floating(tree: Tree) -> Tree:
-    """Casts a tree that workers average, as `upcast` does.
+    """Casts a tree as `upcast` does, and checks that every leaf is floating.
 
     Raises:
       TypeError: if a leaf is not floating.

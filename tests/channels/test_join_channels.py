@@ -265,12 +265,8 @@ def test_a_step_of_each_seed_would_be_no_conditional():
 @pytest.mark.parametrize(
     ("channels", "boundaries", "message"),
     [
-        ([exact()] * 2, [0], r"`boundaries\[0\]` must be a whole number .* got 0"),
-        (
-            [exact()] * 3,
-            [1, 2.5],
-            r"`boundaries\[1\]` must be a whole number .* got 2\.5",
-        ),
+        ([exact()] * 2, [0], r"`boundaries\[0\]` must .* got 0"),
+        ([exact()] * 3, [1, 2.5], r"`boundaries\[1\]` must .* got 2\.5"),
         ([exact()] * 3, [4, 4], r"must be ascending, got \[4, 4\]"),
         ([exact()] * 3, [4, 2], r"must be ascending, got \[4, 2\]"),
         ([exact()] * 2, [1, 2], "one fewer than `channels`, got 2 for 2 channels"),

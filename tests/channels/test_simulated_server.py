@@ -122,5 +122,5 @@ def test_a_leaf_that_is_not_floating_is_an_error():
 
 def test_a_vector_of_more_than_int32_can_address_is_an_error():
     half = jax.ShapeDtypeStruct((2**30,), jnp.float32)
-    with pytest.raises(ValueError, match=r"`served\(..., per_leaf=True\)`"):
+    with pytest.raises(ValueError, match=r"`simulated_server\(..., per_leaf=True\)`"):
         simulated_server(top_k(1e-3)).bits([half, half])

@@ -40,7 +40,7 @@ def arrays(where) -> list[jax.Array]:
 
 
 @every_place
-def test_what_is_read_is_placed_as_another_one(tmp_path, files, where):
+def test_arrays_are_placed_like_others(tmp_path, files, where):
     files.write(tmp_path / "a", arrays(None))
     likes = arrays(where)
     for leaf, like in zip(
@@ -74,7 +74,7 @@ def test_arrays_of_the_host_are_placed(where):
         assert ours.dtype == like.dtype
 
 
-def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
+def test_an_existing_folder_is_not_overwritten(tmp_path, files):
     files.write(tmp_path / "a", [jnp.ones(2)])
     with pytest.raises(ValueError, match="exists"):
         files.write(tmp_path / "a", [jnp.zeros(2)])
@@ -82,7 +82,7 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path, files):
     assert kept.tolist() == [1, 1]
 
 
-def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
+def test_an_interrupt_is_raised_after_writing(tmp_path, files, monkeypatch):
     """Orbax's threads once wrote on into a folder that was being removed."""
     save, written = files._checkpointer.save, []
 
@@ -104,7 +104,7 @@ def test_what_is_interrupted_is_done_first(tmp_path, files, monkeypatch):
     assert set(written) == set((tmp_path / "a").iterdir()) != set()
 
 
-def test_arrays_that_were_not_written_are_missed(tmp_path, files):
+def test_missing_arrays_are_found(tmp_path, files):
     leaves = [jnp.ones(2), jnp.zeros((0, 2)), jnp.zeros(3)]
     files.write(tmp_path / "a", leaves)
     files.check(tmp_path / "a", leaves)

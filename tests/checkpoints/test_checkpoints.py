@@ -33,7 +33,7 @@ from gmc_jax import (
 from gmc_jax.checkpoints import manifest
 from gmc_jax.checkpoints.array_store import ArrayStore
 from gmc_jax.core import Tree
-from tests.programs.checkpoint_writer import plan as killed_plan
+from tests.programs.checkpoint_writer import layout as killed_layout
 from tests.programs.checkpoint_writer import state_at
 from tests.support.harness import RUNNERS, pmap, simulate, start, step_of, targets
 
@@ -65,7 +65,7 @@ def made(name: str, runner: Callable) -> tuple[gmc_jax.Layout, Callable, Callabl
     """The layout, the train function, and what makes its state afresh."""
     tx = METHODS[name]
     step, state = step_of(tx), (start(), tx.init(start()))
-    plan = gmc_jax.layout(step, state, batch_at(0), 8)
+    layout = gmc_jax.layout(step, state, batch_at(0), 8)
     train, begun = runner(step, state, batch_at(0))
     values = gmc_jax.fetch(begun)
     places = jax.tree.map(lambda leaf: leaf.sharding, begun)
@@ -76,7 +76,7 @@ def made(name: str, runner: Callable) -> tuple[gmc_jax.Layout, Callable, Callabl
             return jax.device_put(values, places)
         return jax.tree.map(jnp.array, values)
 
-    return plan, train, fresh
+    return layout, train, fresh
 
 
 def trained(train: Callable, state: Tree, first: int, last: int) -> Tree:
@@ -101,8 +101,8 @@ def same_bits(ours: Tree, theirs: Tree) -> None:
 
 
 def goes_on_as_if_it_had_not_stopped(name, runner, directory):
-    plan, train, fresh = made(name, runner)
-    with Checkpoints(directory, plan, about={"method": name}) as checkpoints:
+    layout, train, fresh = made(name, runner)
+    with Checkpoints(directory, layout, about={"method": name}) as checkpoints:
         assert checkpoints.latest is None
         state = trained(train, fresh(), 0, STEPS)
         checkpoints.save(STEPS, state, seconds=1.5)
@@ -110,7 +110,7 @@ def goes_on_as_if_it_had_not_stopped(name, runner, directory):
         expected = gmc_jax.fetch(trained(train, state, STEPS, STEPS + 3))
 
     like = fresh()
-    with Checkpoints(directory, plan, about={"method": name}) as checkpoints:
+    with Checkpoints(directory, layout, about={"method": name}) as checkpoints:
         assert checkpoints.latest == STEPS
         done, state, extras = checkpoints.restore(like)
     assert (done, extras) == (STEPS, {"seconds": 1.5})
@@ -124,25 +124,25 @@ TURNS = [(name, list(RUNNERS)[i % 2]) for i, name in enumerate(list(METHODS)[:-1
 
 
 @pytest.mark.parametrize(("name", "runner"), TURNS)
-def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name, runner):
+def test_training_continues_as_if_it_had_not_stopped(tmp_path, name, runner):
     goes_on_as_if_it_had_not_stopped(name, RUNNERS[runner], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("name", METHODS)
-def test_so_it_does_whatever_the_method(tmp_path, name, runner):
+def test_training_continues_with_any_method(tmp_path, name, runner):
     if (name, runner) not in TURNS:
         goes_on_as_if_it_had_not_stopped(name, RUNNERS[runner], tmp_path)
 
 
-def test_under_pmap_what_is_on_no_device_stays_free_to_move(tmp_path):
-    plan, _, _ = made("osgp", simulate)
+def test_under_pmap_uncommitted_arrays_stay_uncommitted(tmp_path):
+    layout, _, _ = made("osgp", simulate)
     tx = METHODS["osgp"]
     train, state = pmap(step_of(tx), (start(), tx.init(start())), batch_at(0))
     like = jax.tree.map(jnp.copy, state)
     state = trained(train, state, 0, 2)
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(2, state)
         before = gmc_jax.fetch(state)
         _, state, _ = checkpoints.restore(like)
@@ -180,7 +180,7 @@ def small(workers: int = 4, size: int = 3):
     return laid_out(workers, {"residual": own}, {"weights": own[0]})
 
 
-def test_arrays_of_all_kinds_come_back(tmp_path):
+def test_arrays_of_all_kinds_are_restored(tmp_path):
     values = jnp.array([[1, jnp.nan, -0.0], [jnp.inf, 1e-30, 2]])
     own = {
         "bfloat16": values.astype("bfloat16"),
@@ -203,8 +203,8 @@ def test_arrays_of_all_kinds_come_back(tmp_path):
         "none": None,
         "numbers": np.int32(4),
     }
-    plan, state = laid_out(2, own, same)
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = laid_out(2, own, same)
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(0, state)
         _, again, _ = checkpoints.restore(state)
     same["numbers"] = np.asarray(same["numbers"])
@@ -215,8 +215,8 @@ def test_arrays_of_all_kinds_come_back(tmp_path):
 
 
 def test_a_state_without_numbers(tmp_path):
-    plan, state = laid_out(2, {}, {"empty": jnp.zeros((0, 2))})
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = laid_out(2, {}, {"empty": jnp.zeros((0, 2))})
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(0, state)
         step, again, _ = checkpoints.restore(state)
     assert step == 0
@@ -232,12 +232,12 @@ def placed_on(mesh: Mesh, state: Tree, *inner: str) -> Tree:
     }
 
 
-def test_arrays_that_are_spread_within_workers(tmp_path):
+def test_arrays_that_are_sharded_inside_workers(tmp_path):
     """Over an axis of the mesh that is not the workers'."""
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
-    plan, state = small(size=4)
+    layout, state = small(size=4)
     state = placed_on(mesh, state, "model")
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(1, state)
         _, again, _ = checkpoints.restore(jax.tree.map(jnp.zeros_like, state))
         same_bits(again, state)
@@ -250,9 +250,9 @@ def test_arrays_that_are_spread_within_workers(tmp_path):
         same_bits(whole, small(size=4)[1])
 
 
-def test_extras_come_back(tmp_path):
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+def test_extras_are_restored(tmp_path):
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         numbers: list[Any] = [jnp.float32(0.5), np.int64(3), jnp.ones(2)]
         checkpoints.save(1, state, seconds=numbers[0], at=numbers[1], names=["a"])
         assert checkpoints.restore(state)[2] == {
@@ -271,11 +271,11 @@ def test_extras_come_back(tmp_path):
 
 
 def test_another_number_of_workers_is_resized_when_asked(tmp_path):
-    plan, state = small(8)
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = small(8)
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(5, state)
     four, like = small(4)
-    expected = resize(state, plan, 4)
+    expected = resize(state, layout, 4)
     mesh = Mesh(np.array(jax.devices()[:4]), ("workers",))
     with Checkpoints(tmp_path, four) as checkpoints:
         with pytest.raises(
@@ -292,9 +292,9 @@ def test_another_number_of_workers_is_resized_when_asked(tmp_path):
 
 def test_keys_are_resized_too(tmp_path):
     keys = jax.random.split(jax.random.key(0), 6)
-    plan, state = laid_out(6, keys, ())
+    layout, state = laid_out(6, keys, ())
     four, like = laid_out(4, jax.random.split(jax.random.key(1), 4), ())
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(5, state)
     with Checkpoints(tmp_path, four) as checkpoints:
         _, ours, _ = checkpoints.restore(like, resize=True, params=lambda state: ())
@@ -304,10 +304,10 @@ def test_keys_are_resized_too(tmp_path):
 # What is of another training.
 
 
-def test_another_training_is_told_apart(tmp_path):
-    plan, state = small()
+def test_another_training_is_refused(tmp_path):
+    layout, state = small()
     about = {"method": "gmc", "ratio": 0.01, "seeds": (1, 2)}
-    with Checkpoints(tmp_path, plan, about=about) as checkpoints:
+    with Checkpoints(tmp_path, layout, about=about) as checkpoints:
         checkpoints.save(3, state)
         assert checkpoints.restore(state)[0] == 3
     for other, expected in (
@@ -315,24 +315,24 @@ def test_another_training_is_told_apart(tmp_path):
         ({"method": "gmc"}, r"`about\['ratio'\]` is 0.01 there and missing here"),
         ({**about, "new": None}, r"`about\['new'\]` is missing there and null here"),
     ):
-        checkpoints = Checkpoints(tmp_path, plan, about=other)
+        checkpoints = Checkpoints(tmp_path, layout, about=other)
         with pytest.raises(
             ValueError, match=f"step 3 is of another training: {expected}"
         ):
             checkpoints.restore(state)
     method: Any = optax.identity()
     with pytest.raises(TypeError, match="`about` must hold values that JSON"):
-        Checkpoints(tmp_path, plan, about={"tx": method})
+        Checkpoints(tmp_path, layout, about={"tx": method})
 
 
-def test_another_model_or_method_is_told_apart(tmp_path):
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+def test_another_model_or_method_is_refused(tmp_path):
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(3, state)
     larger = small(size=5)
     other = laid_out(4, {"momentum": state["own"]["residual"]}, state["same"])
     alike = laid_out(4, {}, {"weights": state["same"]["weights"]})
-    for (plan, like), expected in (
+    for (layout, like), expected in (
         (
             larger,
             r"`state\['own'\]\['residual'\]` is float32\[3\], .*own, there and fl",
@@ -343,17 +343,17 @@ def test_another_model_or_method_is_told_apart(tmp_path):
         ),
         (
             alike,
-            r"only there is .*residual'\]`, and only here nothing\. Make the method",
+            r"only there is .*residual'\]`, and only here nothing\. Use the method",
         ),
     ):
-        checkpoints = Checkpoints(tmp_path, plan)
+        checkpoints = Checkpoints(tmp_path, layout)
         with pytest.raises(ValueError, match=f"step 3 is of another .*{expected}"):
             checkpoints.restore(like, resize=True)
 
 
-def test_what_is_not_of_the_layout_is_neither_saved_nor_restored(tmp_path):
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+def test_a_state_that_does_not_fit_is_neither_saved_nor_restored(tmp_path):
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         with pytest.raises(ValueError, match=r"layout for 4 workers .*residual"):
             checkpoints.save(1, small(8)[1])
         with pytest.raises(ValueError, match=r"`state\['own'\]` must be a"):
@@ -372,15 +372,15 @@ def perturbed(state: Tree) -> Tree:
 @pytest.mark.parametrize(
     "runner", ["simulate", pytest.param("distribute", marks=pytest.mark.slow)]
 )
-def test_parameters_alone_go_on_with_another_method(tmp_path, runner, caplog):
+def test_parameters_are_restored_for_another_method(tmp_path, runner, caplog):
     """Checkpoints were all or nothing."""
     before, _, begun = made("gmc, random_block", simulate)
     saved = perturbed(begun())
     with Checkpoints(tmp_path, before, about={"method": "gmc"}) as checkpoints:
         checkpoints.save(3, saved)
-    plan, train, fresh = made("majority_vote", RUNNERS[runner])
+    layout, train, fresh = made("majority_vote", RUNNERS[runner])
     like = fresh()
-    with Checkpoints(tmp_path, plan, about={"method": "signum"}) as checkpoints:
+    with Checkpoints(tmp_path, layout, about={"method": "signum"}) as checkpoints:
         with pytest.raises(ValueError, match=r"another training.*restore by `only` wh"):
             checkpoints.restore(like)
         step, state, _ = checkpoints.restore(like, only=lambda state: state[0])
@@ -404,7 +404,7 @@ def test_parameters_alone_go_on_with_another_method(tmp_path, runner, caplog):
 
 
 def test_a_constant_rate_becomes_a_schedule(tmp_path):
-    plan, _, fresh = made("gmc, random_block", simulate)
+    layout, _, fresh = made("gmc, random_block", simulate)
     tx = gmc_jax.gmc(0.1, BLOCK)
     state = start(), tx.init(start())
     constant = gmc_jax.layout(step_of(tx), state, batch_at(0), 8)
@@ -412,7 +412,7 @@ def test_a_constant_rate_becomes_a_schedule(tmp_path):
     with Checkpoints(tmp_path, constant) as checkpoints:
         checkpoints.save(3, saved)
     like = fresh()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
             checkpoints.restore(like)
         with pytest.raises(ValueError, match=r"only here `state\[1\]\[1\]\.count`"):
@@ -425,13 +425,13 @@ def test_a_constant_rate_becomes_a_schedule(tmp_path):
     same_bits(opt_state[1], like[1][1])
 
 
-def test_what_is_selected_must_be_alike(tmp_path):
+def test_selected_leaves_must_be_alike(tmp_path):
     """In its shape, its dtype, and in whether workers differ in it."""
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(3, state)
     weights = state["same"]["weights"]
-    for (plan, like), expected in (
+    for (layout, like), expected in (
         (
             small(size=5),
             r"is float32\[3\], the same on all workers, there and float32\[5",
@@ -444,21 +444,23 @@ def test_what_is_selected_must_be_alike(tmp_path):
         (laid_out(4, {}, {"weights": jax.random.key(0)}), r"there and key<fry>\[\]"),
     ):
         with (
-            Checkpoints(tmp_path, plan) as checkpoints,
+            Checkpoints(tmp_path, layout) as checkpoints,
             pytest.raises(ValueError, match=expected),
         ):
             checkpoints.restore(like, only=lambda state: state["same"])
-    (plan, like) = small()
-    plan = plan._replace(differs={"own": {"residual": True}, "same": {"weights": True}})
+    (layout, like) = small()
+    layout = layout._replace(
+        differs={"own": {"residual": True}, "same": {"weights": True}}
+    )
     like["same"] = {"weights": jnp.zeros((4, 3))}
     with (
-        Checkpoints(tmp_path, plan) as checkpoints,
+        Checkpoints(tmp_path, layout) as checkpoints,
         pytest.raises(ValueError, match=r"the same on .*there and .*each worker's own"),
     ):
         checkpoints.restore(like, only=lambda state: state["same"])
 
 
-def test_fields_that_have_changed_their_places_are_found_by_name(tmp_path):
+def test_reordered_fields_are_found_by_name(tmp_path):
     """Once what was the residual came back as the momentum, without a word."""
 
     class Before(NamedTuple):
@@ -469,12 +471,12 @@ def test_fields_that_have_changed_their_places_are_found_by_name(tmp_path):
         residual: Tree
         momentum: Tree
 
-    plan, state = laid_out(4, (), Before(jnp.zeros(3), jnp.ones(3)))
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = laid_out(4, (), Before(jnp.zeros(3), jnp.ones(3)))
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(1, state)
     for workers, how in ((4, {}), (2, {"resize": True, "params": lambda state: ()})):
-        plan, like = laid_out(workers, (), After(jnp.full(3, 2.0), jnp.full(3, 3.0)))
-        with Checkpoints(tmp_path, plan) as checkpoints:
+        layout, like = laid_out(workers, (), After(jnp.full(3, 2.0), jnp.full(3, 3.0)))
+        with Checkpoints(tmp_path, layout) as checkpoints:
             state = checkpoints.restore(like, **how)[1]
             assert (state["same"].residual == 1).all()
             assert (state["same"].momentum == 0).all()
@@ -486,15 +488,15 @@ def test_fields_that_have_changed_their_places_are_found_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [4, 8])
-def test_a_part_is_placed_and_resized_as_the_whole(tmp_path, workers):
+def test_a_part_is_placed_and_resized_like_the_whole(tmp_path, workers):
     """Over the devices of a worker too; the rest is what `like` has."""
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("workers", "model"))
-    plan, state = small(workers, size=4)
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = small(workers, size=4)
+    with Checkpoints(tmp_path, layout) as checkpoints:
         checkpoints.save(1, state)
     four, like = small(4, size=4)
     like = placed_on(mesh, jax.tree.map(jnp.ones_like, like), "model")
-    expected = resize(state, plan, 4)
+    expected = resize(state, layout, 4)
     with Checkpoints(tmp_path, four) as checkpoints:
         for part, rest in (("own", "same"), ("same", "own")):
             _, ours, _ = checkpoints.restore(
@@ -511,11 +513,11 @@ def test_a_part_is_placed_and_resized_as_the_whole(tmp_path, workers):
 @pytest.fixture
 def two(tmp_path):
     """Checkpoints of the steps 40 and 60."""
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         for step in (40, 60):
             checkpoints.save(step, jax.tree.map(lambda leaf, s=step: leaf + s, state))
-    return tmp_path, plan, state
+    return tmp_path, layout, state
 
 
 def files_of(directory: pathlib.Path, step: int) -> list[pathlib.Path]:
@@ -541,10 +543,10 @@ DAMAGES: dict[str, Callable[[pathlib.Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_found_and_the_one_before_is_whole(two, damage):
+def test_a_damaged_file_is_found_and_an_intact_checkpoint_named(two, damage):
     """Whichever file it is."""
-    directory, plan, state = two
-    checkpoints = Checkpoints(directory, plan)
+    directory, layout, state = two
+    checkpoints = Checkpoints(directory, layout)
     for path in files_of(directory, 60):
         before = path.read_bytes()
         if not before:
@@ -563,10 +565,10 @@ def test_a_damaged_file_is_found_and_the_one_before_is_whole(two, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_without_a_whole_manifest_there_is_no_checkpoint(two, damage):
-    directory, plan, state = two
+def test_without_an_intact_manifest_there_is_no_checkpoint(two, damage):
+    directory, layout, state = two
     DAMAGES[damage](directory / "60.json")
-    checkpoints = Checkpoints(directory, plan)
+    checkpoints = Checkpoints(directory, layout)
     assert checkpoints.latest == 40
     step, ours, _ = checkpoints.restore(state)
     assert step == 40
@@ -575,25 +577,25 @@ def test_without_a_whole_manifest_there_is_no_checkpoint(two, damage):
         checkpoints.restore(state, step=60)
 
 
-def test_where_nothing_is_whole_the_error_says_why(two):
-    directory, plan, state = two
+def test_without_a_complete_checkpoint_the_error_says_why(two):
+    directory, layout, state = two
     for step in (40, 60):
         files_of(directory, step)[0].unlink()
-    checkpoints = Checkpoints(directory, plan)
+    checkpoints = Checkpoints(directory, layout)
     assert checkpoints.latest is None
     with pytest.raises(ValueError, match=r"no complete checkpoint; of step 60, its f"):
         checkpoints.restore(state)
     with pytest.raises(ValueError, match=r"step 40 is damaged.*No other one is"):
         checkpoints.restore(state, step=40)
-    empty = Checkpoints(directory / "empty", plan)
+    empty = Checkpoints(directory / "empty", layout)
     with pytest.raises(ValueError, match=r"holds no complete checkpoint\. If"):
         empty.restore(state)
 
 
 def test_a_damaged_checkpoint_can_be_saved_anew(two):
-    directory, plan, state = two
+    directory, layout, state = two
     flip(files_of(directory, 60)[0])
-    with Checkpoints(directory, plan) as checkpoints:
+    with Checkpoints(directory, layout) as checkpoints:
         checkpoints.restore(state, step=40)
         checkpoints.save(60, state)
         chex.assert_trees_all_equal(checkpoints.restore(state)[1], state)
@@ -603,8 +605,8 @@ def test_a_damaged_checkpoint_can_be_saved_anew(two):
 
 
 def test_a_step_is_saved_once_and_steps_ascend(two):
-    directory, plan, state = two
-    with Checkpoints(directory, plan) as checkpoints:
+    directory, layout, state = two
+    with Checkpoints(directory, layout) as checkpoints:
         for step in (50, 60):
             with pytest.raises(
                 ValueError, match=rf"of step {step} or later .* holds one of step 60"
@@ -622,9 +624,9 @@ def test_a_step_is_saved_once_and_steps_ascend(two):
         assert checkpoints.latest == 61
 
 
-def test_going_back_gives_up_what_came_later_once_it_is_replaced(two):
-    directory, plan, state = two
-    with Checkpoints(directory, plan, keep=3) as checkpoints:
+def test_later_checkpoints_are_removed_after_going_back(two):
+    directory, layout, state = two
+    with Checkpoints(directory, layout, keep=3) as checkpoints:
         checkpoints.restore(state, step=40)
         assert checkpoints.latest == 60
         checkpoints.save(50, state)
@@ -632,9 +634,9 @@ def test_going_back_gives_up_what_came_later_once_it_is_replaced(two):
         chex.assert_trees_all_equal(checkpoints.restore(state)[1], state)
 
 
-def test_what_another_one_saves_meanwhile_is_not_replaced(two):
-    directory, plan, state = two
-    ours, theirs = Checkpoints(directory, plan), Checkpoints(directory, plan)
+def test_checkpoints_of_another_process_are_not_replaced(two):
+    directory, layout, state = two
+    ours, theirs = Checkpoints(directory, layout), Checkpoints(directory, layout)
     for checkpoints in (ours, theirs):
         checkpoints.restore(state)
     theirs.save(80, state)
@@ -646,8 +648,8 @@ def test_what_another_one_saves_meanwhile_is_not_replaced(two):
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_are_kept_and_nothing_else_is_left(tmp_path, keep):
-    plan, state = small()
-    with Checkpoints(tmp_path, plan, keep=keep) as checkpoints:
+    layout, state = small()
+    with Checkpoints(tmp_path, layout, keep=keep) as checkpoints:
         for step in range(5):
             checkpoints.save(step, state)
     assert manifest.steps(tmp_path) == list(range(4, 4 - keep, -1))
@@ -677,13 +679,13 @@ def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
     two, monkeypatch, where, name, error
 ):
     """Wherever it fails: leftovers of failed saves once piled up on a full disk."""
-    directory, plan, state = two
+    directory, layout, state = two
     before = set(directory.rglob("*"))
 
     def fail(*_):
         raise error("no space left on device")
 
-    with Checkpoints(directory, plan) as checkpoints:
+    with Checkpoints(directory, layout) as checkpoints:
         checkpoints.restore(state)
         with monkeypatch.context() as patched:
             patched.setattr(where, name, fail)
@@ -696,9 +698,9 @@ def test_a_save_that_fails_leaves_nothing_and_can_be_repeated(
             assert manifest.complete_steps(directory) == [70, 60]
 
 
-def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
-    plan, state = small()
-    with Checkpoints(tmp_path, plan, keep=1) as checkpoints:
+def test_a_checkpoint_survives_an_interrupt_after_its_manifest(tmp_path, monkeypatch):
+    layout, state = small()
+    with Checkpoints(tmp_path, layout, keep=1) as checkpoints:
 
         def fail(*_):
             raise KeyboardInterrupt
@@ -713,17 +715,15 @@ def test_a_save_that_is_interrupted_once_it_is_one_stays(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lost", ["array", "file"])
-def test_what_was_written_is_there_before_it_is_a_checkpoint(
-    tmp_path, monkeypatch, lost
-):
+def test_files_are_checked_before_the_manifest_is_written(tmp_path, monkeypatch, lost):
     """A save that loses something is no checkpoint; once it was, and the latest.
 
     Orbax takes no offence where it finds no parts to join; and of what could not be
     read, -1 was written as the checksum, and found again.
     """
-    plan, state = small()
+    layout, state = small()
     write = ArrayStore.write
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         with monkeypatch.context() as patched:
             if lost == "file":
                 patched.setattr(manifest, "checksum", lambda _: -1)
@@ -740,9 +740,9 @@ def test_what_was_written_is_there_before_it_is_a_checkpoint(
         same_bits(checkpoints.restore(state)[1], state)
 
 
-def test_leftovers_are_removed_and_nothing_of_others_ever(two):
+def test_leftovers_are_removed_and_foreign_files_are_not(two):
     """Opening once removed others' folders named alike, and saving their 5.json."""
-    directory, plan, state = two
+    directory, layout, state = two
     for name in ("70-0123abcd", "55-0123abcd"):
         (directory / name / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
         (directory / name / "gmc_jax").touch()
@@ -758,7 +758,7 @@ def test_leftovers_are_removed_and_nothing_of_others_ever(two):
     (directory / "9.json").symlink_to("nowhere")
     os.mkfifo(directory / "11.json")
     before = set(directory.rglob("*"))
-    with Checkpoints(directory, plan, keep=1) as checkpoints:
+    with Checkpoints(directory, layout, keep=1) as checkpoints:
         assert checkpoints.latest == 60
         assert set(directory.rglob("*")) == before
         checkpoints.restore(state)
@@ -779,15 +779,15 @@ def test_leftovers_are_removed_and_nothing_of_others_ever(two):
 
 
 @pytest.mark.parametrize("name", ["5.json", "8.json", "9.json"])
-def test_a_file_of_others_is_not_replaced(tmp_path, name):
-    plan, state = small()
+def test_a_foreign_file_is_not_replaced(tmp_path, name):
+    layout, state = small()
     made = {
         "5.json": lambda path: path.write_text('{"loss": 0.5}'),
         "8.json": pathlib.Path.mkdir,
         "9.json": lambda path: path.symlink_to("nowhere"),
     }
     made[name](tmp_path / name)
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    with Checkpoints(tmp_path, layout) as checkpoints:
         with pytest.raises(
             ValueError, match=rf"{name}` must be free for the manifest of step"
         ):
@@ -801,10 +801,10 @@ def test_a_file_of_others_is_not_replaced(tmp_path, name):
 @pytest.mark.parametrize(
     "step", [True, 1.0, "3", None, np.float32(2), np.True_, np.arange(1), -1]
 )
-def test_a_step_is_a_whole_number_or_nothing_is_written(tmp_path, step):
+def test_nothing_is_written_unless_the_step_is_a_whole_number(tmp_path, step):
     """Once some were saved first, and failed then."""
-    plan, state = small()
-    with Checkpoints(tmp_path, plan) as checkpoints:
+    layout, state = small()
+    with Checkpoints(tmp_path, layout) as checkpoints:
         for value in (np.int64(3), jnp.int32(4), np.array(5)):
             checkpoints.save(value, state)
             assert checkpoints.restore(state, step=value)[0] == int(value)
@@ -817,10 +817,10 @@ def test_a_step_is_a_whole_number_or_nothing_is_written(tmp_path, step):
                 checkpoints.restore(state, step=step)
 
 
-def test_checkpoints_can_be_moved_and_be_where_nothing_is_written(tmp_path):
+def test_checkpoints_can_be_moved_and_read_only(tmp_path):
     """Restoring once needed to write a lock, and so a directory of its own."""
-    plan, state = small()
-    with Checkpoints(tmp_path / "a", plan) as checkpoints:
+    layout, state = small()
+    with Checkpoints(tmp_path / "a", layout) as checkpoints:
         assert checkpoints.latest is None
         assert not (tmp_path / "a").exists()
         checkpoints.save(1, state)
@@ -829,7 +829,7 @@ def test_checkpoints_can_be_moved_and_be_where_nothing_is_written(tmp_path):
     before = {path: path.stat() for path in tmp_path.rglob("*")}
     for path in before:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    with Checkpoints(tmp_path / "b", plan) as checkpoints:
+    with Checkpoints(tmp_path / "b", layout) as checkpoints:
         assert checkpoints.latest == 1
         same_bits(checkpoints.restore(state)[1], state)
     assert before.keys() == set(tmp_path.rglob("*"))
@@ -838,7 +838,7 @@ def test_checkpoints_can_be_moved_and_be_where_nothing_is_written(tmp_path):
         path.chmod(was.st_mode)
 
 
-def test_a_directory_that_can_be_none_is_refused_at_once():
+def test_an_unusable_directory_is_refused_at_once():
     """And not when the first state is saved."""
     for directory in ("gs://bucket/run", "~no-such-user", "run[lr=0.1]", "a\\b"):
         with pytest.raises(ValueError, match="`directory` "):
@@ -853,10 +853,10 @@ def test_on_a_disk_that_is_full_and_on_one_that_is_read_only(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
-    plan, state = small(size=30_000)
+    layout, state = small(size=30_000)
     directory, filler = tmp_path / "run", tmp_path / "filler"
     try:
-        with Checkpoints(directory, plan, keep=1) as checkpoints:
+        with Checkpoints(directory, layout, keep=1) as checkpoints:
             checkpoints.save(1, state)
             room = os.statvfs(tmp_path)
             filler.write_bytes(bytes(room.f_bavail * room.f_bsize - 200_000))
@@ -868,12 +868,12 @@ def test_on_a_disk_that_is_full_and_on_one_that_is_read_only(tmp_path):
             filler.unlink()
             checkpoints.save(2, state)
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
-        with Checkpoints(directory, plan) as checkpoints:
+        with Checkpoints(directory, layout) as checkpoints:
             same_bits(checkpoints.restore(state)[1], state)
             with pytest.raises(OSError, match="Read-only file system"):
                 checkpoints.save(3, state)
         with pytest.raises(ValueError, match="cannot be made in"):
-            Checkpoints(tmp_path / "other", plan)
+            Checkpoints(tmp_path / "other", layout)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -906,7 +906,7 @@ def survives(directory: pathlib.Path, times: int) -> None:
     draw = random.Random(0)
     for _ in range(times):
         told = killed_after(directory, draw.uniform(0, 0.5))
-        with Checkpoints(directory, killed_plan()) as checkpoints:
+        with Checkpoints(directory, killed_layout()) as checkpoints:
             step, state, _ = checkpoints.restore(state_at(0))
             checkpoints.save(step + 1, state_at(step + 1))
         assert told <= step <= told + 1
@@ -916,7 +916,7 @@ def survives(directory: pathlib.Path, times: int) -> None:
         chex.assert_trees_all_equal(state, jax.tree.map(np.asarray, state_at(step)))
 
 
-def test_whenever_a_process_is_killed_what_was_saved_is_there(tmp_path):
+def test_saved_checkpoints_survive_whenever_a_process_is_killed(tmp_path):
     survives(tmp_path, times=3)
 
 

@@ -31,7 +31,7 @@ def test_the_leaves_of_a_layout():
     assert second == Leaf("state['key']", "key<fry>", [], False)
 
 
-def test_what_is_said_of_two_trainings_is_compared_key_by_key():
+def test_about_is_compared_key_by_key():
     check_about("that", {"a": [1, 2], "b": None}, {"b": None, "a": [1, 2]})
     with pytest.raises(
         ValueError, match=r"that is .* `about\['b'\]` is 1 there and tru"
@@ -72,7 +72,7 @@ AROUND: list[Any] = []
 AROUND.append(AROUND)
 
 
-def test_two_trainings_are_compared_by_value():
+def test_about_is_compared_by_value():
     """The order of keys counted, and 1 was unlike 1.0."""
     for places, pairs in ((0, SAME), (1, OTHER)):
         for one, other in pairs:
@@ -96,7 +96,7 @@ def test_two_trainings_are_compared_by_value():
         (3, "`about` must hold values that JSON can"),
     ],
 )
-def test_what_json_cannot_give_back_is_refused(said: Any, wrong):
+def test_values_that_json_cannot_represent_are_refused(said: Any, wrong):
     """Keys that are no strings came back as strings, and two could be one."""
     with pytest.raises(TypeError, match=wrong):
         to_json("about", said)
@@ -126,7 +126,7 @@ def test_leaves_are_compared_one_by_one(other, said):
         check_leaves("that", [LEAF], [other])
 
 
-def test_of_many_names_some_are_said():
+def test_of_many_names_the_first_are_listed():
     many = [LEAF._replace(name=f"x{i}") for i in range(9)]
     with pytest.raises(
         ValueError, match="`x0`, `x1`, `x2` and 6 more, and only here n"
@@ -137,7 +137,7 @@ def test_of_many_names_some_are_said():
         check_leaves("that", many, others)
 
 
-def test_leaves_are_found_by_their_names_wherever_they_are():
+def test_leaves_are_found_by_name_at_any_place():
     names = ["a", "b", "c", "b"]
     theirs = [LEAF._replace(name=name) for name in names]
     ours = [LEAF._replace(name=name) for name in ("c", "b", "b")]

@@ -22,13 +22,13 @@ def test_a_url_is_no_directory(url):
 @pytest.mark.parametrize(
     "name", ["run[lr=0.1]", "[a]", "[!a]", "a\\b", "\\", "\udcff", "x/[0]/y"]
 )
-def test_a_name_that_orbax_takes_for_another_is_refused(tmp_path, name):
+def test_a_name_that_orbax_cannot_use_is_refused(tmp_path, name):
     """It was saved to, listed as the latest, and could never be restored."""
     with pytest.raises(ValueError, match=r"`directory` must have a name that orbax"):
         usable_path(path_of(tmp_path / name))
 
 
-def test_home_is_found_or_there_is_none(tmp_path, monkeypatch):
+def test_home_must_exist(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert usable_path("~/run") == str(tmp_path / "run")
     assert usable_path("~") == str(tmp_path)
@@ -38,7 +38,7 @@ def test_home_is_found_or_there_is_none(tmp_path, monkeypatch):
         usable_path("~no-such-user/a")
 
 
-def test_what_is_no_folder_is_refused(tmp_path):
+def test_a_directory_must_be_a_folder(tmp_path):
     (tmp_path / "file").touch()
     for name in ("file", "file/a/b"):
         with pytest.raises(ValueError, match=r"but `.*/file` is a file"):
@@ -51,7 +51,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
             path_of(given)
 
 
-def test_links_and_parents_lead_where_the_system_says(tmp_path, monkeypatch):
+def test_links_and_parents_are_resolved_as_by_the_system(tmp_path, monkeypatch):
     """Orbax would resolve `..` by name alone."""
     (tmp_path / "far" / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
@@ -63,7 +63,7 @@ def test_links_and_parents_lead_where_the_system_says(tmp_path, monkeypatch):
     assert not (tmp_path / "far" / "run").exists()
 
 
-def test_without_permission_the_error_says_for_what(tmp_path, monkeypatch):
+def test_a_missing_permission_is_named(tmp_path, monkeypatch):
     """Root may do everything, so the system's answer is given here."""
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert usable_path(str(tmp_path)) == str(tmp_path)
@@ -74,7 +74,7 @@ def test_without_permission_the_error_says_for_what(tmp_path, monkeypatch):
         usable_path(str(tmp_path))
 
 
-def test_a_name_that_the_system_cannot_have_is_refused(tmp_path):
+def test_an_impossible_name_is_refused(tmp_path):
     """Of zero bytes, too long, in a circle: errors of the system that name nothing."""
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
@@ -83,7 +83,7 @@ def test_a_name_that_the_system_cannot_have_is_refused(tmp_path):
             usable_path(path_of(tmp_path / name))
 
 
-def test_a_place_that_may_not_be_looked_into_is_refused(tmp_path, monkeypatch):
+def test_an_inaccessible_directory_is_refused(tmp_path, monkeypatch):
     def deny(path: pathlib.Path) -> os.stat_result:
         raise PermissionError(13, "Permission denied", str(path))
 

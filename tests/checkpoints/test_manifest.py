@@ -36,7 +36,7 @@ def three(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
     saved = checkpoint(tmp_path, 7)
     manifest.write(tmp_path, saved)
     assert manifest.read(tmp_path, 7) == saved
@@ -45,7 +45,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_any_byte_of_a_manifest_that_changes_is_found(tmp_path):
+def test_any_changed_byte_of_a_manifest_is_found(tmp_path):
     manifest.write(tmp_path, checkpoint(tmp_path, 7))
     path = tmp_path / "7.json"
     written = path.read_bytes()
@@ -74,7 +74,7 @@ def test_no_other_name_is_read_as_a_number(three, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"gmc_jax": "check', '{"loss": 1}', "[]"])
-def test_only_what_begins_as_ours_is_removed(three, text):
+def test_only_manifests_are_removed(three, text):
     """What ends too early may be ours, and give way to another; nobody knows."""
     (three / "2.json").write_text(text)
     manifest.prune(three, 20, 1)
@@ -90,7 +90,7 @@ def test_only_what_begins_as_ours_is_removed(three, text):
             pass
 
 
-def test_leftovers_are_gone_before_more_is_written(three):
+def test_leftovers_are_removed_before_writing(three):
     """The disk may be full of them."""
     (three / "5-0123abcd" / "arrays").mkdir(parents=True)
     (three / "5-0123abcd" / "gmc_jax").touch()
@@ -99,7 +99,7 @@ def test_leftovers_are_gone_before_more_is_written(three):
         assert list((three / name).iterdir()) == [three / name / "gmc_jax"]
 
 
-def test_what_is_wrong_is_named(three):
+def test_damage_is_named(three):
     assert manifest.find_damage(three, 3, thorough=True) == ""
     assert "manifest `" in manifest.find_damage(three, 4)
     assert manifest.find_damage(three, 4).endswith("is missing")
@@ -120,7 +120,7 @@ def test_a_manifest_is_of_the_step_of_its_name(three):
     assert manifest.complete_steps(three) == [20, 3]
 
 
-def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
+def test_an_unreadable_file_is_damage(three):
     saved = manifest.read(three, 3)
     assert manifest.checksum(three / "nothing") == -1
     assert manifest.checksum(three) == -1
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_none_that_is_whole(three):
     assert "cannot be read" in manifest.find_change(saved, [-1, *sums[1:]])
 
 
-def test_a_manifest_of_a_step_takes_the_place_of_another(three):
+def test_a_manifest_replaces_one_of_the_same_step(three):
     new = checkpoint(three, 3, folder="3-ffffffff")
     manifest.write(three, new)
     assert manifest.read(three, 3).folder == "3-ffffffff"
@@ -141,13 +141,13 @@ def test_a_manifest_of_a_step_takes_the_place_of_another(three):
 @pytest.mark.parametrize(
     ("step", "keep", "left"), [(20, 2, [20, 3]), (3, 5, [3, 1]), (3, 1, [3])]
 )
-def test_of_many_some_are_kept(three, step, keep, left):
+def test_the_newest_are_kept(three, step, keep, left):
     manifest.prune(three, step, keep)
     assert manifest.complete_steps(three) == left
     assert len([path for path in three.iterdir() if path.is_dir()]) == len(left)
 
 
-def test_nothing_is_removed_for_one_that_is_not_whole(three):
+def test_nothing_is_removed_if_the_newest_is_damaged(three):
     (manifest.arrays(three, manifest.read(three, 20).folder) / "a").unlink()
     manifest.prune(three, 20, 1)
     assert manifest.steps(three) == [20, 3, 1]
@@ -160,7 +160,7 @@ def test_the_files_of_a_damaged_manifest_are_not_removed(three):
     assert set(three.iterdir()) == before
 
 
-def test_what_cannot_be_read_is_not_taken_for_nothing(three, monkeypatch):
+def test_an_unreadable_manifest_is_not_ignored(three, monkeypatch):
     """A manifest without permission, or a moment of bad weather on a network disk.
 
     It was passed over, and its files were removed as nobody's; a directory that cannot
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_not_taken_for_nothing(three, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyboardInterrupt])
-def test_what_fails_once_there_is_a_checkpoint_takes_nothing_of_it(tmp_path, kind):
+def test_a_failure_after_the_manifest_removes_nothing(tmp_path, kind):
     """Over several processes all that fails is a ValueError: it took the folder."""
 
     def save_and_fail() -> None:

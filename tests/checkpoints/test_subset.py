@@ -34,7 +34,7 @@ LAYOUT = gmc_jax.Layout(
         (lambda state: [x for x in jax.tree.leaves(state) if x.dtype == "int32"], [2]),
     ],
 )
-def test_what_is_selected_is_found(only, places):
+def test_selected_leaves_are_found(only, places):
     LAYOUT.check_kept(STATE)
     assert selected_places(only, LAYOUT) == places
 
@@ -55,12 +55,12 @@ def test_what_is_selected_is_found(only, places):
         (3, "it raises TypeError: 'int' object is not callable"),
     ],
 )
-def test_what_is_no_part_is_refused(only: Any, wrong):
+def test_a_selection_must_be_a_part_of_the_state(only: Any, wrong):
     with pytest.raises(ValueError, match=rf"`only` must select leaves.*{wrong}.*Pass"):
         selected_places(only, LAYOUT)
 
 
-def test_what_is_left_is_copied_where_it_is():
+def test_other_leaves_are_copied_in_place():
     """Training donates its state, and what is left belongs to the user."""
     like = (jax.device_put(jnp.arange(2.0), jax.devices()[1]), jax.random.key(3), 1.5)
     key = jax.random.bits(like[1])
@@ -72,7 +72,7 @@ def test_what_is_left_is_copied_where_it_is():
     assert third == 1.5
 
 
-def test_others_would_have_what_is_there_in_turn():
+def test_further_workers_repeat_the_old_ones():
     state = ({"w": np.arange(6.0).reshape(2, 3), "b": np.ones(3)}, STATE[1])
     five = repeat_workers(state, LAYOUT, 5)
     np.testing.assert_array_equal(five[0]["w"][:, 0], [0, 3, 0, 3, 0])

@@ -167,7 +167,7 @@ def ambiguous():
 
 def test_trees_with_the_same_shapes_and_two_layouts_are_an_error():
     layout, state = ambiguous()
-    message = r"`layout` holds several trees .*`layout.of\(lambda state: ...\)`"
+    message = r"`layout` must say .* several trees .*`layout.of\(lambda state: ...\)`"
     for fn in (lambda x: average_workers(x, layout), lambda x: evaluate((), x, layout)):
         with pytest.raises(ValueError, match=message):
             fn(state["own"])
@@ -190,7 +190,7 @@ def test_trees_with_the_same_shapes_and_two_layouts_are_an_error():
 )
 def test_a_tree_outside_the_layout_is_an_error(tree):
     layout, _ = synchronous()
-    message = "`layout` holds no tree .* kept for 4 workers.* layout of the step"
+    message = "`layout` must say .* for 4 workers holds no tree.* layout of the step"
     with pytest.raises(ValueError, match=message):
         average_workers(tree, layout)
     with pytest.raises(ValueError, match=message):

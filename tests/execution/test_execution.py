@@ -174,7 +174,7 @@ def test_gradients_inside_the_step_are_each_workers_own(how, runner):
 
 
 @every_runner
-def test_metrics_of_any_kind_come_back_with_a_leading_axis_of_workers(runner):
+def test_metrics_of_any_kind_have_a_leading_axis_of_workers(runner):
     def step(state, batch):
         metrics = {
             "own": batch.sum(),
@@ -287,7 +287,7 @@ def test_numpy_arrays_in_the_state_are_not_overwritten(runner):
 
 
 @every_runner
-def test_the_same_array_may_stand_twice_in_the_state(runner):
+def test_one_array_may_occur_twice_in_the_state(runner):
     """An anchor that starts as the parameters, and a step that returns it so."""
 
     def step(state, batch):
@@ -319,11 +319,11 @@ def test_the_step_is_traced_once_for_training(runner):
         return (weights, count + 1, rate * 0.5), None
 
     train, state = runner(step, (jnp.zeros(D), 0, 1.0), targets()[0])
-    planned = len(traces)
-    assert planned <= 3
+    traced_before = len(traces)
+    assert traced_before <= 3
     for batch in targets()[:3]:
         state, _ = train(state, batch)
-    assert len(traces) == planned + 1
+    assert len(traces) == traced_before + 1
     assert int(state[1]) == 3
 
 
@@ -331,7 +331,7 @@ def test_the_step_is_traced_once_for_training(runner):
 
 
 @every_runner
-def test_random_keys_live_in_the_state(runner):
+def test_the_state_may_hold_random_keys(runner):
     """Typed and raw ones, shared ones and a worker's own."""
 
     def step(state, batch):
@@ -369,7 +369,7 @@ def test_random_keys_live_in_the_state(runner):
 
 
 @every_runner
-def test_what_differs_starts_as_it_was_given(runner):
+def test_leaves_that_differ_start_from_the_given_values(runner):
     def step(state, batch):
         weights, key = state
         return (weights + batch, worker_key(key)), (weights, jax.random.uniform(key))
@@ -438,7 +438,7 @@ def simulated(workers: int):
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_any_mesh_with_the_axis_will_do(name):
+def test_any_mesh_with_the_axis_is_accepted(name):
     mesh = MESHES[name]()
     workers = mesh.shape["workers"]
     tx = gmc_jax.gmc(0.01, CHANNELS["top_k"])
@@ -469,10 +469,10 @@ def test_an_explicit_mesh_may_be_set_and_hold_the_batch(name):
 def test_one_worker_runs_everywhere():
     tx = gmc_jax.gmc(0.01, CHANNELS["top_k"])
     step, state, batch = step_of(tx), (start(), tx.init(start())), targets(1)[0]
-    plan = gmc_jax.layout(step, state, batch, 1)
-    axes = (plan.axes, 0)
+    layout = gmc_jax.layout(step, state, batch, 1)
+    axes = (layout.axes, 0)
     train = jax.pmap(step, axis_name="workers", in_axes=axes, out_axes=axes)
-    state = plan.lay_out(state)
+    state = layout.lay_out(state)
     for batch in targets(1)[:4]:
         state, _ = train(state, batch)
     close(jax.tree.map(np.array, state), simulated(1))
@@ -510,7 +510,7 @@ def test_a_mesh_without_the_axis_is_an_error():
         gmc_jax.distribute(step_of(tx), state, targets()[0], mesh=mesh)
 
 
-def test_as_many_devices_as_workers_are_needed():
+def test_workers_and_devices_must_match():
     tx = gmc_jax.gmc(0.01, exact())
     state = start(), tx.init(start())
     message = r"leading axis of 4 workers .*shape \(8, 20\) for `batch`.*mesh's axis"
@@ -545,7 +545,7 @@ def test_parameters_that_differ_under_a_synchronous_method_are_an_error(runner):
 
 
 @both_runners
-def test_replicated_lets_a_synchronous_method_pass(runner):
+def test_replicated_accepts_a_synchronous_method(runner):
     tx = gmc_jax.gmc(0.01, CHANNELS["top_k"])
     state = start(), tx.init(start())
     runner(step_of(tx), state, targets()[0], replicated=lambda state: state[0])
@@ -581,12 +581,12 @@ def two_by(name: str):
     """A runner of two workers."""
 
     def by_pmap(step, state, batch):
-        plan = gmc_jax.layout(step, state, batch, 2)
-        axes = (plan.axes, 0)
+        layout = gmc_jax.layout(step, state, batch, 2)
+        axes = (layout.axes, 0)
         run = jax.pmap(
             step, "workers", in_axes=axes, out_axes=axes, devices=jax.devices()[:2]
         )
-        return plan.checked(run), plan.lay_out(state)
+        return layout.checked(run), layout.lay_out(state)
 
     return {
         "simulate": functools.partial(gmc_jax.simulate, workers=2),
@@ -627,8 +627,8 @@ def others(kind: str):
         other = plain_state(gmc_jax.dmsgd(0.01, exact()))
         return step, mine, other, r"`state\[1\]\[0\]` must be a .*, got a "
     if kind == "another type":
-        plan = gmc_jax.layout(step, mine, targets(2)[0], 2)
-        kept = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), plan.lay_out(mine))
+        layout = gmc_jax.layout(step, mine, targets(2)[0], 2)
+        kept = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), layout.lay_out(mine))
         return step, mine, kept, r"must be float32\[4\], got bfloat16\[4\]"
     if kind == "another tx":
         other = flax_state(gmc_jax.gmc(0.01, CHANNELS["top_k"]))
@@ -655,7 +655,7 @@ def others(kind: str):
         "another TrainState",
     ],
 )
-def test_a_state_of_others_is_refused_in_few_words(kind, runner):
+def test_a_foreign_state_is_refused_in_few_words(kind, runner):
     """The kind: a state that fits by chance, and drops workers or mixes up axes.
 
     Nothing runs and nothing is donated, and one place is named, not two structures.
@@ -689,24 +689,24 @@ def test_a_state_of_the_right_shapes_may_come_from_anywhere(runner):
         chex.assert_trees_all_equal(gmc_jax.fetch(found), gmc_jax.fetch(expected))
 
 
-def test_a_state_that_is_laid_out_is_not_laid_out_again():
-    plan = gmc_jax.layout(step_of(GMC), plain_state(), targets()[0], WORKERS)
+def test_a_state_is_not_laid_out_twice():
+    layout = gmc_jax.layout(step_of(GMC), plain_state(), targets()[0], WORKERS)
     message = r"`state` must be one worker's.*residual\['bias'\]` must be float32\[4\]"
     with pytest.raises(ValueError, match=message):
-        plan.lay_out(plan.lay_out(plain_state()))
+        layout.lay_out(layout.lay_out(plain_state()))
 
 
 # What train carries.
 
 
 @every_runner
-def test_train_carries_the_layout_of_its_state(runner):
+def test_train_has_the_layout_of_its_state(runner):
     """So that it need not be traced again, nor the first state be at hand."""
     state = plain_state()
     train, kept = runner(step_of(GMC), state, targets()[0])
-    plan = gmc_jax.layout(step_of(GMC), state, targets()[0], WORKERS)
-    assert train.layout == plan
-    assert repr(train) == f"<a step of {plan.workers} workers, compiled>"
+    layout = gmc_jax.layout(step_of(GMC), state, targets()[0], WORKERS)
+    assert train.layout == layout
+    assert repr(train) == f"<a step of {layout.workers} workers, compiled>"
     train.layout.check_kept(kept)
     point = gmc_jax.evaluate(kept[1], kept[0], train.layout)
     chex.assert_trees_all_equal(point, start())
@@ -716,7 +716,7 @@ def test_train_carries_the_layout_of_its_state(runner):
 
 
 @both_runners
-def test_mean_metrics_are_whole_on_every_device(runner):
+def test_mean_metrics_are_replicated_on_every_device(runner):
     """The kind: metrics that one process cannot read without the others.
 
     The state is what it is with the metrics of each.
@@ -755,7 +755,7 @@ def test_mean_metrics_are_whole_on_every_device(runner):
     )
 
 
-def test_mean_metrics_are_finite_and_of_any_number():
+def test_mean_metrics_are_finite_for_any_dtype():
     """The kind: a sum that overflows, or a dtype that mixes with no other."""
 
     def step(state, batch):
@@ -774,7 +774,7 @@ def test_mean_metrics_are_finite_and_of_any_number():
         train(state, batch)
 
 
-def test_mean_metrics_are_whole_where_a_worker_is_split():
+def test_mean_metrics_are_replicated_if_a_worker_has_several_devices():
     """Though what they are made of lies in parts, and XLA would leave it so."""
     mesh = Mesh(devices(2, 4), ("workers", "model"))
     split = NamedSharding(mesh, PartitionSpec("model"))
@@ -793,13 +793,13 @@ def test_mean_metrics_are_whole_where_a_worker_is_split():
 
 
 @both_runners
-def test_metrics_are_each_workers_or_their_mean(runner):
+def test_an_unknown_choice_of_metrics_is_refused(runner):
     with pytest.raises(
         ValueError, match=r"`metrics` must be one of .*'each', 'mean'.*'sum'"
     ):
         runner(step_of(GMC), plain_state(), targets()[0], metrics="sum")
 
 
-def test_a_worker_has_no_key_outside_the_axis():
+def test_worker_key_needs_the_axis():
     with pytest.raises(NameError, match="`worker_key` needs the named axis 'workers'"):
         worker_key(jax.random.key(0))

@@ -56,7 +56,7 @@ def step_of(tx):
     return step
 
 
-def plan_of(tx, workers: int = WORKERS):
+def layout_of(tx, workers: int = WORKERS):
     state = start(), tx.init(start())
     return layout(step_of(tx), state, BATCH[:workers], workers)
 
@@ -91,30 +91,30 @@ METHODS = {
 def test_parameters_are_the_same_and_residuals_differ(method):
     """Counters, rates and shared momenta are the same, too."""
     tx, place = METHODS[method]
-    plan = plan_of(tx)
-    assert not differing(plan.differs[0])
+    state_layout = layout_of(tx)
+    assert not differing(state_layout.differs[0])
     expected = [place + leaf for leaf in RESIDUAL] if place else []
-    assert differing(plan.differs[1]) == expected
+    assert differing(state_layout.differs[1]) == expected
 
 
 def test_the_momenta_and_accumulated_gradients_of_dgc_both_differ():
     tx = gmc_jax.dgc(0.1, all_gather(top_k(0.1)))
-    assert differing(plan_of(tx).differs) == [
+    assert differing(layout_of(tx).differs) == [
         f"[1][0].{place}{leaf}"
         for place in ("momentum", "feedback.residual")
         for leaf in RESIDUAL
     ]
 
 
-def test_without_a_channel_everything_that_meets_gradients_differs():
-    plan = plan_of(optax.chain(averaged(no_communication()), optax.adam(0.1)))
-    assert differing(plan.differs[0]) == RESIDUAL
-    adam = plan.differs[1][1][0]
+def test_without_a_channel_all_leaves_that_depend_on_gradients_differ():
+    state_layout = layout_of(optax.chain(averaged(no_communication()), optax.adam(0.1)))
+    assert differing(state_layout.differs[0]) == RESIDUAL
+    adam = state_layout.differs[1][1][0]
     assert not adam.count
     assert all(jax.tree.leaves((adam.mu, adam.nu)))
 
 
-def test_what_differs_is_fed_back_until_it_settles():
+def test_differing_leaves_are_fed_back_until_nothing_changes():
     """Along a chain of leaves each is reached one pass after the one before."""
 
     def step(state, batch):
@@ -122,8 +122,8 @@ def test_what_differs_is_fed_back_until_it_settles():
         return (batch, first + 1, second * 2, mean(third)), None
 
     state = (jnp.zeros(D),) * 4
-    plan = layout(step, state, BATCH, WORKERS)
-    assert plan.differs == (True, True, True, False)
+    state_layout = layout(step, state, BATCH, WORKERS)
+    assert state_layout.differs == (True, True, True, False)
 
     train, laid_out = gmc_jax.simulate(step, state, BATCH, WORKERS)
     for _ in range(4):
@@ -132,15 +132,15 @@ def test_what_differs_is_fed_back_until_it_settles():
     np.testing.assert_allclose(laid_out[3], laid_out[2].mean(axis=0), rtol=1e-5)
 
 
-def test_what_differed_once_may_meet_again():
+def test_a_leaf_that_differed_once_keeps_its_axis():
     """It is kept as differing all the same: its place in the state is."""
 
     def step(state, batch):
         own, met = state
         return (mean(met), own + batch), None
 
-    plan = layout(step, (jnp.zeros(D), jnp.zeros(D)), BATCH, WORKERS)
-    assert plan.differs == (False, True)
+    state_layout = layout(step, (jnp.zeros(D), jnp.zeros(D)), BATCH, WORKERS)
+    assert state_layout.differs == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_what_differed_once_may_meet_again():
         (lambda w, b: jax.lax.ppermute(b, "workers", RING), True),
     ],
 )  # fmt: skip
-def test_what_passes_through_a_mean_is_the_same(how, expected):
-    plan = layout(lambda w, b: (how(w, b), None), jnp.zeros(D), BATCH, WORKERS)
-    assert plan.differs is expected
+def test_means_do_not_differ_between_workers(how, expected):
+    state_layout = layout(lambda w, b: (how(w, b), None), jnp.zeros(D), BATCH, WORKERS)
+    assert state_layout.differs is expected
 
 
 def test_the_step_is_traced_once_and_never_run():
@@ -178,30 +178,30 @@ def test_the_step_is_traced_once_and_never_run():
     assert runs == [True]
 
 
-def test_shapes_are_enough():
+def test_shapes_suffice():
     tx = gmc(0.1, all_gather(top_k(0.1)))
     state = start(), tx.init(start())
     state, batch = jax.eval_shape(lambda *args: args, state, BATCH)
-    assert layout(step_of(tx), state, batch, WORKERS) == plan_of(tx)
+    assert layout(step_of(tx), state, batch, WORKERS) == layout_of(tx)
 
 
 # The fields and what is made of them.
 
 
 def test_the_fields_of_a_layout():
-    plan = plan_of(gmc(0.1, all_gather(top_k(0.1))))
-    assert plan.workers == WORKERS
-    assert plan.axis_name == "workers"
-    chex.assert_trees_all_equal_shapes_and_dtypes(plan.shapes[0], start())
-    structure = jax.tree.structure(plan.shapes)
-    for tree in (plan.differs, plan.specs):
+    state_layout = layout_of(gmc(0.1, all_gather(top_k(0.1))))
+    assert state_layout.workers == WORKERS
+    assert state_layout.axis_name == "workers"
+    chex.assert_trees_all_equal_shapes_and_dtypes(state_layout.shapes[0], start())
+    structure = jax.tree.structure(state_layout.shapes)
+    for tree in (state_layout.differs, state_layout.specs):
         assert jax.tree.structure(tree) == structure
-    assert {type(flag) for flag in jax.tree.leaves(plan.differs)} == {bool}
+    assert {type(flag) for flag in jax.tree.leaves(state_layout.differs)} == {bool}
 
-    params, (momentum, _) = plan.specs
+    params, (momentum, _) = state_layout.specs
     assert params["kernel"] == momentum.step == PartitionSpec()
     assert momentum.inner.residual["kernel"] == PartitionSpec("workers")
-    params, (momentum, _) = plan.axes
+    params, (momentum, _) = state_layout.axes
     assert params["kernel"] is None
     assert momentum.step is None
     assert momentum.inner.residual["kernel"] == 0
@@ -212,15 +212,15 @@ def test_the_axis_may_have_another_name():
         return (state[0] + jax.lax.pmean(batch, "hosts"), batch), None
 
     state = jnp.zeros(D), jnp.zeros(D)
-    plan = layout(step, state, BATCH, WORKERS, axis_name="hosts")
-    assert plan.specs == (PartitionSpec(), PartitionSpec("hosts"))
+    state_layout = layout(step, state, BATCH, WORKERS, axis_name="hosts")
+    assert state_layout.specs == (PartitionSpec(), PartitionSpec("hosts"))
 
 
 def test_a_state_is_laid_out_by_copies():
-    plan = plan_of(gmc(0.1, all_gather(top_k(0.1))))
+    state_layout = layout_of(gmc(0.1, all_gather(top_k(0.1))))
     tx = gmc(0.1, all_gather(top_k(0.1)))
     state = start(), jax.tree.map(lambda leaf: leaf + 7, tx.init(start()))
-    params, (momentum, _) = plan.lay_out(state)
+    params, (momentum, _) = state_layout.lay_out(state)
 
     chex.assert_trees_all_equal(params, state[0])
     residual = momentum.inner.residual
@@ -294,14 +294,14 @@ STATES = {
 @pytest.mark.parametrize("kind", STATES)
 def test_any_pytree_may_be_the_state(kind):
     state, change, expected = STATES[kind]
-    plan = layout(lambda s, b: (change(s, b), None), state, BATCH, WORKERS)
-    assert plan.differs == expected
+    state_layout = layout(lambda s, b: (change(s, b), None), state, BATCH, WORKERS)
+    assert state_layout.differs == expected
 
-    laid_out = plan.lay_out(state)
+    laid_out = state_layout.lay_out(state)
     for leaf, shape, differs in zip(
         jax.tree.leaves(laid_out),
-        jax.tree.leaves(plan.shapes),
-        jax.tree.leaves(plan.differs),
+        jax.tree.leaves(state_layout.shapes),
+        jax.tree.leaves(state_layout.differs),
         strict=True,
     ):
         assert leaf.shape == ((WORKERS,) if differs else ()) + shape.shape
@@ -310,7 +310,7 @@ def test_any_pytree_may_be_the_state(kind):
         lambda s, b: (change(s, b), None), state, BATCH
     )
     laid_out, _ = train(*train(laid_out, BATCH)[:1], BATCH)
-    assert jax.tree.structure(laid_out) == jax.tree.structure(plan.shapes)
+    assert jax.tree.structure(laid_out) == jax.tree.structure(state_layout.shapes)
 
 
 # Errors.
@@ -393,27 +393,29 @@ def test_a_step_must_not_change_the_types_of_the_state(change, message):
         ),
     ],
 )
-def test_what_must_be_the_same_and_differs_is_named(tx, names):
-    plan = plan_of(tx)
+def test_replicated_leaves_that_differ_are_named(tx, names):
+    state_layout = layout_of(tx)
     message = rf"{names}.*`optax.partition`.*`gmc_jax.skip_nonfinite`"
     with pytest.raises(ValueError, match=message):
-        plan.check_replicated(lambda state: state[0])
+        state_layout.check_replicated(lambda state: state[0])
 
 
 def test_a_long_list_of_names_is_cut_short():
     state = {name: jnp.zeros(D) for name in "abcdef"}
-    plan = layout(
+    state_layout = layout(
         lambda s, b: (jax.tree.map(lambda w: w + b, s), None), state, BATCH, WORKERS
     )
     with pytest.raises(ValueError, match=r"`state\['d'\]`, \.\.\.\)"):
-        plan.check_replicated(lambda state: state)
+        state_layout.check_replicated(lambda state: state)
 
 
 def test_what_is_the_same_passes():
-    plan = plan_of(gmc(0.1, all_gather(top_k(0.1))))
-    plan.check_replicated(lambda state: state[0])
-    plan.check_replicated(lambda state: (state[0]["bias"], state[1][0].momentum))
-    plan.check_replicated(lambda state: ())
+    state_layout = layout_of(gmc(0.1, all_gather(top_k(0.1))))
+    state_layout.check_replicated(lambda state: state[0])
+    state_layout.check_replicated(
+        lambda state: (state[0]["bias"], state[1][0].momentum)
+    )
+    state_layout.check_replicated(lambda state: ())
 
 
 # Parts.
@@ -429,28 +431,28 @@ def parts_plan():
 
 
 def test_the_layout_of_a_part():
-    plan = parts_plan().of(lambda state: state.own)
-    assert (plan.workers, plan.axis_name) == (WORKERS, "workers")
-    assert plan.differs == {"bias": True, "kernel": True}
-    chex.assert_trees_all_equal_shapes_and_dtypes(plan.shapes, start())
-    assert plan.specs["bias"] == PartitionSpec("workers")
+    state_layout = parts_plan().of(lambda state: state.own)
+    assert (state_layout.workers, state_layout.axis_name) == (WORKERS, "workers")
+    assert state_layout.differs == {"bias": True, "kernel": True}
+    chex.assert_trees_all_equal_shapes_and_dtypes(state_layout.shapes, start())
+    assert state_layout.specs["bias"] == PartitionSpec("workers")
 
 
 def test_an_average_is_over_workers_where_leaves_differ():
-    plan = parts_plan()
-    kept = plan.lay_out(Parts(start(), start()))
+    state_layout = parts_plan()
+    kept = state_layout.lay_out(Parts(start(), start()))
     draw = np.random.default_rng(1)
     own = jax.tree.map(lambda w: np.float32(draw.normal(size=w.shape)), kept.own)
 
-    averages = plan.average(Parts(own, kept.same))
+    averages = state_layout.average(Parts(own, kept.same))
     chex.assert_trees_all_equal(averages.same, kept.same)
     chex.assert_trees_all_close(
         averages.own, jax.tree.map(lambda w: w.mean(axis=0), own), rtol=1e-5, atol=1e-6
     )
     # A part of it is found by its shapes, and named where these do not tell.
-    chex.assert_trees_all_equal(plan.average(own), averages.own)
-    chex.assert_trees_all_equal(plan.average(kept.same), kept.same)
-    own_plan = plan.of(lambda state: state.own)
+    chex.assert_trees_all_equal(state_layout.average(own), averages.own)
+    chex.assert_trees_all_equal(state_layout.average(kept.same), kept.same)
+    own_plan = state_layout.of(lambda state: state.own)
     chex.assert_trees_all_equal(own_plan.average(own), averages.own)
 
 
@@ -476,8 +478,8 @@ def test_an_average_keeps_the_dtype(dtype, values, expected):
         del batch
         return state + jax.lax.axis_index("workers").astype(dtype), None
 
-    plan = layout(step, jnp.zeros((), dtype), BATCH[:4], 4)
-    average = plan.average(jnp.array(values, dtype))
+    state_layout = layout(step, jnp.zeros((), dtype), BATCH[:4], 4)
+    average = state_layout.average(jnp.array(values, dtype))
     assert average.dtype == dtype
     assert average.shape == ()
     assert float(average) == expected
@@ -498,15 +500,15 @@ class Incomparable:
         return cls(*leaves)
 
 
-def test_containers_need_not_know_how_to_compare_themselves():
+def test_containers_need_no_comparison():
     def step(state, batch):
         return Incomparable(state.leaf + batch), None
 
-    plan = layout(step, Incomparable(jnp.zeros(3)), jnp.ones((2, 3)), 2)
-    assert plan.differs.leaf is True
+    state_layout = layout(step, Incomparable(jnp.zeros(3)), jnp.ones((2, 3)), 2)
+    assert state_layout.differs.leaf is True
 
 
-def test_the_function_that_has_a_layout_is_none(tmp_path):
+def test_a_train_function_is_not_a_layout(tmp_path):
     """The kind: `train` where `train.layout` is meant, and a Python error inside."""
     train, state = gmc_jax.simulate(lambda state, _: (state, ()), 0.0, np.ones(2), 2)
     given: Any = train

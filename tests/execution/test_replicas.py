@@ -61,7 +61,7 @@ def test_what_is_the_same_passes(kind):
     assert_replicated(SAME[kind])
 
 
-def test_trees_of_what_is_the_same_pass():
+def test_equal_trees_pass():
     assert_replicated(SAME)
     assert_replicated(())
 
@@ -77,7 +77,7 @@ def test_trees_of_what_is_the_same_pass():
         (np.ones(2, jnp.bfloat16), np.full(2, 1.0078125, jnp.bfloat16)),
     ],
 )
-def test_one_other_bit_on_one_device_is_an_error(value, other, device):
+def test_one_different_bit_on_one_device_is_an_error(value, other, device):
     replicas = [value] * WORKERS
     replicas[device] = other
     doctored = placed(PartitionSpec(), replicas, value.shape)
@@ -176,7 +176,7 @@ def test_arrays_are_fetched_whole():
 
 
 @pytest.mark.parametrize("runner", ["simulate", "distribute"])
-def test_what_was_fetched_stays_when_training_goes_on(runner):
+def test_fetched_arrays_survive_further_training(runner):
     def step(state, batch):
         params, own = state
         return (params.at[0].add(1), own.at[0].add(batch[0])), {"own": batch * 2}

@@ -47,7 +47,7 @@ def one(batches: Tree) -> Tree:
 
 
 @functools.cache
-def planned(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
+def layout_and_state(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
     """The layout, and the state of one worker."""
     tx = COMPOSITIONS[name](workers)
     state = start(), tx.init(start())
@@ -57,14 +57,17 @@ def planned(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
 
 @functools.cache
 def compiled(name: str, workers: int) -> Callable:
-    step, (_, state) = step_of(COMPOSITIONS[name](workers)), planned(name, workers)
+    step, (_, state) = (
+        step_of(COMPOSITIONS[name](workers)),
+        layout_and_state(name, workers),
+    )
     return gmc_jax.simulate(step, state, one(pulls(workers, 1)), workers)[0]
 
 
 def train(name: str, workers: int, steps: int, first: int = 0, state: Tree = None):
     """Some steps, from a kept state or from the start; losses [steps]."""
-    run, (plan, fresh) = compiled(name, workers), planned(name, workers)
-    state = plan.lay_out(fresh) if state is None else state
+    run, (layout, fresh) = compiled(name, workers), layout_and_state(name, workers)
+    state = layout.lay_out(fresh) if state is None else state
     batches = pulls(workers, steps, first)
     losses = []
     for t in range(steps):
@@ -83,14 +86,14 @@ def trained(name: str) -> Tree:
 def resized(name: str, numbers=NUMBERS) -> list[tuple[gmc_jax.Layout, Tree]]:
     """Layouts and states as they are resized from the first number to the last."""
     state = trained(name)
-    found = [(planned(name, numbers[0])[0], state)]
+    found = [(layout_and_state(name, numbers[0])[0], state)]
     for workers in numbers[1:]:
         state = resize(state, found[-1][0], workers)
-        found.append((planned(name, workers)[0], state))
+        found.append((layout_and_state(name, workers)[0], state))
     return found
 
 
-def made_up(plan: gmc_jax.Layout) -> Tree:
+def made_up(layout: gmc_jax.Layout) -> Tree:
     """Some kept state, of numbers from 1 to 2."""
     draw = np.random.default_rng(0)
 
@@ -99,7 +102,7 @@ def made_up(plan: gmc_jax.Layout) -> Tree:
             return draw.uniform(1, 2, size=one.shape).astype(one.dtype)
         return np.ones(one.shape, one.dtype)
 
-    return jax.tree.map(leaf, plan.kept)
+    return jax.tree.map(leaf, layout.kept)
 
 
 def mean(tree: Tree) -> Tree:
@@ -110,13 +113,13 @@ def mean(tree: Tree) -> Tree:
     "numbers", [(8, 6), pytest.param(NUMBERS, marks=pytest.mark.slow)]
 )
 @every_method
-def test_a_resized_state_is_one_of_the_new_layout(name, numbers):
-    plan, _ = planned(name, numbers[0])
-    state = made_up(plan)
+def test_a_resized_state_fits_the_new_layout(name, numbers):
+    layout, _ = layout_and_state(name, numbers[0])
+    state = made_up(layout)
     for workers in numbers[1:]:
-        state = resize(state, plan, workers)
-        plan, _ = planned(name, workers)
-        plan.check_kept(state)
+        state = resize(state, layout, workers)
+        layout, _ = layout_and_state(name, workers)
+        layout.check_kept(state)
         chex.assert_tree_all_finite(state)
         assert all(not leaf.committed for leaf in jax.tree.leaves(state))
 
@@ -132,28 +135,28 @@ def test_a_resized_state_is_one_of_the_new_layout(name, numbers):
         ),
     ],
 )
-def test_a_state_fits_whatever_the_graph_becomes(name):
+def test_a_resized_state_fits_any_topology(name):
     """A structure that hangs on a value: of weights that may be 1, or on neighbours."""
-    plan, _ = planned(name, 8)
-    state = made_up(plan)
+    layout, _ = layout_and_state(name, 8)
+    state = made_up(layout)
     for workers in (2, 1, 4):
-        state = resize(state, plan, workers)
-        plan, _ = planned(name, workers)
-        plan.check_kept(state)
+        state = resize(state, layout, workers)
+        layout, _ = layout_and_state(name, workers)
+        layout.check_kept(state)
 
 
 def goes_on(name):
-    """Trains 8, 4, 2 and 6 workers; the model that is judged must not jump."""
+    """Trains 8, 4, 2 and 6 workers; the evaluated model must not jump."""
     state, losses = train(name, 8, 6)
     began, first = losses[0], 6
     for before, workers in itertools.pairwise(NUMBERS):
-        plan, _ = planned(name, before)
-        (params, opt_state), layout = gmc_jax.fetch(state), plan
-        judged = gmc_jax.evaluate(opt_state, params, layout)
-        state = resize(state, plan, workers)
-        now = gmc_jax.evaluate(state[1], state[0], planned(name, workers)[0])
+        layout, _ = layout_and_state(name, before)
+        params, opt_state = gmc_jax.fetch(state)
+        point = gmc_jax.evaluate(opt_state, params, layout)
+        state = resize(state, layout, workers)
+        now = gmc_jax.evaluate(state[1], state[0], layout_and_state(name, workers)[0])
         if "sgp" not in name and name != "partitioned":  # Whose mean is weighed.
-            close(now, judged)
+            close(now, point)
         state, losses = train(name, workers, 3, first, state)
         first += 3
         chex.assert_tree_all_finite(state)
@@ -163,13 +166,13 @@ def goes_on(name):
 
 
 @pytest.mark.parametrize("name", CENTRAL)
-def test_training_goes_on_without_a_jump(name):
+def test_training_continues_without_a_jump(name):
     goes_on(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMPOSITIONS if name not in CENTRAL])
-def test_training_goes_on_without_a_jump_whatever_the_method(name):
+def test_training_continues_without_a_jump_with_any_method(name):
     goes_on(name)
 
 
@@ -232,7 +235,7 @@ def test_the_memory_of_d2_is_zero_in_the_mean():
         chex.assert_trees_all_close(mean(now), mean(params), rtol=1e-7, atol=1e-8)
 
 
-def test_trackers_stay_the_mean_gradient():
+def test_gradient_trackers_keep_the_mean_gradient():
     (_, (_, before)), *others = resized("gradient_tracking")
     (tracked,) = find(before, gmc_jax.TrackGradientsState)
     for _, (_, after) in others:
@@ -269,7 +272,7 @@ def test_push_sum_keeps_its_mass():
 @pytest.mark.parametrize(
     "name", ["uneven osgp", pytest.param("osgp", marks=pytest.mark.slow)]
 )
-def test_what_overlap_sgp_has_in_flight_arrives(name):
+def test_messages_of_overlap_sgp_in_flight_arrive(name):
     """Whatever share of what it has a worker gives away, before and after."""
     (_, before), *others = resized(name)
     mass, weight = numerators(before)
@@ -281,7 +284,7 @@ def test_what_overlap_sgp_has_in_flight_arrives(name):
 
 
 @pytest.mark.parametrize("name", ["slowmo", "slowmo over sgp"])
-def test_a_period_goes_on(name):
+def test_a_period_continues(name):
     """The anchor, the count and the slow momentum stay, and so does the mean way."""
     (_, (params, before)), *others = resized(name)
     (period,) = find(before, gmc_jax.PeriodicState)
@@ -296,7 +299,7 @@ def test_a_period_goes_on(name):
         np.testing.assert_allclose(mean_now, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_so_does_a_period_of_anchors_that_differ():
+def test_a_period_with_differing_anchors_continues():
     """Over a base that is told where workers are led; the meetings are not."""
     name = "slowmo of each alone over cser"
     (_, (_, before)), (_, (_, after)) = resized(name, (8, 6))
@@ -320,32 +323,34 @@ def test_so_does_a_period_of_anchors_that_differ():
         pytest.param("dmsgd_local", marks=pytest.mark.slow),
     ],
 )
-def test_where_all_is_linear_the_mean_goes_as_if_nothing_had_happened(name):
+def test_on_a_linear_problem_the_mean_is_not_affected(name):
     """All workers have the same Hessian, and their targets one mean at every step."""
     state, _ = train(name, 8, 6)
     first = 6
     for before, workers in itertools.pairwise(NUMBERS):
-        state = resize(state, planned(name, before)[0], workers)
+        state = resize(state, layout_and_state(name, before)[0], workers)
         state, _ = train(name, workers, 3, first, state)
         first += 3
     alone, _ = train(name, 8, first)
     ended = [
-        gmc_jax.average_workers(params, planned(name, workers)[0].of(lambda s: s[0]))
+        gmc_jax.average_workers(
+            params, layout_and_state(name, workers)[0].of(lambda s: s[0])
+        )
         for params, workers in ((state[0], 6), (alone[0], 8))
     ]
     chex.assert_trees_all_close(*ended, rtol=1e-4, atol=1e-5)
 
 
-def test_under_distribute_what_is_resized_is_placed_as_its_own_state_is():
-    name, plan = "d2", planned("d2", 8)[0]
-    state = resize(trained(name), plan, 4)
-    step, (_, begun) = step_of(COMPOSITIONS[name](4)), planned(name, 4)
+def test_a_resized_state_is_placed_for_distribute():
+    name, layout = "d2", layout_and_state("d2", 8)[0]
+    state = resize(trained(name), layout, 4)
+    step, (_, begun) = step_of(COMPOSITIONS[name](4)), layout_and_state(name, 4)
     mesh = Mesh(np.array(jax.devices()[:4]), ("workers",))
     batch = one(pulls(4, 1))
     run, fresh = gmc_jax.distribute(step, begun, batch, mesh=mesh)
     placed = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, fresh))
     ours, _ = run(placed, batch)
-    theirs, _ = train(name, 4, 1, state=resize(trained(name), plan, 4))
+    theirs, _ = train(name, 4, 1, state=resize(trained(name), layout, 4))
     chex.assert_trees_all_close(gmc_jax.fetch(ours), theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -361,13 +366,13 @@ class Followed(NamedTuple):
         return Followed(way, self.meetings + 1)
 
 
-def test_states_of_others_are_told_where_workers_are_led():
+def test_hooks_of_foreign_states_are_called():
     params = np.array([[1, 2], [3, 6], [5, 1]], np.float32)
     for own in (True, False):  # Whether workers differ.
         x = params if own else params[0]
         state = {"x": x, "deep": (Followed(10 * x, np.int32(4)),)}
-        plan = by_hand({"x": own, "deep": (Followed(own, False),)}, state, 3)
-        new = resize(state, plan, 2, params=lambda state: state["x"])
+        layout = by_hand({"x": own, "deep": (Followed(own, False),)}, state, 3)
+        new = resize(state, layout, 2, params=lambda state: state["x"])
         mean = np.broadcast_to(x.mean(axis=0), (2, 2)) if own else x
         np.testing.assert_allclose(new["x"], mean)
         np.testing.assert_allclose(new["deep"][0].way, 10 * mean)
@@ -390,8 +395,8 @@ def by_hand(differs: Tree, leaves: Tree, workers: int) -> gmc_jax.Layout:
 
 
 def resized_leaf(leaf, workers: int) -> np.ndarray:
-    plan = by_hand(True, jnp.asarray(leaf), len(leaf))
-    return gmc_jax.fetch(resize(leaf, plan, workers))
+    layout = by_hand(True, jnp.asarray(leaf), len(leaf))
+    return gmc_jax.fetch(resize(leaf, layout, workers))
 
 
 @pytest.mark.parametrize(
@@ -406,7 +411,7 @@ def resized_leaf(leaf, workers: int) -> np.ndarray:
         ([-(2**31), 2**31 - 1], 4, [-1, -1, 0, 0]),
     ],
 )
-def test_whole_numbers_are_shared_out(numbers, workers, expected):
+def test_the_mean_of_whole_numbers_is_distributed(numbers, workers, expected):
     ours = resized_leaf(np.array(numbers, np.int32), workers)
     assert ours.dtype == np.int32
     assert sorted(ours.tolist()) == sorted(expected)
@@ -418,7 +423,7 @@ def test_large_numbers_are_exact(float64):
     assert ours.tolist() == [2**64 - 2] * 2
 
 
-def test_booleans_are_those_of_most_workers():
+def test_booleans_are_decided_by_majority():
     ours = resized_leaf(np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0]], bool), 2)
     assert ours.tolist() == [[True, False, True, False]] * 2
     tie = resized_leaf(np.array([True, False]), 5)
@@ -439,7 +444,7 @@ def test_means_are_rounded_once(dtype):
         np.testing.assert_array_equal(worker, expected)
 
 
-def test_what_is_not_finite_stays_so():
+def test_non_finite_numbers_stay_non_finite():
     ours = resized_leaf(np.array([[1, np.nan, np.inf], [2, 0, 1]], np.float32), 1)
     assert ours[0, 0] == 1.5
     assert not np.isfinite(ours[0, 1:]).any()
@@ -454,15 +459,15 @@ def distinct(keys: np.ndarray) -> int:
 def test_keys_of_workers_differ(impl, shape):
     size = int(np.prod(shape))
     keys = jax.random.split(jax.random.key(0, impl=impl), (8, *shape))
-    plan = by_hand(True, keys, 8)
+    layout = by_hand(True, keys, 8)
     for workers in (4, 2, 6):
-        keys = resize(keys, plan, workers)
-        plan = by_hand(True, keys, workers)
+        keys = resize(keys, layout, workers)
+        layout = by_hand(True, keys, workers)
         assert keys.shape == (workers, *shape)
         assert jax.random.key_impl(keys) == impl
         data = gmc_jax.fetch(keys)
         assert distinct(data) == workers * size
-        again = resize(data, plan, workers)  # As `fetch` has them.
+        again = resize(data, layout, workers)  # As `fetch` has them.
         assert again.dtype == keys.dtype
         np.testing.assert_array_equal(gmc_jax.fetch(again), data)
 
@@ -480,7 +485,7 @@ def test_the_first_workers_keep_their_keys_raw_ones_too():
         assert distinct(drawn) == 12
 
 
-def test_counts_go_on():
+def test_counts_continue():
     """Workers that send what lies elsewhere bring back more: counts differ."""
     (_, (_, before)), *others = resized("count_entries")
     cost = gmc_jax.relative_cost(before)
@@ -505,9 +510,9 @@ def test_counts_beyond_32_bits():
 
 
 def test_the_same_number_changes_nothing():
-    plan, _ = planned("sgp", 8)
+    layout, _ = layout_and_state("sgp", 8)
     state = trained("sgp")
-    same = resize(state, plan, 8)
+    same = resize(state, layout, 8)
     chex.assert_trees_all_equal(same, state)
     copies = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(same)}
     for leaf in jax.tree.leaves(state):
@@ -518,35 +523,37 @@ def test_the_same_number_changes_nothing():
 
 
 @pytest.mark.parametrize("workers", [0, -2, 1.5])
-def test_workers_are_counted(workers):
-    plan, _ = planned("gmc", 8)
+def test_the_number_of_workers_is_checked(workers):
+    layout, _ = layout_and_state("gmc", 8)
     with pytest.raises(ValueError, match="`workers` must be a whole number"):
-        resize(made_up(plan), plan, workers)
+        resize(made_up(layout), layout, workers)
 
 
 def test_a_state_of_another_layout_is_refused():
-    plan, state = planned("gmc", 8)
+    layout, state = layout_and_state("gmc", 8)
     with pytest.raises(ValueError, match="`state` must be a tuple of 2, got"):
-        resize(made_up(plan)[0], plan, 4)
-    with pytest.raises(ValueError, match=r"one of 8 workers.*`state\[1\].*residual"):
-        resize(state, plan, 4)
-    six = planned("gmc", 6)[0]
+        resize(made_up(layout)[0], layout, 4)
+    with pytest.raises(
+        ValueError, match=r"layout for 8 workers.*`state\[1\].*residual"
+    ):
+        resize(state, layout, 4)
+    six = layout_and_state("gmc", 6)[0]
     with pytest.raises(ValueError, match=r"float32\[6, 4\], got float32\[8, 4\]"):
-        resize(made_up(plan), six, 4)
+        resize(made_up(layout), six, 4)
 
 
 def test_parameters_that_are_not_the_first_part_must_be_named():
-    plan, _ = planned("sgp", 8)
-    params, opt_state = made_up(plan)
+    layout, _ = layout_and_state("sgp", 8)
+    params, opt_state = made_up(layout)
     state = {"tx": opt_state, "params": params}
     named = gmc_jax.Layout(
         8,
         "workers",
-        dict(zip(("params", "tx"), plan.differs, strict=True)),
-        dict(zip(("params", "tx"), plan.shapes, strict=True)),
+        dict(zip(("params", "tx"), layout.differs, strict=True)),
+        dict(zip(("params", "tx"), layout.shapes, strict=True)),
     )
     with pytest.raises(ValueError, match=r"`params` must select the parameters.*push"):
         resize(state, named, 4)
     ours = resize(state, named, 4, params=lambda state: state["params"])
-    expected = resize((params, opt_state), plan, 4)
+    expected = resize((params, opt_state), layout, 4)
     chex.assert_trees_all_equal((ours["params"], ours["tx"]), expected)

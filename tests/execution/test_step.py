@@ -22,7 +22,7 @@ BATCH = jnp.zeros((WORKERS, 3))
     ],
 )
 @every_runner
-def test_what_is_not_a_state_and_metrics_is_named_in_words(returns, said, runner):
+def test_a_wrong_result_of_a_step_is_described(returns, said, runner):
     """The kind: errors in the words of those who unpack, not of those who wrote it."""
     message = rf"tuple of two, the new state and metrics, {said}\. End it with"
     with pytest.raises(ValueError, match=message) as caught:
@@ -31,7 +31,7 @@ def test_what_is_not_a_state_and_metrics_is_named_in_words(returns, said, runner
 
 
 @pytest.mark.parametrize("state", [jnp.zeros(3), PAIR, [1, 2, 3]])
-def test_a_state_alone_is_known_by_its_structure(state):
+def test_a_state_without_metrics_is_recognised(state):
     with pytest.raises(ValueError, match="got the state alone"):
         gmc_jax.layout(lambda state, batch: state, state, BATCH, WORKERS)
 

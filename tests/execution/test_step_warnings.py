@@ -35,7 +35,7 @@ SEPARATE = (
 UNASKED = "a `DetachedState`.*never calls.*`gmc_jax.query.opt_state, params.`"
 
 
-def planned(step, state, workers: int = WORKERS, batch=BATCH):
+def layout_of(step, state, workers: int = WORKERS, batch=BATCH):
     batch = jax.tree.map(lambda leaf: leaf[:workers], batch)
     return gmc_jax.layout(step, state, batch, workers)
 
@@ -60,7 +60,7 @@ def without_query(tx, gradient=None):
 
 
 @every_runner
-def test_a_step_through_which_no_channel_goes_is_a_warning_that_says_so(runner):
+def test_a_step_without_a_channel_is_a_warning(runner):
     """The kind: K models apart, whose loss even looks better, without a word."""
     tx = optax.sgd(0.1)
     with pytest.warns(UserWarning, match=SEPARATE) as caught:
@@ -89,28 +89,28 @@ SEPARATELY = {
 
 
 @pytest.mark.parametrize("how", SEPARATELY)
-def test_however_gradients_are_taken(how):
+def test_separate_models_are_found_however_gradients_are_taken(how):
     with pytest.warns(UserWarning, match=SEPARATE):
-        planned(SEPARATELY[how], state_of(optax.adam(0.1)))
+        layout_of(SEPARATELY[how], state_of(optax.adam(0.1)))
 
 
-def test_what_is_averaged_for_the_metrics_alone_does_not_train_one_model():
+def test_averaged_metrics_do_not_connect_workers():
     def step(state, batch):
         (loss, grads) = jax.value_and_grad(pull)(state[0], batch)
         params = jax.tree.map(lambda w, g: w - 0.1 * g, state[0], grads)
         return (params, state[1]), {"loss": jax.lax.pmean(loss, "workers")}
 
     with pytest.warns(UserWarning, match=SEPARATE):
-        planned(step, (start(), ()))
+        layout_of(step, (start(), ()))
 
 
-def test_what_workers_decide_together_does_not_train_one_model():
+def test_a_common_decision_does_not_connect_workers():
     tx = skip_nonfinite(optax.sgd(0.1))
     with pytest.warns(UserWarning, match=SEPARATE):
-        planned(step_of(tx), state_of(tx))
+        layout_of(step_of(tx), state_of(tx))
 
 
-def test_the_axis_is_the_one_that_workers_are_on():
+def test_other_axes_do_not_count():
     """Neither the collectives nor the intent of another axis count."""
     apart = no_communication(axis_name="inner")
 
@@ -124,7 +124,7 @@ def test_the_axis_is_the_one_that_workers_are_on():
         return (merged, opt_state), {}
 
     with pytest.warns(UserWarning, match=SEPARATE):
-        planned(step, state_of(optax.sgd(0.1)))
+        layout_of(step, state_of(optax.sgd(0.1)))
 
 
 def evaluation(state, batch):
@@ -171,19 +171,19 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_what_is_meant_is_no_warning(name):
+def test_intended_differences_cause_no_warning(name):
     """Whatever else differs between workers; `no_communication` is how one says it."""
     step, state = STEPS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plan = planned(step, state)
+        layout = layout_of(step, state)
     if "gmc" not in name and name != "signum":
-        assert any(jax.tree.leaves(plan.differs))
+        assert any(jax.tree.leaves(layout.differs))
 
 
-def test_one_worker_has_nobody_to_tell():
+def test_one_worker_needs_no_channel():
     tx = optax.sgd(0.1)
-    planned(step_of(tx), state_of(tx), workers=1)
+    layout_of(step_of(tx), state_of(tx), workers=1)
 
 
 # Points that nobody asked for.
@@ -192,17 +192,17 @@ PLUS = gmc_jax.gmc_plus(0.1, CHANNEL)
 
 
 @every_runner
-def test_a_method_that_moves_the_gradient_is_to_be_asked(runner):
+def test_a_method_with_a_query_must_be_queried(runner):
     """The kind: a loop that passes a method by, and so trains by another one."""
     with pytest.warns(UserWarning, match=UNASKED) as caught:
         runner(without_query(PLUS), state_of(PLUS), BATCH)
     assert len(caught) == 1
 
 
-def test_also_by_one_worker_and_within_wrappers():
+def test_also_with_one_worker_and_inside_wrappers():
     tx = optax.chain(optax.identity(), gmc_jax.accumulate(PLUS, 2))
     with pytest.warns(UserWarning, match=UNASKED):
-        planned(without_query(tx), state_of(tx), workers=1)
+        layout_of(without_query(tx), state_of(tx), workers=1)
 
 
 def asked_inside(opt_state, params, batch):
@@ -223,7 +223,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("how", ASKED)
-def test_wherever_it_is_asked_will_do(how):
+def test_query_may_be_called_anywhere(how):
     """Also in functions that JAX has traced before, and remembers."""
 
     def step(state, batch):
@@ -234,33 +234,33 @@ def test_wherever_it_is_asked_will_do(how):
         return (optax.apply_updates(params, updates), opt_state), {}
 
     for _ in range(2):
-        planned(step, state_of(PLUS))
+        layout_of(step, state_of(PLUS))
 
 
-def test_what_is_asked_need_not_be_used():
+def test_the_result_of_query_may_be_ignored():
     def step(state, batch):
         params, opt_state = state
         gmc_jax.query(opt_state, params)
         return without_query(PLUS)(state, batch)
 
-    planned(step, state_of(PLUS))
+    layout_of(step, state_of(PLUS))
 
 
-def test_a_step_without_gradients_need_not_ask():
+def test_a_step_without_gradients_needs_no_query():
     def step(state, batch):
         return state, pull(state[0], batch)
 
-    planned(step, state_of(PLUS))
+    layout_of(step, state_of(PLUS))
 
     def given(state, batch):
         params, opt_state = state
         updates, opt_state = PLUS.update(batch, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {}
 
-    planned(given, state_of(PLUS))
+    layout_of(given, state_of(PLUS))
 
 
-def test_a_step_that_leaves_the_method_alone_need_not_ask():
+def test_a_step_that_does_not_update_the_method_needs_no_query():
     """Say an evaluation against adversaries, which takes gradients of its inputs."""
 
     def step(state, batch):
@@ -269,11 +269,11 @@ def test_a_step_that_leaves_the_method_alone_need_not_ask():
         worse = jax.tree.map(lambda x, g: x + 0.1 * jnp.sign(g), batch, slope)
         return (params, opt_state, total + pull(params, worse)), {}
 
-    planned(step, (*state_of(PLUS), 0.0))
-    planned(jax.jit(step), (*state_of(PLUS), 0.0))
+    layout_of(step, (*state_of(PLUS), 0.0))
+    layout_of(jax.jit(step), (*state_of(PLUS), 0.0))
 
 
-def test_of_two_methods_each_is_to_be_asked():
+def test_each_of_two_methods_must_be_queried():
     """Say of a generator and its critic: one that is asked answers for itself alone."""
 
     def step(state, batch, asks_second):
@@ -282,12 +282,12 @@ def test_of_two_methods_each_is_to_be_asked():
         return (step_of(PLUS)(first, batch)[0], second_step(second, batch)[0]), {}
 
     states = (state_of(PLUS), state_of(PLUS))
-    planned(functools.partial(step, asks_second=True), states)
+    layout_of(functools.partial(step, asks_second=True), states)
     with pytest.warns(UserWarning, match=UNASKED):
-        planned(functools.partial(step, asks_second=False), states)
+        layout_of(functools.partial(step, asks_second=False), states)
 
 
-def test_asking_changes_no_compiled_program():
+def test_query_changes_no_compiled_program():
     """The mark of `query` is gone where XLA begins."""
     state = state_of(PLUS)
     own = jax.tree.map(lambda leaf: leaf[0], BATCH)

@@ -75,7 +75,7 @@ def test_unrolled_runs_the_function_once_a_worker_under_simulate_alone():
     ],
 )
 @every_runner
-def test_what_uses_the_axis_inside_is_named(inner, name, runner):
+def test_a_collective_inside_is_named(inner, name, runner):
     """The kind: errors without words from within JAX; before, an AssertionError."""
 
     def step(state, batch):
@@ -87,7 +87,7 @@ def test_what_uses_the_axis_inside_is_named(inner, name, runner):
         runner(step, jnp.zeros(3), jnp.ones((WORKERS, 3)))
 
 
-def test_an_axis_of_its_own_is_a_functions_own_business():
+def test_a_function_may_use_an_axis_of_its_own():
     def inner(w, b):
         rows = jax.vmap(lambda x: x - jax.lax.pmean(x, "rows"), axis_name="rows")
         return rows(w - b)

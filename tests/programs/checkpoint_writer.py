@@ -21,7 +21,7 @@ def state_at(step: int) -> dict[str, np.ndarray]:
     return {"own": numbers, "same": np.full((), step, np.float32)}
 
 
-def plan() -> gmc_jax.Layout:
+def layout() -> gmc_jax.Layout:
     """The layout of two workers."""
     differs = {"own": True, "same": False}
     one = {"own": state_at(0)["own"][0], "same": state_at(0)["same"]}
@@ -31,7 +31,7 @@ def plan() -> gmc_jax.Layout:
 def main(directory: str) -> None:
     """Goes on from whatever is there."""
     jax.config.update("jax_platforms", "cpu")
-    with gmc_jax.Checkpoints(pathlib.Path(directory), plan()) as checkpoints:
+    with gmc_jax.Checkpoints(pathlib.Path(directory), layout()) as checkpoints:
         done = 0
         if checkpoints.latest is not None:
             done, state, _ = checkpoints.restore(state_at(0))

@@ -38,7 +38,7 @@ REFUSED = {
     ("check", "value"),
     [(c, value) for c, values in ACCEPTED.items() for value in values],
 )
-def test_what_is_right_passes(check, value):
+def test_valid_arguments_pass(check, value):
     check(argument=value)
 
 
@@ -46,7 +46,7 @@ def test_what_is_right_passes(check, value):
     ("check", "value"),
     [(c, value) for c, values in REFUSED.items() for value in values],
 )
-def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
+def test_errors_name_the_argument_as_the_caller_spelled_it(check, value):
     with pytest.raises(ValueError, match=rf"^`argument` must be .* got {value}"):
         check(argument=value)
 
@@ -55,13 +55,13 @@ def test_what_is_wrong_is_named_as_the_caller_spelled_it(check, value):
     "value", [None, True, "0.1", [0.1], np.ones(2), np.array(True), 1j, object()]
 )
 @pytest.mark.parametrize("check", [checks.fraction, checks.decay, checks.positive_int])
-def test_what_is_no_number_is_an_error(check, value):
+def test_anything_but_a_number_is_an_error(check, value):
     with pytest.raises(TypeError, match="`argument` must be a number"):
         check(argument=value)
 
 
 @pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive_int})
-def test_a_traced_value_has_nothing_to_check_yet(check):
+def test_traced_values_pass(check):
     def traced(value):
         check(argument=value)
         return value
@@ -107,7 +107,7 @@ def test_a_rate_is_needed(factory):
         lambda channel: gmc_jax.join_channels([gmc_jax.exact(), channel], [3]),
     ],
 )
-def test_what_is_no_channel_is_said_to_be_none(factory):
+def test_a_channel_must_be_a_channel(factory):
     with pytest.raises(TypeError, match=r"channel.* is a compressor.*all_gather\("):
         factory(gmc_jax.top_k(0.1))
     with pytest.raises(TypeError, match=r"channel.* such as `exact\(\)`"):
@@ -115,12 +115,12 @@ def test_what_is_no_channel_is_said_to_be_none(factory):
 
 
 @pytest.mark.parametrize("factory", [gmc_jax.all_gather, gmc_jax.all_reduce])
-def test_what_is_no_compressor_is_said_to_be_none(factory):
+def test_a_compressor_must_be_a_compressor(factory):
     with pytest.raises(TypeError, match="`compressor` must be a compressor"):
         factory(gmc_jax.exact())
 
 
-def test_two_channels_of_a_method_are_over_the_same_workers():
+def test_two_channels_of_a_method_must_share_an_axis():
     here, there = gmc_jax.exact(), gmc_jax.exact(axis_name="hosts")
     for factory in (
         lambda: gmc_jax.cser(0.1, here, there, period=2),

@@ -94,11 +94,11 @@ def own_schedule(step):
     ],
     ids=str,
 )
-def test_a_thing_prints_as_the_call_that_made_it(thing, text):
+def test_an_object_prints_as_the_call_that_made_it(thing, text):
     assert repr(thing) == (text or "sign_sgd(0.1, majority_vote())")
 
 
-def test_errors_show_it():
+def test_errors_show_the_call():
     method: Any = gmc(0.1, exact())
     channel: Any = exact()
     with pytest.raises(TypeError, match=r"but is gmc\(0.1, exact\(\)\)"):
@@ -107,7 +107,7 @@ def test_errors_show_it():
         all_gather(channel)
 
 
-def test_traced_arguments_print_what_they_are():
+def test_traced_arguments_print_their_types():
     seen = []
 
     def trace(rate):
@@ -118,7 +118,7 @@ def test_traced_arguments_print_what_they_are():
     assert seen == ["gmc(<traced float32[]>, exact())"]
 
 
-def test_it_is_what_it_was_in_every_other_way():
+def test_described_objects_behave_as_before():
     plain = Channel(*CHANNEL)
     assert isinstance(CHANNEL, Channel)
     assert plain == CHANNEL
@@ -131,7 +131,7 @@ def test_it_is_what_it_was_in_every_other_way():
     assert topologies.ring(3) != topologies.ring(3)
 
 
-def test_what_is_made_of_it_is_another_thing():
+def test_derived_objects_lose_the_call():
     """A description that no longer holds would be worse than none."""
     other = CHANNEL._replace(bits=lambda tree: 7)
     assert isinstance(other, Channel)
@@ -143,7 +143,7 @@ def test_what_is_made_of_it_is_another_thing():
     assert "encode" not in repr(all_gather(own))
 
 
-def test_copies_and_pickles_know_the_call():
+def test_copies_and_pickles_keep_the_call():
     for same in (copy.copy(CHANNEL), copy.deepcopy(CHANNEL)):
         assert repr(same) == repr(CHANNEL)
         assert same == CHANNEL

@@ -129,7 +129,7 @@ def test_the_first_difference_is_named_and_no_structure_printed(kind):
         (Opaque(F, "a"), Opaque(jnp.ones(3), "a")),
     ],
 )
-def test_what_is_alike_is_none(expected, given):
+def test_like_trees_have_no_difference(expected, given):
     """Of whatever the leaves are: NumPy's, numbers, tracers, shapes."""
     assert first_difference(expected, given, "s") is None
     if jax.tree.leaves(given):

@@ -74,7 +74,7 @@ def test_marks_survive_functions_that_were_traced_before():
     assert jaxprs.marks(traced(lambda x: marked(x) + 1, X)) == {"here"}
 
 
-def test_what_names_the_axis_and_sends_nothing_is_no_collective():
+def test_axis_index_is_not_a_collective():
     program = traced(lambda x: x * jax.lax.axis_index("workers"), X)
     assert any(jaxprs.axes_of(e) == ("workers",) for e in jaxprs.equations(program))
     assert not any(jaxprs.sends(e, "workers") for e in jaxprs.equations(program))
@@ -135,7 +135,7 @@ def test_a_value_flows_where_it_is_used(how):
 
 
 @wrapped
-def test_what_is_sent_flows_from_where_it_arrives(how):
+def test_flow_starts_at_collectives(how):
     def fn(x, y):
         return WRAPPED[how](psum)(x), x * y
 
@@ -147,7 +147,7 @@ def test_what_is_sent_flows_from_where_it_arrives(how):
     assert found == [True, False]
 
 
-def test_what_a_condition_decides_does_not_carry_it():
+def test_a_condition_does_not_reach_its_results():
     def fn(flag, x):
         return jax.lax.cond(flag, lambda x: 2 * x, lambda x: x, x)
 
@@ -173,12 +173,12 @@ def loss(w):
         (lambda w: w.reshape(3, 1).T, False),
     ],
 )
-def test_gradients_are_known_by_how_they_were_made(fn, expected):
+def test_gradients_are_recognised(fn, expected):
     found = map(jaxprs.is_differentiated, jaxprs.equations(traced(fn, X)))
     assert any(found) is expected
 
 
-def test_what_differs_is_what_depends_on_what_differs():
+def test_results_differ_if_they_depend_on_differing_arguments():
     def fn(x, y):
         return x + 1, y + psum(x), x * y, jax.lax.axis_index("workers") + 0 * y[0]
 
@@ -188,7 +188,7 @@ def test_what_differs_is_what_depends_on_what_differs():
     assert found == [False, False, False, True]
 
 
-def test_what_is_passed_on_is_told_through_calls():
+def test_unchanged_results_are_found_through_calls():
     """A state that a jitted step returns as it was is no new one."""
 
     def fn(x, y, z):

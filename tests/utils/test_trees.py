@@ -22,7 +22,7 @@ SHAPES = st.lists(st.sampled_from([(), (1,), (0,), (3,), (2, 3), (2, 0, 1), (1, 
 
 @given(shapes=SHAPES, per_leaf=st.booleans(), seed=st.integers(0, 99))
 @settings(deadline=None, derandomize=True, max_examples=50)
-def test_any_tree_survives_the_way_to_vectors_and_back(shapes, per_leaf, seed):
+def test_any_tree_is_restored_from_its_vectors(shapes, per_leaf, seed):
     draw = np.random.default_rng(seed)
     tree = [draw.normal(size=shape).astype(np.float32) for shape in shapes]
     vectors, restore = trees.to_vectors(tree, per_leaf)
@@ -53,7 +53,7 @@ def test_a_tree_without_entries_has_no_vectors(tree, per_leaf):
     chex.assert_trees_all_equal(restore(vectors), tree)
 
 
-def test_the_way_back_keeps_the_dtypes_that_it_is_given():
+def test_restoring_keeps_the_dtypes_of_the_vectors():
     _, restore = trees.to_vectors({"a": jnp.ones(3, jnp.bfloat16)}, per_leaf=False)
     assert restore({0: jnp.ones(3)})["a"].dtype == jnp.float32
 
@@ -76,7 +76,7 @@ def test_sixteen_bits_are_accumulated_in_float32(dtype, expected, float64):
         assert trees.zeros_to_accumulate(leaf).dtype == expected
 
 
-def test_what_is_too_large_for_sixteen_bits_becomes_the_largest():
+def test_numbers_too_large_for_sixteen_bits_become_the_largest():
     leaf = jnp.array([1e6, -1e6, 2.0, jnp.nan])
     narrowed = trees.downcast(leaf, jnp.zeros(4, jnp.float16))
     np.testing.assert_array_equal(narrowed, [65504, -65504, 2, np.nan])
@@ -94,7 +94,7 @@ def test_nodes_of_a_type_are_found_in_order_the_outermost_only():
     assert trees.find(tree, str) == []
 
 
-def test_narrowing_keeps_finite_numbers_finite_and_others_as_they_are():
+def test_downcasting_keeps_finite_numbers_finite():
     wide = jnp.array([1e30, -1e30, jnp.inf, -jnp.inf, jnp.nan, 1.5])
     narrowed = trees.downcast(wide, jnp.zeros(6, jnp.float16))
     expected = [65504, -65504, np.inf, -np.inf, np.nan, 1.5]
@@ -119,7 +119,7 @@ def test_the_mean_of_finite_shares_is_finite():
     np.testing.assert_array_equal(means, np.array(expected, "float32"))
 
 
-def test_numbers_alone_that_are_floating_are_scaled():
+def test_only_floating_leaves_are_scaled():
     key = jax.random.key(0)
     tree = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint32), key
     scaled = trees.scale_floats(tree, 0.25)

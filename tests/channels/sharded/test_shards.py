@@ -1,23 +1,16 @@
-"""Channels of trees that lie in parts on the devices of a worker."""
+"""Channels on trees whose leaves are split over the devices of a worker."""
 
 import math
 import re
 
 import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import gmc_jax
 from gmc_jax import (
-    Compressor,
-    Drawn,
     all_gather,
     all_reduce,
     count_entries,
-    dense,
     disagreement,
     drop_all,
     exact,
@@ -26,38 +19,14 @@ from gmc_jax import (
     majority_vote,
     no_communication,
     random_block,
-    random_k,
-    sampled_top_k,
-    scaled_sign,
     simulated_server,
     threshold,
     top_k,
     topologies,
 )
-from tests.support.channels import assert_law
-from tests.support.harness import average_here
+from tests.channels.test_laws import assert_law
+from tests.support.meshes import MESHES, mesh_named, on_mesh, on_one_device, trees_of
 
-MESHES = {
-    "2 x 4": ((2, 4), ("workers", "a")),
-    "4 x 2": ((4, 2), ("workers", "a")),
-    "2 x 2 x 2": ((2, 2, 2), ("workers", "a", "b")),
-    "the workers last": ((2, 4), ("a", "workers")),
-}
-# On a mesh without the axis b it splits nothing.
-SPECS = {
-    "columns": (None, "a"),
-    "cube": ("b", None, "a"),
-    "rows": (("b", "a"), None),
-    "turned": (("a", "b"),),
-    "whole": (None,),
-}
-SHAPES = {
-    "columns": (6, 8),
-    "cube": (2, 3, 4),
-    "rows": (8, 5),
-    "turned": (16,),
-    "whole": (7,),
-}
 CHANNELS = {
     "top_k": all_gather(top_k(0.1), per_leaf=True),
     "top_k of the whole vector": all_gather(top_k(0.1)),
@@ -80,65 +49,6 @@ CHANNELS = {
     "drop_all": drop_all(),
 }
 OWN = {"gossip", "disagreement", "no_communication", "simulated_server"}
-
-
-def trees_of(workers: int, dtype: str, seed: int = 0):
-    """Small whole numbers: every magnitude has many ties, zeros among them."""
-    draw = np.random.default_rng(seed)
-    return {
-        name: draw.integers(-4, 5, size=(workers, *shape)).astype(jnp.dtype(dtype))
-        for name, shape in SHAPES.items()
-    }
-
-
-def specs_on(mesh: Mesh) -> dict[str, PartitionSpec]:
-    def known(axes) -> tuple[str, ...]:
-        names = axes if isinstance(axes, tuple) else (axes,)
-        return tuple(name for name in names if name in mesh.axis_names)
-
-    return {
-        name: PartitionSpec(*(known(axes) or None for axes in spec))
-        for name, spec in SPECS.items()
-    }
-
-
-def on_mesh(channel, trees, mesh: Mesh, calls: int = 2):
-    """Every worker's mean, lost and state of the last call, and the program."""
-    specs = specs_on(mesh)
-    like = {
-        name: jax.device_put(np.zeros_like(tree[0]), NamedSharding(mesh, specs[name]))
-        for name, tree in trees.items()
-    }
-
-    def step(state, batch):
-        return state, average_here(channel, batch, state[1], calls)
-
-    split = {
-        name: jax.device_put(
-            tree, NamedSharding(mesh, PartitionSpec("workers", *specs[name]))
-        )
-        for name, tree in trees.items()
-    }
-    train, state = gmc_jax.distribute(
-        step, (like, channel.init(like)), split, mesh=mesh
-    )
-    compiled = train.lower(state, split).compile()
-    _, results = compiled(state, split)
-    return gmc_jax.fetch(results), compiled.as_text() or ""
-
-
-def on_one_device(channel, trees, calls: int = 2):
-    like = jax.tree.map(lambda tree: jnp.zeros_like(tree[0]), trees)
-    state = channel.init(like)
-    everyone = jax.vmap(
-        lambda tree: average_here(channel, tree, state, calls), axis_name="workers"
-    )
-    return jax.tree.map(np.asarray, jax.jit(everyone)(trees))
-
-
-def mesh_named(name: str) -> Mesh:
-    shape, names = MESHES[name]
-    return Mesh(np.array(jax.devices()).reshape(shape), names)
 
 
 @pytest.mark.parametrize(
@@ -214,62 +124,3 @@ def test_no_leaf_is_gathered(name):
     _, text = on_mesh(CHANNELS[name], trees, mesh, calls=1)
     assert gathered(text)
     assert max(gathered(text)) <= 24 * 32 // 4
-
-
-def unfit(what: str) -> Compressor:
-    return {
-        "dense": dense(),
-        "scaled_sign": scaled_sign(),
-        "sampled_top_k": sampled_top_k(0.1),
-        "random_k": random_k(0.1),
-    }[what]
-
-
-@pytest.mark.parametrize("name", ["dense", "scaled_sign", "sampled_top_k", "random_k"])
-@pytest.mark.parametrize("per_leaf", [False, True])
-def test_what_needs_a_whole_vector_is_refused_in_parts(name, per_leaf):
-    channel = all_gather(unfit(name), per_leaf=per_leaf)
-    message = (
-        r"`compressor` of `all_gather` must select .* shape \(6, 8\) is split inside a "
-        r"worker by .*'a'.*Use `top_k`.*`exact\(\)`"
-    )
-    with pytest.raises(ValueError, match=message):
-        on_mesh(channel, trees_of(2, "float32"), mesh_named("2 x 4"))
-
-
-@pytest.mark.parametrize("name", ["scaled_sign", "random_k"])
-def test_a_leaf_that_is_whole_inside_a_worker_takes_any_compressor(name):
-    """And is sent once, not once a device: padded to slices for four of them."""
-    channel = all_gather(unfit(name), per_leaf=True)
-    trees = {"whole": trees_of(2, "float32")["whole"]}
-    mesh = mesh_named("2 x 4")
-    (mean, lost, _), text = on_mesh(channel, trees, mesh)
-    expected_mean, expected_lost, _ = on_one_device(channel, trees)
-    chex.assert_trees_all_close(lost, expected_lost, rtol=1e-6)
-    chex.assert_trees_all_close(mean, expected_mean, rtol=1e-6)
-    between = re.findall(r"= (\w+)\[2,1\].*all-gather\(", text)
-    assert sorted(between) == (["f32", "u32"] if name == "scaled_sign" else ["f32"])
-
-
-def test_a_compressor_from_outside_may_say_what_it_selects():
-    """Every d-th entry of a leaf, which is drawn without looking."""
-
-    def places(key, d):
-        del key
-        return jnp.arange(0, d, 3, dtype=jnp.int32)
-
-    def encode(key, x):
-        own = places(key, x.size)
-        return x[own], x.at[own].set(0)
-
-    def decode(key, messages, d):
-        return jnp.zeros(d).at[places(key, d)].set(messages.sum(axis=0))
-
-    channel = all_reduce(
-        Compressor(encode, decode, shared=True, selects=Drawn(places)), per_leaf=True
-    )
-    trees = trees_of(2, "float32")
-    (mean, lost, _), _ = on_mesh(channel, trees, mesh_named("2 x 2 x 2"))
-    expected_mean, expected_lost, _ = on_one_device(channel, trees)
-    chex.assert_trees_all_equal(lost, expected_lost)
-    chex.assert_trees_all_close(mean, expected_mean, rtol=1e-6)
