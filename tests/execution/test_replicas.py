@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
-from gmc_jax import all_gather, assert_replicated, fetch, gmc, query, top_k
+from gmc_jax import all_gather, assert_replicated, gmc, query, top_k
 from tests.support import problems
 
 WORKERS = 8
@@ -157,43 +157,3 @@ def test_replicas_hold_over_a_thousand_steps():
         assert len(leaf.addressable_shards) == WORKERS
         assert np.isfinite(leaf).all()
     assert int(state[1][0].step) == 1000
-
-
-# Fetching.
-
-
-def test_arrays_are_fetched_whole():
-    fetched = fetch(SAME)
-    assert fetched.pop("None") is None
-    assert {type(leaf) for leaf in fetched.values()} == {np.ndarray}
-    np.testing.assert_array_equal(fetched["replicated"], [1, 2])
-    np.testing.assert_array_equal(fetched["each worker's own"], np.arange(4))
-    np.testing.assert_array_equal(fetched["spread over all"], np.arange(8))
-    np.testing.assert_array_equal(fetched["key"], jax.random.PRNGKey(0))
-    assert fetched["bfloat16"].dtype == jnp.bfloat16
-    assert fetched["number"] == 4
-    assert fetched["no size"].shape == (0, 3)
-
-
-@pytest.mark.parametrize("runner", ["simulate", "distribute"])
-def test_fetched_arrays_survive_further_training(runner):
-    def step(state, batch):
-        params, own = state
-        return (params.at[0].add(1), own.at[0].add(batch[0])), {"own": batch * 2}
-
-    state = jnp.zeros(64), jnp.zeros(64)
-    batch = np.tile(np.arange(8, dtype=np.float32)[:, None], 64)
-    if runner == "simulate":
-        train, state = gmc_jax.simulate(step, state, batch, WORKERS)
-    else:
-        train, state = gmc_jax.distribute(step, state, batch)
-    state, metrics = train(state, batch)
-    params, own = fetched = fetch(state)
-    for _ in range(3):
-        state, _ = train(state, batch)
-
-    assert params.tolist() == [1] + 63 * [0]
-    np.testing.assert_array_equal(own[:, 0], np.arange(8))
-    np.testing.assert_array_equal(fetch(metrics)["own"], 2 * batch)
-    assert fetch(state)[0][0] == 4
-    assert {type(leaf) for leaf in fetched} == {np.ndarray}
