@@ -28,14 +28,8 @@ from numpy.typing import NDArray
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
-from gmc_jax.utils.jaxprs import (
-    LOOPS,
-    SENDS_NOTHING,
-    Program,
-    axes_of,
-    jaxpr_of,
-    subprograms,
-)
+from gmc_jax.utils import jaxprs
+from gmc_jax.utils.jaxprs import Program, axes_of, jaxpr_of, subprograms
 from gmc_jax.utils.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
@@ -148,7 +142,7 @@ def _messages(
     found: dict[Hashable, int] = {}
     for equation in program.eqns:
         if axis_name in axes_of(equation):
-            if equation.primitive.name not in SENDS_NOTHING:
+            if equation.primitive.name not in jaxprs.SENDS_NOTHING:
                 operands = [value.aval for value in equation.invars]
                 found[_key(equation)] = size_in_bits(operands)
             continue
@@ -210,7 +204,7 @@ class _Walk(NamedTuple):
         programs = list(subprograms(equation))
         if name == "cond":
             return self._choose(programs, values)
-        if len(programs) == 1 and name not in LOOPS:
+        if len(programs) == 1 and name not in jaxprs.LOOPS:
             (program,) = programs
             return self.run(program, values)
         if any(_messages(program, self.axis_name, {}) for program in programs):
