@@ -6,18 +6,18 @@ from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 
 from gmc_jax import programs
 from gmc_jax.core import Tree
-from gmc_jax.programs import Kind
+from gmc_jax.programs import Kind, Program
 from gmc_jax.trees import find_hooks
 
 _NOT_USERS = ("gmc_jax.", "jax.", "optax.")
 
 
 def doubts(
-    program: ClosedJaxpr,
+    program: Program,
     shapes: Tree,
     differs: Tree,
     apart: Sequence[Kind],
@@ -67,7 +67,7 @@ def warn(doubt: str) -> None:
     warnings.warn(doubt, stacklevel=level)
 
 
-def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
+def _unasked(program: Program, shapes: Tree) -> list[str]:
     """The classes of states that move the point, are updated, and reach no `query`."""
     treedef, passed_on = jax.tree.structure(shapes), programs.passed_on(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
@@ -82,7 +82,7 @@ def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
     ]
 
 
-def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
+def _marks_of(program: Program, places: Collection[int]) -> set[str]:
     """The names that are given to what some arguments flow into."""
     names = set()
 
@@ -94,13 +94,11 @@ def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
     return names
 
 
-def _takes_gradients(program: ClosedJaxpr) -> bool:
+def _takes_gradients(program: Program) -> bool:
     return any(map(programs.differentiated, programs.equations(program)))
 
 
-def _stray(
-    program: ClosedJaxpr, shapes: Tree, differs: Tree, axis_name: str
-) -> str | None:
+def _stray(program: Program, shapes: Tree, differs: Tree, axis_name: str) -> str | None:
     """A float that differs and is trained, where workers tell each other nothing.
 
     What is trained goes into a gradient. So counters, keys, the sums of an evaluation

@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import eval_jaxpr
 from jax.extend.core import (
-    ClosedJaxpr,
     DebugInfo,
     Jaxpr,
     JaxprEqn,
     Literal,
-    jaxpr_as_fun,
 )
 from numpy.typing import NDArray
 
@@ -47,8 +46,8 @@ class _Traced(NamedTuple):
       notes: the bits of the calls of channels in it.
     """
 
-    init: ClosedJaxpr
-    update: ClosedJaxpr
+    init: Program
+    update: Program
     notes: Notes
 
 
@@ -177,7 +176,7 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """How often each of `sizes` is sent, and what is known of the results."""
         jaxpr = bare(program)
-        consts = program.consts if isinstance(program, ClosedJaxpr) else []
+        consts = getattr(program, "consts", [])
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
         total = jnp.zeros(len(self.sizes), jnp.int32)
@@ -264,7 +263,7 @@ def _evaluate(equation: JaxprEqn, values: Values) -> Values:
     names = tuple(map(str, range(len(given))))
     about = DebugInfo("message_bits", equation.primitive.name, names, None)
     alone = Jaxpr((), list(given), equation.outvars, [equation], debug_info=about)
-    return list(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values()))
+    return list(eval_jaxpr(alone, (), *given.values()))
 
 
 def _is_known(value: jax.Array | None) -> bool:
