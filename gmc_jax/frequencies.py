@@ -16,12 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import eval_jaxpr
-from jax.extend.core import (
-    DebugInfo,
-    Jaxpr,
-    JaxprEqn,
-    Literal,
-)
+from jax.extend.core import DebugInfo, Jaxpr, JaxprEqn, Literal
 from numpy.typing import NDArray
 
 from gmc_jax.channels.neighbours import OtherWorkersError
@@ -64,7 +59,7 @@ def bits_of_steps(
     collective outside of any channel as its operands. Of a conditional on what is not
     known the branch that sends most counts, and of a loop every round.
     """
-    with jax.disable_jit(False):
+    with jax.disable_jit(False), jax.debug_nans(False):
         try:
             traced = _trace(tx, params, 2, axis_name, extra_args)
         except OtherWorkersError as error:  # It stands on a topology of so many.
