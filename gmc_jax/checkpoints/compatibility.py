@@ -58,7 +58,7 @@ def leaves_of(layout: Layout) -> list[Leaf]:
 def number_of(step: SupportsIndex) -> int:
     """A step, of whatever type of whole numbers; arrays of JAX and NumPy are some."""
     try:
-        if not isinstance(step, bool):
+        if not isinstance(step, bool | np.bool_):
             number = operator.index(step)
             if number >= 0:
                 return number

@@ -4,16 +4,16 @@ from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 
 from gmc_jax.core import Tree
 from gmc_jax.utils import jaxprs
-from gmc_jax.utils.jaxprs import Kind
+from gmc_jax.utils.jaxprs import Kind, Program
 from gmc_jax.utils.trees import find_hooks
 
 
 def doubts(
-    program: ClosedJaxpr,
+    program: Program,
     shapes: Tree,
     differs: Tree,
     apart: Sequence[Kind],
@@ -55,7 +55,7 @@ def doubts(
         )
 
 
-def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
+def _unasked(program: Program, shapes: Tree) -> list[str]:
     """The classes of states that move the point, are updated, and reach no `query`."""
     treedef, passed_on = jax.tree.structure(shapes), jaxprs.passed_on(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
@@ -70,7 +70,7 @@ def _unasked(program: ClosedJaxpr, shapes: Tree) -> list[str]:
     ]
 
 
-def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
+def _marks_of(program: Program, places: Collection[int]) -> set[str]:
     """The names that are given to what some arguments flow into."""
     names = set()
 
@@ -82,13 +82,11 @@ def _marks_of(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
     return names
 
 
-def _takes_gradients(program: ClosedJaxpr) -> bool:
+def _takes_gradients(program: Program) -> bool:
     return any(map(jaxprs.differentiated, jaxprs.equations(program)))
 
 
-def _stray(
-    program: ClosedJaxpr, shapes: Tree, differs: Tree, axis_name: str
-) -> str | None:
+def _stray(program: Program, shapes: Tree, differs: Tree, axis_name: str) -> str | None:
     """A float that differs and is trained, where workers tell each other nothing.
 
     What is trained goes into a gradient. So counters, keys, the sums of an evaluation

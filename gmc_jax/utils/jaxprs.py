@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from gmc_jax.core import Tree, hooks_of
 
 State = TypeVar("State")
 
-Program: TypeAlias = Jaxpr | ClosedJaxpr
-"""What JAX traces a function to."""
+Program: TypeAlias = Any
+"""What JAX traces a function to: a `Jaxpr`, or with constants one that holds it.
+
+In jax 0.12 the two are one class, and before they were two: no type is good for both.
+"""
 
 FREE = ("axis_index", "pvary", "pcast")
 """What names an axis and sends nothing along it."""
@@ -28,7 +31,7 @@ _DIFFERENTIATED = re.compile(r"\b(jvp|transpose)\(")
 
 def bare(program: Program) -> Jaxpr:
     """A program without its constants."""
-    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    return getattr(program, "jaxpr", program)
 
 
 def mark(tree: Tree, name: str) -> Tree:
@@ -181,7 +184,7 @@ def flow(
 
 
 def batched_results(
-    program: ClosedJaxpr, batched: Sequence[bool], workers: int, axis_name: str
+    program: Program, batched: Sequence[bool], workers: int, axis_name: str
 ) -> list[bool]:
     """Which results of a program differ between workers, where some arguments do.
 
@@ -262,5 +265,5 @@ def _programs(values: Iterable) -> Iterator[Program]:
     for value in values:
         if isinstance(value, tuple | list):
             yield from _programs(value)
-        elif isinstance(value, Jaxpr | ClosedJaxpr):
+        elif isinstance(bare(value), Jaxpr):
             yield value
