@@ -2,6 +2,8 @@
 
 import re
 
+import jax.numpy as jnp
+import optax
 import pytest
 
 import gmc_jax
@@ -46,6 +48,17 @@ def test_the_python_blocks_run_and_print_what_it_says(tmp_path):
     assert said_sizes == sizes
     assert float(loss) == pytest.approx(float(said), abs=0.01)
     assert float(distributed.split()[1]) > 2, "the loss before training"
+
+
+def test_what_the_table_says_to_write_is_a_method():
+    table = README.partition("Which method should I use?")[2].partition("\n\n`")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert 1 <= len(rows) <= 8
+    names = vars(gmc_jax) | {"optax": optax, "rate": 0.1, "workers": 4}
+    names["channel"] = gmc_jax.exact()
+    for row in rows:
+        written = re.findall(r"`([^`]+)`", row.split("|")[4])
+        assert eval(written[0], names).init(jnp.zeros(3)) is not None, row
 
 
 @pytest.mark.parametrize("command", COMMANDS)
