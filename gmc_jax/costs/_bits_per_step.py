@@ -15,14 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import (
-    ClosedJaxpr,
-    DebugInfo,
-    Jaxpr,
-    JaxprEqn,
-    Literal,
-    jaxpr_as_fun,
-)
+from jax.core import eval_jaxpr
+from jax.extend.core import DebugInfo, Jaxpr, JaxprEqn, Literal
 from numpy.typing import NDArray
 
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
@@ -48,8 +42,8 @@ class _Traced(NamedTuple):
       notes: the bits of the calls of channels in it.
     """
 
-    init: ClosedJaxpr
-    update: ClosedJaxpr
+    init: Program
+    update: Program
     notes: BitsOfCalls
 
 
@@ -66,7 +60,7 @@ def bits_of_steps(
     collective outside of any channel as its operands. Of a conditional on what is not
     known the branch that sends most counts, and of a loop every round.
     """
-    with jax.disable_jit(False):
+    with jax.disable_jit(False), jax.debug_nans(False):
         try:
             traced = _trace(tx, params, 2, axis_name, extra_args)
         except OtherWorkersError as error:  # It stands on a topology of so many.
@@ -180,7 +174,7 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """How often each of `sizes` is sent, and what is known of the results."""
         jaxpr = jaxpr_of(program)
-        consts = program.consts if isinstance(program, ClosedJaxpr) else []
+        consts = getattr(program, "consts", [])
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
         total = jnp.zeros(len(self.sizes), jnp.int32)
@@ -267,7 +261,7 @@ def _evaluate(equation: JaxprEqn, values: Values) -> Values:
     names = tuple(map(str, range(len(given))))
     about = DebugInfo("message_bits", equation.primitive.name, names, None)
     alone = Jaxpr((), list(given), equation.outvars, [equation], debug_info=about)
-    return list(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values()))
+    return list(eval_jaxpr(alone, (), *given.values()))
 
 
 def _is_known(value: jax.Array | None) -> bool:
