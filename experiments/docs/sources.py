@@ -8,6 +8,7 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -66,6 +67,8 @@ def write(folder: Path) -> None:
         if page.stem == "index":
             text += "\n" + "\n".join(_contents(text, kinds))
         (folder / page.name).write_text(text, encoding="utf-8")
+    for picture in PAGES.glob("*.png"):
+        shutil.copy(picture, folder)
     for group in kinds:
         (folder / group.folder).mkdir(parents=True)
         for name, text in _reference(group):

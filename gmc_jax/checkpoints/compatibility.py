@@ -58,7 +58,7 @@ def leaves_of(layout: Layout) -> list[Leaf]:
 def step_number(step: SupportsIndex) -> int:
     """Converts a step to `int` from any integer type, arrays of JAX and NumPy too."""
     try:
-        if not isinstance(step, bool):
+        if not isinstance(step, bool | np.bool_):
             number = operator.index(step)
             if number >= 0:
                 return number

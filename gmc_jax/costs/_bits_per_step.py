@@ -15,27 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import (
-    ClosedJaxpr,
-    DebugInfo,
-    Jaxpr,
-    JaxprEqn,
-    Literal,
-    jaxpr_as_fun,
-)
+from jax.core import eval_jaxpr
+from jax.extend.core import DebugInfo, Jaxpr, JaxprEqn, Literal
 from numpy.typing import NDArray
 
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
-from gmc_jax.utils.jaxprs import (
-    LOOPS,
-    SENDS_NOTHING,
-    Program,
-    axes_of,
-    jaxpr_of,
-    subprograms,
-)
+from gmc_jax.utils import jaxprs
+from gmc_jax.utils.jaxprs import Program, axes_of, jaxpr_of, subprograms
 from gmc_jax.utils.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
@@ -54,8 +42,8 @@ class _Traced(NamedTuple):
       notes: the bits of the calls of channels in it.
     """
 
-    init: ClosedJaxpr
-    update: ClosedJaxpr
+    init: Program
+    update: Program
     notes: BitsOfCalls
 
 
@@ -72,7 +60,7 @@ def bits_of_steps(
     collective outside of any channel as its operands. Of a conditional on what is not
     known the branch that sends most counts, and of a loop every round.
     """
-    with jax.disable_jit(False):
+    with jax.disable_jit(False), jax.debug_nans(False):
         try:
             traced = _trace(tx, params, 2, axis_name, extra_args)
         except OtherWorkersError as error:  # It stands on a topology of so many.
@@ -148,7 +136,7 @@ def _messages(
     found: dict[Hashable, int] = {}
     for equation in program.eqns:
         if axis_name in axes_of(equation):
-            if equation.primitive.name not in SENDS_NOTHING:
+            if equation.primitive.name not in jaxprs.SENDS_NOTHING:
                 operands = [value.aval for value in equation.invars]
                 found[_key(equation)] = size_in_bits(operands)
             continue
@@ -186,7 +174,7 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """How often each of `sizes` is sent, and what is known of the results."""
         jaxpr = jaxpr_of(program)
-        consts = program.consts if isinstance(program, ClosedJaxpr) else []
+        consts = getattr(program, "consts", [])
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
         total = jnp.zeros(len(self.sizes), jnp.int32)
@@ -210,7 +198,7 @@ class _Walk(NamedTuple):
         programs = list(subprograms(equation))
         if name == "cond":
             return self._choose(programs, values)
-        if len(programs) == 1 and name not in LOOPS:
+        if len(programs) == 1 and name not in jaxprs.LOOPS:
             (program,) = programs
             return self.run(program, values)
         if any(_messages(program, self.axis_name, {}) for program in programs):
@@ -273,7 +261,7 @@ def _evaluate(equation: JaxprEqn, values: Values) -> Values:
     names = tuple(map(str, range(len(given))))
     about = DebugInfo("message_bits", equation.primitive.name, names, None)
     alone = Jaxpr((), list(given), equation.outvars, [equation], debug_info=about)
-    return list(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values()))
+    return list(eval_jaxpr(alone, (), *given.values()))
 
 
 def _is_known(value: jax.Array | None) -> bool:

@@ -4,16 +4,16 @@ from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 
 from gmc_jax.core import Tree
 from gmc_jax.utils import jaxprs
-from gmc_jax.utils.jaxprs import StateClass
+from gmc_jax.utils.jaxprs import Program, StateClass
 from gmc_jax.utils.trees import find_hooks
 
 
 def step_warnings(
-    program: ClosedJaxpr,
+    program: Program,
     shapes: Tree,
     differs: Tree,
     missing_states: Sequence[StateClass],
@@ -57,7 +57,7 @@ def step_warnings(
         )
 
 
-def _updated_without_query(program: ClosedJaxpr, shapes: Tree) -> list[str]:
+def _updated_without_query(program: Program, shapes: Tree) -> list[str]:
     """Returns the classes of states with a hook `query` that are updated unqueried."""
     treedef, arguments = jax.tree.structure(shapes), jaxprs.passed_through(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
@@ -72,7 +72,7 @@ def _updated_without_query(program: ClosedJaxpr, shapes: Tree) -> list[str]:
     ]
 
 
-def _marks_reached(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
+def _marks_reached(program: Program, places: Collection[int]) -> set[str]:
     """Returns the marks of values that depend on the arguments at these places."""
     names = set()
 
@@ -84,12 +84,12 @@ def _marks_reached(program: ClosedJaxpr, places: Collection[int]) -> set[str]:
     return names
 
 
-def _takes_gradients(program: ClosedJaxpr) -> bool:
+def _takes_gradients(program: Program) -> bool:
     return any(map(jaxprs.is_differentiated, jaxprs.equations(program)))
 
 
 def _separately_trained(
-    program: ClosedJaxpr, shapes: Tree, differs: Tree, axis_name: str
+    program: Program, shapes: Tree, differs: Tree, axis_name: str
 ) -> str | None:
     """Returns the path of a trained leaf that differs, if workers exchange nothing.
 

@@ -197,8 +197,8 @@ class Layout(NamedTuple):
                 return leaf[0]
             if jnp.issubdtype(leaf.dtype, jnp.integer):
                 return integer_mean_over_workers(leaf)
-            wide = jnp.float32 if leaf.dtype == bool else accumulator_dtype(leaf.dtype)
-            average = mean_over_workers(leaf, wide)
+            wide = jnp.dtype("float32") if leaf.dtype == bool else leaf.dtype
+            average = mean_over_workers(leaf, accumulator_dtype(wide))
             if leaf.dtype == bool:
                 average = jnp.round(average)
             return average.astype(leaf.dtype)

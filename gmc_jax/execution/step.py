@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
 
 from gmc_jax.core import Tree
 from gmc_jax.utils.differences import first_difference
+from gmc_jax.utils.jaxprs import Program
 
 Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 """The step of one worker: `(state, batch) -> (state, metrics)`."""
@@ -16,7 +16,7 @@ Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 def trace(
     step: Step, state: Tree, batch: Tree, workers: int, axis_name: str
-) -> ClosedJaxpr:
+) -> Program:
     """Traces a step, from the leaves of state and batch to those of the new state.
 
     Args:

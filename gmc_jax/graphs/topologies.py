@@ -254,7 +254,7 @@ def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
         edges = np.array([[i in heard[j] for j in heard] for i in heard], bool)
     else:
         try:
-            edges = np.asarray(adjacency) != 0
+            edges = np.asarray(np.asarray(adjacency) != 0)
         except (TypeError, ValueError):
             raise TypeError(
                 "`adjacency` must be a matrix or a graph, but is "

@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from gmc_jax.core import Tree, hooks_of
 
 State = TypeVar("State")
 
-Program: TypeAlias = Jaxpr | ClosedJaxpr
-"""What tracing a function gives."""
+Program: TypeAlias = Any
+"""A traced function: a `Jaxpr`, or an object that holds one with its constants.
+
+They are one class in jax 0.12 and two before, so no type fits both.
+"""
 
 SENDS_NOTHING = ("axis_index", "pvary", "pcast")
 """Primitives that name an axis and send nothing along it."""
@@ -28,7 +31,7 @@ _DIFFERENTIATED = re.compile(r"\b(jvp|transpose)\(")
 
 def jaxpr_of(program: Program) -> Jaxpr:
     """Returns the jaxpr of a program, without its constants."""
-    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    return getattr(program, "jaxpr", program)
 
 
 def mark(tree: Tree, name: str) -> Tree:
@@ -189,7 +192,7 @@ def flow(
 
 
 def batched_results(
-    program: ClosedJaxpr, batched: Sequence[bool], workers: int, axis_name: str
+    program: Program, batched: Sequence[bool], workers: int, axis_name: str
 ) -> list[bool]:
     """Returns for each result of a program whether it differs between workers.
 
@@ -272,5 +275,5 @@ def _programs(values: Iterable) -> Iterator[Program]:
     for value in values:
         if isinstance(value, tuple | list):
             yield from _programs(value)
-        elif isinstance(value, Jaxpr | ClosedJaxpr):
+        elif isinstance(jaxpr_of(value), Jaxpr):
             yield value

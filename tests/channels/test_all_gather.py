@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, dense, random_k, sampled_top_k, top_k
+from gmc_jax.core import Tree
 from tests.support.harness import average
 
 
@@ -57,7 +58,8 @@ def test_messages_are_gathered_once_for_each_dtype(per_leaf):
     )([leaf[0] for leaf in trees])
     assert str(program).count("all_gather[") == 2
     gathered = [eqn for eqn in program.eqns if eqn.primitive.name == "all_gather"]
-    assert {eqn.invars[0].aval.dtype for eqn in gathered} <= {
+    operands: Tree = [eqn.invars[0].aval for eqn in gathered]
+    assert {operand.dtype for operand in operands} <= {
         jnp.dtype("uint16"),
         jnp.dtype("int32"),
     }

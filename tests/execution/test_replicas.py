@@ -36,7 +36,7 @@ SAME = {
     "replicated": placed(PartitionSpec(), replicas_of([1.0, 2.0]), (2,)),
     "scalar": placed(PartitionSpec(), replicas_of(3, "int32"), ()),
     "NaN": placed(PartitionSpec(), replicas_of([np.nan, -0.0]), (2,)),
-    "bfloat16": placed(PartitionSpec(), replicas_of([1.0], jnp.bfloat16), (1,)),
+    "bfloat16": placed(PartitionSpec(), replicas_of([1.0], "bfloat16"), (1,)),
     "no size": placed(PartitionSpec(), replicas_of(np.zeros((0, 3))), (0, 3)),
     "each worker's own": placed(
         PartitionSpec("workers"),

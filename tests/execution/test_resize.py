@@ -179,17 +179,19 @@ def test_training_continues_without_a_jump_with_any_method(name):
 # What methods promise of means.
 
 
-@pytest.mark.parametrize("name", ["gmc", "dgc", "def_a", "votes that are owed"])
+@pytest.mark.parametrize(
+    "name", ["gmc", "dgc", "def_a", "majority vote with residuals"]
+)
 def test_the_mean_residual_is_conserved(name):
     """And the mean momentum of each worker's own; parameters stay bit for bit."""
     (_, (params, opt_state)), *others = resized(name)
-    owed = mean(optax.tree.get(opt_state, "residual"))
-    assert np.abs(problems.flat(owed)).max() > 0
+    residual = mean(optax.tree.get(opt_state, "residual"))
+    assert np.abs(problems.flat(residual)).max() > 0
     last = None
     for _, (now, state) in others:
         chex.assert_trees_all_equal(now, params)
         left = optax.tree.get(state, "residual")
-        chex.assert_trees_all_close(mean(left), owed, rtol=6e-8, atol=0)
+        chex.assert_trees_all_close(mean(left), residual, rtol=6e-8, atol=0)
         last = mean(left) if last is None else last
         chex.assert_trees_all_equal(mean(left), last)  # Rounded once.
 
@@ -285,7 +287,7 @@ def test_messages_of_overlap_sgp_in_flight_arrive(name):
 
 @pytest.mark.parametrize("name", ["slowmo", "slowmo over sgp"])
 def test_a_period_continues(name):
-    """The anchor, the count and the slow momentum stay, and so does the mean way."""
+    """The anchor, the count, the slow momentum and the mean pseudo-gradient stay."""
     (_, (params, before)), *others = resized(name)
     (period,) = find(before, gmc_jax.PeriodicState)
     assert period.local > 0
@@ -300,8 +302,8 @@ def test_a_period_continues(name):
 
 
 def test_a_period_with_differing_anchors_continues():
-    """Over a base that is told where workers are led; the meetings are not."""
-    name = "slowmo of each alone over cser"
+    """The inner optimizer has a hook, which is called; the period's own is not."""
+    name = "slowmo without communication over cser"
     (_, (_, before)), (_, (_, after)) = resized(name, (8, 6))
     (was,), (period,) = (
         find(state, gmc_jax.PeriodicState) for state in (before, after)
@@ -355,28 +357,28 @@ def test_a_resized_state_is_placed_for_distribute():
 
 
 @gmc_jax.with_hooks
-class Followed(NamedTuple):
-    """The state of somebody else's base that wants to know where it is led."""
+class Follower(NamedTuple):
+    """The state of a foreign inner optimizer that follows synchronisations."""
 
-    way: Tree
-    meetings: Tree
+    distance: Tree
+    synchronisations: Tree
 
-    def on_sync(self, start: Tree, end: Tree) -> "Followed":
-        way = optax.tree.add(self.way, optax.tree.sub(end, start))
-        return Followed(way, self.meetings + 1)
+    def on_sync(self, start: Tree, end: Tree) -> "Follower":
+        distance = optax.tree.add(self.distance, optax.tree.sub(end, start))
+        return Follower(distance, self.synchronisations + 1)
 
 
 def test_hooks_of_foreign_states_are_called():
     params = np.array([[1, 2], [3, 6], [5, 1]], np.float32)
     for own in (True, False):  # Whether workers differ.
         x = params if own else params[0]
-        state = {"x": x, "deep": (Followed(10 * x, np.int32(4)),)}
-        layout = by_hand({"x": own, "deep": (Followed(own, False),)}, state, 3)
+        state = {"x": x, "deep": (Follower(10 * x, np.int32(4)),)}
+        layout = by_hand({"x": own, "deep": (Follower(own, False),)}, state, 3)
         new = resize(state, layout, 2, params=lambda state: state["x"])
         mean = np.broadcast_to(x.mean(axis=0), (2, 2)) if own else x
         np.testing.assert_allclose(new["x"], mean)
-        np.testing.assert_allclose(new["deep"][0].way, 10 * mean)
-        assert new["deep"][0].meetings == 5
+        np.testing.assert_allclose(new["deep"][0].distance, 10 * mean)
+        assert new["deep"][0].synchronisations == 5
 
 
 # Leaves that are no floats, and others of other kinds.

@@ -326,10 +326,10 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "slowmo over local_sgd": lambda k: gmc_jax.slowmo(
         gmc_jax.local_sgd(0.1, exact(), period=2), exact(), period=4
     ),
-    "slowmo of each alone": lambda k: gmc_jax.slowmo(
+    "slowmo without communication": lambda k: gmc_jax.slowmo(
         optax.sgd(0.1), gmc_jax.no_communication(), period=4
     ),
-    "slowmo of each alone over cser": lambda k: gmc_jax.slowmo(
+    "slowmo without communication over cser": lambda k: gmc_jax.slowmo(
         gmc_jax.cser(0.1, COUNTED_BLOCK, exact(), period=3),
         gmc_jax.no_communication(),
         period=4,
@@ -343,7 +343,7 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
-    "votes that are owed": lambda k: optax.chain(
+    "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
     ),
     "joined": lambda k: gmc_jax.gmc(

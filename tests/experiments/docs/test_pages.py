@@ -1,7 +1,10 @@
 """The pages: their Python runs, and what they link to and name is there."""
 
+import re
+
 import pytest
 
+from experiments.commands import COMMANDS
 from experiments.docs import sources
 from tests.support.markdown_pages import dead_links, missing_names, read, run
 
@@ -38,3 +41,9 @@ def test_the_index_links_to_every_page():
     assert "How to" in linked
     pages = [page for group in linked.values() for page in group]
     assert sorted([*pages, "index"]) == [page.stem for page in PAGES]
+
+
+def test_the_page_on_experiments_has_a_line_for_every_command():
+    page = read(sources.PAGES / "experiments.md")
+    lines = re.findall(r"^\| `(\w+)", page, re.M)
+    assert COMMANDS.keys() <= set(lines)
