@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmc_jax import (
-    top_k,
-)
+from gmc_jax import top_k
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
 from tests.support.compressors import COMPRESSORS
 

@@ -9,18 +9,8 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gmc_jax
-from gmc_jax import (
-    all_gather,
-    exact,
-    top_k,
-)
-from tests.support.harness import (
-    WORKERS,
-    close,
-    devices,
-    simulate,
-    start,
-)
+from gmc_jax import all_gather, exact, top_k
+from tests.support.harness import WORKERS, close, devices, simulate, start
 from tests.support.vector_steps import (
     GMC,
     D,

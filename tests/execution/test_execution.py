@@ -19,14 +19,7 @@ from gmc_jax import (
 )
 from tests.support import problems
 from tests.support.channels import CHANNELS
-from tests.support.harness import (
-    WORKERS,
-    close,
-    every_runner,
-    pmap,
-    pmap_too,
-    simulate,
-)
+from tests.support.harness import WORKERS, close, every_runner, pmap, pmap_too, simulate
 from tests.support.vector_steps import (
     GMC,
     D,

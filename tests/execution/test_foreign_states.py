@@ -12,25 +12,9 @@ from flax.training.train_state import TrainState
 from jax.sharding import Mesh
 
 import gmc_jax
-from gmc_jax import (
-    all_gather,
-    exact,
-    top_k,
-)
-from tests.support.harness import (
-    WORKERS,
-    devices,
-    every_runner,
-    pmap_too,
-    start,
-)
-from tests.support.vector_steps import (
-    GMC,
-    loss_fn,
-    state_of,
-    step_of,
-    targets,
-)
+from gmc_jax import all_gather, exact, top_k
+from tests.support.harness import WORKERS, devices, every_runner, pmap_too, start
+from tests.support.vector_steps import GMC, loss_fn, state_of, step_of, targets
 
 
 def two_by(name: str):

@@ -8,9 +8,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import (
-    exact,
-)
+from gmc_jax import exact
 from tests.support.harness import WORKERS, every_runner
 from tests.support.vector_steps import GMC, D, state_of, step_of, targets
 

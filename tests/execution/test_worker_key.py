@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmc_jax import (
-    worker_key,
-)
+from gmc_jax import worker_key
 from tests.support.harness import WORKERS, pmap_too
 from tests.support.vector_steps import D, drive, targets
 

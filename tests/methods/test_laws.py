@@ -17,14 +17,7 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import (
-    Compressor,
-    all_gather,
-    all_reduce,
-    random_block,
-    random_k,
-    top_k,
-)
+from gmc_jax import Compressor, all_gather, all_reduce, random_block, random_k, top_k
 from tests.support import harness, problems, references
 from tests.support.methods import PAPERS
 
