@@ -31,5 +31,5 @@ def test_keys_are_found_by_dtype_and_shape(leaf, typed, raw):
 
 def test_typed_keys_become_their_data_and_other_leaves_stay():
     np.testing.assert_array_equal(without_key_types(TYPED), jax.random.key_data(TYPED))
-    for leaf in (RAW, jnp.ones(2), np.ones(2), 3.0):
+    for leaf in (RAW, jnp.ones(2)):
         assert without_key_types(leaf) is leaf
