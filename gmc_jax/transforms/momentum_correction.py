@@ -9,10 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.error_feedback import (
-    ErrorFeedbackState,
-    send_owed,
-)
+from gmc_jax.transforms.error_feedback import ErrorFeedbackState, average_with_residual
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import times, to_accumulate, zeros_to_accumulate
@@ -94,7 +91,7 @@ def momentum_correction(
                 lambda u, g: times(decay, u) + g, state.momentum, updates
             )
             added = momentum
-        out, after = send_owed(channel, added, state.feedback, like)
+        out, after = average_with_residual(channel, added, state.feedback, like)
         if factor_masking:
             momentum = jax.tree.map(
                 _masked,

@@ -73,7 +73,7 @@ BELONGS = {
     "axis_name": {"text"},
     **{
         name: {"True"}
-        for name in ("nesterov", "factor_masking", "per_leaf", "extra", "drawn")
+        for name in ("nesterov", "factor_masking", "per_leaf", "extra", "random_length")
     },
     "buffers": {"None"},
     "next_start": {"None"},

@@ -298,5 +298,5 @@ def test_errors_name_what_is_wrong():
     tx = svrg(0.1, exact(), epoch_length=2)
     with pytest.raises(TypeError, match=r"snapshot_grads=grads_at"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
-    with pytest.raises(ValueError, match="`epochs` leads parameters"):
+    with pytest.raises(ValueError, match="`epochs` computes updates"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), snapshot_grads=jnp.ones(2))

@@ -100,6 +100,6 @@ def test_the_point_keeps_the_types_of_the_parameters():
 )
 def test_there_must_be_one_residual_to_settle(inner):
     with pytest.raises(
-        ValueError, match=r"`at_virtual_iterate` .* residual of one `error_"
+        ValueError, match=r"`at_virtual_iterate` must contain one `error_"
     ):
         at_virtual_iterate(inner).init(jnp.ones(2))

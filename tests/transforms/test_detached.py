@@ -91,5 +91,5 @@ def test_a_rate_is_finite_and_not_negative(rate):
     ids=["none", "two"],
 )
 def test_there_must_be_one_residual_to_move_along(inner):
-    with pytest.raises(ValueError, match="residual of one `error_feedback`"):
+    with pytest.raises(ValueError, match="`detached` must contain one `error_"):
         detached(inner, 0.5).init(jnp.ones(2))

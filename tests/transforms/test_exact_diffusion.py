@@ -52,7 +52,7 @@ def test_sixteen_bits_are_remembered_in_32():
 
 def test_errors_name_what_is_wrong():
     tx = exact_diffusion(CHANNEL)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         exact_diffusion(cast(Any, gmc_jax.top_k(0.1)))

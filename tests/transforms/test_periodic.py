@@ -196,14 +196,14 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`period`"):
         periodic(optax.sgd(0.1), MEAN, 0)
     tx = periodic(optax.sgd(0.1), MEAN, 2)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: periodic(cast(Any, 0.1), MEAN, 2), "`inner` must be a transfo"),
+        (lambda: periodic(cast(Any, 0.1), MEAN, 2), "`inner` must be an optax"),
         (lambda: periodic(optax.sgd(0.1), cast(Any, None), 2), "`outer` must be"),
         (
             lambda: periodic(optax.sgd(0.1), MEAN, 2, buffers=cast(Any, reset_buffers)),

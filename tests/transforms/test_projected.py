@@ -17,5 +17,5 @@ def test_a_step_ends_where_the_projection_says():
 
 def test_it_needs_parameters():
     tx = projected(lambda tree: tree)
-    with pytest.raises(ValueError, match="`projected` leads parameters"):
+    with pytest.raises(ValueError, match="`projected` computes updates"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
