@@ -50,7 +50,7 @@ def leave_out_nonfinite(
         g_k <- (K / F) g_k  where g_k is finite, and 0 where it is not
 
     so the mean over all K workers is the mean over the F. Where F = 0 all workers skip
-    the step: updates are zero, and the state of `inner` stays what it was.
+    the step: updates are zero, and the state of `inner` does not change.
 
     All workers also skip the step where `inner` turns finite updates into updates that
     are not finite, on any worker. A sum of large numbers, such as of an update and a
@@ -59,8 +59,8 @@ def leave_out_nonfinite(
     What this does inside `inner`, always in the mean over workers:
 
     * Residuals: all workers still send and keep theirs. The mean of residual + out
-      grows by the mean over the F. A worker's own residual holds (K / F) times what
-      compression lost of its own update.
+      grows by the mean over the F. A worker's own residual holds (K / F) times the loss
+      of compressing its own update.
     * Each worker's own momentum (`dmsgd_local`, `dgc`, `cser`, `d_psgd`): the momentum
       of a worker that is left out decays by one step. The other momenta add
       (K / F) g_k, so their mean adds the mean over the F.

@@ -38,7 +38,7 @@ def skip_nonfinite(
 ) -> optax.GradientTransformationExtraArgs:
     """Skips a step on all workers if the updates of any worker are not finite.
 
-    A skipped step returns zero updates. The state of `inner` stays what it was,
+    A skipped step returns zero updates. The state of `inner` does not change,
     residuals and schedules included. To take the step without the broken workers, use
     `leave_out_nonfinite`.
 

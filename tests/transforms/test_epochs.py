@@ -29,7 +29,7 @@ def test_the_last_update_of_an_epoch_leads_where_the_next_one_starts():
 
 
 def test_a_length_is_a_whole_number():
-    with pytest.raises(ValueError, match="`length`"):
+    with pytest.raises(ValueError, match="`epoch_length`"):
         epochs(optax.sgd(1.0), 0)
 
 

@@ -126,8 +126,8 @@ def test_what_a_base_conserves_is_no_buffer(name):
     shifted = exact()._replace(
         average=lambda tree, state: (optax.tree.add(tree, tree), tree, state)
     )
-    reset, _ = reset_buffers().meet(base, own, fresh, ())
-    average, _ = average_buffers(shifted).meet(base, own, fresh, ())
+    reset, _ = reset_buffers().synchronise(base, own, fresh, ())
+    average, _ = average_buffers(shifted).synchronise(base, own, fresh, ())
     for (path, leaf), one, other, before in zip(
         jax.tree_util.tree_leaves_with_path(own),
         *map(jax.tree.leaves, (reset, average, fresh)),
