@@ -1,4 +1,4 @@
-"""Partial synchronisation: parameters differ by errors, which are reset periodically."""
+"""Partial synchronisation: workers differ by errors, which are reset periodically."""
 
 from __future__ import annotations
 

@@ -86,10 +86,10 @@ def periodic(
 
     It stands last in its chain, since its update at a synchronisation moves the
     parameters to the anchor. Behind it `optax.scale(0.5)` would move every worker only
-    half of the way, and no error would say so. Learning rates, clipping and weight decay
-    belong into `inner`. Call `init` again after changing parameters by hand. To skip
-    steps that are not finite, put it into `skip_nonfinite`, which decides for all
-    workers together, and not into `optax.apply_if_finite`, which decides on each alone.
+    half of the way, without an error. Learning rates, clipping and weight decay belong
+    into `inner`. Call `init` again after changing parameters by hand. To skip steps
+    that are not finite, put it into `skip_nonfinite`, which decides for all workers
+    together, and not into `optax.apply_if_finite`, which decides on each alone.
 
     Args:
       inner: the inner optimizer: any method from gradients to steps, learning rate

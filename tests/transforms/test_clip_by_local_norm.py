@@ -92,7 +92,7 @@ def test_nothing_is_sent():
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_in_front_of_a_method_it_bounds_what_is_remembered(runner):
+def test_in_front_of_a_method_it_bounds_momentum_and_residual(runner):
     """A worker that explodes at every step: its momentum does not."""
     params = problems.tree(np.zeros(D, np.float32))
     batch = jax.tree.map(lambda leaf: jnp.ones((WORKERS, *leaf.shape)), params)

@@ -78,14 +78,14 @@ def test_what_is_fed_back_is_the_output_not_the_input():
     assert states.momentum.shape == (STEPS + 1, D)
     np.testing.assert_array_equal(states.momentum[1:], moved[:, 2])
     assert not states.momentum[0].any()
-    owed = states.inner.residual
+    residuals = states.inner.residual
     entered = gradients + np.concatenate([0 * moved[:1], 0.9 * moved[:-1]])
     np.testing.assert_allclose(
-        (owed[:-1] + entered - owed[1:]).mean(axis=1), moved[:, 0], atol=1e-6
+        (residuals[:-1] + entered - residuals[1:]).mean(axis=1), moved[:, 0], atol=1e-6
     )
 
 
-def test_sixteen_bits_remember_in_float32():
+def test_its_momentum_is_float32_for_16_bits():
     params = jnp.zeros(D, jnp.bfloat16)
     tx = global_momentum(error_feedback(all_gather(top_k(0.3))), 0.9, 0.1)
     _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))

@@ -30,7 +30,7 @@ BATCHES = 7
 
 
 def broken_batches():
-    """Targets that are no numbers for some workers; of the last, for none."""
+    """Targets that are not finite for some workers; at the last step, for none."""
     batches = targets(start(), BATCHES)
     for step, workers in BROKEN.items():
         for place, worker in enumerate(workers):
@@ -50,9 +50,13 @@ def leaving_out(runner, channel):
     def step(state, batch):
         (params, opt_state), _ = step_of(tx)(state, batch)
         guard: Tree = opt_state
-        owed = optax.tree.get(guard, "residual")
+        residuals = optax.tree.get(guard, "residual")
         counts = guard.skipped, guard.left_out
-        return (params, guard), {"params": params, "owed": owed, "counts": counts}
+        return (params, guard), {
+            "params": params,
+            "residuals": residuals,
+            "counts": counts,
+        }
 
     return drive(
         runner,
@@ -77,13 +81,13 @@ def mean_steps(points: np.ndarray) -> np.ndarray:
 @every_runner
 @pytest.mark.parametrize("channel", [exact(), all_gather(top_k(0.2))], ids=["all", "k"])
 def test_the_mean_is_that_of_the_finite_workers(runner, channel):
-    """Nothing of it is lost either: the mean of residual + out grows by it."""
+    """No part of it is lost: the mean of residual + out grows by it."""
     _, seen = leaving_out(runner, channel)
     points = problems.flat(seen["params"], 2)[:, 0]
     points = np.concatenate([problems.flat(start())[None], points])
-    owed = problems.flat(seen["owed"], 2).mean(axis=1)
-    owed = np.concatenate([np.zeros_like(owed[:1]), owed])
-    grown = np.diff(points + owed, axis=0)
+    residuals = problems.flat(seen["residuals"], 2).mean(axis=1)
+    residuals = np.concatenate([np.zeros_like(residuals[:1]), residuals])
+    grown = np.diff(points + residuals, axis=0)
     np.testing.assert_allclose(grown, mean_steps(points), rtol=1e-5, atol=1e-6)
 
     skipped, left_out = seen["counts"]
@@ -104,7 +108,7 @@ def test_in_double_precision_the_factor_is_exact():
     np.testing.assert_allclose(moved[0, 0], expected, rtol=1e-14)
 
 
-def test_where_all_are_broken_all_skip():
+def test_where_no_worker_is_finite_all_skip():
     tx = leave_out_nonfinite(gmc(RATE, all_gather(top_k(0.2))))
     gradients = np.full((1, 4, 20), np.nan, np.float32)
     moved, states = problems.updates(tx, jnp.zeros(20), gradients)
@@ -116,7 +120,7 @@ def test_where_all_are_broken_all_skip():
 
 
 @every_runner
-def test_leaving_out_changes_nothing_where_all_is_finite(runner):
+def test_with_finite_updates_it_changes_nothing(runner):
     """To the last bit: one factor, which is 1."""
     method = gmc(SCHEDULE, all_gather(random_block(0.2)))
     batches = targets(start(), 4)
@@ -142,11 +146,11 @@ def test_16_bits_stay_16_bits_and_finite(dtype):
     np.testing.assert_array_equal(moved[0, 1], 0)
 
 
-def test_a_worker_that_is_left_out_votes_with_what_it_remembers():
-    """Minus where its momentum says so, and plus where it remembers nothing."""
+def test_a_worker_that_is_left_out_votes_with_its_momentum():
+    """Minus where its momentum is negative, and plus without a momentum."""
     gradients = np.full((2, 3, 4), -1, np.float32)
     gradients[:, 1] = 1
-    gradients[1, 2] = np.nan  # It voted minus; now the others are one and one.
+    gradients[1, 2] = np.nan  # It voted minus; the others are one and one.
     for make, expected in ((gmc_jax.signum, -1), (gmc_jax.sign_sgd, 1)):
         tx = leave_out_nonfinite(make(1.0, majority_vote()))
         moved, _ = problems.updates(tx, jnp.zeros(4), gradients)
@@ -162,7 +166,7 @@ def test_a_worker_that_is_left_out_votes_with_what_it_remembers():
     ],
     ids=["local_sgd", "slowmo", "svrg"],
 )
-def test_where_gradients_must_not_be_scaled_leaving_out_is_refused(inner, does):
+def test_it_refuses_methods_whose_gradients_must_not_be_scaled(inner, does):
     params = jnp.zeros(3)
     with pytest.raises(ValueError, match=rf"`inner` .*{does}.*`skip_nonfinite\("):
         leave_out_nonfinite(inner).init(params)
