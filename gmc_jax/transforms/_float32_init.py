@@ -12,19 +12,20 @@ from gmc_jax.utils.trees import upcast
 def init_in_float32(tx: optax.GradientTransformation, params: Tree) -> Tree:
     """The state of a transformation whose updates are float32 for 16-bit parameters.
 
-    Buffers start as for float32 parameters, so that they keep float32 updates. Channels
-    average in the dtypes of the parameters and must start from these, as `Channel.init`
-    demands. They are told apart by what states conserve: see `is_conserved`.
+    Buffers start as for float32 parameters, so that they can hold float32 updates. What
+    states conserve, those of channels included, starts as for the parameters: channels
+    average in these dtypes, and `Channel.init` receives what `average` gets.
     """
     wide = upcast(params)
     state = tx.init(wide)
-    if _dtypes(wide) == _dtypes(params):
+    conserved = is_conserved(state)
+    if _dtypes(wide) == _dtypes(params) or not any(jax.tree.leaves(conserved)):
         return state
 
-    def pick(conserved: bool, leaf: jax.Array, of_wide: jax.Array) -> jax.Array:
-        return leaf if conserved else of_wide
+    def pick(is_conserved: bool, leaf: jax.Array, of_wide: jax.Array) -> jax.Array:
+        return leaf if is_conserved else of_wide
 
-    return jax.tree.map(pick, is_conserved(state), tx.init(params), state)
+    return jax.tree.map(pick, conserved, tx.init(params), state)
 
 
 def _dtypes(tree: Tree) -> list[jnp.dtype]:

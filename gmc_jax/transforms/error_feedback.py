@@ -125,7 +125,7 @@ def shift_by_residual(
         return update_unmasked(shift, params, feedback.residual)
     except ValueError as error:
         raise ValueError(
-            "`params` must have the structure of the residual that is added to them. "
+            "The residual must have the structure of `params`, which it is added to. "
             f"{_remedy(params, feedback.residual)}"
         ) from error
 

@@ -66,7 +66,7 @@ def test_the_steps_in_between_send_nothing_for_it():
     assert {leaf.shape[0] for leaf in jax.tree.leaves(own)} == {WORKERS}
 
 
-def test_sixteen_bits_are_averaged_in_float32():
+def test_residuals_of_16_bit_trees_are_averaged_in_float32():
     tx = average_residuals(error_feedback(CHANNEL), 1)
     params = jnp.zeros(D, jnp.bfloat16)
     _, states = problems.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))

@@ -68,8 +68,8 @@ def test_no_part_of_any_update_is_lost(name, float64):
     "channel", [all_gather(top_k(0.1)), all_gather(scaled_sign()), exact()]
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_lose_nothing_in_hundreds_of_steps(channel, dtype):
-    """In float32 nothing worth mentioning is lost; in bfloat16 0.4 % would be."""
+def test_16_bit_trees_lose_nothing_in_hundreds_of_steps(channel, dtype):
+    """A float32 residual loses less than 1e-6; a bfloat16 one would lose 0.4 %."""
     params, grads = gradients(steps=200, dtype=dtype)
     moved, states = problems.updates(error_feedback(channel), params, grads)
     assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype("float32")}

@@ -122,7 +122,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
-def test_a_detached_state_is_found_in_any_other(wrapper):
+def test_a_detached_state_is_found_inside_any_other(wrapper):
     params, points, states = asked(WRAPPED[wrapper])
     residual = residual_of(states)
     expected = jax.tree.map(lambda w, e: w - LAMBDA * RATE * e, params, residual)
@@ -133,7 +133,7 @@ def test_a_detached_state_is_found_in_any_other(wrapper):
     assert np.abs(gaps[:, 0] - gaps[:, 1]).max() > 0.01
 
 
-def test_a_residual_of_steps_is_added_as_it_is():
+def test_a_residual_in_units_of_steps_is_added_unscaled():
     params, points, states = asked(in_steps())
     expected = jax.tree.map(lambda w, e: w + LAMBDA * e, params, residual_of(states))
     chex.assert_trees_all_close(points, expected, rtol=1e-5, atol=1e-6)
@@ -165,7 +165,7 @@ def test_the_first_gradient_is_taken_at_the_parameters():
     ],
     ids=["masked", "partition", "partition of two"],
 )
-def test_leaves_that_are_left_out_stay_where_they_are(wrap, moved):
+def test_masked_leaves_stay_at_the_parameters(wrap, moved):
     params, points, states = asked(wrap(anticipating()))
     for name in ("bias", "kernel"):
         gap = np.abs(points[name] - params[name]).max()
@@ -194,7 +194,7 @@ class Shifted(NamedTuple):
         return jax.tree.map(lambda w: 2 * w + self.by, params)
 
 
-def test_any_state_with_a_query_is_asked_and_in_order():
+def test_all_states_with_a_query_are_called_in_order():
     params = start()
     states = (optax.EmptyState(), {"one": Shifted(1.0), "two": [Shifted(10.0)]})
     expected = jax.tree.map(lambda w: 2 * (2 * w + 1) + 10, params)
@@ -317,7 +317,7 @@ def test_a_layout_finds_by_shape_which_leaves_differ():
     chex.assert_trees_all_equal(evaluated["kernel"], params["kernel"])
 
 
-def test_several_like_trees_are_no_question_if_they_differ_alike():
+def test_several_trees_of_one_form_may_share_a_layout():
     """Parameters and their average, or an anchor: all have one layout."""
 
     def change(state, batch):
@@ -328,7 +328,7 @@ def test_several_like_trees_are_no_question_if_they_differ_alike():
 
 
 def ambiguous():
-    """A matrix of as many rows as there are workers, and one a row of each worker."""
+    """A shared matrix with a row for each worker, and a row of each worker's own."""
 
     def change(state, batch):
         return {"own": own(state["own"], batch), "same": state["same"]}
@@ -336,7 +336,7 @@ def ambiguous():
     return laid_out(change, {"own": jnp.zeros(3), "same": jnp.zeros((WORKERS, 3))})
 
 
-def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
+def test_trees_with_the_same_shapes_and_two_layouts_are_an_error():
     layout, state = ambiguous()
     message = r"`layout` holds several trees .*`layout.of\(lambda state: ...\)`"
     for fn in (lambda x: average_workers(x, layout), lambda x: evaluate((), x, layout)):
@@ -359,7 +359,7 @@ def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
     ],
     ids=["part", "other shapes", "other workers", "other structure", "a leaf"],
 )
-def test_a_tree_that_the_layout_does_not_hold_is_an_error(tree):
+def test_a_tree_outside_the_layout_is_an_error(tree):
     layout, _ = synchronous()
     message = "`layout` holds no tree .* kept for 4 workers.* layout of the step"
     with pytest.raises(ValueError, match=message):
@@ -370,7 +370,7 @@ def test_a_tree_that_the_layout_does_not_hold_is_an_error(tree):
 
 @pytest.mark.parametrize("runner", ["simulate", "distribute"])
 def test_a_trained_state_is_evaluated(runner):
-    """From a state on one device and from one that is spread over eight."""
+    """On one device, and over eight devices."""
 
     def step(state, batch):
         params, stats = state
@@ -392,7 +392,7 @@ def test_a_trained_state_is_evaluated(runner):
 
 
 class Attention(NamedTuple):
-    """Parameters with fields that are called like the methods of states."""
+    """Parameters with fields that have the names of hooks."""
 
     query: jax.Array
     evaluate: jax.Array
@@ -414,7 +414,7 @@ def test_parameters_may_be_called_query_and_evaluate():
 
 
 class Hooked:
-    """What models may well have, and nobody but their owner calls."""
+    """Methods of a model that have the names of hooks."""
 
     def query(self, *args):
         raise AssertionError
@@ -500,7 +500,7 @@ def test_parameters_may_be_a_model_with_methods_of_the_same_names(model, method)
     assert type(resized) is type(model)
 
 
-def test_only_what_has_hooks_is_marked():
+def test_only_classes_with_hooks_are_marked():
     with pytest.raises(TypeError, match=r"with one of the methods \['query', .*Attent"):
         gmc_jax.with_hooks(Attention)
     with pytest.raises(TypeError, match="`state` must be a class"):
@@ -533,7 +533,7 @@ def of_a_branch(tx):
     ids=["query", "at_virtual_iterate", "epochs", "sync_weighted"],
 )
 def test_labels_may_be_of_whole_branches(tx, ask):
-    """Trees with parts left out, which `optax.partition` lets be whole branches."""
+    """`optax.partition` may mask whole branches of a tree."""
     state = of_a_branch(tx).init(BRANCHES)
     moved = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), state)
     point = ask(moved)
@@ -558,8 +558,8 @@ def evaluated_at(opt_state, params):
     ],
     ids=["sgp", "cser", "nested"],
 )
-def test_so_they_may_where_workers_synchronise(inner):
-    """In the hooks `sync_weighted` and `on_sync`, of periods and of a resize."""
+def test_labels_of_branches_work_in_synchronisations(inner):
+    """In the hooks `sync_weighted` and `on_sync`, of `slowmo` and of a resize."""
     tx = gmc_jax.slowmo(of_a_branch(inner), exact(), buffers=gmc_jax.reset_buffers())
     state = BRANCHES, tx.init(BRANCHES)
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), BRANCHES)
@@ -568,7 +568,7 @@ def test_so_they_may_where_workers_synchronise(inner):
     assert jax.tree.structure(params) == jax.tree.structure(BRANCHES)
 
 
-def test_what_changes_the_structure_of_parameters_is_named():
+def test_a_wrapper_that_changes_the_structure_is_named():
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     tx = optax.flatten(gmc_jax.def_sgd(0.1, all_gather(top_k(0.5))))
     with pytest.raises(ValueError, match=r"structure of `params`.*optax.flatten"):
@@ -576,7 +576,7 @@ def test_what_changes_the_structure_of_parameters_is_named():
 
 
 def test_random_keys_have_no_mean():
-    """Leaves that are no numbers: the keys of the first worker stand for all."""
+    """The average holds the keys of the first worker."""
     typed = jax.random.split(jax.random.key(0), 3)
     raw = jax.random.split(jax.random.PRNGKey(0), 3)
     one = jax.eval_shape(lambda: (typed[0], raw[0]))
@@ -586,7 +586,7 @@ def test_random_keys_have_no_mean():
     np.testing.assert_array_equal(old, raw[0])
 
 
-def test_whole_numbers_and_flags_are_averaged_as_what_they_are():
+def test_integers_and_flags_keep_their_dtypes_in_averages():
     flags = jnp.array([True, False, False])
     large = jnp.array([16777217, 16777217, 16777220], jnp.int32)
     small = jnp.array([3, 0, 0], jnp.uint8)

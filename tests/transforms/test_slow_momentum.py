@@ -1,4 +1,4 @@
-"""Tests of the outer half of SlowMo by itself."""
+"""Tests of the outer half of SlowMo alone."""
 
 from typing import Any
 

@@ -115,7 +115,7 @@ LATE = [one for one in EVERY if one not in SOON]
     ("name", "buffers"),
     [*SOON, *(pytest.param(*one, marks=pytest.mark.slow) for one in LATE)],
 )
-def test_in_the_long_run_the_mean_of_all_steps_was_taken(name, buffers):
+def test_the_mean_of_all_steps_is_taken_in_the_end(name, buffers):
     """No synchronisation loses what the inner state conserves."""
     strategy = {
         "reset": reset_buffers(),

@@ -1,4 +1,4 @@
-"""Tests of tracking by itself; gradient tracking is in methods."""
+"""Tests of the transform alone; the method gradient_tracking is in methods."""
 
 from typing import Any, cast
 
