@@ -22,8 +22,8 @@ def init_in_float32(tx: optax.GradientTransformation, params: Tree) -> Tree:
     if _dtypes(wide) == _dtypes(params) or not any(jax.tree.leaves(conserved)):
         return state
 
-    def pick(is_conserved: bool, leaf: jax.Array, of_wide: jax.Array) -> jax.Array:
-        return leaf if is_conserved else of_wide
+    def pick(kept: bool, leaf: jax.Array, of_wide: jax.Array) -> jax.Array:
+        return leaf if kept else of_wide
 
     return jax.tree.map(pick, conserved, tx.init(params), state)
 

@@ -14,6 +14,7 @@ import optax
 from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.utils import wrong_kinds
 from gmc_jax.utils.described import is_described
 
 Number: TypeAlias = object
@@ -163,64 +164,22 @@ def learning_rate(**arguments: Number) -> None:
 def channel(**arguments: object) -> None:
     """Raises TypeError unless every argument is a channel."""
     for name, value in arguments.items():
-        if isinstance(value, Channel):
-            continue
-        if isinstance(value, Compressor):
-            remedy = f"write `{_through(value)}`"
-        elif isinstance(value, optax.GradientTransformation):
-            remedy = "write its channel alone, such as `all_gather(top_k(0.01))`"
-        else:
-            remedy = "write `exact()`, or `all_gather(top_k(0.01))`"
-        raise TypeError(f"`{name}` must be a channel, got {_kind_of(value)}; {remedy}.")
+        if not isinstance(value, Channel):
+            raise wrong_kinds.no_channel(name, value, shown(value))
 
 
 def compressor(**arguments: object) -> None:
     """Raises TypeError unless every argument is a compressor."""
     for name, value in arguments.items():
-        if isinstance(value, Compressor):
-            continue
-        remedy = "write `top_k(0.01)`"
-        if isinstance(value, Channel | optax.GradientTransformation):
-            remedy = "write its compressor alone, such as `top_k(0.01)`"
-        raise TypeError(
-            f"`{name}` must be a compressor, got {_kind_of(value)}; {remedy}."
-        )
+        if not isinstance(value, Compressor):
+            raise wrong_kinds.no_compressor(name, value, shown(value))
 
 
 def transformation(**arguments: object) -> None:
     """Raises TypeError unless every argument is an optax transformation."""
     for name, value in arguments.items():
-        if isinstance(value, optax.GradientTransformation):
-            continue
-        remedy = "write `optax.sgd(0.1)`, or another optimizer"
-        if isinstance(value, Channel | Compressor):
-            through = _through(value)
-            remedy = f"write `error_feedback({through})`, or `averaged({through})`"
-        raise TypeError(
-            f"`{name}` must be an optax transformation, got {_kind_of(value)}; "
-            f"{remedy}."
-        )
-
-
-def _kind_of(value: object) -> str:
-    """A value as an error names it: `the channel `exact()``, or as `shown`."""
-    kinds = {
-        Compressor: "compressor",
-        Channel: "channel",
-        optax.GradientTransformation: "transformation",
-    }
-    for kind, noun in kinds.items():
-        if isinstance(value, kind) and is_described(value):
-            return f"the {noun} `{value!r}`"
-    return shown(value)
-
-
-def _through(value: Channel | Compressor) -> str:
-    """The call of a channel, or of one that a compressor's messages travel through."""
-    if isinstance(value, Channel):
-        return repr(value) if is_described(value) else "channel"
-    compressor = repr(value) if is_described(value) else "compressor"
-    return f"{'all_reduce' if value.shared else 'all_gather'}({compressor})"
+        if not isinstance(value, optax.GradientTransformation):
+            raise wrong_kinds.no_transformation(name, value, shown(value))
 
 
 def one_axis(**arguments: Channel) -> None:

@@ -18,6 +18,7 @@ from gmc_jax import (
     global_momentum,
     random_block,
     top_k,
+    topologies,
 )
 from gmc_jax.core import Tree
 from tests.support.factories import RIGHT, found
@@ -141,6 +142,8 @@ def test_the_error_spells_out_what_to_write():
             "got a channel; write `error_feedback(channel)`",
         ),
         (averaged, optax.sgd(0.1), "got a transformation; write its channel alone"),
+        (averaged, topologies.ring(3), "got ring(3); write `exact()`"),
+        (averaged, gmc_jax.reset_buffers(), "got reset_buffers(); write `exact()`"),
         (averaged, exact, "got <function .*; write `exact()`"),
         (gmc_jax.with_float32_state, optax.sgd, "got <function .*; write `optax.sgd("),
         (all_gather, None, "got None; write `top_k(0.01)`"),
