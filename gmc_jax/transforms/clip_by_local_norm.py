@@ -33,7 +33,7 @@ def clip_by_local_norm(
     times the bound for the norm of the mean.
 
     Args:
-      max_norm: the bound for the norm of the sum of all workers' gradients, if these
+      max_norm: the bound for the norm of the sum of all workers' gradients where these
         are independent; finite and greater than 0.
       axis_name: the named axis whose indices are the workers.
 

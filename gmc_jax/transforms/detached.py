@@ -53,7 +53,7 @@ def detached(
 
     Args:
       inner: an `error_feedback`, or a transformation that contains exactly one.
-      detach: how much of the residual is anticipated, lambda in the papers, in [0, 1].
+      detach: the share of the residual to anticipate, lambda in the papers, in [0, 1].
       learning_rate: the rate of the step that uses the gradient: a number or a
         schedule. Under `optax.inject_hyperparams` the next rate is not known in
         advance, and the last one is used.

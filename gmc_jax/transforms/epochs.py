@@ -70,15 +70,15 @@ def epochs(
     at that point.
 
     Args:
-      inner: from gradients to steps.
+      inner: a transformation from gradients to steps.
       epoch_length: M, the updates in an epoch, at least 1; their mean where the length
         is random.
       next_start: the momentum between epochs; None for x_{k+1} = y_k.
       random_length: whether each length is drawn from the geometric distribution on
         1, 2, ... with mean M. These are the papers' m + 1 steps, where m has
         probability (1 - 1 / M)^m / M.
-      seed: of the random lengths, which are the same on all workers: the length of
-        epoch k is `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / M)`.
+      seed: the seed of the random lengths, which are the same on all workers. Epoch k
+        has length `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / M)`.
 
     Returns:
       A transformation from gradients to steps, the last in its chain, with

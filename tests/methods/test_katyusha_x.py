@@ -280,7 +280,7 @@ def test_the_state_is_found_in_a_chain_or_named_missing():
     for call in (gmc_jax.svrg_snapshot, gmc_jax.full_gradient_due):
         with pytest.raises(ValueError, match=r"must hold one `\w+State`, got 0"):
             call(optax.sgd(0.1).init(params))
-    with pytest.raises(ValueError, match="holds 0"):
+    with pytest.raises(ValueError, match="got 0"):
         gmc_jax.set_full_gradient((), params, params)
 
 
