@@ -5,7 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from gmc_jax import all_gather, dgc, gmc, skip_nonfinite, top_k
+from gmc_jax import (
+    all_gather,
+    dgc,
+    drop_all,
+    error_feedback,
+    gmc,
+    skip_nonfinite,
+    top_k,
+)
 from tests.support import problems
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
@@ -73,3 +81,13 @@ def test_with_finite_updates_it_changes_nothing():
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     chex.assert_trees_all_close(states.inner, inner, rtol=1e-9)
     assert not states.skipped.any()
+
+
+def test_a_nan_that_no_worker_would_send_is_skipped_too():
+    """It would stay in a residual, and all updates would be finite."""
+    tx = skip_nonfinite(error_feedback(drop_all()))
+    gradients = np.ones((2, 3, 4), np.float32)
+    gradients[0, 1, 2] = np.nan
+    _, states = problems.updates(tx, np.zeros(4, np.float32), gradients)
+    np.testing.assert_array_equal(states.skipped, [0, 1, 1])
+    np.testing.assert_array_equal(states.inner.residual[-1], 1)
