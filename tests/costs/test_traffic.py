@@ -244,7 +244,7 @@ def test_models_of_any_size_take_no_memory():
 
 def test_errors_name_what_is_wrong():
     wrong: Any = top_k(0.1)
-    with pytest.raises(TypeError, match="`channel` must be a channel, but is a comp"):
+    with pytest.raises(TypeError, match="`channel` must be a channel, got the comp"):
         link_traffic(wrong, FLAT, 8)
     with pytest.raises(ValueError, match="`workers` counts something"):
         link_traffic(exact(), FLAT, 0)
