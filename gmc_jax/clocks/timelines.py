@@ -108,8 +108,8 @@ def gossip_times(
     """Computes when each step of D-PSGD ends on its last worker, [steps].
 
     A worker receives the messages of its neighbours one after another, while it
-    computes its gradient. Its step ends when both are done. A neighbour sends the
-    message of a step when it has ended the step before.
+    computes its gradient. They start to arrive when the last of these neighbours has
+    ended the step before. The worker's step ends when both are done.
 
     Args:
       pace: the pace of all workers.
@@ -206,10 +206,10 @@ def neighbour_events(
     gradient they average with a neighbour drawn at random. The others are passive: they
     only answer. So no two workers wait for each other.
 
-    An exchange begins together with the gradient's computation, or when the links of
-    both workers are free. It occupies both links for the time of one message of `size`
-    bytes, since the two messages cross. The gradient is applied when the computation
-    and the exchange have ended.
+    An exchange begins together with the gradient's computation, or later when the links
+    of both workers are free. It occupies both links for the time of one message of
+    `size` bytes, since the two messages cross. The gradient is applied when the
+    computation and the exchange have ended.
 
     Args:
       pace: the pace of all workers.

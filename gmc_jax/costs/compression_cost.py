@@ -113,7 +113,9 @@ def measure_encoding(
     size = size_in_bits(message) / 8
     count = min(1000, math.ceil(vector.nbytes / size))
 
-    def code(lost: jax.Array, step: int, others: Tree) -> tuple[jax.Array, jax.Array]:
+    def one_round(
+        lost: jax.Array, step: int, others: Tree
+    ) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(0), step)
         message, lost = compressor.encode(key, lost + vector)
         arrived = jax.tree.map(
@@ -121,7 +123,7 @@ def measure_encoding(
         )
         return lost, compressor.decode(key, arrived, entries)
 
-    compiled = jax.jit(code, donate_argnums=0)
+    compiled = jax.jit(one_round, donate_argnums=0)
 
     def seconds(lost: jax.Array, step: int, others: Tree) -> tuple[float, jax.Array]:
         start = time.perf_counter()
@@ -180,6 +182,9 @@ def measure_encodings(entries: int = 2**22) -> CompressionCosts:
 
     Returns:
       The costs of each, for `plan(..., encodings=...)`.
+
+    Raises:
+      ValueError: if `entries` is not a whole number of at least 1.
     """
     return {
         name: {ratio: measure_encoding(compressor(ratio), entries) for ratio in ratios}

@@ -36,7 +36,7 @@ _SENDING = {
     "sampled_top_k": (all_gather, sampled_top_k),
     "random_block": (all_reduce, random_block),
 }
-_RESET = 1 / 16  # The share of the entries that a reset of CSER sends; its paper.
+_RESET = 1 / 16  # The share of the entries in a reset of CSER, from its paper.
 
 
 class Sync(NamedTuple):
@@ -109,8 +109,8 @@ class Pattern:
         for sync in self.syncs:
             if not isinstance(sync, Sync):
                 raise TypeError(
-                    "`syncs` must hold `Sync(channel)` alone, got "
-                    f"{checks.shown(sync)}."
+                    f"`syncs` must hold only `Sync`s, got {checks.shown(sync)}. Wrap "
+                    "each channel: `Sync(channel)`."
                 )
             checks.channel(channel=sync.channel)
             checks.positive_int(period=sync.period)

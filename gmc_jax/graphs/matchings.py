@@ -44,7 +44,7 @@ def permutations(matrix: Matrix) -> tuple[Matching, ...]:
         weights = np.zeros(len(matrix))
         for sender, receiver in enumerate(receiver_of):
             remaining[receiver, sender] -= 1
-            # Other messages were added, or belong to an earlier matching.
+            # Added messages, and those of earlier matchings, have weight 0.
             if edges[receiver, sender]:
                 weights[receiver] = matrix[receiver, sender]
                 edges[receiver, sender] = False
