@@ -73,7 +73,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:
-    """Draws [count] coordinates of d, one from each of so many equal stretches."""
+    """Draws coordinates [count] of d, one from each of `count` equal stretches."""
     length, longer = divmod(d, count)
     index = jnp.arange(count, dtype=jnp.int32)
     start = index * length + jnp.minimum(index, longer)

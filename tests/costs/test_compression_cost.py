@@ -16,7 +16,7 @@ ENTRIES = 50_000
 
 
 def slow_compressor(rounds: int) -> Compressor:
-    """Sends the whole vector, after computing so many sines of it."""
+    """Sends the whole vector, after computing its sine `rounds` times."""
 
     def busy(x):
         return lax.fori_loop(0, rounds, lambda _, y: jnp.sin(y), x)
