@@ -155,7 +155,7 @@ def test_the_number_of_workers_is_that_of_the_topology():
     ring = gmc_jax.topologies.ring(8)
     assert sent(gmc_jax.d_psgd(0.1, ring), 2) == [2 * DENSE] * 2
     other = gmc_jax.gossip(gmc_jax.topologies.ring(5))
-    with pytest.raises(ValueError, match="of 5 workers, but the axis"):
+    with pytest.raises(ValueError, match="got one of 5"):
         sent(optax.chain(gmc_jax.d_psgd(0.1, ring), averaged(other)), 2)
 
 
