@@ -1,4 +1,4 @@
-"""Tests of how long gradients take."""
+"""Tests of paces: how long gradients take."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from gmc_jax import paces
 
 
-def test_paces():
+def test_every_pace_has_the_seconds_it_says():
     np.testing.assert_array_equal(paces.constant(2, 3.0), [[3], [3]])
     slow = paces.straggler(3, factor=10, seconds=0.5, straggler=1)
     np.testing.assert_array_equal(slow, [[0.5], [5], [0.5]])
@@ -31,7 +31,7 @@ def test_a_trace_comes_from_a_file(tmp_path):
         (lambda: paces.constant(0), "`workers`"),
         (lambda: paces.constant(2, -1.0), "`seconds`"),
         (lambda: paces.straggler(2, factor=0), "`factor`"),
-        (lambda: paces.straggler(2, factor=3, straggler=2), "from 0 to 1, but is 2"),
+        (lambda: paces.straggler(2, factor=3, straggler=2), "from 0 to 1, got 2"),
         (lambda: paces.straggler(2, factor=3, straggler=-1), "`straggler`"),
         (lambda: paces.random(2, 5, spread=-1), "`spread`"),
         (lambda: paces.recorded([[1, 0]]), r"`trace` .* from 0.0 to 1.0"),

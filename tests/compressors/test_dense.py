@@ -1,4 +1,4 @@
-"""Tests of the compressor that keeps everything."""
+"""Tests of the compressor that sends the whole vector."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 from gmc_jax import dense
 
 
-def test_nothing_is_lost_and_the_vector_is_the_message():
+def test_the_message_is_the_vector_and_nothing_is_lost():
     x = jnp.arange(5.0)
 
     message, lost = dense().encode(jax.random.key(0), x)
@@ -16,5 +16,5 @@ def test_nothing_is_lost_and_the_vector_is_the_message():
     np.testing.assert_array_equal(lost, np.zeros(5))
 
 
-def test_its_messages_may_be_added_as_they_are():
+def test_messages_may_be_added_without_decoding():
     assert dense().shared

@@ -1,4 +1,4 @@
-"""What holds for every compressor, over one table: a new one adds a line to it."""
+"""Laws of all compressors, over one table to which a new compressor adds a line."""
 
 import functools
 import math
@@ -36,7 +36,7 @@ WITH_RATIO = {
     for name in COMPRESSORS
     if name not in ("dense", "scaled_sign")
 }
-# What sends a part of every entry, so that sums are rounded and reductions reordered.
+# Those that send a part of every entry, so that sums and reductions are rounded.
 SPLITTING = {"scaled_sign"}
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
@@ -61,7 +61,7 @@ def coder(name: str, ratio: float):
 
 
 def vector(kind: str, d: int, seed: int, dtype: str = "float32") -> np.ndarray:
-    """A vector to compress, of a kind that a careless compressor stumbles over."""
+    """A vector of a kind that a wrong compressor fails on."""
     draw = np.random.default_rng(seed)
     x = {
         "normal": lambda: draw.normal(size=d),
@@ -77,7 +77,7 @@ KINDS = ["normal", "ties", "zeros", "constant", "wide"]
 
 
 def wide(x: jax.typing.ArrayLike) -> np.ndarray:
-    """As float64, in which sums of two numbers of 16 or 32 bits are exact."""
+    """Converts to float64, where sums of two 16- or 32-bit numbers are exact."""
     return np.asarray(x).astype(np.float64)
 
 
@@ -89,7 +89,7 @@ def wide(x: jax.typing.ArrayLike) -> np.ndarray:
     seed=st.integers(0, 2**16),
 )
 @settings(deadline=None, derandomize=True, max_examples=30)
-def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype, seed):
+def test_decoded_plus_lost_is_the_vector(name, kind, size, dtype, seed):
     d, ratio = size
     x = vector(kind, d, seed, dtype)
     with jax.enable_x64(dtype == "float64"):
@@ -105,7 +105,7 @@ def test_what_was_sent_and_what_was_lost_make_the_vector(name, kind, size, dtype
         return
     assert lost.dtype == x.dtype
     np.testing.assert_array_equal(wide(decoded) + wide(lost), wide(x))
-    # Every entry is sent or lost: none is split, so the addition above is exact.
+    # Every entry is either sent or lost, never split, so the sum above is exact.
     assert not np.any((wide(decoded) != 0) & (wide(lost) != 0))
     s = d if name == "dense" else max(1, math.ceil(ratio * d))
     slack = 1.3 if name == "sampled_top_k" else 1
@@ -130,13 +130,13 @@ def test_decoding_adds_the_messages(name):
 
     assert total.shape == (d,)
     np.testing.assert_allclose(total, np.sum(xs - lost, axis=0), rtol=1e-6, atol=1e-6)
-    # The plain case that a decoder of one message would pass is excluded.
+    # A decoder that reads only the first message must not pass.
     assert not np.allclose(total, (xs - lost)[0])
 
 
 @every_compressor
-def test_scaling_the_floats_of_a_message_scales_what_is_decoded(name):
-    """What it says of itself, so that channels may add shares of messages."""
+def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
+    """The field `linear` promises it, and channels rely on it."""
     compressor, x = COMPRESSORS[name](0.2), jnp.asarray(vector("normal", 50, seed=0))
     assert compressor.linear
     key = jax.random.key(KEY)
@@ -158,7 +158,7 @@ def test_scaling_the_vector_scales_the_message(name, factor):
 
     np.testing.assert_array_equal(scaled != 0, decoded != 0)
     np.testing.assert_allclose(scaled, factor * decoded, rtol=1e-6)
-    # Where almost nothing is left of an entry, the rounding of the entry shows.
+    # Where `lost` is much smaller than the entry, the entry's rounding shows.
     rounding = 1e-6 * factor * np.abs(x).max() if name in SPLITTING else 0
     np.testing.assert_allclose(scaled_lost, factor * lost, rtol=1e-6, atol=rounding)
 
@@ -222,11 +222,13 @@ def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
 @pytest.mark.parametrize("name", WITH_RATIO)
 @pytest.mark.parametrize("ratio", [0, -1, 1.5, math.nan, math.inf])
 def test_a_ratio_must_be_a_fraction(name, ratio):
-    with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1\]"):
+    argument = "capacity" if name == "threshold" else "ratio"
+    message = rf"`{argument}` must be in \(0, 1\]"
+    with pytest.raises(ValueError, match=message):
         WITH_RATIO[name](ratio)
 
 
-def test_the_error_tells_the_value():
+def test_the_error_shows_the_value():
     message = r"^`ratio` must be in \(0, 1\], got 1\.5; it is a fraction"
     with pytest.raises(ValueError, match=message):
         top_k(1.5)
@@ -252,7 +254,7 @@ def test_the_error_tells_the_value():
         ("random_block", 1, 0.5, (1,)),
     ],
 )
-def test_the_message_is_what_travels(name, d, ratio, sizes, dtype):
+def test_messages_have_the_sizes_and_dtypes_expected(name, d, ratio, sizes, dtype):
     with jax.enable_x64(dtype == "float64"):
         message, lost = jax.eval_shape(
             COMPRESSORS[name](ratio).encode,

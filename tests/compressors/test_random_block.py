@@ -1,4 +1,4 @@
-"""Tests of one contiguous block, drawn for all workers alike."""
+"""Tests of the contiguous block that all workers draw."""
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ def supports(ratio: float, d: int, draws: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("s", "d"), [(3, 10), (1, 7), (6, 7)])
 def test_it_keeps_every_contiguous_block_and_no_other(s, d):
-    """Blocks that wrap round the end are among them."""
+    """This includes blocks that pass the end and go on at the beginning."""
     blocks = {tuple(sorted((start + np.arange(s)) % d)) for start in range(d)}
     kept = {tuple(np.flatnonzero(row)) for row in supports(s / d, d, draws=300)}
     assert kept == blocks
 
 
 @pytest.mark.parametrize(("ratio", "d"), [(1.0, 7), (0.5, 1)])
-def test_a_block_of_everything_loses_nothing(ratio, d):
+def test_a_block_of_all_coordinates_loses_nothing(ratio, d):
     assert supports(ratio, d, draws=50).all()
 
 
@@ -39,7 +39,7 @@ def test_every_start_has_the_same_probability():
     )
 
 
-def test_averaged_over_all_starts_it_keeps_exactly_its_share_of_the_energy():
+def test_the_mean_energy_over_all_starts_is_exactly_the_ratio():
     x = np.random.default_rng(0).normal(size=10)
     every_start = np.unique(supports(0.3, 10, draws=300), axis=0)
     np.testing.assert_allclose((every_start @ x**2).mean(), 0.3 * np.sum(x**2))

@@ -1,4 +1,4 @@
-"""Tests of coordinates drawn for all workers alike."""
+"""Tests of the coordinates that all workers draw."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_every_coordinate_is_kept_with_the_same_probability(ratio, d):
     assert np.all(np.abs(counts - draws * ratio) < 4.5 * deviation)
 
 
-def test_coordinates_are_drawn_together_as_often_as_apart():
+def test_every_pair_of_coordinates_is_kept_with_the_same_probability():
     ratio, d, draws = 0.3, 10, 4000
     kept = supports(ratio, d, draws).astype(float)
     together = (kept.T @ kept)[~np.eye(d, dtype=bool)] / draws
@@ -39,7 +39,7 @@ def test_coordinates_are_drawn_together_as_often_as_apart():
     assert np.all(np.abs(together - expected) < 5 * deviation)
 
 
-def test_on_average_it_keeps_its_share_of_the_energy():
+def test_the_mean_energy_kept_is_the_ratio():
     x = np.random.default_rng(0).normal(size=20)
     energy = supports(0.15, 20, draws=4000) @ x**2
     error = energy.std() / np.sqrt(4000)

@@ -1,4 +1,4 @@
-"""Tests of the largest entries by a sampled threshold."""
+"""Tests of the large entries by a sampled threshold."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from gmc_jax import sampled_top_k, top_k
 
 @functools.cache
 def kept(ratio: float, sample: float, d: int, draws: int = 200):
-    """A vector without ties, and what is kept of it under different keys."""
+    """A vector without ties, and the messages and masks under different keys."""
     x = np.random.default_rng(0).permutation(np.linspace(1, 2, d)).astype(np.float32)
     x *= np.where(np.arange(d) % 2, -1, 1)
     keys = jax.random.split(jax.random.key(0), draws)
@@ -25,7 +25,7 @@ def kept(ratio: float, sample: float, d: int, draws: int = 200):
 @pytest.mark.parametrize(
     ("d", "ratio"), [(1, 0.5), (40, 0.05), (40, 1.0), (1000, 0.03)]
 )
-def test_looking_at_everything_it_is_top_k(d, ratio):
+def test_with_a_sample_of_all_coordinates_it_is_top_k(d, ratio):
     x = jnp.asarray(np.random.default_rng(1).normal(size=d), jnp.float32)
     key = jax.random.key(0)
     _, theirs = jax.jit(top_k(ratio).encode)(key, x)
@@ -33,14 +33,14 @@ def test_looking_at_everything_it_is_top_k(d, ratio):
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_what_is_sent_is_no_smaller_than_what_is_not():
+def test_no_entry_sent_is_smaller_than_one_that_is_not():
     x, _, masks = kept(0.05, 0.05, 1000)
     for mask in masks:
         assert np.abs(x[mask]).min() > np.abs(x[~mask]).max()
 
 
-def test_of_what_does_not_fit_the_smallest_are_lost():
-    """With 50 looked at, the third largest of them lets 20 to 120 of 1000 pass."""
+def test_if_too_many_reach_the_threshold_the_smallest_are_lost():
+    """The third largest of 50 samples lets 20 to 120 of 1000 entries pass."""
     x, messages, masks = kept(0.05, 0.05, 1000)
     capacity = math.ceil(1.3 * 50)
     assert messages.values.shape == (200, capacity)
@@ -66,12 +66,12 @@ def test_slots_without_an_entry_are_padding():
 
 
 @pytest.mark.slow
-def test_the_number_sent_is_about_the_number_asked_for():
+def test_the_mean_number_sent_is_about_the_ratio():
     _, _, masks = kept(0.1, 0.2, 1000)
     assert 0.8 * 100 < masks.sum(axis=1).mean() < 1.1 * 100
 
 
-def test_different_keys_look_at_different_coordinates():
+def test_different_keys_sample_different_coordinates():
     _, _, masks = kept(0.05, 0.05, 1000)
     assert len(np.unique(masks, axis=0)) > 10
 
@@ -86,8 +86,8 @@ def test_equal_magnitudes_fill_the_message_and_no_more(value):
     np.testing.assert_array_equal(np.flatnonzero(x - lost), np.flatnonzero(x[indices]))
 
 
-def test_a_large_vector_is_searched_as_a_small_one():
-    """The descent through blocks finds what one pass over everything finds."""
+def test_it_finds_all_entries_above_the_threshold_of_a_large_vector():
+    """Here the pyramid has several levels."""
     d = 300_000
     x = np.random.default_rng(0).normal(size=d).astype(np.float32)
     message, lost = jax.jit(sampled_top_k(0.001).encode)(jax.random.key(0), x)

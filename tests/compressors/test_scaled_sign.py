@@ -1,4 +1,4 @@
-"""Tests of signs times the mean of magnitudes."""
+"""Tests of the signs times the mean magnitude."""
 
 import functools
 import re
@@ -26,7 +26,7 @@ def coder():
     return jax.jit(code)
 
 
-def test_it_is_the_sign_times_the_mean_of_magnitudes():
+def test_decoding_gives_the_sign_times_the_mean_magnitude():
     message, lost, decoded = coder()(jnp.array([3.0, -1, 0, -0.0, 4, -2, 0, 2]))
     assert message.scale == 1.5
     np.testing.assert_array_equal(decoded, [1.5, -1.5, 1.5, 1.5, 1.5, -1.5, 1.5, 1.5])
@@ -35,7 +35,7 @@ def test_it_is_the_sign_times_the_mean_of_magnitudes():
 
 @pytest.mark.parametrize("d", [1, 31, 32, 33, 100])
 def test_a_coordinate_is_one_bit(d):
-    """Read with NumPy: of w words, bit b of word j belongs to b * w + j."""
+    """With w words, bit b of word j is the sign of coordinate b * w + j."""
     x = np.random.default_rng(d).normal(size=d).astype(np.float32)
     message, _, decoded = coder()(x)
 
@@ -52,7 +52,7 @@ def test_a_coordinate_is_one_bit(d):
     ("dtype", "width"),
     [("float32", 32), ("bfloat16", 32), ("float16", 32), ("float64", 64)],
 )
-def test_d_bits_and_one_number_travel(dtype, width):
+def test_a_message_is_d_bits_and_one_number(dtype, width):
     with jax.enable_x64(dtype == "float64"):
         tree = {"a": jnp.zeros((8, 10), dtype), "b": jnp.zeros(21, dtype)}
         whole, each = (
@@ -64,7 +64,7 @@ def test_d_bits_and_one_number_travel(dtype, width):
 
 
 def assert_meets_its_delta(x) -> float:
-    """What is lost of the energy is what the magnitudes say; returns delta."""
+    """Checks the energy of `lost` against delta, and returns delta."""
     _, lost, _ = coder()(x)
     energy = np.sum(np.square(x))
     delta = np.sum(np.abs(x)) ** 2 / (x.size * energy)
@@ -88,7 +88,7 @@ def test_the_bound_runs_from_one_entry_to_equal_magnitudes(float64):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_of_sixteen_bits_the_loss_is_float32(dtype):
+def test_lost_is_float32_for_16_bit_vectors(dtype):
     x = np.random.default_rng(0).normal(size=1000).astype(jnp.dtype(dtype))
     message, lost, decoded = coder()(x)
     assert message.scale.dtype == lost.dtype == decoded.dtype == np.float32
@@ -97,15 +97,15 @@ def test_of_sixteen_bits_the_loss_is_float32(dtype):
     np.testing.assert_allclose(np.asarray(lost, float) + decoded, exact, atol=1e-6)
 
 
-def test_the_scale_of_large_halves_does_not_overflow():
-    """They add up to more than float16 can hold."""
+def test_the_scale_of_large_float16_entries_does_not_overflow():
+    """Their sum is larger than the largest float16."""
     message, lost, _ = coder()(np.full(100, 6e4, np.float16))
     assert message.scale == 6e4
     assert not np.any(lost)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_seen_in_the_mean_and_in_what_is_lost(value):
+def test_an_entry_that_is_not_finite_shows_in_mean_and_lost(value):
     trees = np.ones((3, 40), np.float32)
     trees[1, 5] = value
     mean, lost, _ = average(all_gather(scaled_sign()), trees)
@@ -114,7 +114,7 @@ def test_what_is_not_finite_is_seen_in_the_mean_and_in_what_is_lost(value):
 
 
 def test_messages_are_added_in_the_order_of_workers():
-    """To the bit, as NumPy adds them one by one in float32."""
+    """The sum has the bits of one that NumPy adds message by message in float32."""
     draw = np.random.default_rng(0)
     xs = draw.normal(size=(7, 45)).astype(np.float32) * 10.0 ** draw.integers(-4, 4, 7)[
         :, None
@@ -127,7 +127,7 @@ def test_messages_are_added_in_the_order_of_workers():
     np.testing.assert_array_equal(decoded(messages), total)
 
 
-def test_no_array_of_all_messages_times_the_size_is_ever_made():
+def test_decoding_allocates_no_array_of_all_messages_times_d():
     workers, d = 16, 4096
     messages, _ = jax.eval_shape(
         jax.vmap(lambda x: scaled_sign().encode(KEY, x)),

@@ -1,4 +1,4 @@
-"""Tests of the entries that reach a fixed level."""
+"""Tests of the entries whose magnitude reaches a fixed level."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def normal(d: int, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(0).normal(size=d).astype(jnp.dtype(dtype))
 
 
-def test_all_that_reaches_the_level_is_sent():
+def test_every_entry_that_reaches_the_level_is_sent():
     x = jnp.array([0.5, -0.5, 0.49, 0, 2, -3, -0.49, 0.1])
     message, lost = coder(0.5, 1.0)(x)
     assert message.indices.tolist() == [0, 1, 4, 5, 8, 8, 8, 8]
@@ -32,8 +32,8 @@ def test_all_that_reaches_the_level_is_sent():
     np.testing.assert_allclose(lost, [0, 0, 0.49, 0, 0, 0, -0.49, 0.1])
 
 
-def test_of_what_does_not_fit_the_smallest_are_lost():
-    """Four reach the level, in an order that dropping the last would show."""
+def test_if_too_many_reach_the_level_the_smallest_are_lost():
+    """Four reach the level. Their order tells the smallest from the last."""
     x = jnp.array([0.6, -0.7, 0.2, 4, -5, 0, 0, 0])
     message, lost = coder(0.5, 0.25)(x)
     assert message.indices.tolist() == [3, 4]
@@ -41,7 +41,7 @@ def test_of_what_does_not_fit_the_smallest_are_lost():
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.3, 1.0])
-def test_at_a_level_that_everything_reaches_it_is_top_k(ratio):
+def test_if_every_entry_reaches_the_level_it_is_top_k(ratio):
     x = normal(200)
     ours, lost = coder(1e-30, ratio)(x)
     theirs, rest = jax.jit(top_k(ratio).encode)(KEY, x)
@@ -49,7 +49,7 @@ def test_at_a_level_that_everything_reaches_it_is_top_k(ratio):
     np.testing.assert_array_equal(lost, rest)
 
 
-def test_where_nothing_reaches_the_level_everything_is_lost():
+def test_if_no_entry_reaches_the_level_all_are_lost():
     x = normal(50)
     message, lost = coder(100.0, 0.1)(x)
     assert message.indices.tolist() == [50] * 5
@@ -82,8 +82,8 @@ def test_scaling_the_vector_and_the_level_scales_the_message(factor):
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.0001])
-def test_a_large_vector_is_searched_as_a_small_one(ratio):
-    """With room for 300 all of about 80 are sent, with room for 30 the largest."""
+def test_it_finds_all_entries_that_reach_the_level_in_a_large_vector(ratio):
+    """About 80 reach the level: 300 slots hold all, 30 slots the largest."""
     x = normal(300_000)
     message, lost = coder(3.65, ratio)(x)
     order = np.argsort(-np.abs(x))
@@ -94,19 +94,19 @@ def test_a_large_vector_is_searched_as_a_small_one(ratio):
     np.testing.assert_array_equal(np.flatnonzero(lost != x), sent)
 
 
-def test_what_is_not_finite_is_sent_and_a_nan_is_seen_in_what_is_lost():
+def test_entries_that_are_not_finite_are_sent_and_a_nan_shows_in_lost():
     message, lost = coder(1.0, 0.5)(jnp.array([2, math.nan, 0, 3, math.inf, 4]))
     assert message.indices.tolist() == [1, 4, 5]
     assert np.isnan(lost).tolist() == [False, True, False, False, False, False]
     np.testing.assert_array_equal(np.delete(lost, 1), [2, 0, 3, 0, 0])
 
 
-def test_where_there_is_room_less_than_the_level_is_owed():
+def test_with_enough_slots_the_residual_is_below_the_level():
     tx = error_feedback(all_gather(threshold(2.0, 1.0)))
     gradients = np.random.default_rng(1).normal(size=(30, 2, 20)).astype(np.float32)
     _, states = problems.updates(tx, np.zeros(20, np.float32), gradients)
-    owed = np.abs(problems.residual(states))
-    assert 1 < owed.max() < 2
+    residual = np.abs(problems.residual(states))
+    assert 1 < residual.max() < 2
 
 
 @pytest.mark.parametrize("level", [0, -1.0, math.nan, math.inf])

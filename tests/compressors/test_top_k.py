@@ -62,7 +62,7 @@ def test_it_selects_like_lax_top_k_in_large_vectors(kind, dtype):
     x = draw.normal(size=d)
     if kind == "ties":
         x = np.round(x)
-    if kind == "clustered":  # all the large ones in a few blocks, the last included
+    if kind == "clustered":  # All large entries are in a few blocks, one the last.
         x[-400:] *= 100
     if kind == "sparse":
         x[draw.random(d) < 0.9999] = 0
@@ -80,7 +80,7 @@ def test_ties_go_to_the_lowest_index():
     np.testing.assert_array_equal(lost, [1, 0, 0, 0, 0, 2])
 
 
-def test_numbers_too_small_for_a_normal_float_are_still_ordered():
+def test_subnormal_magnitudes_are_ordered():
     tiny = np.finfo(np.float32).smallest_subnormal
     x = jnp.asarray(tiny * np.array([1, 3, 0, 2], np.float32))
     message, _ = top_k(0.5).encode(KEY, x)
@@ -88,7 +88,7 @@ def test_numbers_too_small_for_a_normal_float_are_still_ordered():
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.1, 0.5, 0.99])
-def test_it_keeps_at_least_its_share_of_the_energy(ratio):
+def test_it_keeps_at_least_the_ratio_of_the_energy(ratio):
     for seed in range(20):
         x = np.random.default_rng(seed).normal(size=64).astype(np.float32)
         _, lost, _ = selections(ratio)(x)
@@ -102,7 +102,7 @@ def test_the_bound_on_the_energy_is_attained():
     assert np.sum(np.square(lost)) == 7
 
 
-def test_a_nan_is_sent_and_is_seen_in_what_is_lost():
+def test_a_nan_is_sent_and_shows_in_lost():
     message, lost = top_k(0.25).encode(KEY, jnp.array([1, math.nan, 3, 4]))
     assert message.indices.tolist() == [1]
     assert np.isnan(message.values).all()

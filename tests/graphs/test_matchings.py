@@ -1,4 +1,4 @@
-"""Tests of messages, taken apart into permutations."""
+"""Tests of matchings: the messages of a round as permutations."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from tests.graphs.test_topologies import TOPOLOGIES
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
-def test_exchanges_are_the_matrix(name):
-    """Each message is sent once, and in as few permutations as there can be."""
+def test_matchings_send_what_the_matrix_says(name):
+    """Each message is sent once, in as few permutations as possible."""
     topology = TOPOLOGIES[name]
     everyone = set(range(topology.workers))
     for matrix, matchings in zip(topology.rounds, topology.matchings, strict=True):
@@ -27,5 +27,5 @@ def test_exchanges_are_the_matrix(name):
         assert len(matchings) == max(sent.sum(axis=0).max(), sent.sum(axis=1).max())
 
 
-def test_who_is_alone_sends_nothing():
+def test_workers_without_neighbours_send_nothing():
     assert permutations(np.eye(3)) == ()

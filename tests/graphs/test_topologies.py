@@ -1,4 +1,4 @@
-"""Tests of graphs as data: their weights, their speeds, their messages."""
+"""Tests of the factories of topologies: their weights, and what is refused."""
 
 import functools
 import itertools
@@ -37,7 +37,7 @@ every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
 
 
 @every_topology
-def test_weights_keep_the_mean_and_mostly_agreement(name):
+def test_weights_keep_the_mean_and_are_doubly_stochastic_where_they_say_so(name):
     topology = TOPOLOGIES[name]
     for matrix in topology.rounds:
         assert (matrix >= 0).all()
@@ -48,7 +48,7 @@ def test_weights_keep_the_mean_and_mostly_agreement(name):
     assert topology.is_symmetric == (name not in {*directed, "pushing"})
 
 
-def test_weights_by_hand():
+def test_weights_computed_by_hand():
     ring = topologies.ring(4).rounds[0]
     np.testing.assert_allclose(ring[0], [1 / 3, 1 / 3, 0, 1 / 3])
     np.testing.assert_allclose(topologies.ring(2).rounds[0], np.full((2, 2), 0.5))
@@ -57,11 +57,13 @@ def test_weights_by_hand():
     star = TOPOLOGIES["star"].rounds[0]
     np.testing.assert_allclose(star[0], [1 / 4] * 4)
     np.testing.assert_allclose(star[1], [1 / 4, 3 / 4, 0, 0])
-    # In the third round of eight, worker 0 hears worker 4.
+    # In the third round of eight workers, worker 0 receives from worker 4.
     third = topologies.one_peer_exponential(8).rounds[2]
     np.testing.assert_allclose(third[0], [0.5, 0, 0, 0, 0.5, 0, 0, 0])
     push = TOPOLOGIES["pushing"].rounds[0]
-    np.testing.assert_allclose(push[:, 1], [1 / 4] * 4)  # heard by all others
+    np.testing.assert_allclose(
+        push[:, 1], [1 / 4] * 4
+    )  # All others receive from worker 1.
     np.testing.assert_allclose(push[:, 0], [1 / 2, 1 / 2, 0, 0])
 
 
@@ -74,12 +76,12 @@ def test_one_peer_rounds_average_exactly_in_any_order(workers):
         np.testing.assert_array_equal(product, np.full((workers, workers), 1 / workers))
 
 
-def test_six_workers_do_not_average_exactly():
+def test_one_peer_rounds_of_six_workers_do_not_average_exactly():
     product = topologies.one_peer_exponential(6).matrix
     assert np.abs(product - 1 / 6).max() == pytest.approx(1 / 12)
 
 
-def test_matchings_pair_everyone_and_repeat_with_the_seed():
+def test_random_matchings_pair_all_workers_and_repeat_with_the_seed():
     topology = topologies.random_matchings(7, rounds=5, seed=3)
     for matrix in topology.rounds:
         assert sorted((matrix > 0).sum(axis=1)) == [1, 2, 2, 2, 2, 2, 2]
@@ -90,7 +92,7 @@ def test_matchings_pair_everyone_and_repeat_with_the_seed():
 
 
 class Nodes:
-    """What is read of a networkx graph: nodes of any names, and edges between them."""
+    """The part of a networkx graph that is read: named nodes and their edges."""
 
     def __init__(self, *edges: str):
         self.edges = edges
@@ -101,14 +103,14 @@ class Nodes:
             yield node, {end: {} for start, end in self.edges if start == node}
 
 
-def test_graphs_are_read_as_matrices_are():
+def test_a_networkx_graph_gives_the_same_topology_as_its_matrix():
     both = Nodes("ab", "ba", "bc", "cb")
     path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
     np.testing.assert_array_equal(
         topologies.from_adjacency(both).rounds, topologies.from_adjacency(path).rounds
     )
     circle = topologies.pushing(Nodes("ab", "bc", "ca"))
-    expected = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]]) / 2  # a is heard by b
+    expected = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]]) / 2  # b receives from a.
     np.testing.assert_array_equal(circle.rounds[0], expected)
 
 
@@ -125,7 +127,7 @@ def test_graphs_are_read_as_matrices_are():
         (lambda: topologies.from_adjacency([[0, 1], [0, 0]]), "pushing"),
     ],
 )
-def test_what_is_no_graph_is_an_error(make, message):
+def test_errors_name_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""Tests of mixing matrices: what they keep, how fast they mix, and what is refused."""
+"""Tests of mixing matrices: their properties, their speed, and what is refused."""
 
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ def test_spectral_gaps():
 
 
 def test_smallest_eigenvalues():
-    """The uniform ring of an even number of workers lies exactly at D2's border."""
+    """For even numbers of workers the uniform ring lies exactly at the bound of D2."""
     for workers in (4, 6, 8, 32):
         ring = topologies.ring(workers)
         assert ring.smallest_eigenvalue == pytest.approx(-1 / 3)
@@ -34,7 +34,7 @@ def test_smallest_eigenvalues():
     assert topologies.complete(4).smallest_eigenvalue == pytest.approx(0)
 
 
-def test_a_matrix_of_ones_own_is_welcome():
+def test_a_topology_of_your_own_matrix():
     matrix = np.array([[0.7, 0.3], [0.3, 0.7]])
     topology = Topology((matrix,))
     assert topology.workers == 2
@@ -60,7 +60,7 @@ def test_rounds_are_mixing_matrices(rounds, message):
         Topology(rounds)
 
 
-def test_what_only_goes_round_is_an_error():
+def test_a_topology_that_does_not_contract_disagreement_is_an_error():
     with pytest.raises(ValueError, match=r"eigenvalue 1.0000 .*`topologies.lazy"):
         check_mixing(topologies.ring(4, self_weight=0))
     check_mixing(topologies.lazy(topologies.ring(4, self_weight=0)))

@@ -214,4 +214,4 @@ def test_the_table_holds_every_factory():
             and thing.__module__ == module.__name__
             and not name.startswith(("_", "check_"))
         }
-        assert functions - {"paces.given", "paces.recorded"} <= set(RIGHT)
+        assert functions - {"paces.as_pace", "paces.recorded"} <= set(RIGHT)

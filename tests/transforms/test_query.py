@@ -1,4 +1,4 @@
-"""Where the next gradient is taken, and where the model is judged."""
+"""Tests of the point of the next gradient, and of the point of evaluation."""
 
 import dataclasses
 from typing import Any, NamedTuple, cast
@@ -122,7 +122,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
-def test_a_detached_state_is_found_in_any_other(wrapper):
+def test_a_detached_state_is_found_inside_any_other(wrapper):
     params, points, states = asked(WRAPPED[wrapper])
     residual = residual_of(states)
     expected = jax.tree.map(lambda w, e: w - LAMBDA * RATE * e, params, residual)
@@ -133,7 +133,7 @@ def test_a_detached_state_is_found_in_any_other(wrapper):
     assert np.abs(gaps[:, 0] - gaps[:, 1]).max() > 0.01
 
 
-def test_a_residual_of_steps_is_added_as_it_is():
+def test_a_residual_in_units_of_steps_is_added_unscaled():
     params, points, states = asked(in_steps())
     expected = jax.tree.map(lambda w, e: w + LAMBDA * e, params, residual_of(states))
     chex.assert_trees_all_close(points, expected, rtol=1e-5, atol=1e-6)
@@ -165,14 +165,14 @@ def test_the_first_gradient_is_taken_at_the_parameters():
     ],
     ids=["masked", "partition", "partition of two"],
 )
-def test_leaves_that_are_left_out_stay_where_they_are(wrap, moved):
+def test_masked_leaves_stay_at_the_parameters(wrap, moved):
     params, points, states = asked(wrap(anticipating()))
     for name in ("bias", "kernel"):
         gap = np.abs(points[name] - params[name]).max()
         assert (gap > 0.01) == (name in moved), name
     if moved == ["kernel"]:
-        owed = residual_of(states)["kernel"]
-        expected = params["kernel"] - LAMBDA * RATE * owed
+        residuals = residual_of(states)["kernel"]
+        expected = params["kernel"] - LAMBDA * RATE * residuals
         np.testing.assert_allclose(points["kernel"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -194,7 +194,7 @@ class Shifted(NamedTuple):
         return jax.tree.map(lambda w: 2 * w + self.by, params)
 
 
-def test_any_state_with_a_query_is_asked_and_in_order():
+def test_all_states_with_a_query_are_called_in_order():
     params = start()
     states = (optax.EmptyState(), {"one": Shifted(1.0), "two": [Shifted(10.0)]})
     expected = jax.tree.map(lambda w: 2 * (2 * w + 1) + 10, params)
@@ -206,7 +206,7 @@ def test_any_state_with_a_query_is_asked_and_in_order():
 
 @gmc_jax.with_hooks
 class Centred(NamedTuple):
-    """A state whose method is judged at the parameters less a mean of its own."""
+    """A state whose model is evaluated at the parameters minus a mean."""
 
     offset: Tree
 
@@ -224,16 +224,16 @@ class Training:
     stats: Tree
 
 
-def kept(change, state):
-    """A layout, and a state of random numbers that is kept in it."""
+def laid_out(change, state):
+    """A layout, and a state of random numbers in it."""
     batch = np.zeros((WORKERS, 3), np.float32)
-    plan = gmc_jax.layout(lambda s, b: (change(s, b), None), state, batch, WORKERS)
+    layout = gmc_jax.layout(lambda s, b: (change(s, b), None), state, batch, WORKERS)
     draw = np.random.default_rng(0)
     random = jax.tree.map(
         lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) * 9).astype(leaf.dtype),
-        plan.lay_out(state),
+        layout.lay_out(state),
     )
-    return plan, random
+    return layout, random
 
 
 def own(tree, batch):
@@ -259,19 +259,19 @@ def synchronous():
         return Training(state.step + 1, params, opt_state, stats)
 
     stats = {"mean": jnp.zeros(3), "count": jnp.int32(0)}
-    return kept(change, Training(0, start(), tx.init(start()), stats))
+    return laid_out(change, Training(0, start(), tx.init(start()), stats))
 
 
-def test_synchronous_methods_are_judged_at_the_parameters():
-    plan, state = synchronous()
-    judged = evaluate(state.opt_state, state.params, plan)
-    chex.assert_trees_all_equal(judged, state.params)
-    chex.assert_trees_all_equal(average_workers(state.params, plan), state.params)
+def test_synchronous_methods_are_evaluated_at_the_parameters():
+    layout, state = synchronous()
+    evaluated = evaluate(state.opt_state, state.params, layout)
+    chex.assert_trees_all_equal(evaluated, state.params)
+    chex.assert_trees_all_equal(average_workers(state.params, layout), state.params)
 
 
 def test_batch_statistics_are_averaged():
-    plan, state = synchronous()
-    averages = average_workers(state.stats, plan)
+    layout, state = synchronous()
+    averages = average_workers(state.stats, layout)
     assert averages["mean"].shape == (3,)
     close(averages["mean"], np.mean(state.stats["mean"], axis=0))
     assert averages["count"].dtype == np.int32
@@ -279,72 +279,72 @@ def test_batch_statistics_are_averaged():
 
 
 def test_a_whole_state_is_averaged():
-    plan, state = synchronous()
-    averages = average_workers(state, plan)
-    chex.assert_trees_all_equal_shapes_and_dtypes(averages, plan.shapes)
+    layout, state = synchronous()
+    averages = average_workers(state, layout)
+    chex.assert_trees_all_equal_shapes_and_dtypes(averages, layout.shapes)
     chex.assert_trees_all_equal(averages.params, state.params)
     close(residual_of(averages.opt_state), mean_of(residual_of(state.opt_state)))
 
 
 def local():
-    """Parameters that differ, as of local methods, and are judged off-centre."""
+    """Parameters that differ, as in local methods, and are evaluated off their mean."""
 
     def change(state, batch):
         params, (offset,) = state
         return own(params, batch), (Centred(own(offset.offset, batch)),)
 
     offset = jax.tree.map(lambda w: w + 1, start())
-    return kept(change, (start(), (Centred(offset),)))
+    return laid_out(change, (start(), (Centred(offset),)))
 
 
-def test_parameters_that_differ_are_judged_at_their_mean():
-    plan, (params, opt_state) = local()
-    close(average_workers(params, plan.of(lambda s: s[0])), mean_of(params))
-    close(evaluate((), params, plan.of(lambda s: s[0])), mean_of(params))
+def test_parameters_that_differ_are_evaluated_at_their_mean():
+    layout, (params, opt_state) = local()
+    close(average_workers(params, layout.of(lambda s: s[0])), mean_of(params))
+    close(evaluate((), params, layout.of(lambda s: s[0])), mean_of(params))
     expected = jax.tree.map(np.subtract, mean_of(params), mean_of(opt_state[0].offset))
-    close(evaluate(opt_state, params, plan), expected)
+    close(evaluate(opt_state, params, layout), expected)
 
 
-def test_a_layout_tells_by_the_shapes_which_leaves_differ():
-    """The bias is each worker's own, the kernel everyone's."""
+def test_a_layout_finds_by_shape_which_leaves_differ():
+    """The bias differs between workers, the kernel does not."""
 
     def change(state, batch):
         return {**state, "bias": own(state["bias"], batch)}
 
-    plan, params = kept(change, start())
-    judged = evaluate((), params, plan)
-    close(judged["bias"], np.mean(params["bias"], axis=0))
-    chex.assert_trees_all_equal(judged["kernel"], params["kernel"])
+    layout, params = laid_out(change, start())
+    evaluated = evaluate((), params, layout)
+    close(evaluated["bias"], np.mean(params["bias"], axis=0))
+    chex.assert_trees_all_equal(evaluated["kernel"], params["kernel"])
 
 
-def test_several_like_trees_are_no_question_if_they_differ_alike():
-    """Parameters and their average, or an anchor: all of them are kept alike."""
+def test_several_trees_of_one_form_may_share_a_layout():
+    """Parameters and their average, or an anchor: all have one layout."""
 
     def change(state, batch):
         return (own(state[0], batch), own(state[1], batch))
 
-    plan, state = kept(change, (start(), start()))
-    close(average_workers(state[1], plan), mean_of(state[1]))
+    layout, state = laid_out(change, (start(), start()))
+    close(average_workers(state[1], layout), mean_of(state[1]))
 
 
 def ambiguous():
-    """A matrix of as many rows as there are workers, and one a row of each worker."""
+    """A shared matrix with a row for each worker, and a row of each worker's own."""
 
     def change(state, batch):
         return {"own": own(state["own"], batch), "same": state["same"]}
 
-    return kept(change, {"own": jnp.zeros(3), "same": jnp.zeros((WORKERS, 3))})
+    return laid_out(change, {"own": jnp.zeros(3), "same": jnp.zeros((WORKERS, 3))})
 
 
-def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
-    plan, state = ambiguous()
+def test_trees_with_the_same_shapes_and_two_layouts_are_an_error():
+    layout, state = ambiguous()
     message = r"`layout` must say .* several trees .*`layout.of\(lambda state: ...\)`"
-    for fn in (lambda x: average_workers(x, plan), lambda x: evaluate((), x, plan)):
+    for fn in (lambda x: average_workers(x, layout), lambda x: evaluate((), x, layout)):
         with pytest.raises(ValueError, match=message):
             fn(state["own"])
-    one = average_workers(state["own"], plan.of(lambda s: s["own"]))
+    one = average_workers(state["own"], layout.of(lambda s: s["own"]))
     close(one, np.mean(state["own"], axis=0))
-    other = average_workers(state["same"], plan.of(lambda s: s["same"]))
+    other = average_workers(state["same"], layout.of(lambda s: s["same"]))
     chex.assert_trees_all_equal(other, state["same"])
 
 
@@ -359,18 +359,18 @@ def test_trees_that_the_shapes_do_not_tell_apart_are_an_error():
     ],
     ids=["part", "other shapes", "other workers", "other structure", "a leaf"],
 )
-def test_a_tree_that_the_layout_does_not_hold_is_an_error(tree):
-    plan, _ = synchronous()
+def test_a_tree_outside_the_layout_is_an_error(tree):
+    layout, _ = synchronous()
     message = "`layout` must say .* for 4 workers holds no tree.* layout of the step"
     with pytest.raises(ValueError, match=message):
-        average_workers(tree, plan)
+        average_workers(tree, layout)
     with pytest.raises(ValueError, match=message):
-        evaluate((), tree, plan)
+        evaluate((), tree, layout)
 
 
 @pytest.mark.parametrize("runner", ["simulate", "distribute"])
-def test_a_trained_state_is_judged(runner):
-    """From a state on one device and from one that is spread over eight."""
+def test_a_trained_state_is_evaluated(runner):
+    """On one device, and over eight devices."""
 
     def step(state, batch):
         params, stats = state
@@ -381,18 +381,18 @@ def test_a_trained_state_is_judged(runner):
 
     state = start(), {"seen": jnp.zeros(3)}
     batch = np.arange(24, dtype=np.float32).reshape(8, 3)
-    plan = gmc_jax.layout(step, state, batch, 8)
+    layout = gmc_jax.layout(step, state, batch, 8)
     if runner == "simulate":
         train, state = gmc_jax.simulate(step, state, batch, 8)
     else:
         train, state = gmc_jax.distribute(step, state, batch)
     (params, stats), _ = train(state, batch)
-    chex.assert_trees_all_equal(evaluate((), params, plan), params)
-    close(average_workers(stats, plan)["seen"], batch.mean(axis=0))
+    chex.assert_trees_all_equal(evaluate((), params, layout), params)
+    close(average_workers(stats, layout)["seen"], batch.mean(axis=0))
 
 
 class Attention(NamedTuple):
-    """Parameters with fields that are called like the methods of states."""
+    """Parameters with fields that have the names of hooks."""
 
     query: jax.Array
     evaluate: jax.Array
@@ -404,17 +404,17 @@ def test_parameters_may_be_called_query_and_evaluate():
     state = tx.init(params)
     chex.assert_trees_all_equal(query(state, params), params)
     kept = params, state
-    plan = gmc_jax.Layout(
+    layout = gmc_jax.Layout(
         2,
         "workers",
         differs=jax.tree.map(lambda leaf: False, kept),
         shapes=jax.eval_shape(lambda: kept),
     )
-    chex.assert_trees_all_equal(evaluate(state, params, plan), params)
+    chex.assert_trees_all_equal(evaluate(state, params, layout), params)
 
 
 class Hooked:
-    """What models may well have, and nobody but their owner calls."""
+    """Methods of a model that have the names of hooks."""
 
     def query(self, *args):
         raise AssertionError
@@ -493,14 +493,14 @@ def test_parameters_may_be_a_model_with_methods_of_the_same_names(model, method)
     tx = HOOKED[method]()
     step, state = step_of(tx), (model, tx.init(model))
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), model)
-    plan = gmc_jax.layout(step, state, batch, WORKERS)
-    params, opt_state = kept = plan.lay_out(state)
-    chex.assert_trees_all_close(evaluate(opt_state, params, plan), model)
-    resized, _ = gmc_jax.resize(kept, plan, 2)
+    layout = gmc_jax.layout(step, state, batch, WORKERS)
+    params, opt_state = kept = layout.lay_out(state)
+    chex.assert_trees_all_close(evaluate(opt_state, params, layout), model)
+    resized, _ = gmc_jax.resize(kept, layout, 2)
     assert type(resized) is type(model)
 
 
-def test_only_what_has_hooks_is_marked():
+def test_only_classes_with_hooks_are_marked():
     with pytest.raises(TypeError, match=r"with one of the methods \['query', .*Attent"):
         gmc_jax.with_hooks(Attention)
     with pytest.raises(TypeError, match="`state` must be a class"):
@@ -520,14 +520,20 @@ def of_a_branch(tx):
     ("tx", "ask"),
     [
         (DEF_A, lambda state: query(state, BRANCHES)),
-        (gmc_jax.at_virtual_iterate(DEF_A), lambda state: judged(state, BRANCHES)),
-        (gmc_jax.svrg(0.1, exact(), epoch_length=2), lambda s: judged(s, BRANCHES)),
+        (
+            gmc_jax.at_virtual_iterate(DEF_A),
+            lambda state: evaluated_at(state, BRANCHES),
+        ),
+        (
+            gmc_jax.svrg(0.1, exact(), epoch_length=2),
+            lambda s: evaluated_at(s, BRANCHES),
+        ),
         (gmc_jax.sgp(0.1, UNEVEN), lambda state: sync_weighted(BRANCHES, state)),
     ],
     ids=["query", "at_virtual_iterate", "epochs", "sync_weighted"],
 )
 def test_labels_may_be_of_whole_branches(tx, ask):
-    """Trees with parts left out, which `optax.partition` lets be whole branches."""
+    """`optax.partition` may mask whole branches of a tree."""
     state = of_a_branch(tx).init(BRANCHES)
     moved = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), state)
     point = ask(moved)
@@ -536,15 +542,15 @@ def test_labels_may_be_of_whole_branches(tx, ask):
     assert np.abs(point["lora"]["a"] - 1).min() > 0
 
 
-def judged(opt_state, params):
+def evaluated_at(opt_state, params):
     state = params, opt_state
     differs = jax.tree.map(lambda leaf: False, state)
-    plan = gmc_jax.Layout(2, "workers", differs, jax.eval_shape(lambda: state))
-    return evaluate(opt_state, params, plan)
+    layout = gmc_jax.Layout(2, "workers", differs, jax.eval_shape(lambda: state))
+    return evaluate(opt_state, params, layout)
 
 
 @pytest.mark.parametrize(
-    "base",
+    "inner",
     [
         gmc_jax.sgp(0.1, UNEVEN, delay=1),
         gmc_jax.cser(0.1, CHANNEL, exact(), period=3),
@@ -552,17 +558,17 @@ def judged(opt_state, params):
     ],
     ids=["sgp", "cser", "nested"],
 )
-def test_so_they_may_where_workers_synchronise(base):
-    """In the hooks `sync_weighted` and `on_sync`, of periods and of a resize."""
-    tx = gmc_jax.slowmo(of_a_branch(base), exact(), buffers=gmc_jax.reset_buffers())
+def test_labels_of_branches_work_in_synchronisations(inner):
+    """In the hooks `sync_weighted` and `on_sync`, of `slowmo` and of a resize."""
+    tx = gmc_jax.slowmo(of_a_branch(inner), exact(), buffers=gmc_jax.reset_buffers())
     state = BRANCHES, tx.init(BRANCHES)
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * WORKERS), BRANCHES)
-    plan = gmc_jax.layout(step_of(tx), state, batch, WORKERS)
-    params, _ = gmc_jax.resize(plan.lay_out(state), plan, 2)
+    layout = gmc_jax.layout(step_of(tx), state, batch, WORKERS)
+    params, _ = gmc_jax.resize(layout.lay_out(state), layout, 2)
     assert jax.tree.structure(params) == jax.tree.structure(BRANCHES)
 
 
-def test_what_changes_the_structure_of_parameters_is_named():
+def test_a_wrapper_that_changes_the_structure_is_named():
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     tx = optax.flatten(gmc_jax.def_sgd(0.1, all_gather(top_k(0.5))))
     with pytest.raises(ValueError, match=r"structure of `params`.*optax.flatten"):
@@ -570,17 +576,17 @@ def test_what_changes_the_structure_of_parameters_is_named():
 
 
 def test_random_keys_have_no_mean():
-    """Leaves that are no numbers: the keys of the first worker stand for all."""
+    """The average holds the keys of the first worker."""
     typed = jax.random.split(jax.random.key(0), 3)
     raw = jax.random.split(jax.random.PRNGKey(0), 3)
     one = jax.eval_shape(lambda: (typed[0], raw[0]))
-    plan = gmc_jax.Layout(3, "workers", (True, True), one)
-    new, old = gmc_jax.average_workers((typed, raw), plan)
+    layout = gmc_jax.Layout(3, "workers", (True, True), one)
+    new, old = gmc_jax.average_workers((typed, raw), layout)
     assert new == typed[0]
     np.testing.assert_array_equal(old, raw[0])
 
 
-def test_whole_numbers_and_flags_are_averaged_as_what_they_are():
+def test_integers_and_flags_keep_their_dtypes_in_averages():
     flags = jnp.array([True, False, False])
     large = jnp.array([16777217, 16777217, 16777220], jnp.int32)
     small = jnp.array([3, 0, 0], jnp.uint8)
@@ -588,7 +594,7 @@ def test_whole_numbers_and_flags_are_averaged_as_what_they_are():
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
         (flags, large, small),
     )
-    plan = gmc_jax.Layout(3, "workers", (True, True, True), one)
-    averages = gmc_jax.average_workers((flags, large, small), plan)
+    layout = gmc_jax.Layout(3, "workers", (True, True, True), one)
+    averages = gmc_jax.average_workers((flags, large, small), layout)
     assert [leaf.item() for leaf in averages] == [False, 16777218, 1]
     assert [leaf.dtype for leaf in averages] == [bool, np.int32, np.uint8]

@@ -1,0 +1,107 @@
+"""Tests that the traffic of a traced channel is that of the program XLA compiles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from gmc_jax import (
+    all_gather,
+    all_reduce,
+    count_entries,
+    dense,
+    disagreement,
+    drop_all,
+    exact,
+    gossip,
+    link_traffic,
+    majority_vote,
+    no_communication,
+    random_block,
+    random_k,
+    sampled_top_k,
+    scaled_sign,
+    simulated_server,
+    threshold,
+    top_k,
+    topologies,
+    wire_bytes,
+)
+from gmc_jax.core import Tree
+
+WORKERS = 8
+PARAMS = {
+    "bias": jax.ShapeDtypeStruct((70,), jnp.bfloat16),
+    "kernel": jax.ShapeDtypeStruct((40, 50), jnp.float32),
+}
+SLOW = {"top_k per leaf", "sampled_top_k", "gathered random_k", "threshold"}
+CHANNELS = {
+    "exact": exact(),
+    "dense": all_gather(dense()),
+    "top_k": all_gather(top_k(0.1)),
+    "top_k per leaf": all_gather(top_k(0.1), per_leaf=True),
+    "sampled_top_k": all_gather(sampled_top_k(0.1)),
+    "gathered random_k": all_gather(random_k(0.1)),
+    "random_k": all_reduce(random_k(0.1)),
+    "random_block per leaf": all_reduce(random_block(0.1), per_leaf=True),
+    "threshold": all_gather(threshold(1.0, 0.1)),
+    "scaled_sign": all_gather(scaled_sign()),
+    "gossip": gossip(topologies.ring(WORKERS)),
+    "disagreement": disagreement(topologies.torus(2, 4)),
+    "majority_vote": majority_vote(),
+    "count_entries": count_entries(all_gather(top_k(0.1))),
+    "simulated_server": simulated_server(top_k(0.1)),
+    "drop_all": drop_all(),
+    "no_communication": no_communication(),
+}
+
+
+def on_the_links(operation: str, size: int, workers: int) -> tuple[float, int]:
+    """The bytes and hops of a collective of XLA."""
+    others = workers - 1
+    return {
+        "all-reduce": (2 * others * size / workers, 2 * others),
+        "all-gather": (others * size, others),
+        "all-to-all": (others * size / workers, others),
+        "collective-permute": (size, 1),
+    }[operation]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in CHANNELS
+    ],
+)
+def test_the_traffic_counted_is_that_of_the_compiled_program(name):
+    channel = CHANNELS[name]
+
+    def on_a_device(tree: Tree) -> Tree:
+        tree = jax.tree.map(lambda leaf: leaf[0], tree)
+        mean, lost, _ = channel.average(tree, channel.init(tree))
+        return jax.tree.map(lambda leaf: leaf[None], (mean, lost))
+
+    spec = PartitionSpec("workers")
+    mesh = Mesh(np.array(jax.devices()[:WORKERS]), ("workers",))
+    everyone = jax.shard_map(
+        on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+    stacked = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((WORKERS, *leaf.shape), leaf.dtype), PARAMS
+    )
+    sent = wire_bytes(everyone, stacked)
+    assert sent == sent.always
+    sums = [
+        on_the_links(operation, size, WORKERS)
+        for operation, size, _, _ in sent.operations
+    ]
+    size, hops = np.sum(sums, axis=0) if sums else (0, 0)
+
+    traffic = link_traffic(channel, PARAMS, WORKERS)
+
+    assert traffic == (pytest.approx(size), hops)
+    assert (size > 0) == (
+        name not in {"simulated_server", "drop_all", "no_communication"}
+    )
