@@ -12,7 +12,8 @@ over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
                    slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
-                   averaged, partial_sync, ...; skip_nonfinite, accumulate
+                   averaged, partial_sync, ...; around a method:
+                   skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
                    evaluate, resize, Checkpoints
     costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
@@ -156,6 +157,12 @@ from gmc_jax.transforms.global_momentum import (
     GlobalMomentumState as GlobalMomentumState,
 )
 from gmc_jax.transforms.global_momentum import global_momentum as global_momentum
+from gmc_jax.transforms.leave_out_nonfinite import (
+    LeaveOutNonfiniteState as LeaveOutNonfiniteState,
+)
+from gmc_jax.transforms.leave_out_nonfinite import (
+    leave_out_nonfinite as leave_out_nonfinite,
+)
 from gmc_jax.transforms.momentum_correction import (
     MomentumCorrectionState as MomentumCorrectionState,
 )
@@ -266,6 +273,7 @@ __all__ += [
     "error_feedback",
     "exact_diffusion",
     "global_momentum",
+    "leave_out_nonfinite",
     "maintain_buffers",
     "momentum_correction",
     "partial_sync",
@@ -346,6 +354,7 @@ __all__ += [
     "GlobalMomentumState",
     "GossipState",
     "JoinedState",
+    "LeaveOutNonfiniteState",
     "MomentumCorrectionState",
     "PartialSyncState",
     "PeriodicState",

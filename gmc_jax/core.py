@@ -88,6 +88,10 @@ class Channel(NamedTuple):
     Law: the average over workers of `tree - lost` equals the average over workers of
     `mean`. Error feedback needs nothing else.
 
+    A state that keeps parts of trees, such as messages in flight, has the hook
+    `conserved` (see `with_hooks`): then `periodic` starts it in the dtypes of the
+    trees, and `reset_buffers` leaves it alone.
+
     Attributes:
       init: `tree -> state`, from a tree with the shapes *and dtypes* that `average`
         will get; its values play no part. It runs outside the named axis.

@@ -1,1 +1,1 @@
-"""Simulated time. NumPy alone."""
+"""Simulated time, in NumPy: paces of gradients, links, and timelines of events."""

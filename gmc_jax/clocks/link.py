@@ -1,4 +1,4 @@
-"""What a message costs on a link."""
+"""Links: how many seconds a message takes."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from gmc_jax.utils import checks
 
 @dataclass(frozen=True)
 class Link:
-    """What a message costs.
+    """The link of one worker, or of a server: its latency and its bandwidth.
 
     Attributes:
-      latency: seconds before the first byte arrives, at least 0.
-      bandwidth: bytes a second of one worker's, or the server's, link; greater than 0.
+      latency: seconds before the first byte of a message arrives, at least 0.
+      bandwidth: bytes a second, greater than 0; infinite by default.
 
     Raises:
-      TypeError: if one of them is no number.
-      ValueError: if one of them is out of its range.
+      TypeError: if `latency` or `bandwidth` is no number.
+      ValueError: if `latency` or `bandwidth` is out of its range.
     """
 
     latency: float = 0.0
     bandwidth: float = np.inf
 
     def __post_init__(self):
-        """Refuses what is no link."""
+        """Checks both numbers."""
         checks.known(latency=self.latency, bandwidth=self.bandwidth)
         checks.nonnegative(latency=self.latency)
         if not (isinstance(self.bandwidth, float) and self.bandwidth == np.inf):
             checks.positive(bandwidth=self.bandwidth)
 
     def seconds(self, size: float) -> float:
-        """How long a message of so many bytes takes."""
+        """How long a message of `size` bytes takes: latency + size / bandwidth."""
         return self.latency + size / self.bandwidth
 
 
 def check_link(link: Link) -> None:
-    """Raises TypeError unless it is a link."""
+    """Raises TypeError unless `link` is a `Link`."""
     if not isinstance(link, Link):
         raise TypeError(
-            "`link` must be a link, such as `timelines.Link(latency=0.02, "
-            "bandwidth=125e6)` in seconds and bytes a second, but is "
-            f"{checks.shown(link)}."
+            f"`link` must be a `Link`, got {checks.shown(link)}. Write "
+            "`gmc_jax.Link(latency=0.02, bandwidth=125e6)`, in seconds and bytes a "
+            "second."
         )

@@ -1,4 +1,4 @@
-"""How long gradients take: what `gmc_jax.timelines` start from, NumPy alone."""
+"""Paces: how many seconds each gradient takes, from which timelines are computed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from numpy.typing import ArrayLike, NDArray
 from gmc_jax.utils import checks
 
 Pace: TypeAlias = NDArray[np.float64]
-"""Seconds that each gradient takes, [workers, gradients]; after the last it repeats."""
+"""Seconds of each gradient, [workers, gradients]; after the last they repeat."""
 
 
 def constant(workers: int, seconds: float = 1.0) -> Pace:
-    """All gradients take as long.
+    """Makes a pace in which all gradients take equally long.
 
     Args:
-      workers: their number.
-      seconds: that each gradient takes, greater than 0.
+      workers: the number of workers, at least 1.
+      seconds: how long each gradient takes, greater than 0.
+
+    Returns:
+      A pace, [workers, 1].
+
+    Raises:
+      ValueError: if an argument is out of its range.
     """
     checks.positive_int(workers=workers)
     checks.known(seconds=seconds)
@@ -30,13 +36,16 @@ def constant(workers: int, seconds: float = 1.0) -> Pace:
 def straggler(
     workers: int, factor: float, seconds: float = 1.0, straggler: int = 0
 ) -> Pace:
-    """One worker takes `factor` times as long as the others.
+    """Makes a pace in which one worker takes `factor` times as long as the others.
 
     Args:
-      workers: their number.
-      factor: greater than 0.
-      seconds: that a gradient of the others takes, greater than 0.
-      straggler: which worker it is, from 0.
+      workers: the number of workers, at least 1.
+      factor: how many times as long, greater than 0.
+      seconds: how long a gradient of the other workers takes, greater than 0.
+      straggler: the index of the slow worker, counted from 0.
+
+    Returns:
+      A pace, [workers, 1].
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -47,7 +56,7 @@ def straggler(
     pace = constant(workers, seconds)
     if straggler >= workers:
         raise ValueError(
-            f"`straggler` must be one of the workers, from 0 to {workers - 1}, but is "
+            f"`straggler` must be the index of a worker, from 0 to {workers - 1}, got "
             f"{straggler}."
         )
     pace[straggler] *= factor
@@ -57,14 +66,17 @@ def straggler(
 def random(
     workers: int, gradients: int, spread: float, seconds: float = 1.0, seed: int = 0
 ) -> Pace:
-    """Log-normal seconds around a median.
+    """Draws log-normal seconds around a median.
 
     Args:
-      workers: their number.
-      gradients: of each worker, before its seconds repeat.
-      spread: the deviation of the logarithm, at least 0.
+      workers: the number of workers, at least 1.
+      gradients: how many draws each worker has before they repeat, at least 1.
+      spread: the standard deviation of the logarithm, at least 0.
       seconds: the median, greater than 0.
-      seed: of the draws, at least 0.
+      seed: the seed of the draws, at least 0.
+
+    Returns:
+      A pace, [workers, gradients].
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -79,30 +91,42 @@ def random(
 
 
 def recorded(trace: ArrayLike | str | pathlib.Path) -> Pace:
-    """A trace: an array [workers, gradients] of seconds, or a text file of its rows.
+    """Makes a pace from measured seconds.
+
+    Args:
+      trace: seconds, [workers, gradients], or the path of a text file with one row of
+        numbers a worker.
+
+    Returns:
+      The pace, [workers, gradients].
 
     Raises:
-      TypeError: if it is not made of numbers.
-      ValueError: if it is not a table of finite seconds greater than 0.
+      TypeError: if `trace` holds something that is no number.
+      ValueError: if `trace` is not a table of finite seconds greater than 0.
     """
     if isinstance(trace, str | pathlib.Path):
         trace = np.loadtxt(trace, ndmin=2)
-    return given("trace", trace)
+    return as_pace("trace", trace)
 
 
-def given(name: str, seconds: ArrayLike) -> Pace:
-    """An argument as a pace; else TypeError or ValueError."""
+def as_pace(name: str, seconds: ArrayLike) -> Pace:
+    """Converts the argument of this name to a pace, or raises an error that names it.
+
+    Raises:
+      TypeError: if it holds something that is no number.
+      ValueError: if it is not a table of finite seconds greater than 0.
+    """
     try:
         pace = np.asarray(seconds, float)
     except (TypeError, ValueError):
         raise TypeError(
-            f"`{name}` must be numbers of seconds, [workers, gradients], but is "
-            f"{checks.shown(seconds)}."
+            f"`{name}` must hold seconds, [workers, gradients], got "
+            f"{checks.shown(seconds)}. Pass an array of numbers."
         ) from None
     if pace.ndim != 2 or not pace.size or not ((pace > 0) & np.isfinite(pace)).all():
         raise ValueError(
-            f"`{name}` must have a row for every worker, of finite seconds greater "
-            f"than 0 for each of its gradients, but is of shape {pace.shape}"
-            + (f", from {pace.min()} to {pace.max()}." if pace.size else ".")
+            f"`{name}` must hold finite seconds greater than 0, [workers, gradients], "
+            f"got an array of shape {pace.shape}"
+            + (f" with values from {pace.min()} to {pace.max()}." if pace.size else ".")
         )
     return pace

@@ -1,9 +1,9 @@
-"""When things happen on simulated clocks, NumPy alone.
+"""Timelines: when steps end and gradients arrive, on simulated clocks.
 
-What is simulated is time, not speed of this machine: how long each gradient takes is
-given (see `gmc_jax.paces`), and a message takes `Link.seconds` of its bytes. From these
-follow the order of all events and the second of each. Values play no part, so that the
-order can be drawn up before anything is trained.
+Two inputs determine the time and the order of all events: a pace, the seconds that each
+gradient takes (see `gmc_jax.paces`), and a `Link`, which gives the seconds of a message
+from its bytes. The speed of this machine has no influence, and neither have the values
+of gradients. So a timeline is computed before training starts.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmc_jax.clocks.link import Link, check_link
-from gmc_jax.clocks.paces import Pace, given
+from gmc_jax.clocks.paces import Pace, as_pace
 from gmc_jax.graphs.topology import Topology, check_topology
 from gmc_jax.utils import checks
 
 
 class Event(NamedTuple):
-    """One gradient that is applied.
+    """The application of one gradient.
 
     Attributes:
-      worker: int32, whose gradient it is.
-      partner: int32, with whom that worker averages first; itself for nobody.
-      reads: [workers] bool, who reads the parameters right after.
+      worker: int32, the worker that computed the gradient.
+      partner: int32, the worker it averages with first; the same as `worker` if none.
+      reads: [workers] bool, the workers that read the parameters right after.
     """
 
-    worker: Any  # An integer, of NumPy or JAX, or a tracer.
+    worker: Any  # An integer of NumPy or JAX, or a tracer.
     partner: Any
     reads: Any
 
@@ -39,10 +39,11 @@ class Events(NamedTuple):
     """Gradients in the order in which they are applied.
 
     Attributes:
-      time: [events], seconds since the start, never falling.
-      worker: [events] int32, whose gradient it is.
-      partner: [events] int32, with whom that worker averages first; itself for nobody.
-      reads: [events, workers] bool, who reads the parameters right after.
+      time: [events], seconds since the start, in ascending order.
+      worker: [events] int32, the worker that computed each gradient.
+      partner: [events] int32, the worker it averages with first; the same as `worker`
+        if none.
+      reads: [events, workers] bool, the workers that read the parameters right after.
     """
 
     time: NDArray[np.float64]
@@ -52,46 +53,51 @@ class Events(NamedTuple):
 
     @property
     def counts(self) -> NDArray[np.int32]:
-        """How many gradients each one's worker has had before, [events]."""
-        mine = self.worker[:, None] == np.arange(self.reads.shape[1])
-        before = np.cumsum(mine, axis=0) - 1
-        return before[np.arange(len(mine)), self.worker].astype(np.int32)
+        """For each event, how many earlier events its worker has, [events]."""
+        is_own = self.worker[:, None] == np.arange(self.reads.shape[1])
+        before = np.cumsum(is_own, axis=0) - 1
+        return before[np.arange(len(is_own)), self.worker].astype(np.int32)
 
     def rows(self) -> Iterator[Event]:
-        """One after another, as `ad_psgd` and `a_psgd` take them."""
+        """Yields one event after another, as `ad_psgd` and `a_psgd` take them."""
         return map(Event, self.worker, self.partner, self.reads)
 
 
 def all_reduce_times(
     pace: Pace, steps: int, size: float, link: Link, *, period: int = 1
 ) -> NDArray[np.float64]:
-    """When each step of all workers together ends, [steps].
+    """Computes when each step of a synchronous method ends, [steps].
 
-    Everybody waits for the slowest, then a ring passes 2 (n - 1) / n of `size` bytes in
-    2 (n - 1) messages. With a period, as in local SGD, only every so many steps; the
-    others end when the slowest worker ends them.
+    All workers wait for the slowest. Then a ring passes 2 (n - 1) / n of `size` bytes
+    in 2 (n - 1) messages, with n workers. With a period greater than 1, as in local
+    SGD, workers synchronise only every `period` steps. The other steps end when the
+    slowest worker ends them.
 
     Args:
-      pace: of all workers.
-      steps: how many.
-      size: bytes of what is averaged.
-      link: of each worker.
-      period: steps between two averages.
+      pace: the pace of all workers.
+      steps: the number of steps, at least 1.
+      size: the bytes that are averaged, at least 0.
+      link: the link of each worker.
+      period: steps from one synchronisation to the next, at least 1.
+
+    Returns:
+      Seconds since the start, [steps].
 
     Raises:
+      TypeError: if `link` is no link.
       ValueError: if an argument is out of its range.
     """
-    pace = given("pace", pace)
+    pace = as_pace("pace", pace)
     _check_message(size, link)
     checks.positive_int(steps=steps, period=period)
     workers = len(pace)
     messages = 2 * (workers - 1)
-    meeting = messages * link.seconds(size / workers)
+    all_reduce = messages * link.seconds(size / workers)
     clocks, times = np.zeros(workers), []
     for step in range(steps):
         clocks = clocks + pace[:, step % pace.shape[1]]
         if (step + 1) % period == 0:
-            clocks = np.full(workers, clocks.max() + meeting)
+            clocks = np.full(workers, clocks.max() + all_reduce)
         times.append(clocks.max())
     return np.array(times)
 
@@ -99,32 +105,36 @@ def all_reduce_times(
 def gossip_times(
     pace: Pace, steps: int, size: float, link: Link, topology: Topology
 ) -> NDArray[np.float64]:
-    """When each step of D-PSGD ends on its last worker, [steps].
+    """Computes when each step of D-PSGD ends on its last worker, [steps].
 
-    A worker hears its neighbours, one message after another, while it computes; it
-    waits for both, and for neighbours who are not yet as far.
+    A worker receives the messages of its neighbours one after another, while it
+    computes its gradient. They start to arrive when the last of these neighbours has
+    ended the step before. The worker's step ends when both are done.
 
     Args:
-      pace: of all workers.
-      steps: how many.
-      size: bytes of a message.
-      link: of each worker, which all its messages share.
-      topology: who hears whom.
+      pace: the pace of all workers.
+      steps: the number of steps, at least 1.
+      size: the bytes of a message, at least 0.
+      link: the link of each worker, which all messages to it share.
+      topology: which workers receive from which.
+
+    Returns:
+      Seconds since the start, [steps].
 
     Raises:
-      TypeError: if `topology` is no topology.
-      ValueError: if an argument is out of its range, or they are of other numbers of
-        workers.
+      TypeError: if `link` is no link, or `topology` no topology.
+      ValueError: if an argument is out of its range, or `pace` and `topology` are for
+        different numbers of workers.
     """
-    pace = given("pace", pace)
+    pace = as_pace("pace", pace)
     _check_message(size, link)
     checks.positive_int(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
     for step in range(steps):
-        heard = topology.rounds[step % len(topology.rounds)] > 0
-        ready = np.where(heard, clocks, 0).max(axis=1)
-        messages = heard.sum(axis=1) - np.diag(heard)
+        receives = topology.rounds[step % len(topology.rounds)] > 0
+        ready = np.where(receives, clocks, 0).max(axis=1)
+        messages = receives.sum(axis=1) - np.diag(receives)
         arrived = np.where(messages, ready + messages * link.seconds(size), clocks)
         clocks = np.maximum(clocks + pace[:, step % pace.shape[1]], arrived)
         times.append(clocks.max())
@@ -132,30 +142,36 @@ def gossip_times(
 
 
 def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events:
-    """Workers who send gradients to a server and fetch parameters from it.
+    """Simulates workers that send gradients to a server and fetch its parameters.
 
-    The server's link carries one message at a time, of `size` bytes, first come first
-    served (of those who come together the lower worker), so it congests as workers
-    grow. A gradient is applied when it has arrived; parameters are read when they begin
-    to leave. At second 0 all fetch the first parameters, one after another, the lower
-    worker first: that takes time like every message, and is no event, so that `reads`
-    does not show it.
+    The server's link carries one message of `size` bytes at a time, in the order of
+    requests; of simultaneous requests the lower worker comes first. So it congests as
+    the number of workers grows. A gradient is applied when it has arrived. Parameters
+    are read when they begin to leave the server.
+
+    At second 0 all workers fetch the first parameters, one after another. This takes
+    time like every message. It is no event, so `reads` does not show it.
 
     Args:
-      pace: of all workers.
-      gradients: of all workers together.
-      size: bytes of a gradient, and of the parameters.
-      link: the server's.
+      pace: the pace of all workers.
+      gradients: the number of gradients of all workers together, at least 1.
+      size: the bytes of a gradient, and of the parameters, at least 0.
+      link: the server's link.
+
+    Returns:
+      One event for each gradient.
 
     Raises:
+      TypeError: if `link` is no link.
       ValueError: if an argument is out of its range.
     """
-    pace = given("pace", pace)
+    pace = as_pace("pace", pace)
     _check_message(size, link)
     checks.positive_int(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
-    waiting = [(0.0, worker, False) for worker in range(workers)]  # To fetch.
+    # When, by whom, and whether to send a gradient or to fetch parameters.
+    waiting = [(0.0, worker, False) for worker in range(workers)]
     heapq.heapify(waiting)
     free, order, reads = 0.0, [], []
     while len(order) < gradients:
@@ -184,29 +200,35 @@ def neighbour_events(
     *,
     seed: int = 0,
 ) -> Events:
-    """Workers who average with one neighbour at a time, and wait for nobody else.
+    """Simulates workers that average with one neighbour at a time.
 
-    The graph has two sides. Those on the side of worker 0 are active: with each
-    gradient they average with a neighbour drawn at random; the others, passive, only
-    answer, so that no two wait for each other. An exchange takes both links for as long
-    as a message of `size` bytes each way, which cross; it begins with the gradient's
-    computation, or when both links are free, and the gradient is applied when both have
-    ended.
+    The graph must be bipartite. Workers on the side of worker 0 are active: with each
+    gradient they average with a neighbour drawn at random. The others are passive: they
+    only answer. So no two workers wait for each other.
+
+    An exchange begins together with the gradient's computation, or later when the links
+    of both workers are free. It occupies both links for the time of one message of
+    `size` bytes, since the two messages cross. The gradient is applied when the
+    computation and the exchange have ended.
 
     Args:
-      pace: of all workers.
-      gradients: of all workers together.
-      size: bytes of the parameters.
-      link: of each worker.
-      topology: who may average with whom, in any round; its weights play no part.
-      seed: of the draws of neighbours, at least 0.
+      pace: the pace of all workers.
+      gradients: the number of gradients of all workers together, at least 1.
+      size: the bytes of the parameters, at least 0.
+      link: the link of each worker.
+      topology: which workers may average with each other, in any round. Its weights
+        have no influence.
+      seed: the seed of the draws of neighbours, at least 0.
+
+    Returns:
+      One event for each gradient.
 
     Raises:
-      TypeError: if `topology` is no topology.
-      ValueError: if an argument is out of its range, the topology is not symmetric, has
-        no two sides, or is of another number of workers.
+      TypeError: if `link` is no link, or `topology` no topology.
+      ValueError: if an argument is out of its range, or the topology is not symmetric,
+        not bipartite, or for another number of workers.
     """
-    pace = given("pace", pace)
+    pace = as_pace("pace", pace)
     _check_message(size, link)
     checks.positive_int(gradients=gradients)
     checks.nonnegative_int(seed=seed)
@@ -214,7 +236,7 @@ def neighbour_events(
     workers = len(pace)
     active = _active(topology)
     draw = np.random.default_rng(seed)
-    neighbours = [np.flatnonzero(heard) for heard in topology.edges]
+    neighbours = [np.flatnonzero(row) for row in topology.edges]
     links, done, order = np.zeros(workers), np.zeros(workers, int), []
 
     def start(worker: int, now: float) -> tuple[float, int, int]:
@@ -240,21 +262,22 @@ def _events(
     order: list[tuple[float, int, int]], reads: list[list[int]], workers: int
 ) -> Events:
     time, worker, partner = zip(*order, strict=True)
-    read = np.zeros((len(order), workers), bool)
+    is_read = np.zeros((len(order), workers), bool)
     for event, readers in enumerate(reads):
-        read[event, readers] = True
+        is_read[event, readers] = True
     return Events(
-        np.array(time), np.array(worker, np.int32), np.array(partner, np.int32), read
+        np.array(time), np.array(worker, np.int32), np.array(partner, np.int32), is_read
     )
 
 
 def _active(topology: Topology) -> NDArray[np.bool_]:
-    """Who is on the side of worker 0, or of the first of each part of the graph."""
+    """Which workers are on the side of the first worker of their connected part."""
     edges = topology.edges
     if not np.array_equal(edges, edges.T):
         raise ValueError(
-            "`topology` must be symmetric, since two who average both do. Use `ring`, "
-            "`torus` or `from_adjacency`."
+            "`topology` must be symmetric, since both workers of a pair average, got "
+            "edges in one direction only. Use `topologies.ring`, `topologies.torus` or "
+            "`topologies.from_adjacency`."
         )
     side = np.full(len(edges), -1)
     for first in range(len(edges)):
@@ -265,10 +288,11 @@ def _active(topology: Topology) -> NDArray[np.bool_]:
             for other in np.flatnonzero(edges[worker]):
                 if side[other] == side[worker]:
                     raise ValueError(
-                        "`topology` must have two sides, active workers and passive "
-                        f"ones that only answer, but {worker} and {other} are "
-                        "neighbours on the same one. Use a ring or torus with even "
-                        "numbers, or `from_adjacency` of a bipartite graph."
+                        "`topology` must be bipartite, with active workers on one side "
+                        "and passive ones on the other, got the neighbours "
+                        f"{worker} and {other} on the same side. Use a ring or torus "
+                        "with even numbers of workers, or `topologies.from_adjacency` "
+                        "of a bipartite graph."
                     )
                 if side[other] < 0:
                     side[other] = 1 - side[worker]
@@ -286,6 +310,6 @@ def _check_workers(pace: Pace, topology: Topology) -> None:
     check_topology(topology)
     if len(pace) != topology.workers:
         raise ValueError(
-            f"`pace` is of {len(pace)} workers, but `topology` of {topology.workers}. "
-            "Make both for as many."
+            "`pace` and `topology` must be for the same number of workers, got "
+            f"{len(pace)} and {topology.workers}. Make both for the same number."
         )

@@ -1,10 +1,11 @@
-"""Selecting and sending a few coordinates, exactly and in few passes.
+"""Selecting entries of a vector, and encoding and decoding them as `Sparse` messages.
 
-A block whose maximum is not among the s largest maxima of blocks holds none of the s
-largest entries. So the largest entries are found by descending a pyramid of maxima: of
-the s * BLOCK candidates at each level the s largest are kept. Magnitudes are compared
-as the integers that their bits spell, which orders them, zeros and infinities and NaN
-(the largest) included.
+The largest entries are found exactly and in few passes, by descending a pyramid. Each
+level of it holds the maxima of the blocks of the level below. A block can hold one of
+the s largest entries only if its maximum is one of the s largest maxima. So each level
+has s * BLOCK candidates, of which the s largest are kept. Magnitudes are compared as
+integers with the same bits. Those have the order of the magnitudes: zero is the
+smallest, infinity is larger than every number, and NaN is the largest.
 """
 
 import math
@@ -16,29 +17,30 @@ from jax import lax
 
 from gmc_jax.core import Sparse
 
-# A level of the pyramid divides the candidates by BLOCK; below SPARSE * s entries
-# another level costs more than it saves. Both were measured on a CPU with 11 million
-# entries and s = 11,000 (`python -m experiments bench compress`).
+# Each level of the pyramid is BLOCK times shorter than the one below. Below SPARSE * s
+# entries another level costs more than it saves. Both were measured on a CPU with 11
+# million entries and s = 11,000 (`python -m experiments bench compress`).
 BLOCK = 8
 SPARSE = 8
 
 
 def num_kept(ratio: float, d: int) -> int:
     """How many of d coordinates a ratio keeps: max(1, ceil(ratio * d))."""
-    # As a Python float, whose product has enough digits whatever the ratio came as.
+    # A ratio of low precision, such as bfloat16, would round the product.
     return min(max(1, math.ceil(float(ratio) * d)), max(1, d))
 
 
 def magnitude_bits(x: jax.Array) -> jax.Array:
-    """The magnitudes of floats [d] as integers of the same width and order."""
+    """Converts floats [d] to integers of the same width, ordered by magnitude."""
     width = x.dtype.itemsize * 8
     return lax.bitcast_convert_type(jnp.abs(x), jnp.dtype(f"int{width}"))
 
 
 def largest(bits: jax.Array, s: int) -> jax.Array:
-    """The places [s], ascending, of the s largest non-negative integers in bits [n].
+    """Returns the places [s], ascending, of the s largest integers in bits [n].
 
-    Ties go to the lowest place, as in `jax.lax.top_k`, which accelerators use as it is.
+    The integers are non-negative. Accelerators use `jax.lax.top_k`, CPUs descend the
+    pyramid. In both, ties go to the lowest place.
     """
 
     def by_sorting(bits: jax.Array) -> jax.Array:
@@ -53,14 +55,15 @@ def largest(bits: jax.Array, s: int) -> jax.Array:
 def descend(
     bits: jax.Array, s: int, choose: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """Chooses up to s entries of bits [n] level by level down a pyramid of maxima.
+    """Chooses up to s entries of bits [n], level by level down a pyramid of maxima.
 
     Args:
       bits: non-negative integers, [n].
-      s: the number of places that `choose` returns, at least the number it would
-        choose from the whole vector.
-      choose: `level[m] -> places[s]`, ascending; unused slots hold m or more. Whatever
-        it chooses from a vector must lie in the blocks that it chooses by their maxima.
+      s: the number of places that `choose` returns. It is at least the number of
+        entries that `choose` would choose from the whole vector.
+      choose: `level[m] -> places[s]`, ascending; unused slots hold m or more. Every
+        entry it chooses from a vector must lie in a block that it chooses from the
+        maxima.
 
     Returns:
       The places [s] int32, ascending; unused slots hold n.
@@ -70,7 +73,7 @@ def descend(
         return choose(bits)
     level = jnp.pad(bits, (0, -n % BLOCK)).reshape(-1, BLOCK)
     maxima = level
-    while maxima.shape[1] > 1:  # halving, since XLA's CPU reduces short rows slowly
+    while maxima.shape[1] > 1:  # Halving: XLA's CPU reduces short rows slowly.
         half = maxima.shape[1] // 2
         maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
     blocks = descend(maxima[:, 0], s, choose)
@@ -84,60 +87,73 @@ def descend(
 def largest_satisfying(
     holds: Callable[[jax.Array], jax.Array], zero: jax.Array
 ) -> jax.Array:
-    """The greatest integer of which something holds that holds of all smaller ones.
-
-    It is found bit by bit, and is 0 where nothing does.
+    """Finds the largest integer that satisfies a monotone predicate, bit by bit.
 
     Args:
-      holds: from an integer to a boolean, or from an array of both, entry by entry.
-      zero: what to start from; its dtype has a sign.
+      holds: maps an integer to a boolean, or an array of integers to an array of
+        booleans, entry by entry. If it holds for an integer, it must hold for all
+        smaller ones.
+      zero: the zero, or array of zeros, that the search starts from, of a signed dtype.
+
+    Returns:
+      The largest such integer; 0 where the predicate holds for no positive integer.
     """
     one = jnp.ones_like(zero)
     width = zero.dtype.itemsize * 8 - 1
 
-    def settle(bit: int | jax.Array, value: jax.Array) -> jax.Array:
-        # Under `jax.disable_jit` the loop counts with Python's integers.
+    def set_if_holds(bit: int | jax.Array, value: jax.Array) -> jax.Array:
+        # Under `jax.disable_jit` the loop's counter is a Python integer.
         candidate = value | (one << jnp.asarray(width - 1 - bit, zero.dtype))
         return jnp.where(holds(candidate), candidate, value)
 
-    return lax.fori_loop(0, width, settle, zero)
+    return lax.fori_loop(0, width, set_if_holds, zero)
 
 
 def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """The first s places [s] of bits [n] at or above a threshold; unused slots: n."""
+    """Returns the first s places [s] of bits [n] at or above a threshold.
+
+    Unused slots hold n.
+    """
     return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
 
 
 def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """The places [s], ascending, of bits [n] at or above a threshold; unused slots: n.
+    """Returns the places [s], ascending, of bits [n] at or above a threshold.
 
-    Where there are more than s, these are the s largest.
+    If more than s entries are, it returns the places of the s largest. Unused slots
+    hold n.
     """
     n = bits.size
-    # One slot more than there are tells whether the threshold let too many through.
+    # The extra slot shows whether more than s entries reach the threshold.
     found = descend(bits, s + 1, lambda level: first_at_least(level, threshold, s + 1))
     return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
 
 
 def extract(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
-    """Takes entries out of x [d]: the message of them, and x without them.
+    """Moves the entries at some places out of x [d] into a message.
 
-    The places are distinct; slots that hold d are unused.
+    Args:
+      x: the vector, [d].
+      places: distinct; slots that hold d are unused.
+
+    Returns:
+      The message, and x with zeros in those places.
     """
     x = jnp.asarray(x)
     values = x.at[places].get(mode="fill", fill_value=0)
-    # What is written depends on what was read, or XLA copies x to keep the two apart.
-    # A NaN stays, so that it is seen in what is lost as well.
-    nothing = jnp.minimum(jnp.abs(values), 0)
-    lost = x.at[places].set(nothing, mode="drop", unique_indices=True)
+    # These zeros depend on the values, so that XLA reads before it writes and does not
+    # copy x. A NaN stays a NaN and so shows in `lost` too.
+    zeros = jnp.minimum(jnp.abs(values), 0)
+    lost = x.at[places].set(zeros, mode="drop", unique_indices=True)
     return Sparse(values, places), lost
 
 
 def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
-    """Decodes sparse messages, stacked on a leading axis, to the sum of them, [d].
+    """Decodes sparse messages, stacked on a leading axis, into their sum, [d].
 
-    One scatter a message, in their order, each with unique indices: the sum has the
-    same bits wherever it is computed, and no second vector of size d is made.
+    Each message is one scatter with unique indices, in the order of the messages. So
+    the sum has the same bits on every device, and no second vector of size d is
+    allocated.
     """
     del key
     messages = jax.tree.map(jnp.asarray, messages)
@@ -152,7 +168,7 @@ def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
 
 
 def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
-    """The s largest by a search for the s-th largest value, bit by bit."""
+    """Finds the s largest by a bitwise search for the s-th largest value."""
     zero = jnp.zeros((), bits.dtype)
     value = largest_satisfying(
         lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero
@@ -163,7 +179,7 @@ def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
 
 
 def _first_of_each_rank(rank: jax.Array, s: int) -> jax.Array:
-    """Where a count that grows by 0 or 1 first reaches 1 to s; never: its length."""
+    """Where a count that grows by 0 or 1 first reaches 1 to s; its length if never."""
     return jnp.searchsorted(rank, jnp.arange(1, s + 1, dtype=rank.dtype)).astype(
         jnp.int32
     )

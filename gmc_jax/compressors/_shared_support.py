@@ -1,4 +1,4 @@
-"""Sending coordinates that every worker draws alike: values alone, no indices."""
+"""Compressors that draw the same coordinates on all workers and send values alone."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,10 @@ from gmc_jax.core import Compressor
 
 
 def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
-    """The shared compressor that keeps the places `draw(key, d) -> places[s]`.
+    """Makes a shared compressor that keeps the places `draw(key, d) -> places[s]`.
 
-    It is linear given the key, so messages, [s] values each, may be added as they are.
+    A message is the [s] values at those places. Given the key the compressor is linear,
+    so messages may be added without decoding them.
     """
 
     def encode(key, x):

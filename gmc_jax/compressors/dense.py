@@ -1,4 +1,4 @@
-"""The compressor that keeps everything."""
+"""The compressor that sends the whole vector."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gmc_jax.utils.described import described
 
 @described
 def dense() -> Compressor:
-    """Sends the whole vector: the exact end of every scale.
+    """Sends the whole vector, without compression.
 
     Returns:
       A shared compressor whose message is the vector itself, [d], without indices.
 
     Guarantees:
-      Nothing is lost: `lost` is zero.
+      `lost` is zero.
     """
 
     def encode(key, x):

@@ -1,4 +1,4 @@
-"""A contiguous block at random, the same on all workers."""
+"""A contiguous block of coordinates at random, the same on all workers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from gmc_jax.utils.described import described
 
 @described
 def random_block(ratio: float) -> Compressor:
-    """Keeps a wrapping block of s = max(1, ceil(ratio * d)) coordinates (RBGS).
+    """Keeps a block of s = max(1, ceil(ratio * d)) adjacent coordinates (RBGS).
 
-    The start is uniform over the d coordinates and the same on all workers, so no
-    indices travel and messages are added as they are: the cheapest compressor there is.
+    The start of the block is uniform over the d coordinates. A block that passes the
+    end of the vector goes on at its beginning. All workers draw the same block, so no
+    indices are sent, and messages are added without decoding them. It is the cheapest
+    sparse compressor.
 
     Args:
       ratio: the fraction of the d coordinates that is sent, in (0, 1].
 
     Returns:
-      A shared compressor whose message is the s values, from the start of the block on.
+      A shared compressor whose message is the s values, beginning at the block's start.
 
     Raises:
       ValueError: if `ratio` does not lie in (0, 1].
 
     Guarantees:
-      Given the key it is linear.
+      Given the key, the compressor is linear.
       Averaged over all starts, |lost|^2 is exactly (1 - s/d) |x|^2.
 
     References:
@@ -43,7 +45,7 @@ def random_block(ratio: float) -> Compressor:
     def draw(key: jax.Array, d: int) -> jax.Array:
         start = jax.random.randint(key, (), 0, d, dtype=jnp.int32)
         ahead = jnp.arange(num_kept(ratio, d), dtype=jnp.int32)
-        # start + ahead may pass 2^31 where d is close to it, so subtract first.
+        # Where d is close to 2^31, start + ahead would overflow: subtract first.
         return jnp.where(ahead < d - start, start + ahead, ahead - (d - start))
 
     return shared_places(draw)._replace(selects=Drawn(draw))

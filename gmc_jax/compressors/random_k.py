@@ -1,4 +1,4 @@
-"""Entries at random, the same on all workers."""
+"""Coordinates at random, the same on all workers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from gmc_jax.utils.described import described
 def random_k(ratio: float) -> Compressor:
     """Keeps s = max(1, ceil(ratio * d)) distinct coordinates drawn at random.
 
-    All sets of s coordinates are equally likely, but for ties of the s-th lot, of 31
-    random bits a coordinate, which go to the lowest index. All workers draw the same
-    ones, so no indices travel. Drawing costs d random numbers, for `random_block` one.
+    Each coordinate draws 31 random bits, and those with the s largest draws are kept.
+    All sets of s coordinates are equally likely, except that ties go to the lowest
+    index. All workers draw the same coordinates, so no indices are sent. A call draws d
+    random numbers, where `random_block` draws one.
 
     Args:
       ratio: the fraction of the d coordinates that is sent, in (0, 1].
 
     Returns:
-      A shared compressor whose message is the s values, in ascending order of places.
+      A shared compressor whose message is the s values, in ascending order of index.
 
     Raises:
       ValueError: if `ratio` does not lie in (0, 1].
 
     Guarantees:
-      Given the key it is linear.
+      Given the key, the compressor is linear.
       Over the draws, E|lost|^2 = (1 - s/d) |x|^2.
 
     References:
@@ -40,7 +41,7 @@ def random_k(ratio: float) -> Compressor:
     checks.fraction(ratio=ratio)
 
     def draw(key: jax.Array, d: int) -> jax.Array:
-        lots = jax.random.bits(key, (d,), jnp.uint32) >> 1
-        return largest(lots.astype(jnp.int32), num_kept(ratio, d))
+        draws = jax.random.bits(key, (d,), jnp.uint32) >> 1
+        return largest(draws.astype(jnp.int32), num_kept(ratio, d))
 
     return shared_places(draw)

@@ -1,4 +1,4 @@
-"""The largest entries of a vector, by a threshold from a random sample."""
+"""Large entries of a vector, by a threshold from a random sample."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
-# How far the message may outgrow s: the upper bound of the authors of DGC.
+# Slots of a message over s: the upper bound in the code of DGC's authors.
 SLACK = 1.3
 
 
@@ -30,13 +30,15 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
     With S a random sample of the coordinates, thr is the ceil(|S| s / d)-th largest
     |x_j| over j in S, and all |x_j| >= thr are sent. The sample takes one coordinate at
     random from each of |S| equal stretches of the vector. The message has a fixed
-    capacity of ceil(1.3 s) slots; of what is selected beyond it the smallest are lost
-    (and so stay owed by error feedback), and slots without an entry are padding.
+    capacity of ceil(1.3 s) slots. If more entries reach the threshold, the smallest are
+    lost, and error feedback keeps them in the residual. Slots without an entry are
+    padding.
 
     Args:
-      ratio: the fraction of the d coordinates to aim at, in (0, 1].
-      sample: the fraction of the d coordinates that is looked at, in (0, 1]. At least
-        d / s are, so that one is expected above the threshold.
+      ratio: the fraction of the d coordinates that is sent, about, in (0, 1].
+      sample: the fraction of the d coordinates that is sampled, in (0, 1]. At least
+        d / s coordinates are sampled, so that one of the s largest is expected among
+        them.
 
     Returns:
       A compressor whose message is `Sparse` with ceil(1.3 s), at most d, slots.
@@ -45,8 +47,8 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
       ValueError: if an argument does not lie in (0, 1].
 
     Guarantees:
-      What is sent is no smaller than what is not.
-      With `sample=1` and no ties it is `top_k(ratio)`.
+      No entry that is sent is smaller than one that is not.
+      With `sample=1` and no ties it keeps the same entries as `top_k(ratio)`.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.1 and the authors'
@@ -59,11 +61,11 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         d = x.size
         s = num_kept(ratio, d)
         capacity = min(d, math.ceil(SLACK * s))
-        looked_at = min(d, max(math.ceil(sample * d), -(-d // s)))
-        seen = jnp.abs(x[_one_of_each_stretch(key, looked_at, d)])
-        rank = -(-looked_at * s // d)
-        # The minimum, not the last: where XLA sees a slice, it sorts all that was seen.
-        threshold = jnp.min(magnitude_bits(lax.top_k(seen, rank)[0]))
+        sampled = min(d, max(math.ceil(sample * d), -(-d // s)))
+        magnitudes = jnp.abs(x[_one_of_each_stretch(key, sampled, d)])
+        rank = -(-sampled * s // d)
+        # The minimum, not the last: for a slice of `top_k` XLA sorts the whole sample.
+        threshold = jnp.min(magnitude_bits(lax.top_k(magnitudes, rank)[0]))
 
         return extract(x, at_least(magnitude_bits(x), threshold, capacity))
 
@@ -71,7 +73,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:
-    """Distinct coordinates [count] of d, one at random from each equal stretch."""
+    """Draws coordinates [count] of d, one from each of `count` equal stretches."""
     length, longer = divmod(d, count)
     index = jnp.arange(count, dtype=jnp.int32)
     start = index * length + jnp.minimum(index, longer)

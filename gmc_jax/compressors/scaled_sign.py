@@ -15,11 +15,11 @@ from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
 
 
 class ScaledSigns(NamedTuple):
-    """A message of one bit a coordinate, and how much the bits are worth.
+    """A message of one bit a coordinate, and their common magnitude.
 
     Attributes:
-      signs: [ceil(d / 32)] uint32, a bit of 1 for plus. Of w words, bit b of word j is
-        the sign of the coordinate b * w + j.
+      signs: [ceil(d / 32)] uint32, a bit of 1 for plus. With w words, bit b of word j
+        is the sign of coordinate b * w + j.
       scale: the magnitude of all coordinates, float32 for 16-bit vectors.
     """
 
@@ -31,22 +31,23 @@ class ScaledSigns(NamedTuple):
 def scaled_sign() -> Compressor:
     """Sends one bit a coordinate: C(x) = (|x|_1 / d) * sign(x), with sign(0) = +1.
 
-    Unlike a sparse message it sends something of every coordinate, and loses something
-    of every one: `lost = x - C(x)` has no zeros to speak of and, for 16-bit vectors, is
-    float32. Where layers differ in size, one scale for each fits better than one for
-    all: `all_gather(scaled_sign(), per_leaf=True)`. It needs error feedback.
+    Unlike a sparse compressor it sends, and loses, a part of every coordinate. So
+    `lost = x - C(x)` has hardly any zeros; for 16-bit vectors it is float32. Where the
+    magnitudes of layers differ, one scale a layer fits better than one for all:
+    `all_gather(scaled_sign(), per_leaf=True)`. The compressor is biased and needs error
+    feedback.
 
     Returns:
-      A compressor whose message is `ScaledSigns`. A NaN anywhere makes the scale NaN,
-      and with it all that is decoded and all that is lost.
+      A compressor whose message is `ScaledSigns`. A NaN in x makes the scale NaN, and
+      so everything that is decoded or lost.
 
     Guarantees:
       |lost|^2 = (1 - delta) |x|^2 with delta = |x|_1^2 / (d |x|_2^2), at least 1 / d.
-      Scaling x by a positive number scales message and loss.
-      Of finite entries the scale is finite: what is added is shares of 1 / d or less,
-      which may be 0 where they are no normal numbers.
-      d bits, rounded up to words of 32, and one number travel.
-      Decoding takes the messages in the order of workers, one at a time.
+      Scaling x by a positive number scales the decoded vector and `lost` with it.
+      Finite entries give a finite scale: each |x_j| is multiplied by 1 / d or less
+      before the sum. A product below the smallest normal number may count as 0.
+      A message is d bits, rounded up to words of 32, and one number.
+      Decoding adds the messages one at a time, in the order of workers.
 
     References:
       Karimireddy, Rebjock, Stich and Jaggi, "Error Feedback Fixes SignSGD and other

@@ -1,4 +1,4 @@
-"""The entries of a vector that reach a fixed level."""
+"""The entries of a vector whose magnitude reaches a fixed level."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from gmc_jax.utils.described import described
 def threshold(level: float, capacity: float) -> Compressor:
     """Keeps all |x_j| >= level that fit into s = max(1, ceil(capacity * d)) slots.
 
-    The error that is left is bounded entry by entry: behind error feedback a worker
-    owes less than `level` of each, unless more entries reach it than there are slots.
-    Then the largest are sent and the others stay owed. Slots without an entry are
-    padding, which travels like the rest: the message has a fixed size.
+    The error is bounded entry by entry. With error feedback every entry of a worker's
+    residual is smaller than `level`, unless more entries reach the level than there are
+    slots. Then the largest are sent, and the others stay in the residual. The message
+    has a fixed size: slots without an entry are padding and are sent too.
 
     Args:
-      level: the magnitude from which on an entry is sent, finite and greater than 0, in
-        the units of x, to whose dtype it is rounded.
-      capacity: the fraction of the d coordinates that there is room for, in (0, 1].
+      level: the smallest magnitude that is sent, finite and greater than 0, in the
+        units of x. It is rounded to the dtype of x.
+      capacity: the number of slots, as a fraction of the d coordinates, in (0, 1].
 
     Returns:
       A compressor whose message is `Sparse` with s slots; an unused one holds the index
@@ -41,10 +41,11 @@ def threshold(level: float, capacity: float) -> Compressor:
         lie in (0, 1].
 
     Guarantees:
-      What is sent is at least `level`; of what is lost nothing is, if all of it fits.
-      Of what does not fit the smallest are lost.
-      With a level that everything reaches it is `top_k(capacity)`.
-      Scaling x and the level by a positive number scales message and loss.
+      Every entry that is sent reaches the level. If all that reach it fit, no entry
+      that is lost reaches it.
+      If they do not fit, the smallest of them are lost.
+      With a level that every entry reaches, it keeps what `top_k(capacity)` keeps.
+      Scaling x and the level by a positive number scales the message and `lost`.
 
     References:
       Strom, "Scalable Distributed DNN Training Using Commodity GPU Cloud Computing",

@@ -20,7 +20,8 @@ from gmc_jax.utils.described import described
 def top_k(ratio: float) -> Compressor:
     """Keeps the s = max(1, ceil(ratio * d)) entries of largest magnitude.
 
-    Exact, and deterministic: ties go to the lowest index, NaN counts as the largest.
+    The selection is exact and deterministic. Ties go to the lowest index. NaN counts as
+    the largest.
 
     Args:
       ratio: the fraction of the d coordinates that is sent, in (0, 1].
@@ -33,8 +34,8 @@ def top_k(ratio: float) -> Compressor:
 
     Guarantees:
       At least s / d of the energy is sent: |lost|^2 <= (1 - s/d) |x|^2.
-      The same selection as `jax.lax.top_k(abs(x), s)`.
-      Scaling x by a positive number scales message and loss.
+      The entries kept are those of `jax.lax.top_k(abs(x), s)`.
+      Scaling x by a positive number scales the message and `lost` with it.
 
     References:
       Aji and Heafield, "Sparse Communication for Distributed Gradient Descent", 2017;

@@ -1,1 +1,1 @@
-"""Costs: what is sent, and how long it takes."""
+"""Costs: the bytes that workers send, and the seconds that this takes."""

@@ -1,9 +1,9 @@
-"""What a transformation sends at each step, read off its traced program.
+"""The bits that a transformation sends at each step, read off its traced program.
 
-When a worker sends depends on counters, which the data plays no part in: steps since
-workers last met, the round of a schedule. So the program is run for its counters alone,
-as many steps as wanted. All that depends on gradients or parameters is unknown and is
-not computed, so nothing is allocated in the size of the model.
+Counters decide at which steps a worker sends: steps since the last synchronisation, or
+the round of a schedule. They do not depend on the data. So the program is run for any
+number of steps, but only its counters are computed. Values that depend on gradients or
+parameters are unknown, so nothing is allocated in the size of the model.
 """
 
 import itertools
@@ -27,9 +27,9 @@ from gmc_jax.utils.jaxprs import Program, axes_of, jaxpr_of, subprograms
 from gmc_jax.utils.trees import size_in_bits
 
 Values: TypeAlias = list[jax.Array | None]
-"""Arrays, and None for those that depend on what is not known."""
+"""Arrays, and None for values that are unknown."""
 
-_LARGEST = 2**16  # Entries of what is taken for a counter, or for a table of steps.
+_LARGEST = 2**16  # Entries of the largest array that counts as a counter or a table.
 _fresh = itertools.count()
 
 
@@ -37,14 +37,14 @@ class _Traced(NamedTuple):
     """The programs of a transformation.
 
     Attributes:
-      init: from parameters to the state.
-      update: from updates, the state, parameters and what else it takes to the state.
-      notes: the bits of the calls of channels in it.
+      init: maps parameters to the state.
+      update: maps updates, the state, parameters and extra arguments to the next state.
+      notes: the bits of each call of a channel in `update`.
     """
 
     init: Program
     update: Program
-    notes: BitsOfCalls
+    calls: BitsOfCalls
 
 
 def bits_of_steps(
@@ -54,31 +54,31 @@ def bits_of_steps(
     axis_name: str,
     extra_args: dict[str, Tree],
 ) -> NDArray[np.int64]:
-    """The bits that one worker sends in each of the first steps, [steps].
+    """Counts the bits that one worker sends in each of the first steps, [steps].
 
-    A call of a channel counts as the channel says, if something is sent in it, and a
-    collective outside of any channel as its operands. Of a conditional on what is not
-    known the branch that sends most counts, and of a loop every round.
+    A call of a channel that sends something counts as many bits as the channel says. A
+    collective outside channels counts the bits of its operands. A conditional on an
+    unknown value counts as the branch that sends most, and a loop as all its rounds.
     """
     with jax.disable_jit(False), jax.debug_nans(False):
         try:
             traced = _trace(tx, params, 2, axis_name, extra_args)
-        except OtherWorkersError as error:  # It stands on a topology of so many.
+        except OtherWorkersError as error:  # Its topology is for another number.
             traced = _trace(tx, params, error.workers, axis_name, extra_args)
         return _run(traced, len(jax.tree.leaves(params)), steps, axis_name)
 
 
 def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.int64]:
-    """Runs the programs of a transformation of so many leaves for its counters."""
-    sizes = _messages(traced.update, axis_name, traced.notes)
+    """Runs the programs of a transformation of `count` leaves for its counters."""
+    sizes = _messages(traced.update, axis_name, traced.calls)
     if not sizes:
         return np.zeros(steps, np.int64)
     walk = _Walk(axis_name, sizes)
     rest: Values = [None] * (len(traced.update.in_avals) - len(traced.update.out_avals))
 
     def step(values: Values) -> tuple[jax.Array, Values]:
-        given = [*rest[:count], *values, *rest[count:]]
-        sent, after = walk._replace(before=values).run(traced.update, given)
+        arguments = [*rest[:count], *values, *rest[count:]]
+        sent, after = walk._replace(before=values).run(traced.update, arguments)
         return sent, [
             None if old is None or new is None else jnp.asarray(new, old.dtype)
             for old, new in zip(values, after, strict=True)
@@ -86,15 +86,15 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
 
     def run() -> jax.Array:
         _, values = walk.run(traced.init, [None] * count)
-        while True:  # What is not known after a step is not known before the next.
+        while True:  # A value that is unknown after a step is unknown before the next.
             _, after = jax.eval_shape(step, values)
-            lasting = [
+            still_known = [
                 None if new is None else old
                 for old, new in zip(values, after, strict=True)
             ]
-            if list(map(_is_known, lasting)) == list(map(_is_known, values)):
+            if list(map(_is_known, still_known)) == list(map(_is_known, values)):
                 break
-            values = lasting
+            values = still_known
 
         def one(values: Values, _: None) -> tuple[Values, jax.Array]:
             sent, values = step(values)
@@ -102,7 +102,7 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
 
         return jax.lax.scan(one, values, length=steps)[1]
 
-    with jax.ensure_compile_time_eval():  # A caller may be traced itself.
+    with jax.ensure_compile_time_eval():  # The caller may be traced itself.
         sent = np.asarray(jax.jit(run)(), np.int64)
     return sent @ np.array(list(sizes.values()), np.int64)
 
@@ -119,20 +119,20 @@ def _trace(
     def state_after(updates, state, params, extra_args):
         return update(updates, state, params, **extra_args)[1]
 
-    # The second axis is of this trace alone; see `named_calls`.
+    # The second axis is unique, so that JAX reuses no other trace; see `named_calls`.
     axes = [(axis_name, workers), (f"gmc_jax_trace_{next(_fresh)}", 1)]
     init, state = jax.make_jaxpr(tx.init, return_shape=True)(params)
-    with named_calls() as notes:
+    with named_calls() as calls:
         program = jax.make_jaxpr(state_after, axis_env=axes)(
             params, state, params, extra_args
         )
-    return _Traced(init, program, notes)
+    return _Traced(init, program, calls)
 
 
 def _messages(
-    program: Program, axis_name: str, notes: BitsOfCalls
+    program: Program, axis_name: str, calls: BitsOfCalls
 ) -> dict[Hashable, int]:
-    """The bits of all that is sent, by the key of its equation."""
+    """The bits that each sending equation sends, by the key of the equation."""
     found: dict[Hashable, int] = {}
     for equation in program.eqns:
         if axis_name in axes_of(equation):
@@ -142,26 +142,26 @@ def _messages(
             continue
         inside: dict[Hashable, int] = {}
         for inner in subprograms(equation):
-            inside |= _messages(inner, axis_name, notes)
+            inside |= _messages(inner, axis_name, calls)
         key = _key(equation)
-        # A channel around channels sends what these do.
-        if inside and key in notes and notes.keys().isdisjoint(inside):
-            inside = {key: notes[key]}
+        # A channel around channels sends what the inner channels send.
+        if inside and key in calls and calls.keys().isdisjoint(inside):
+            inside = {key: calls[key]}
         found |= inside
     return found
 
 
 def _key(equation: JaxprEqn) -> Hashable:
-    """The name of what is called, or else the equation itself."""
+    """The name of the function that is called, else the identity of the equation."""
     return equation.params.get("name", id(equation))
 
 
 class _Walk(NamedTuple):
-    """Running programs for their counters.
+    """An interpreter that runs programs for their counters.
 
     Attributes:
       axis_name: the named axis whose indices are the workers.
-      sizes: the bits of what is sent, by the key of its equation.
+      sizes: the bits that each sending equation sends, by the key of the equation.
       before: the state before the step.
     """
 
@@ -172,7 +172,7 @@ class _Walk(NamedTuple):
     def run(
         self, program: Program, arguments: Sequence[jax.Array | None]
     ) -> tuple[jax.Array, Values]:
-        """How often each of `sizes` is sent, and what is known of the results."""
+        """Returns how often each equation of `sizes` sends, and the known results."""
         jaxpr = jaxpr_of(program)
         consts = getattr(program, "consts", [])
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
@@ -189,12 +189,12 @@ class _Walk(NamedTuple):
         return total, list(map(read, jaxpr.outvars))
 
     def _equation(self, equation: JaxprEqn, values: Values) -> tuple[jax.Array, Values]:
-        name, nothing = equation.primitive.name, jnp.zeros(len(self.sizes), jnp.int32)
+        name, none_sent = equation.primitive.name, jnp.zeros(len(self.sizes), jnp.int32)
         unknown: Values = [None] * len(equation.outvars)
         if (key := _key(equation)) in self.sizes:
-            return nothing.at[list(self.sizes).index(key)].set(1), unknown
+            return none_sent.at[list(self.sizes).index(key)].set(1), unknown
         if self.axis_name in axes_of(equation):
-            return nothing, unknown
+            return none_sent, unknown
         programs = list(subprograms(equation))
         if name == "cond":
             return self._choose(programs, values)
@@ -207,23 +207,24 @@ class _Walk(NamedTuple):
                     self.run(program, [None] * len(program.in_avals))[0]
                     for program in programs
                 ),
-                nothing,
+                none_sent,
             )
             return equation.params.get("length", 1) * sent, unknown
         shapes: Tree = [value.aval for value in equation.outvars]
         small = all(math.prod(shape.shape) <= _LARGEST for shape in shapes)
         if not small or not all(map(_is_known, values)):
-            return nothing, unknown
-        return nothing, _evaluate(equation, values)
+            return none_sent, unknown
+        return none_sent, _evaluate(equation, values)
 
     def _choose(
         self, branches: list[Program], values: Values
     ) -> tuple[jax.Array, Values]:
-        """What one of several branches sends.
+        """Returns what the branch of a conditional sends, and its known results.
 
-        Where it is not known which, it is the one that would send most: a guard that
-        lets steps pass or not is taken to let them pass, and counters inside count on.
-        So is one that decides when all is sent, and gives the state as it was or not.
+        If the index is unknown, it takes the branch that can send most. So a guard
+        such as `skip_nonfinite` always lets steps pass, and counters inside it count
+        on. If no branch sends, it takes the branch that changes most of the state. So a
+        guard that decides after sending lets the step pass, too.
         """
         index, *arguments = values
         sent, results = zip(
@@ -231,22 +232,25 @@ class _Walk(NamedTuple):
         )
         if index is None:
             most = [self._most(branch) for branch in branches]
-            stays = [sum(map(self._is_as_before, ends)) for ends in results]
-            chosen = (most if max(most) else stays).index(max(most) or min(stays))
-            decides = max(most) or min(stays) < max(stays)
-            ends = results[chosen]
-            return sent[chosen], ends if decides else [None] * len(ends)
-        place = jnp.clip(index, 0, len(branches) - 1)
-        return jnp.stack(sent)[place], [
-            jnp.stack(ends)[place] if all(map(_is_known, ends)) else None
-            for ends in zip(*results, strict=True)
+            unchanged = [sum(map(self._is_unchanged, values)) for values in results]
+            if max(most):
+                chosen = most.index(max(most))
+            else:
+                chosen = unchanged.index(min(unchanged))
+            is_guard = max(most) or min(unchanged) < max(unchanged)
+            values = results[chosen]
+            return sent[chosen], values if is_guard else [None] * len(values)
+        chosen = jnp.clip(index, 0, len(branches) - 1)
+        return jnp.stack(sent)[chosen], [
+            jnp.stack(values)[chosen] if all(map(_is_known, values)) else None
+            for values in zip(*results, strict=True)
         ]
 
-    def _is_as_before(self, value: jax.Array | None) -> bool:
+    def _is_unchanged(self, value: jax.Array | None) -> bool:
         return _is_known(value) and any(value is old for old in self.before)
 
     def _most(self, program: Program) -> int:
-        """The bits of all that a program can send."""
+        """The bits that a program can send, over all its branches."""
         total = 0
         for equation in program.eqns:
             inside = map(self._most, subprograms(equation))
@@ -257,11 +261,11 @@ class _Walk(NamedTuple):
 def _evaluate(equation: JaxprEqn, values: Values) -> Values:
     """The results of an equation all of whose operands are known."""
     pairs = zip(equation.invars, values, strict=True)
-    given = {atom: value for atom, value in pairs if not isinstance(atom, Literal)}
-    names = tuple(map(str, range(len(given))))
+    inputs = {atom: value for atom, value in pairs if not isinstance(atom, Literal)}
+    names = tuple(map(str, range(len(inputs))))
     about = DebugInfo("message_bits", equation.primitive.name, names, None)
-    alone = Jaxpr((), list(given), equation.outvars, [equation], debug_info=about)
-    return list(eval_jaxpr(alone, (), *given.values()))
+    program = Jaxpr((), list(inputs), equation.outvars, [equation], debug_info=about)
+    return list(eval_jaxpr(program, (), *inputs.values()))
 
 
 def _is_known(value: jax.Array | None) -> bool:

@@ -1,4 +1,4 @@
-"""What is sent: by a message's size, by the paper's count, by the compiled program."""
+"""How much workers send: bits of messages, RCC, and bytes of compiled programs."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from gmc_jax.utils import checks
 from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.trees import find
 
-# Steps in which a transformation is to come to its long run: of those that send
-# nothing for so long, many more.
+# Steps after which a transformation should repeat a cycle. The second number is for
+# those that send nothing in the first.
 _HORIZONS = (2**14, 2**20)
 
 
 @runtime_checkable
 class Lowerable(Protocol):
-    """What `jax.jit` and `jax.pmap` return, and `simulate` and `distribute`."""
+    """A function that can be lowered: of `jit`, `pmap`, `simulate` or `distribute`."""
 
     @property
     def lower(self) -> Callable[..., jax.stages.Lowered]:
-        """Traces and lowers for the arguments of a call."""
+        """Traces and lowers the function for the arguments of a call."""
         ...
 
 
 class WireBytes(int):
     """The most bytes that one worker puts into the collectives of one call.
 
-    As a number it takes of every conditional the branch that sends most, and of every
-    loop all its rounds (one, where the program does not tell how many there are).
+    The number counts, for each conditional, the branch that sends most, and for each
+    loop all its rounds. It counts one round if the program does not tell the number.
 
     Attributes:
-      always: the bytes of the collectives that every call runs, outside conditionals.
-      operations: every `Collective` in the program: its operation, its bytes, whether
-        it is conditional, and how many times a call runs it.
+      always: the bytes of the collectives outside conditionals, which every call runs.
+      operations: every `Collective` in the program, with its operation, its bytes,
+        whether it is conditional, and how many times a call runs it.
     """
 
     always: int
     operations: tuple[Collective, ...]
 
     def __new__(cls, cost: Cost) -> WireBytes:
-        """Makes the number; `wire_bytes` is what measures it."""
+        """Makes the number from a cost that `wire_bytes` has read."""
         number = super().__new__(cls, cost.most)
         number.always = cost.always
         number.operations = cost.collectives
@@ -65,34 +65,35 @@ def message_bits(
     axis_name: str = "workers",
     **extra_args: Tree,
 ) -> float:
-    """What one worker sends: in a call of a channel, or in a step of a transformation.
+    """Counts the bits that one worker sends in a call of a channel, or in a step.
 
-    Of a channel it is the size of the message; of a schedule (`join_channels`), the
-    largest. It is read off the shapes of the message, not computed by a formula.
+    For a channel they are the size of its message, read off the message's shapes. For a
+    schedule of channels (`join_channels`) they are the size of the largest message.
 
-    Of a transformation, `gmc(...)` as well as `optax.partition({...})`, it is the mean
-    over steps of all channels together. What is sent every 12 steps counts a twelfth,
-    and leaves that do not travel do not count. The transformation is traced and run for
-    its counters alone, so it may be made of anything: wrappers, conditionals, channels
-    of your own. Of a schedule the mean is that of the long run, unless `steps` says how
-    many there are; where it depends on the data whether something is sent, as in
-    `skip_nonfinite`, it is taken to be.
+    For a transformation, such as `gmc(...)` or `optax.partition({...})`, they are the
+    mean over steps of all its channels together. A message that is sent every 12 steps
+    counts a twelfth. Leaves that are not sent do not count. The transformation is
+    traced, and only its counters are computed. So it may be made of any wrappers,
+    conditionals and channels, your own included. For a schedule the mean is that of the
+    long run, unless `steps` gives the number of steps. Where the data decides whether a
+    message is sent, as in `skip_nonfinite`, the message counts.
 
     Args:
       what: any channel, or any transformation.
       params: the parameters, or any tree of the shapes and dtypes that are averaged;
         `jax.ShapeDtypeStruct` will do.
-      steps: of a transformation, the mean is over so many first steps. By default over
-        the shortest cycle that the first 16,384 steps end in, or over all of these
-        where they end in none; where none of them sends anything, of the first 2^20.
+      steps: for a transformation, the mean is over this number of first steps. By
+        default it is over the shortest cycle that the first 16,384 steps end in, or
+        over all of them if they end in no cycle. If none of them sends anything, it is
+        the same with the first 2^20.
       axis_name: the named axis that the transformation averages over.
-      **extra_args: what else the update of the transformation takes, in the shapes of
-        `params` or as it wants it, such as `snapshot_grads`.
+      **extra_args: further arguments of the transformation's update, such as
+        `snapshot_grads`, in their shapes and dtypes.
 
     Returns:
-      Bits, an integer where they are whole. Dense float32 is `message_bits(exact(),
-      params)`. What a server would answer (`simulated_server`) is sent by no worker:
-      it counts as a channel and not in a transformation.
+      Bits; an integer if the mean is whole. Dense float32 is `message_bits(exact(),
+      params)`. No worker sends what a server would answer (`simulated_server`): the
+      channel counts it, a transformation through the channel does not.
 
     Raises:
       TypeError: if `what` is neither a channel nor a transformation.
@@ -109,8 +110,8 @@ def message_bits(
       3200
 
     Guarantees:
-      Of a transformation that averages through one channel at every step it is that of
-      the channel.
+      For a transformation that averages through one channel at every step, the bits
+      are those of the channel.
       Nothing is allocated in the size of the parameters.
     """
     if isinstance(what, Channel):
@@ -118,7 +119,7 @@ def message_bits(
     if not isinstance(what, optax.GradientTransformation):
         raise TypeError(
             "`what` must be a channel, such as `all_gather(top_k(0.01))`, or a "
-            f"transformation, such as `gmc(0.1, channel)`, but is {what!r}."
+            f"transformation, such as `gmc(0.1, channel)`, got {what!r}."
         )
     if steps is not None:
         checks.positive_int(steps=steps)
@@ -136,43 +137,44 @@ def _mean_of(sent: NDArray[np.int64]) -> float:
 
 
 def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The shortest cycle of the second half, or all where there is none.
+    """Returns the shortest cycle of the second half, or all steps if there is none.
 
-    Each step is compared with the one a period before, as in the search for a word of
-    Knuth, Morris and Pratt: where they differ, the next longer period that is possible.
+    The period is the length of the half less that of its longest border, which the
+    prefix function of Knuth, Morris and Pratt gives.
     """
     late = sent[len(sent) // 2 :].tolist()
-    alike = [0] * len(late)  # Of the steps up to here, how many end as all began.
+    borders = [0] * len(late)  # Of each prefix, the length of its longest border.
     for end in range(1, len(late)):
-        length = alike[end - 1]
+        length = borders[end - 1]
         while length and late[end] != late[length]:
-            length = alike[length - 1]
-        alike[end] = length + (late[end] == late[length])
-    period = len(late) - alike[-1]
+            length = borders[length - 1]
+        borders[end] = length + (late[end] == late[length])
+    period = len(late) - borders[-1]
     return sent[-period:] if 2 * period <= len(late) else sent
 
 
 def relative_cost(opt_state: Tree) -> float:
-    """The relative communication cost (RCC) so far; dense momentum SGD is 1.
+    """Computes the relative communication cost (RCC) so far; dense momentum SGD is 1.
 
-    As the GMC paper counts it, on the server and in floats: with U the entries that all
-    workers sent and D those of the means that came back, in T steps of K workers with d
-    parameters,
+    It is counted as in the GMC paper, at a server and in floats. With U the entries
+    that all workers sent and D the entries of the means they received, in T steps of K
+    workers with d parameters,
 
         RCC = (2 U + 2 K D) / (2 d K T),
 
-    and half of that where no indices travel. A step counts once, however many channels
-    it averages through: of a method with two, count the one that does not average at
-    every step as `count_entries(channel, extra=True)`. Reconstructed: the published
-    formula was not at hand, and this one is consistent with the published numbers.
+    and half of that if no indices are sent. A step counts once, however many channels
+    it averages through. So for a method with two channels, count the one that does not
+    average at every step as `count_entries(channel, extra=True)`. The formula is a
+    reconstruction: the published one was not at hand. It is consistent with the
+    published numbers.
 
     Args:
       opt_state: the state as it is kept between steps, of a transformation through
-        `count_entries(channel)`; of several counted channels the costs add up, and so
+        `count_entries(channel)`. The costs of several counted channels add up, and so
         do the sizes of those that are not extra.
 
     Returns:
-      The cost, 0.01 for one percent.
+      The cost; 0.01 is one percent.
 
     Raises:
       ValueError: if the state holds no counted channel, or no step was counted.
@@ -180,7 +182,8 @@ def relative_cost(opt_state: Tree) -> float:
     states = [fetch(state) for state in find(opt_state, CountEntriesState)]
     if not states:
         raise ValueError(
-            "`opt_state` holds no counts. Wrap the channel: `count_entries(channel)`."
+            "`opt_state` must hold the counts of a channel, got none. Wrap the "
+            "channel: `count_entries(channel)`."
         )
     cost = dense = 0.0
     for state in states:
@@ -189,8 +192,8 @@ def relative_cost(opt_state: Tree) -> float:
         dense += _mean(state.dense)
     if not dense:
         raise ValueError(
-            "`opt_state` has counted no step yet. Train first, and of several channels "
-            "count one without `extra`."
+            "`opt_state` must have counted at least one step, got none. Train first, "
+            "and count at least one channel without `extra`."
         )
     return cost / dense
 
@@ -198,26 +201,26 @@ def relative_cost(opt_state: Tree) -> float:
 def wire_bytes(
     fn: Callable[..., Tree] | Lowerable, *args: Tree, axis_name: str = "workers"
 ) -> WireBytes:
-    """Bytes that one worker puts into the collectives of a compiled program.
+    """Counts the bytes that one worker puts into collectives of a compiled program.
 
-    It compiles the function for these arguments, runs nothing, and reads the operands
-    of all collectives in the program, asynchronous and tuple forms included: what is
-    handed to the network, not what a formula says. On the links of a ring an all-reduce
-    of n bytes moves about 2 n, and an all-gather to K workers (K - 1) n.
+    The function is compiled for these arguments, but not run. The bytes are those of
+    the operands of all collectives in the program, asynchronous and tuple forms
+    included. They are what is handed to the network. On the links of a ring, an
+    all-reduce of n bytes moves about 2 n, and an all-gather to K workers (K - 1) n.
 
-    On a mesh with other axes beside the workers', what a worker's devices send to those
-    of others is added up, and what they send to each other is left out.
+    On a mesh with further axes a worker has several devices. What they send to devices
+    of other workers is added up. What they send to each other does not count.
 
     Args:
       fn: the `train` that `distribute` returns, or any function of arrays. Under
-        `simulate` there is no collective to be found.
-      *args: its arguments, or `jax.ShapeDtypeStruct` of them.
-      axis_name: the axis of the mesh that has the workers. Without it, and on other
-        meshes, each device is a worker.
+        `simulate` a program has no collectives.
+      *args: the arguments of `fn`, or `jax.ShapeDtypeStruct` of them.
+      axis_name: the axis of the mesh whose indices are the workers. On a mesh without
+        this axis each device is a worker.
 
     Returns:
-      An integer with `.always` and `.operations`, which tell conditionals and loops
-      apart.
+      An integer with the attributes `always` and `operations`, which tell apart what is
+      in conditionals and in loops.
     """
     program = fn if isinstance(fn, Lowerable) else jax.jit(fn)
     compiled = program.lower(*args).compile()
@@ -226,7 +229,7 @@ def wire_bytes(
 
 
 def _workers(shardings: Tree, axis_name: str) -> list[int] | None:
-    """The worker of every device of the mesh that results are laid out over."""
+    """For every device of the mesh of the results, the worker it belongs to."""
     for sharding in jax.tree.leaves(shardings):
         if isinstance(sharding, NamedSharding) and axis_name in sharding.mesh.shape:
             mesh = sharding.mesh.shape

@@ -1,4 +1,4 @@
-"""What encoding and decoding cost: measured, as nothing on a device is free."""
+"""The seconds of encoding and decoding, as measured on a device."""
 
 from __future__ import annotations
 
@@ -26,69 +26,72 @@ _MEASURED: dict[str, tuple[Callable[[float], Compressor], tuple[float, ...]]] = 
     "random_block": (random_block, (0.1, 0.01, 0.001)),
     "scaled_sign": (lambda ratio: scaled_sign(), (1.0,)),
 }
-_WARM_UP = 2  # Rounds: compilation, and first touches of memory.
+_WARM_UP = 2  # Rounds that compile, and that touch memory for the first time.
 
 
-class Encoding(NamedTuple):
-    """What a compressor takes of a step, before messages leave and after they arrive.
+class CompressionCost(NamedTuple):
+    """The seconds that a compressor adds to a step, besides those on the link.
 
     Attributes:
-      entry: seconds for each entry of the vector: to add it to a residual, to encode
-        the sum, and to decode one's own message to as many entries.
-      byte: seconds for each byte that arrives from others, to decode and to add it.
+      entry: seconds for each entry of the vector: to add it to the residual, to encode
+        the sum, and to decode the worker's own message.
+      byte: seconds for each byte that arrives from other workers: to decode it and to
+        add what is decoded.
     """
 
     entry: float
     byte: float
 
     def seconds(self, entries: int, arrived: float) -> float:
-        """How long a vector takes of which so many bytes arrive from others."""
+        """The seconds for a vector of `entries` and `arrived` bytes from others."""
         return self.entry * entries + self.byte * arrived
 
 
-Encodings: TypeAlias = Mapping[str, Mapping[float, Encoding]]
-"""By the name of a compressor, and by its ratio; 1 for one that has none."""
+CompressionCosts: TypeAlias = Mapping[str, Mapping[float, CompressionCost]]
+"""Costs by the name of a compressor and by its ratio, 1 for one without a ratio."""
 
-# As `measure_encoding` times it, but the least of many rounds: vectors of 2^23 entries,
-# two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
-CPU_2_CORES: Encodings = {
+# Timed as `measure_encoding` does, but taking the minimum of many rounds: vectors of
+# 2^23 entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
+CPU_2_CORES: CompressionCosts = {
     "top_k": {
-        0.1: Encoding(6.0e-8, 1.5e-9),
-        0.01: Encoding(1.3e-8, 1.2e-9),
-        0.001: Encoding(5.3e-9, 1.1e-9),
+        0.1: CompressionCost(6.0e-8, 1.5e-9),
+        0.01: CompressionCost(1.3e-8, 1.2e-9),
+        0.001: CompressionCost(5.3e-9, 1.1e-9),
     },
     "sampled_top_k": {
-        0.1: Encoding(3.5e-8, 1.0e-9),
-        0.01: Encoding(1.3e-8, 1.0e-9),
-        0.001: Encoding(8.4e-9, 0.8e-9),
+        0.1: CompressionCost(3.5e-8, 1.0e-9),
+        0.01: CompressionCost(1.3e-8, 1.0e-9),
+        0.001: CompressionCost(8.4e-9, 0.8e-9),
     },
     "random_block": {
-        0.1: Encoding(3.4e-9, 2.3e-9),
-        0.01: Encoding(2.7e-9, 2.3e-9),
-        0.001: Encoding(2.5e-9, 2.3e-9),
+        0.1: CompressionCost(3.4e-9, 2.3e-9),
+        0.01: CompressionCost(2.7e-9, 2.3e-9),
+        0.001: CompressionCost(2.5e-9, 2.3e-9),
     },
-    "scaled_sign": {1.0: Encoding(5.7e-9, 2.5e-8)},
+    "scaled_sign": {1.0: CompressionCost(5.7e-9, 2.5e-8)},
 }
-"""On two CPU cores: dear, so that compression that pays here pays on accelerators."""
+"""Measured on two CPU cores. Compression that pays there pays on accelerators, too."""
 
-FREE = Encoding(0.0, 0.0)
-"""What is not encoded. The additions of a dense mean count as nothing, too."""
+FREE = CompressionCost(0.0, 0.0)
+"""The cost of a message that is not encoded. Adding dense vectors counts as free."""
 
 
 def measure_encoding(
     compressor: Compressor, entries: int = 2**22, repeats: int = 7
-) -> Encoding:
-    """Times a compressor on this device: encoding, then decoding what arrived.
+) -> CompressionCost:
+    """Measures how long a compressor takes on this device to encode and to decode.
 
-    A round is a worker's part of a step: it adds a normal vector to what was lost in
-    the last one, encodes the sum, and decodes the message, alone or together with as
-    many others as come to the size of the vector, up to 1000. Both are compiled and
-    take turns; the first two rounds are left out, and of the others the median counts.
+    A round does what a worker does in a step. It adds a normal vector to the residual
+    of the last round, encodes the sum, and decodes messages. It does so twice: with its
+    own message alone, and with further messages that together have the size of the
+    vector, at most 1000. Both programs are compiled. The first two rounds do not count.
+    The result is the median of the others.
 
     Args:
-      compressor: any compressor. What is measured belongs to its ratio, too.
-      entries: of the vector, at least 1. A vector that fits into caches seems cheap.
-      repeats: rounds that count, at least 1.
+      compressor: any compressor. The result holds for its ratio only.
+      entries: the size of the vector, at least 1. A vector that fits into caches takes
+        less time an entry.
+      repeats: the number of rounds that count, at least 1.
 
     Returns:
       Seconds for each entry, and for each byte that arrives.
@@ -108,65 +111,80 @@ def measure_encoding(
     vector = jax.random.normal(jax.random.key(0), (entries,))
     message, _ = jax.jit(compressor.encode)(jax.random.key(0), vector)
     size = size_in_bits(message) / 8
-    others = min(1000, math.ceil(vector.nbytes / size))
+    count = min(1000, math.ceil(vector.nbytes / size))
 
-    def code(lost: jax.Array, step: int, heard: Tree) -> tuple[jax.Array, jax.Array]:
+    def one_round(
+        lost: jax.Array, step: int, others: Tree
+    ) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(0), step)
         message, lost = compressor.encode(key, lost + vector)
         arrived = jax.tree.map(
-            lambda own, rest: jnp.concatenate([own[None], rest]), message, heard
+            lambda own, rest: jnp.concatenate([own[None], rest]), message, others
         )
         return lost, compressor.decode(key, arrived, entries)
 
-    compiled = jax.jit(code, donate_argnums=0)
+    compiled = jax.jit(one_round, donate_argnums=0)
 
-    def seconds(lost: jax.Array, step: int, heard: Tree) -> tuple[float, jax.Array]:
+    def seconds(lost: jax.Array, step: int, others: Tree) -> tuple[float, jax.Array]:
         start = time.perf_counter()
-        lost, _ = jax.block_until_ready(compiled(lost, step, heard))
+        lost, _ = jax.block_until_ready(compiled(lost, step, others))
         return time.perf_counter() - start, lost
 
-    heard = [
+    others = [
         jax.tree.map(lambda leaf, n=n: jnp.repeat(leaf[None], n, axis=0), message)
-        for n in (0, others)
+        for n in (0, count)
     ]
     lost = [jnp.zeros_like(vector), jnp.zeros_like(vector)]
     taken: list[tuple[float, float]] = []
     for step in range(_WARM_UP + repeats):
-        alone, lost[0] = seconds(lost[0], step, heard[0])
-        together, lost[1] = seconds(lost[1], step, heard[1])
+        alone, lost[0] = seconds(lost[0], step, others[0])
+        together, lost[1] = seconds(lost[1], step, others[1])
         taken.append((alone, together - alone))
     alone, more = (median(column) for column in zip(*taken[_WARM_UP:], strict=True))
-    return Encoding(alone / entries, max(0.0, more) / (others * size))
+    return CompressionCost(alone / entries, max(0.0, more) / (count * size))
 
 
-def encoding_at(encodings: Encodings, name: str, ratio: float) -> Encoding:
-    """A compressor's cost at a ratio, between those that were measured.
+def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> CompressionCost:
+    """Interpolates a compressor's cost between the ratios that were measured.
 
-    Entries to look at and entries to send add up, so it goes along a line, and beyond
-    the outermost ratios stays as it is at them.
+    The interpolation is linear, since the time is the sum of a part for all entries and
+    a part for those sent. Beyond the outermost ratios the cost is that of the nearest.
+
+    Args:
+      encodings: the costs that were measured.
+      name: the name of the compressor.
+      ratio: its ratio, in (0, 1].
+
+    Returns:
+      The cost at the ratio.
 
     Raises:
-      ValueError: if nothing is known of the compressor.
+      ValueError: if `encodings` lacks the compressor.
     """
     measured = encodings.get(name)
     if not measured:
         raise ValueError(
-            f"`encodings` must say what `{name}` costs, but knows only of "
-            f"{sorted(encodings)}. `gmc_jax.measure_encoding` measures it."
+            f"`encodings` must have the costs of `{name}`, got those of "
+            f"{sorted(encodings)}. Measure them with `gmc_jax.measure_encoding`."
         )
     ratios = sorted(measured)
     columns = zip(*(measured[each] for each in ratios), strict=True)
-    return Encoding(*(float(np.interp(ratio, ratios, column)) for column in columns))
+    return CompressionCost(
+        *(float(np.interp(ratio, ratios, column)) for column in columns)
+    )
 
 
-def measure_encodings(entries: int = 2**22) -> Encodings:
-    """Times all compressors that `plan` knows on this device, in a minute or so.
+def measure_encodings(entries: int = 2**22) -> CompressionCosts:
+    """Measures all compressors of `plan` on this device, in about a minute.
 
     Args:
-      entries: of the vector, as in `measure_encoding`.
+      entries: the size of the vector, as in `measure_encoding`.
 
     Returns:
-      Their costs, for `plan(..., encodings=...)`.
+      The costs of each, for `plan(..., encodings=...)`.
+
+    Raises:
+      ValueError: if `entries` is not a whole number of at least 1.
     """
     return {
         name: {ratio: measure_encoding(compressor(ratio), entries) for ratio in ratios}

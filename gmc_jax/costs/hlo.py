@@ -1,4 +1,4 @@
-"""Reading the collectives out of the text of a program that XLA compiled."""
+"""Reading collectives and their bytes from the text of a compiled program."""
 
 import math
 import re
@@ -24,11 +24,11 @@ class Collective(NamedTuple):
     """A collective in a compiled program.
 
     Attributes:
-      operation: such as `all-gather`, the same for the asynchronous form.
-      bytes: of all its operands, on all devices of a worker.
-      conditional: whether it stands in a branch of a conditional.
-      times: how often a call runs it if its branch is taken; None in a loop whose trip
-        count the program does not tell.
+      operation: its name, such as `all-gather`, the same for the asynchronous form.
+      bytes: the bytes of all its operands, on all devices of a worker.
+      conditional: whether it is in a branch of a conditional.
+      times: how often a call runs it if its branch is taken; None in a loop whose
+        number of rounds the program does not tell.
     """
 
     operation: str
@@ -38,12 +38,12 @@ class Collective(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one run of a computation sends.
+    """The bytes that one run of a computation sends.
 
     Attributes:
-      most: bytes, taking of every conditional the branch that sends most.
-      always: bytes outside conditionals.
-      collectives: all of them.
+      most: the bytes if each conditional takes the branch that sends most.
+      always: the bytes outside conditionals.
+      collectives: all collectives of the computation.
     """
 
     most: int
@@ -55,8 +55,8 @@ class Program(NamedTuple):
     """A module of a compiled program.
 
     Attributes:
-      computations: by name: whether it is the entry, and its lines.
-      worker_of: of every device its worker, or None if each is one.
+      computations: for each name, whether it is the entry, and its instructions.
+      worker_of: for each device, its worker; None if each device is a worker.
     """
 
     computations: dict[str, tuple[bool, list["Instruction"]]]
@@ -64,13 +64,13 @@ class Program(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """Of a worker."""
-        owners = self.worker_of
-        return 1 if owners is None else len(owners) // len(set(owners))
+        """The number of devices of a worker."""
+        workers = self.worker_of
+        return 1 if workers is None else len(workers) // len(set(workers))
 
 
 class Instruction(NamedTuple):
-    """`name = shape opcode(operands), attributes`, as XLA prints it."""
+    """A line `name = shape opcode(operands), attributes`, as XLA prints it."""
 
     name: str
     shape: str
@@ -80,12 +80,15 @@ class Instruction(NamedTuple):
 
 
 def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
-    """The collectives of all modules of a compiled program, with their bytes.
+    """Reads the collectives of all modules of a compiled program, with their bytes.
 
     Args:
-      text: as XLA prints it.
-      worker_of: of every device, as the program numbers them, its worker: collectives
-        between devices of one worker are none. If None, each device is a worker.
+      text: the program, as XLA prints it.
+      worker_of: for each device, in the program's numbering, its worker. Collectives
+        between devices of one worker do not count. If None, each device is a worker.
+
+    Returns:
+      The bytes of the program, and its collectives.
     """
     total = Cost(0, 0, ())
     for module in re.split(r"(?m)^(?=HloModule )", text):
@@ -104,7 +107,7 @@ def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
 def _cost(name: str, program: Program) -> Cost:
     instructions = program.computations[name][1]
     shapes = {instruction.name: instruction.shape for instruction in instructions}
-    most, always, found = 0, 0, []
+    most, always, all_collectives = 0, 0, []
 
     def include(cost: Cost, conditional: bool, times: int | None) -> None:
         nonlocal most, always
@@ -115,7 +118,7 @@ def _cost(name: str, program: Program) -> Cost:
             product = None
             if inner.times is not None and times is not None:
                 product = inner.times * times
-            found.append(
+            all_collectives.append(
                 inner._replace(
                     conditional=conditional or inner.conditional, times=product
                 )
@@ -149,11 +152,11 @@ def _cost(name: str, program: Program) -> Cost:
         elif not instruction.opcode.endswith(("-done", "-update")):
             for called in _called(instruction.attributes, "calls", "to_apply"):
                 include(_cost(called, program), False, 1)
-    return Cost(most, always, tuple(found))
+    return Cost(most, always, tuple(all_collectives))
 
 
 def _computations(module: str) -> dict[str, tuple[bool, list[Instruction]]]:
-    """The computations of a module by name: whether it is the entry, and its lines."""
+    """Parses a module: by name, whether a computation is the entry, and its lines."""
     found: dict[str, tuple[bool, list[Instruction]]] = {}
     current: list[Instruction] = []
     for line in module.splitlines():
@@ -175,13 +178,13 @@ def _instruction(line: str) -> Iterator[Instruction]:
     shape, rest = rest[:end], rest[end:].lstrip()
     opcode, _, rest = rest.partition("(")
     end = _closing("(" + rest) - 1
-    # XLA may print a shape or a comment in front of a name: `/*index=5*/f32[2,3] %x`.
+    # XLA may print a comment and a shape before a name: `/*index=5*/f32[2,3] %x`.
     operands = re.findall(r"(?:^|[ /])%?([\w.\-]+)(?=,|$)", rest[: end - 1])
     yield Instruction(match[1], shape, opcode, operands, rest[end:])
 
 
 def _closing(text: str) -> int:
-    """The end of the parenthesis that a text opens with."""
+    """Where the parenthesis that begins a text ends."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

@@ -1,7 +1,7 @@
-"""Who meets how often through which channel, as far as a link can tell methods apart.
+"""Patterns: which channels a method averages through, and how often.
 
-To the link GMC, EF-SGD and DGC are one: a channel at every step. Local SGD, SlowMo and
-DiLoCo are one: a dense channel, now and then.
+Methods with the same pattern load the link equally. GMC, EF-SGD and DGC average through
+one channel at every step. Local SGD, SlowMo and DiLoCo average densely every few steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,12 @@ from gmc_jax.compressors.random_block import random_block
 from gmc_jax.compressors.sampled_top_k import sampled_top_k
 from gmc_jax.compressors.top_k import top_k
 from gmc_jax.core import Channel, Compressor, Tree
-from gmc_jax.costs.compression_cost import FREE, Encoding, Encodings, encoding_at
+from gmc_jax.costs.compression_cost import (
+    FREE,
+    CompressionCost,
+    CompressionCosts,
+    cost_at,
+)
 from gmc_jax.costs.traffic import Traffic, link_traffic
 from gmc_jax.graphs import topologies
 from gmc_jax.utils import checks
@@ -31,32 +36,32 @@ _SENDING = {
     "sampled_top_k": (all_gather, sampled_top_k),
     "random_block": (all_reduce, random_block),
 }
-_RESET = 1 / 16  # The share of the entries in a reset of CSER, as in its paper.
+_RESET = 1 / 16  # The share of the entries in a reset of CSER, from its paper.
 
 
 class Sync(NamedTuple):
-    """A channel, and how often workers meet in it.
+    """A channel, and how often workers synchronise through it.
 
     Attributes:
       channel: any channel.
-      encoding: what its messages take to encode and to decode.
-      period: steps from one meeting to the next, at least 1.
-      workers: how many the channel is counted for, if not all: what goes to neighbours
-        does not depend on who else there is, so that for `gossip` a topology of a few
-        workers may stand for one of thousands.
+      cost: the cost of encoding and decoding its messages.
+      period: steps from one synchronisation to the next, at least 1.
+      workers: the number of workers to count the traffic for; None for all. The traffic
+        between neighbours does not depend on the number of workers. So for `gossip` a
+        topology of a few workers may stand for one of thousands.
     """
 
     channel: Channel
-    encoding: Encoding = FREE
+    cost: CompressionCost = FREE
     period: int = 1
     workers: int | None = None
 
 
 class Load(NamedTuple):
-    """What a step costs beyond its computation, over any link.
+    """What a step costs beyond its computation, before a link is chosen.
 
     Attributes:
-      traffic: what leaves a worker.
+      traffic: the bytes and hops of a worker.
       encoding: seconds of encoding and decoding.
     """
 
@@ -64,22 +69,24 @@ class Load(NamedTuple):
     encoding: float
 
     def seconds(self, link: Link) -> float:
-        """Encoding and communication, one after the other."""
+        """The seconds of encoding, decoding and communication, one after another."""
         return self.encoding + self.traffic.seconds(link)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What a method does on the link.
+    """Which channels a method averages through, and how often.
 
     Attributes:
-      name: in tables.
-      meetings: the channels it averages through; two of them in CSER.
+      name: the name that tables show.
+      syncs: the channels it averages through, with their periods; two in CSER.
       ratio: the share of the entries that messages hold, or None for all of them.
-      family: the pattern at another ratio, if there is one.
+      family: a function from another ratio to the same pattern at that ratio; None for
+        a pattern without a ratio to choose.
 
     Raises:
-      TypeError: if a meeting is none, or has no channel.
+      TypeError: if `syncs` holds something that is no `Sync` of a channel, `name` is no
+        text, or `family` no function.
       ValueError: if `ratio` does not lie in (0, 1], or a period or number of workers is
         not a whole number of at least 1.
     """
@@ -90,9 +97,9 @@ class Pattern:
     family: "Callable[[float], Pattern] | None" = None
 
     def __post_init__(self):
-        """Refuses what is no pattern."""
+        """Checks all attributes."""
         if not isinstance(self.name, str):
-            raise TypeError(f"`name` must be text, but is {checks.shown(self.name)}.")
+            raise TypeError(f"`name` must be text, got {checks.shown(self.name)}.")
         if self.family is not None:
             checks.function(family=self.family)
         if self.ratio is not None:
@@ -102,8 +109,8 @@ class Pattern:
         for sync in self.syncs:
             if not isinstance(sync, Sync):
                 raise TypeError(
-                    "`meetings` must be of `Sync(channel)`, but one is "
-                    f"{checks.shown(sync)}."
+                    f"`syncs` must hold only `Sync`s, got {checks.shown(sync)}. Wrap "
+                    "each channel: `Sync(channel)`."
                 )
             checks.channel(channel=sync.channel)
             checks.positive_int(period=sync.period)
@@ -111,34 +118,34 @@ class Pattern:
                 checks.positive_int(workers=sync.workers)
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
-        """The mean over all steps, and the longest step, in which all meetings fall."""
+        """The load of the mean step, and of the longest, in which all channels act."""
         size = entries_in(params)
         mean, longest = [], []
-        for channel, encoding, period, among in self.syncs:
-            traffic = link_traffic(channel, params, among or workers)
-            cost = (*traffic, encoding.seconds(size, traffic.bytes))
-            longest.append(cost)
-            mean.append([part / period for part in cost])
+        for channel, cost, period, counted in self.syncs:
+            traffic = link_traffic(channel, params, counted or workers)
+            load = (*traffic, cost.seconds(size, traffic.bytes))
+            longest.append(load)
+            mean.append([part / period for part in load])
         return _sum(mean), _sum(longest)
 
 
 DENSE = Pattern("dense all-reduce", (Sync(exact()),))
-"""What others are compared with: `dmsgd`, or any optimizer on the mean gradient."""
+"""The pattern that others are compared with: an exact mean of gradients a step."""
 
 Family: TypeAlias = Callable[[float], Pattern]
-"""A pattern at a ratio."""
+"""A function from a ratio to a pattern."""
 
 
 def compressed(
-    name: str, encodings: Encodings, *, period: int = 1, per_leaf: bool = False
+    name: str, encodings: CompressionCosts, *, period: int = 1, per_leaf: bool = False
 ) -> Family:
-    """Meetings through one of `top_k`, `sampled_top_k`, `random_block` at a ratio."""
+    """Makes the family of GMC through `top_k`, `sampled_top_k` or `random_block`."""
     channel, compressor = _SENDING[name]
     label = f"GMC, {name}" if period == 1 else f"local, GMC of {name} every {period}"
 
     def at(ratio: float) -> Pattern:
         sent = channel(_traced_once(compressor(ratio)), per_leaf=per_leaf)
-        sync = Sync(sent, encoding_at(encodings, name, ratio), period)
+        sync = Sync(sent, cost_at(encodings, name, ratio), period)
         return Pattern(label, (sync,), ratio, at)
 
     return at
@@ -149,13 +156,13 @@ def candidates(
     workers: int,
     ratios: Sequence[float],
     periods: Sequence[int],
-    encodings: Encodings,
+    encodings: CompressionCosts,
 ) -> list[Pattern]:
-    """What there is to choose from; the dense mean first.
+    """Lists the patterns that `plan` compares, the dense mean first.
 
-    Trees of 2^31 entries or more are compressed leaf by leaf. Between local steps the
-    messages of blocks go with the first period. CSER's ratio is shared out as in its
-    paper, half on steps and half on resets.
+    Trees of 2^31 entries or more are compressed leaf by leaf. GMC between local steps
+    has the first of the periods. CSER spends half of its ratio on steps and half on
+    resets, as in its paper.
     """
     per_leaf = entries_in(params) >= 2**31
     families = [compressed(name, encodings, per_leaf=per_leaf) for name in _SENDING]
@@ -163,11 +170,11 @@ def candidates(
         compressed("random_block", encodings, period=period, per_leaf=per_leaf)
         for period in periods[:1]
     ]
-    signs = encoding_at(encodings, "scaled_sign", 1.0)  # Packed and unpacked alike.
+    signs = cost_at(encodings, "scaled_sign", 1.0)  # Votes are packed like it.
     (dense,) = DENSE.syncs
     ring, pair = min(workers, 3), min(workers, 2)
     neighbours = Sync(gossip(topologies.ring(ring)), workers=ring)
-    pushes = Sync(gossip(topologies.one_peer_exponential(pair)), workers=pair)
+    one_peer = Sync(gossip(topologies.one_peer_exponential(pair)), workers=pair)
     return [
         DENSE,
         *(family(ratio) for family in families for ratio in ratios),
@@ -180,25 +187,25 @@ def candidates(
             for period in periods
         ),
         Pattern("D-PSGD, ring", (neighbours,)),
-        Pattern("SGP, one peer", (pushes,)),
+        Pattern("SGP, one peer", (one_peer,)),
     ]
 
 
 def _cser(blocks: Family, ratio: float) -> Pattern:
-    """Half of what is sent on steps, half on resets."""
+    """Makes CSER with half of the ratio spent on steps and half on resets."""
     period = round(2 * _RESET / ratio)
     (step,), (reset,) = blocks(ratio / 2).syncs, blocks(_RESET).syncs
     syncs = (step._replace(period=1), reset._replace(period=period))
     return Pattern(f"CSER of blocks, reset every {period}", syncs, ratio)
 
 
-def _sum(costs: Sequence[Sequence[float]]) -> Load:
-    size, hops, encoding = (sum(column) for column in zip(*costs, strict=True))
+def _sum(loads: Sequence[Sequence[float]]) -> Load:
+    size, hops, encoding = (sum(column) for column in zip(*loads, strict=True))
     return Load(Traffic(size, hops), encoding)
 
 
 def _traced_once(compressor: Compressor) -> Compressor:
-    """So that leaves of one shape, of which large models have many, are traced once."""
+    """Traces a compressor once for all leaves of one shape; large models have many."""
     return compressor._replace(
         encode=jax.jit(compressor.encode),
         decode=jax.jit(compressor.decode, static_argnums=2),

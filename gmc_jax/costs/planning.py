@@ -1,8 +1,8 @@
-"""What a step would take over a link, before anybody trains.
+"""Predicting the seconds of a step over a link, before any training.
 
-It plans the time of a step, not what a step is worth: how many more of them a method
-needs where it sends less is not for a formula to say. Computation comes first, then
-encoding, then the link; nothing overlaps, as nothing does in this library's steps.
+A prediction is of the time of a step. It says nothing of the number of steps: a method
+that sends less may need more of them. Computation, encoding and communication follow
+one another without overlap, as they do in this library's steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from gmc_jax.clocks.link import Link, check_link
 from gmc_jax.core import Tree
-from gmc_jax.costs.compression_cost import CPU_2_CORES, Encodings
+from gmc_jax.costs.compression_cost import CPU_2_CORES, CompressionCosts
 from gmc_jax.costs.patterns import DENSE as DENSE
 from gmc_jax.costs.patterns import Family, Load, candidates
 from gmc_jax.costs.patterns import Pattern as Pattern
@@ -26,26 +26,27 @@ from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
 
 _LARGEST_LEAF = 2**31 - 1  # Entries that int32 can address.
-_TOLERANCE = 1e-4  # Of a break-even ratio, relative.
+_TOLERANCE = 1e-4  # The relative error of a break-even ratio.
 
 
 class Prediction(NamedTuple):
-    """What a pattern would make of a step; of several kinds of steps, their mean.
+    """The predicted time of a step, as the mean over all steps of a pattern.
 
     Attributes:
-      name: of the pattern.
+      name: the name of the pattern.
       ratio: the share of the entries that its messages hold; None for all.
-      traffic: bytes that leave a worker, and hops that it waits for.
-      compute: seconds of the step without the others.
+      traffic: the bytes that leave a worker, and the hops that it waits for.
+      compute: seconds of computation.
       encoding: seconds of encoding and decoding.
       network: seconds on the link.
-      longest: seconds of the longest step, in which all meetings fall.
-      utilisation: bytes a second over the link's capacity, in [0, 1].
-      speed_up: the dense step's seconds over this one's.
-      faster_between: the bandwidths, in bytes a second, between which it is faster than
-        dense: (0, b) where dense wins above b, None where it wins everywhere.
-      break_even_ratio: the largest ratio at which it would still be faster than dense;
-        0 for none, None for a pattern without a ratio to choose.
+      longest: seconds of the longest step, in which all channels act.
+      utilisation: bytes a second over the link's bandwidth, in [0, 1].
+      speed_up: the seconds of the dense all-reduce over the seconds of this step.
+      faster_between: the bandwidths, in bytes a second, between which the pattern is
+        faster than the dense all-reduce: (0, b) if it is slower above b, None if it is
+        slower everywhere.
+      break_even_ratio: the largest ratio at which the pattern is faster than the dense
+        all-reduce; 0 if there is none, None for a pattern without a ratio to choose.
     """
 
     name: str
@@ -62,39 +63,41 @@ class Prediction(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Of a step, in the mean."""
+        """The seconds of a step, as the mean over all steps."""
         return self.compute + self.encoding + self.network
 
     @property
     def busy(self) -> float:
-        """The share of the time in which the link is at work, latencies included."""
+        """The share of the time that is spent on the link, latencies included."""
         return self.network / self.seconds
 
     @property
     def breaks_even(self) -> bool:
-        """Whether it is faster than dense."""
+        """Whether the pattern is faster than the dense all-reduce."""
         return self.speed_up > 1
 
 
 def predict(
     pattern: Pattern, parameters: int | Tree, workers: int, link: Link, step_time: float
 ) -> Prediction:
-    """What one pattern would make of a step.
+    """Predicts the seconds of a step with one pattern.
 
         seconds = step_time + encoding + hops * latency + bytes / bandwidth
 
-    with the bytes and hops of `link_traffic`, a meeting every `period` steps counting
-    for one in so many.
+    Bytes and hops are those of `link_traffic`. For a channel with a period they are
+    divided by the period.
 
     Args:
-      pattern: what meets how often through which channels, your own included.
-      parameters: how many there are, in float32, or a tree of their shapes and dtypes.
-      workers: their number, at least 1.
-      link: each worker's, which carries `bandwidth` bytes a second both ways at once.
+      pattern: which channels average how often; they may be your own.
+      parameters: the number of parameters, in float32, or a tree of their shapes and
+        dtypes.
+      workers: the number of workers, at least 1.
+      link: the link of each worker. It carries `bandwidth` bytes a second in each
+        direction, both at once.
       step_time: seconds of computation in a step, greater than 0.
 
     Returns:
-      Its time, the parts of it, and where it breaks even with the dense all-reduce.
+      The seconds, their parts, and where they equal those of the dense all-reduce.
 
     Raises:
       TypeError: if `pattern` is no pattern or `link` no link.
@@ -104,16 +107,16 @@ def predict(
       >>> import gmc_jax
       >>> from gmc_jax.costs.planning import Pattern, Sync
       >>> channel = gmc_jax.all_gather(gmc_jax.scaled_sign())
-      >>> link = gmc_jax.timelines.Link(latency=1e-3, bandwidth=1.25e6)
+      >>> link = gmc_jax.Link(latency=1e-3, bandwidth=1.25e6)
       >>> pattern = Pattern("EF-signSGD", (Sync(channel),))
       >>> round(gmc_jax.planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
       7.0
 
     Guarantees:
-      With a larger ratio, more parameters or a longer latency seconds never fall, and
-      with more bandwidth they never rise.
-      Slightly below the break-even ratio it is faster than dense, slightly above it is
-      not.
+      With a larger ratio, more parameters or a longer latency the seconds never fall.
+      With more bandwidth they never rise.
+      Slightly below the break-even ratio the pattern is faster than the dense
+      all-reduce, slightly above it is not.
     """
     return _predict(pattern, shapes(parameters), workers, link, step_time, {})
 
@@ -126,7 +129,7 @@ def _predict(
     step_time: float,
     known: dict[Family, float],
 ) -> Prediction:
-    """As `predict`; break-even ratios of families are kept for their next member."""
+    """Predicts as `predict` does; `known` caches the break-even ratios of families."""
     _check(pattern, link)
     checks.positive_int(workers=workers)
     checks.known(step_time=step_time)
@@ -149,7 +152,7 @@ def _predict(
         compute=step_time,
         encoding=mean.encoding,
         network=mean.traffic.seconds(link),
-        longest=step_time + longest.seconds(link),
+        longest=step_time + longest.encoding + longest.traffic.seconds(link),
         utilisation=mean.traffic.bytes / link.bandwidth / seconds,
         speed_up=(step_time + dense.seconds(link)) / seconds,
         faster_between=_faster_between(mean, dense, link.latency),
@@ -165,36 +168,39 @@ def plan(
     *,
     ratios: Sequence[float] = (0.1, 0.01, 0.001),
     periods: Sequence[int] = (12, 48),
-    encodings: Encodings = CPU_2_CORES,
+    encodings: CompressionCosts = CPU_2_CORES,
 ) -> list[Prediction]:
-    """What each way of communicating would make of a step, the fastest first.
+    """Predicts the seconds of a step for each pattern of communication, fastest first.
 
-    The dense all-reduce, GMC through three compressors, CSER, majority vote, local SGD
-    and SlowMo, GMC between local steps, D-PSGD and SGP; many other methods do the same
-    to the link (see `gmc_jax.costs.patterns`). The time of a step is planned, not
-    the accuracy after it.
+    The patterns are the dense all-reduce, GMC through three compressors, CSER, majority
+    vote, local SGD and SlowMo, GMC between local steps, D-PSGD, and SGP. Many other
+    methods have one of these patterns (see `gmc_jax.costs.patterns`). Only the time of
+    a step is predicted, not the accuracy of the model.
 
     Args:
-      parameters: how many there are, in float32, or a tree of their shapes and dtypes.
-      workers: their number, at least 1.
-      link: each worker's, which carries `bandwidth` bytes a second both ways at once.
+      parameters: the number of parameters, in float32, or a tree of their shapes and
+        dtypes.
+      workers: the number of workers, at least 1.
+      link: the link of each worker. It carries `bandwidth` bytes a second in each
+        direction, both at once.
       step_time: seconds of computation in a step, greater than 0.
-      ratios: of the compressors, each in (0, 1].
-      periods: steps between the meetings of local methods, each at least 1.
-      encodings: what compressors cost. By default what was measured on two CPU cores,
-        more than on any accelerator, so that compression is not flattered: what wins
-        with it wins on yours. `measure_encodings()` has those of this device.
+      ratios: the ratios of the compressors, each in (0, 1].
+      periods: the periods of local methods, in steps, each at least 1.
+      encodings: the costs of the compressors. The default was measured on two CPU
+        cores. Accelerators are faster, so compression that wins with the default wins
+        on them too. `measure_encodings()` measures the costs on this device.
 
     Returns:
-      A prediction for each, by seconds.
+      A prediction for each pattern, in ascending order of seconds.
 
     Raises:
-      TypeError: if `link` is no link.
+      TypeError: if `link` is no link, `parameters` is neither a number nor a tree of
+        shapes, or `encodings` is no mapping.
       ValueError: if a number is out of its range, or `encodings` lacks a compressor.
 
     Example:
       >>> import gmc_jax
-      >>> link = gmc_jax.timelines.Link(latency=0.02, bandwidth=125e6)
+      >>> link = gmc_jax.Link(latency=0.02, bandwidth=125e6)
       >>> best, *_ = gmc_jax.plan(10**9, 64, link, step_time=0.5)
       >>> best.name
       'local, GMC of random_block every 12'
@@ -210,27 +216,31 @@ def plan(
     check_link(link)
     if not isinstance(encodings, Mapping):
         raise TypeError(
-            "`encodings` must say what compressors cost, as `measure_encodings()` "
-            f"does, but is {checks.shown(encodings)}."
+            "`encodings` must map compressors to their costs, got "
+            f"{checks.shown(encodings)}. Measure them with "
+            "`gmc_jax.measure_encodings()`."
         )
     params = shapes(parameters)
     known: dict[Family, float] = {}
-    found = [
+    predictions = [
         _predict(pattern, params, workers, link, step_time, known)
         for pattern in candidates(params, workers, ratios, periods, encodings)
     ]
-    return sorted(found, key=lambda prediction: prediction.seconds)
+    return sorted(predictions, key=lambda prediction: prediction.seconds)
 
 
 def shapes(parameters: int | Tree) -> Tree:
-    """So many parameters as leaves of float32 that int32 can address; or the tree."""
+    """Converts a number of parameters to float32 leaves, and returns a tree as it is.
+
+    Each leaf has at most 2^31 - 1 entries, which int32 can address.
+    """
     checks.known(parameters=parameters)
     if not isinstance(parameters, int | float):
         sizes = [getattr(leaf, "size", None) for leaf in jax.tree.leaves(parameters)]
         if not sizes or None in sizes:
             raise TypeError(
                 "`parameters` must be a number, or a tree of arrays or of their "
-                f"shapes and dtypes, but is {checks.shown(parameters)}."
+                f"shapes and dtypes, got {checks.shown(parameters)}."
             )
         return parameters
     checks.positive_int(parameters=parameters)
@@ -242,8 +252,8 @@ def shapes(parameters: int | Tree) -> Tree:
 def _check(pattern: Pattern, link: Link) -> None:
     if not isinstance(pattern, Pattern):
         raise TypeError(
-            "`pattern` must say who meets how often, such as `Pattern(name, "
-            f"(Sync(channel),))`, but is {checks.shown(pattern)}."
+            f"`pattern` must be a `Pattern`, got {checks.shown(pattern)}. Write "
+            "`Pattern(name, (Sync(channel),))`."
         )
     check_link(link)
 
@@ -251,19 +261,19 @@ def _check(pattern: Pattern, link: Link) -> None:
 def _faster_between(
     load: Load, dense: Load, latency: float
 ) -> tuple[float, float] | None:
-    """Where encoding + hops * latency + bytes / bandwidth is less than of the dense."""
-    later = load.encoding + (load.traffic.hops - dense.traffic.hops) * latency
+    """The bandwidths where encoding + hops * latency + bytes / bandwidth is smaller."""
+    delay = load.encoding + (load.traffic.hops - dense.traffic.hops) * latency
     saved = dense.traffic.bytes - load.traffic.bytes
-    if later < 0:
-        return (0.0 if saved >= 0 else saved / later, math.inf)
-    return (0.0, saved / later if later else math.inf) if saved > 0 else None
+    if delay < 0:
+        return (0.0 if saved >= 0 else saved / delay, math.inf)
+    return (0.0, saved / delay if delay else math.inf) if saved > 0 else None
 
 
 def _largest_ratio(excess: Callable[[float], float], least: float) -> float:
-    """The largest ratio whose excess, which never falls, is below 0.
+    """Finds the largest ratio whose excess is below 0, given that it never falls.
 
-    It is as good as linear, so it looks right beside the place where a line through the
-    ends of the bracket crosses 0, and in the middle of what is left.
+    The excess is nearly linear. So each round tries both sides of the place where a
+    line through the ends of the bracket crosses 0, and then the bracket's middle.
     """
     low, high = least, 1.0
     below, above = excess(low), excess(high)

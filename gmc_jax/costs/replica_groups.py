@@ -1,4 +1,4 @@
-"""Which devices a collective runs between, as XLA prints it."""
+"""Reading from the text of a program which devices a collective runs between."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _GROUP_AXIS = r"'([^']*)'(?::\((\d+)\)(\d+))?"
 
 
 def within(attributes: str, worker_of: Sequence[int] | None) -> bool:
-    """Whether a collective stays within workers, and so sends nothing between them."""
+    """Whether all groups of a collective lie within a worker, so nothing is sent."""
     groups = groups_in(attributes)
     if worker_of is None:
         return all(len(set(group)) == 1 for group in groups or [[0, 1]])
@@ -23,7 +23,7 @@ def within(attributes: str, worker_of: Sequence[int] | None) -> bool:
 
 
 def groups_in(attributes: str) -> list[list[int]]:
-    """Which devices a collective runs between; empty where it does not say."""
+    """Returns the groups of devices of a collective; empty if it names none."""
     listed = re.search(
         r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]+\},?)+)\}", attributes
     )
@@ -43,19 +43,20 @@ def groups_in(attributes: str) -> list[list[int]]:
         return devices.reshape(shape).tolist()
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
     if mesh:
-        # An axis may be taken in part: `(a)b` is the b behind the a major ones.
+        # A part of an axis: `(a)b` splits off the a major parts and groups the next b.
         sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
         taken = {
             axis: (int(major or 1), int(part or sizes[axis]))
             for axis, major, part in re.findall(_GROUP_AXIS, mesh[2])
         }
-        shape, together = [], []
+        shape, grouped_axes = [], []
         for axis, size in sizes.items():
             major, part = taken.get(axis, (size, 1))
             shape += [major, part, size // (major * part)]
-            together.append(len(shape) - 2)
+            grouped_axes.append(len(shape) - 2)
         devices = np.arange(math.prod(shape)).reshape(shape)
-        devices = np.moveaxis(devices, together, range(-len(together), 0))
-        grouped = math.prod(part for _, part in taken.values())
-        return devices.reshape(-1, grouped).tolist()
+        last_axes = range(-len(grouped_axes), 0)
+        devices = np.moveaxis(devices, grouped_axes, last_axes)
+        group_size = math.prod(part for _, part in taken.values())
+        return devices.reshape(-1, group_size).tolist()
     return []

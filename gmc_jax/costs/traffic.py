@@ -1,20 +1,20 @@
-"""What a call of a channel puts on each worker's link, read off its traced program.
+"""The traffic on a worker's link in a call of a channel, read off its traced program.
 
-The collectives are found in the program as JAX traces it, for any number of workers: no
-device is needed and nothing is allocated, so that a model of any size can be planned.
-What each of them costs is the alpha-beta model (Hockney): a message of n bytes takes
-latency + n / bandwidth. With K workers, each with a link that carries both ways at once
-and reaches every other worker, and n the bytes of the operands on one worker:
+The collectives are those of the program that JAX traces for any number of workers. No
+device is needed and nothing is allocated, so models of any size can be planned. Each
+message of n bytes takes latency + n / bandwidth, the alpha-beta model (Hockney). Each
+of K workers has a link to all others that carries both directions at once. With n the
+bytes of a collective's operands on one worker:
 
     collective        bytes out, and in     hops, one after another
     all-reduce        2 (K - 1) / K n       2 (K - 1)     a ring
     reduce-scatter    (K - 1) / K n         K - 1         a ring
     all-gather        (K - 1) n             K - 1         a ring
     all-to-all        (K - 1) / K n         K - 1         to one worker after another
-    permute           n                     1             nothing to oneself
+    permute           n                     1             none if a worker keeps its own
 
-Rings send as few bytes as there must be, and pay for it in latencies: of small messages
-over slow links, trees would need fewer, 2 log2(K) of an all-reduce.
+Rings send the fewest bytes possible, but have many hops. For small messages over slow
+links trees would be faster: an all-reduce would have 2 log2(K) hops.
 
 References:
   Hockney, "The communication challenge for MPP", Parallel Computing, 1994; Thakur,
@@ -43,7 +43,7 @@ Loads: TypeAlias = NDArray[np.float64]
 """Bytes and hops of every worker, [workers, 2]."""
 
 _REDUCTIONS = ("psum", "pmax", "pmin")
-# Of so many workers: how many times its operands a worker sends, and its hops.
+# For a number of workers: the bytes that a worker sends, over n, and its hops.
 _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
     **dict.fromkeys(
         _REDUCTIONS, lambda workers: (2 * (1 - 1 / workers), 2 * (workers - 1))
@@ -55,45 +55,47 @@ _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
 
 
 class Traffic(NamedTuple):
-    """What leaves a worker on its link, and as much arrives.
+    """What leaves a worker on its link; as much arrives.
 
     Attributes:
-      bytes: how many, of the busiest worker.
-      hops: how many messages it waits for one after another, each with its latency.
+      bytes: the bytes that leave the busiest worker.
+      hops: the messages that it waits for one after another, each with its latency.
     """
 
     bytes: float
     hops: float
 
     def seconds(self, link: Link) -> float:
-        """How long a link takes for it."""
+        """How long the traffic takes on a link: hops * latency + bytes / bandwidth."""
         return self.hops * link.latency + self.bytes / link.bandwidth
 
 
 def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
-    """What one call of a channel puts on the link of each of so many workers.
+    """Counts the bytes and hops of a worker's link in one call of a channel.
 
-    Where `message_bits` says how large a worker's message is, this says how often it
-    travels: to every other worker, in shares round a ring, or to neighbours. Channels
-    say nothing of it themselves; it is counted in the program that they trace to, and
-    so holds for those of your own, and for channels around channels. Reductions that
-    stand side by side are one, as XLA combines them; gathers of values and of indices
-    are two, each with its own hops. Of a conditional the branch counts that sends most,
-    and of a loop every round (one, where the program does not tell how many).
+    `message_bits` gives the size of a worker's message. This function counts how often
+    the message is sent: to every other worker, in shares round a ring, or to
+    neighbours. It counts the collectives in the program that the channel traces to. So
+    it works for channels of your own and for channels around channels.
+
+    Adjacent reductions count as one, since XLA combines them. The gathers of values and
+    of indices count as two, each with its own hops. A conditional counts as the branch
+    that sends most, and a loop as all its rounds. It counts as one round if the program
+    does not tell the number.
 
     Args:
       channel: any channel.
       params: the parameters, or any tree of the shapes and dtypes that are averaged;
         `jax.ShapeDtypeStruct` will do.
-      workers: their number, at least 1.
+      workers: the number of workers, at least 1.
 
     Returns:
-      Bytes and hops, of the busiest worker. One worker alone sends nothing.
+      Bytes and hops of the busiest worker. A single worker sends nothing.
 
     Raises:
       TypeError: if `channel` is no channel.
       ValueError: if `workers` is not a whole number of at least 1, the channel is made
-        for another number of workers, or it uses a collective that has no cost here.
+        for another number of workers, or it uses a collective whose cost is not known.
 
     Example:
       >>> import gmc_jax, jax
@@ -119,7 +121,7 @@ def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
 
 def _loads(program: Program, axis: str, workers: int) -> Loads:
     total = np.zeros((workers, 2))
-    reduced: set[int] = set()  # What the reductions right before this one have given.
+    reduced: set[int] = set()  # Results of the reductions right before this one.
     for equation in program.eqns:
         if axis not in axes_of(equation):
             total += _within(equation, axis, workers)
@@ -138,7 +140,7 @@ def _loads(program: Program, axis: str, workers: int) -> Loads:
 
 
 def _cost(equation: JaxprEqn, workers: int) -> Loads:
-    """What a collective sends."""
+    """The bytes and hops of a collective."""
     name, params = equation.primitive.name, equation.params
     size = size_in_bits([value.aval for value in equation.invars]) / 8
     load = np.zeros((workers, 2))
@@ -151,17 +153,17 @@ def _cost(equation: JaxprEqn, workers: int) -> Loads:
         load += (times * size, hops)
     elif name not in SENDS_NOTHING:
         raise ValueError(
-            f"`channel` uses the collective `{name}`, of which it is not known what a "
-            f"link carries. Known are {', '.join(_COSTS)} and ppermute."
+            f"`channel` must use collectives whose traffic is known, got `{name}`. "
+            f"Known are {', '.join(_COSTS)} and ppermute."
         )
     return load
 
 
 def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
-    """What the programs in an equation send: branches, bodies of loops, calls."""
+    """The loads of the programs in an equation: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
     loads = [_loads(program, axis, workers) for program in subprograms(equation)]
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
-    once = sum(loads, np.zeros((workers, 2)))
-    return params["length"] * once if name == "scan" else once
+    total = sum(loads, np.zeros((workers, 2)))
+    return params["length"] * total if name == "scan" else total

@@ -1,1 +1,1 @@
-"""Graphs as data: who hears whom. NumPy alone."""
+"""Graphs as data, in NumPy: which workers receive from which."""

@@ -1,4 +1,4 @@
-"""A round of messages, taken apart into permutations of the workers, NumPy alone."""
+"""Matchings: the messages of a round as permutations of the workers."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -10,11 +10,11 @@ Matrix: TypeAlias = NDArray[np.float64]
 
 
 class Matching(NamedTuple):
-    """One message of every worker to another one, or to itself, which is free.
+    """One message of every worker, to another one or, free of cost, to itself.
 
     Attributes:
-      pairs: (sender, receiver), a permutation of the workers.
-      weights: [workers], the weight with which each receiver takes what arrives.
+      pairs: (sender, receiver) of each message, a permutation of the workers.
+      weights: [workers], the weight of the message that each receiver gets.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -22,22 +22,30 @@ class Matching(NamedTuple):
 
 
 def permutations(matrix: Matrix) -> tuple[Matching, ...]:
-    """As few permutations as the busiest worker has messages.
+    """Splits the messages of a round into as few permutations as possible.
 
-    Messages are the edges of a graph between senders and receivers. Filled up with
-    messages of weight 0, to oneself where possible, until all have as many, it falls
-    apart into perfect matchings (Koenig), each of which is a permutation.
+    Messages are the edges of a bipartite graph of senders and receivers. Messages of
+    weight 0 are added until all workers send and receive as many as the busiest one; a
+    worker sends them to itself where it can. The graph is then regular, so it splits
+    into perfect matchings (Koenig), each of which is a permutation.
+
+    Args:
+      matrix: the weights of the round, [receiver, sender].
+
+    Returns:
+      As many matchings as the busiest worker sends or receives messages.
     """
     edges = matrix != 0
     np.fill_diagonal(edges, False)
-    left = _fill_up(edges.astype(int))
+    remaining = _fill_up(edges.astype(int))
     matchings = []
-    while left.any():
-        receiver_of = _perfect_matching(left)
+    while remaining.any():
+        receiver_of = _perfect_matching(remaining)
         weights = np.zeros(len(matrix))
         for sender, receiver in enumerate(receiver_of):
-            left[receiver, sender] -= 1
-            if edges[receiver, sender]:  # Else it fills up, or was sent before.
+            remaining[receiver, sender] -= 1
+            # Added messages, and those of earlier matchings, have weight 0.
+            if edges[receiver, sender]:
                 weights[receiver] = matrix[receiver, sender]
                 edges[receiver, sender] = False
         pairs = tuple(enumerate(receiver_of))
@@ -46,18 +54,18 @@ def permutations(matrix: Matrix) -> tuple[Matching, ...]:
 
 
 def _fill_up(counts: NDArray[np.int_]) -> NDArray[np.int_]:
-    """As many messages to and from everybody as the busiest worker has."""
+    """Adds messages until every worker sends and receives as many as the busiest."""
     most = max(counts.sum(axis=0).max(), counts.sum(axis=1).max())
     idle = np.minimum(most - counts.sum(axis=0), most - counts.sum(axis=1))
     counts = counts + np.diag(idle)
     to_send = np.repeat(range(len(counts)), most - counts.sum(axis=0))
-    to_hear = np.repeat(range(len(counts)), most - counts.sum(axis=1))
-    np.add.at(counts, (to_hear, to_send), 1)
+    to_receive = np.repeat(range(len(counts)), most - counts.sum(axis=1))
+    np.add.at(counts, (to_receive, to_send), 1)
     return counts
 
 
 def _perfect_matching(counts: NDArray[np.int_]) -> tuple[int, ...]:
-    """A receiver for every sender, by augmenting paths; the nearest ones first."""
+    """Finds a receiver for every sender by augmenting paths, the nearest one first."""
     workers = len(counts)
     sender_of: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""Who hears whom: rings, tori, exponential graphs, any graph; NumPy alone."""
+"""Factories of topologies: rings, tori, exponential graphs, and graphs of your own."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from gmc_jax.utils.described import described
 
 @runtime_checkable
 class Graph(Protocol):
-    """An undirected graph of networkx, or one that walks like it."""
+    """A graph of networkx, or any object with the same `adjacency`."""
 
     def adjacency(self) -> Iterable[tuple[Hashable, Mapping[Hashable, object]]]:
-        """Every node with its neighbours."""
+        """Yields every node with its neighbours."""
         ...
 
 
 @described
 def complete(workers: int) -> Topology:
-    """All workers hear all: one round is the exact mean.
+    """Makes a topology in which all receive from all: a round is the exact mean.
 
     Args:
-      workers: their number, at least 1, here and below.
+      workers: the number of workers, at least 1.
+
+    Returns:
+      One round; `workers` - 1 messages a worker.
+
+    Raises:
+      ValueError: if `workers` is not a whole number of at least 1.
     """
     checks.positive_int(workers=workers)
     return Topology((np.full((workers, workers), 1 / workers),))
@@ -36,20 +42,21 @@ def complete(workers: int) -> Topology:
 
 @described
 def ring(workers: int, self_weight: float | None = None) -> Topology:
-    """Workers in a circle hear the one before and the one behind.
+    """Makes a circle of workers that receive from the one before and the one behind.
 
     Args:
-      workers: their number.
-      self_weight: what a worker gives its own, in [0, 1]; the neighbours share the
-        rest. None for equal weights: 1/3, or 1/2 of two workers. With them the smallest
-        eigenvalue is -1/3 wherever the number of workers is even and at least 4, which
-        is too small for `d2`: use `lazy(ring(workers))`.
+      workers: the number of workers, at least 1.
+      self_weight: the weight of a worker's own values, in [0, 1]; its neighbours share
+        the rest. None for equal weights: 1/3, or 1/2 with two workers. Then the
+        smallest eigenvalue is -1/3 for every even number of workers from 4 on. This is
+        too small for `d2`: use `lazy(ring(workers))`.
 
     Returns:
       One round; two messages a worker, or one with two workers.
 
     Raises:
-      ValueError: if `self_weight` does not lie in [0, 1].
+      ValueError: if `workers` is not a whole number of at least 1, or `self_weight`
+        does not lie in [0, 1].
     """
     checks.positive_int(workers=workers)
     if self_weight is not None:
@@ -57,43 +64,51 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
         checks.proportion(self_weight=self_weight)
     moves = _shift(workers, 1) + _shift(workers, -1)
     np.fill_diagonal(moves, 0)
-    heard = moves > 0
-    others = heard.sum(axis=1).max()
+    receives = moves > 0
+    others = receives.sum(axis=1).max()
     own = 1 / (1 + others) if self_weight is None or not others else self_weight
-    shares = heard * ((1 - own) / max(1, others))
+    shares = receives * ((1 - own) / max(1, others))
     return Topology((shares + own * np.eye(workers),))
 
 
 @described
 def torus(rows: int, columns: int) -> Topology:
-    """Workers in a grid that closes on itself hear their four neighbours.
+    """Makes a grid with joined edges of workers that receive from four neighbours.
 
     Args:
-      rows: at least 1.
-      columns: at least 1; worker `columns * i + j` stands in row i and column j.
+      rows: the number of rows, at least 1.
+      columns: the number of columns, at least 1. Worker `columns * i + j` stands in row
+        i and column j.
 
     Returns:
       One round; four messages a worker, fewer where neighbours coincide. A worker and
-      its neighbours weigh the same.
+      each of its neighbours have the same weight.
+
+    Raises:
+      ValueError: if `rows` or `columns` is not a whole number of at least 1.
     """
     checks.positive_int(rows=rows, columns=columns)
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     moves = [np.kron(_shift(rows, i), _shift(columns, j)) for i, j in steps]
-    heard = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
-    return Topology((heard / heard.sum(axis=1, keepdims=True),))
+    receives = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
+    return Topology((receives / receives.sum(axis=1, keepdims=True),))
 
 
 @described
 def exponential(workers: int) -> Topology:
-    """Workers hear those 1, 2, 4, ... before them in the circle, all in one round.
+    """Makes a circle whose workers receive from those 1, 2, 4, ... places before.
 
-    Directed, but doubly stochastic: who hears whom is the same all round the circle.
+    The graph is directed. It is doubly stochastic all the same, since every worker
+    receives from the same distances.
 
     Args:
-      workers: their number.
+      workers: the number of workers, at least 1.
 
     Returns:
       One round; log2(workers) messages a worker, rounded up, all of equal weight.
+
+    Raises:
+      ValueError: if `workers` is not a whole number of at least 1.
     """
     checks.positive_int(workers=workers)
     hops = _powers(workers, 2)
@@ -103,15 +118,19 @@ def exponential(workers: int) -> Topology:
 
 @described
 def one_peer_exponential(workers: int) -> Topology:
-    """Workers hear one other a round: the one 1 before them, then 2, 4, and so on.
+    """Makes a circle whose workers receive from one other a round.
+
+    It is the one 1 place before, in the next round 2 places, then 4, and so on.
 
     Args:
-      workers: their number.
+      workers: the number of workers, at least 1.
 
     Returns:
-      log2(workers) rounds, rounded up; one message a worker in each. Where the number
-      of workers is a power of two, all rounds together are the exact mean, in any
-      order.
+      log2(workers) rounds, rounded up; one message a worker in each. If the number of
+      workers is a power of two, all rounds together give the exact mean, in any order.
+
+    Raises:
+      ValueError: if `workers` is not a whole number of at least 1.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019.
@@ -121,19 +140,21 @@ def one_peer_exponential(workers: int) -> Topology:
 
 @described
 def rotating_exponential(workers: int, peers: int) -> Topology:
-    """Workers hear some others a round, further away from round to round.
+    """Makes a circle whose workers receive from `peers` others a round.
 
-    In round i = 0, 1, ... those (peers + 1)^i, ..., peers (peers + 1)^i before them in
-    the circle.
+    In round i = 0, 1, ... they are the ones j (peers + 1)^i places before, for j = 1 to
+    `peers`.
 
     Args:
-      workers: their number.
-      peers: messages of each worker in a round, at least 1.
+      workers: the number of workers, at least 1.
+      peers: the messages of each worker in a round, at least 1.
 
     Returns:
-      As many rounds as (peers + 1)^i is less than `workers`. Where the number of
-      workers is a power of peers + 1, all rounds together are the exact mean, in any
-      order.
+      One round for each i with (peers + 1)^i < `workers`. If the number of workers is a
+      power of peers + 1, all rounds together give the exact mean, in any order.
+
+    Raises:
+      ValueError: if `workers` or `peers` is not a whole number of at least 1.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push", ICML 2019, and the
@@ -149,18 +170,21 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
 
 @described
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
-    """Workers meet in pairs drawn at random, and halve their differences.
+    """Draws pairs of workers at random, each of which averages in a round.
 
     Args:
-      workers: their number; if it is odd, one of them rests in each round.
-      rounds: how many are drawn before they repeat. Each is compiled.
-      seed: of the draws, at least 0.
+      workers: the number of workers, at least 1. If it is odd, one worker is without a
+        partner in each round.
+      rounds: how many rounds are drawn before they repeat, at least 1. Each of them is
+        compiled.
+      seed: the seed of the draws, at least 0.
 
     Returns:
       Symmetric rounds; one message a worker in each.
 
     Raises:
-      ValueError: if `workers` or `rounds` is not a whole number of at least 1.
+      ValueError: if `workers` or `rounds` is not a whole number of at least 1, or
+        `seed` not one of at least 0.
     """
     checks.positive_int(workers=workers, rounds=rounds)
     checks.nonnegative_int(seed=seed)
@@ -177,14 +201,15 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
 
 @described
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
-    """Workers keep a share of their own: share * I + (1 - share) * W in each round.
+    """Lets workers keep a share of their own values: share * I + (1 - share) * W.
 
     Args:
-      topology: any.
-      share: in [0, 1]; with one half no eigenvalue of a symmetric topology is negative.
+      topology: any topology, with the matrix W in a round.
+      share: the share, in [0, 1]. With one half no eigenvalue of a symmetric topology
+        is negative.
 
     Returns:
-      The same messages with other weights.
+      A topology of the same messages with other weights.
 
     Raises:
       TypeError: if `topology` is no topology.
@@ -199,26 +224,32 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
 
 @described
 def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
-    """The topology of an undirected graph, with the weights of Metropolis and Hastings.
+    """Makes the topology of an undirected graph, with Metropolis-Hastings weights.
 
-    A worker weighs a neighbour by 1 / (1 + the larger of their numbers of neighbours),
-    and itself by the rest.
+    With n_i the number of neighbours of worker i, workers i and j that are neighbours
+    weigh each other by
+
+        w_ij = 1 / (1 + max(n_i, n_j)),
+
+    and each weighs itself by the rest.
 
     Args:
-      adjacency: [workers, workers], symmetric, not zero where two workers hear each
-        other; or a networkx graph, whose nodes are the workers in its order.
+      adjacency: [workers, workers], symmetric, not zero where two workers are
+        neighbours; or a networkx graph, whose nodes are the workers in its order.
 
     Returns:
       One symmetric, doubly stochastic round.
 
     Raises:
+      TypeError: if `adjacency` is neither a matrix nor a graph.
       ValueError: if the matrix is not square and symmetric.
     """
     edges = _edges_of(adjacency)
     if not np.array_equal(edges, edges.T):
         raise ValueError(
-            "`adjacency` must be symmetric, since workers average with each other. For "
-            "a directed graph use `pushing(adjacency)`, with `sgp`."
+            "`adjacency` must be symmetric, since neighbours average with each other, "
+            "got edges in one direction only. For a directed graph use "
+            "`topologies.pushing(adjacency)`, with `sgp`."
         )
     degrees = edges.sum(axis=0)
     matrix = edges / (1 + np.maximum(degrees[:, None], degrees))
@@ -227,19 +258,21 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
 
 @described
 def pushing(adjacency: ArrayLike | Graph) -> Topology:
-    """The topology of a directed graph, whose workers share out all that they have.
+    """Makes the topology of a directed graph, whose senders split their values equally.
 
-    A worker gives itself and each that hears it the same share. Columns sum to 1, rows
-    as a rule do not, so that only push-sum makes means of it (`sgp`).
+    A worker gives the same share to itself and to each of its receivers. So columns sum
+    to 1. Rows in general do not, and only push-sum (`sgp`) computes the mean with such
+    weights.
 
     Args:
-      adjacency: [receiver, sender], not zero where the sender is heard; or a networkx
-        graph, whose edges lead from senders to receivers.
+      adjacency: [receiver, sender], not zero where the receiver gets the sender's
+        message; or a networkx graph, whose edges lead from senders to receivers.
 
     Returns:
       One round that keeps the mean.
 
     Raises:
+      TypeError: if `adjacency` is neither a matrix nor a graph.
       ValueError: if the matrix is not square.
     """
     edges = _edges_of(adjacency)
@@ -248,22 +281,22 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
 
 
 def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
-    """Who hears whom, [receiver, sender], nobody itself."""
+    """Which workers receive from which others, [receiver, sender]."""
     if isinstance(adjacency, Graph):
-        heard = {node: set(others) for node, others in adjacency.adjacency()}
-        edges = np.array([[i in heard[j] for j in heard] for i in heard], bool)
+        sends_to = {node: set(others) for node, others in adjacency.adjacency()}
+        edges = np.array([[i in sends_to[j] for j in sends_to] for i in sends_to], bool)
     else:
         try:
             edges = np.asarray(np.asarray(adjacency) != 0)
         except (TypeError, ValueError):
             raise TypeError(
-                "`adjacency` must be a matrix or a graph, but is "
-                f"{checks.shown(adjacency)}."
+                "`adjacency` must be a matrix or a graph, got "
+                f"{checks.shown(adjacency)}. Pass a square array, or a networkx graph."
             ) from None
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not edges.size:
         raise ValueError(
             "`adjacency` must be a square matrix with a row and a column for every "
-            f"worker, but has shape {edges.shape}."
+            f"worker, got the shape {edges.shape}."
         )
     edges = edges.copy()
     np.fill_diagonal(edges, False)
@@ -271,7 +304,7 @@ def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
 
 
 def _shift(workers: int, hop: int) -> Matrix:
-    """What everybody gets from the one `hop` places before."""
+    """The matrix in which each worker receives from the one `hop` places before."""
     return np.roll(np.eye(workers), hop, axis=0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
@@ -86,7 +86,7 @@ def bmuf(
     outer = optax.chain(
         averaged(channel),
         with_float32_state(optax.scale(block_learning_rate)),
-        remembered(block_momentum, nesterov),
+        momentum_trace(block_momentum, nesterov),
         optax.scale(-1.0),
     )
     return periodic(inner, outer, period, buffers=buffers)

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.partial_sync import partial_sync
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -108,7 +108,7 @@ def cser(
     checks.flag(nesterov=nesterov)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        remembered(momentum, nesterov=nesterov),
+        momentum_trace(momentum, nesterov=nesterov),
         descent(learning_rate),
         partial_sync(channel, reset_channel, period),
     )

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.utils import checks
@@ -84,7 +84,7 @@ def def_sgd(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        remembered(momentum),
+        momentum_trace(momentum),
         descent(learning_rate),
         detached(error_feedback(channel), detach),
     )

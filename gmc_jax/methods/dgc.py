@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import or_zero
+from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.momentum_correction import momentum_correction
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -96,6 +96,8 @@ def dgc(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        momentum_correction(channel, or_zero(momentum), factor_masking, nesterov),
+        momentum_correction(
+            channel, momentum_value(momentum), factor_masking, nesterov
+        ),
         descent(learning_rate),
     )

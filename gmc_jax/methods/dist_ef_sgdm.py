@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -93,7 +93,7 @@ def dist_ef_sgdm(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        remembered(momentum, nesterov=True),
+        momentum_trace(momentum, nesterov=True),
         descent(learning_rate),
         error_feedback(channel),
         error_feedback(server_channel),

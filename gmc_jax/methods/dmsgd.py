@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -59,6 +59,6 @@ def dmsgd(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         averaged(channel),
-        remembered(momentum),
+        momentum_trace(momentum),
         descent(learning_rate),
     )

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -56,7 +56,7 @@ def dmsgd_local(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        remembered(momentum),
+        momentum_trace(momentum),
         averaged(channel),
         descent(learning_rate),
     )

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import or_zero
+from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.utils import checks
@@ -89,6 +89,8 @@ def gmc(
     checks.momentum(momentum=momentum)
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
-        global_momentum(error_feedback(channel), or_zero(momentum), learning_rate),
+        global_momentum(
+            error_feedback(channel), momentum_value(momentum), learning_rate
+        ),
         descent(learning_rate),
     )

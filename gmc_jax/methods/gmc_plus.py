@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import or_zero
+from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
@@ -94,7 +94,7 @@ def gmc_plus(
     return optax.chain(
         global_momentum(
             detached(error_feedback(channel), detach, learning_rate),
-            or_zero(momentum),
+            momentum_value(momentum),
             learning_rate,
         ),
         descent(learning_rate),

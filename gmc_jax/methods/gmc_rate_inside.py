@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import or_zero
+from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.utils import checks
@@ -69,5 +69,5 @@ def gmc_rate_inside(
     checks.learning_rate(learning_rate=learning_rate)
     return optax.chain(
         descent(learning_rate),
-        global_momentum(error_feedback(channel), or_zero(momentum)),
+        global_momentum(error_feedback(channel), momentum_value(momentum)),
     )

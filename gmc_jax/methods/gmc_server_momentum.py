@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
@@ -72,5 +72,5 @@ def gmc_server_momentum(
     return optax.chain(
         error_feedback(channel),
         descent(learning_rate),
-        remembered(momentum),
+        momentum_trace(momentum),
     )

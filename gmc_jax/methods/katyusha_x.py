@@ -9,7 +9,7 @@ import optax
 
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._svrg_steps import svrg_steps
-from gmc_jax.transforms.epochs import Couple, epochs
+from gmc_jax.transforms.epochs import NextStart, epochs
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -102,7 +102,7 @@ def katyusha_x(
     )
 
 
-def _strongly_convex(tau: float) -> Couple:
+def _strongly_convex(tau: float) -> NextStart:
     def next_start(k, y, x, last):
         del k
         return (1.5 * y + 0.5 * x - (1 - tau) * last) / (1 + tau)

@@ -6,7 +6,7 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import remembered
+from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
@@ -84,7 +84,7 @@ def saef(
     if period is not None:
         feedback = average_residuals(feedback, period, axis_name=channel.axis_name)
     return optax.chain(
-        remembered(momentum),
+        momentum_trace(momentum),
         descent(learning_rate),
         feedback,
     )

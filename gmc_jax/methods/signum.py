@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._momentum import absent, or_zero
+from gmc_jax.transforms._momentum import has_no_momentum, momentum_value
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
@@ -67,13 +67,13 @@ def signum(
     checks.learning_rate(learning_rate=learning_rate)
     checks.nonnegative(weight_decay=weight_decay)
     sign = with_float32_state(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
-    ema = with_float32_state(optax.ema(or_zero(momentum), debias=False))
+    ema = with_float32_state(optax.ema(momentum_value(momentum), debias=False))
     descent = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
     return optax.chain(
-        *([] if absent(momentum) else [ema]),
+        *([] if has_no_momentum(momentum) else [ema]),
         sign,
         averaged(channel),
         sign,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
-from gmc_jax.transforms._momentum import or_zero
+from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
@@ -109,6 +109,11 @@ def slowmo(
     checks.momentum(slow_momentum=slow_momentum)
     outer = optax.chain(
         averaged(channel),
-        slow(slow_learning_rate, or_zero(slow_momentum), learning_rate, period=period),
+        slow(
+            slow_learning_rate,
+            momentum_value(slow_momentum),
+            learning_rate,
+            period=period,
+        ),
     )
     return periodic(inner, outer, period, buffers=buffers)

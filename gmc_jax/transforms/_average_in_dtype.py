@@ -1,4 +1,4 @@
-"""Averaging in the dtypes that values are to travel in."""
+"""Averages in the dtypes that values travel in."""
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,16 @@ from gmc_jax.utils.trees import downcast
 def average_in_dtype(
     channel: Channel, tree: Tree, state: Tree, like: Tree
 ) -> tuple[Tree, Tree, Tree]:
-    """Averages in the dtypes of `like`; what rounding to them loses is lost as well."""
+    """Averages in the dtypes of `like`; `lost` includes the rounding to them."""
     checks.floating(tree)
     checks.floating(like)
     sent = downcast(tree, like)
     mean, lost, state = call(channel, sent, state)
-    return mean, jax.tree.map(_with_rounding, lost, tree, sent), state
+    return mean, jax.tree.map(_add_rounding, lost, tree, sent), state
 
 
-def _with_rounding(lost: jax.Array, owed: jax.Array, sent: jax.Array) -> jax.Array:
-    dtype = jnp.result_type(owed)
+def _add_rounding(lost: jax.Array, exact: jax.Array, sent: jax.Array) -> jax.Array:
+    dtype = jnp.result_type(exact)
     if jnp.result_type(sent) == dtype:
         return lost
-    return lost + (owed - jnp.asarray(sent, dtype))
+    return lost + (exact - jnp.asarray(sent, dtype))

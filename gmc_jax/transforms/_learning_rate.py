@@ -1,4 +1,4 @@
-"""Learning rates: their value at a step, and updates that they scale."""
+"""Learning rates: their value at a step, and the updates that they scale."""
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +8,22 @@ from gmc_jax.transforms.with_float32_state import with_float32_state
 
 
 def descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Updates times minus the rate, float32 for 16-bit trees."""
+    """Multiplies updates by minus the rate; they are float32 for 16-bit trees."""
     return with_float32_state(optax.scale_by_learning_rate(learning_rate))
 
 
 def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:
-    """The rate at a step; 1 where there is none.
+    """The rate at a step, or 1 where there is no rate.
 
     Args:
       learning_rate: a number, a schedule, an array, or None.
       step: int32, the step.
 
     Returns:
-      A scalar in the widest float of this program: float64 where JAX has it switched
-      on, since a rate rounded to float32 would limit float64 trees. What is no normal
-      number in float32 is 0: XLA takes it for 0 in some places and not in others, and
-      who divides by a rate asks whether it is.
+      A scalar in the widest float of this program. That is float64 where JAX has it
+      switched on, since a rate rounded to float32 would limit float64 trees. Rates
+      below the smallest normal float32 become 0. XLA flushes such a number to 0 in some
+      places and keeps it in others, and code that divides by a rate tests for 0 first.
     """
     value = learning_rate(step) if callable(learning_rate) else learning_rate
     rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))

@@ -1,9 +1,9 @@
-"""The steps of SGD that a worker takes by itself."""
+"""SGD on one worker: local steps, without communication."""
 
 import optax
 
 from gmc_jax.transforms._learning_rate import descent
-from gmc_jax.transforms._momentum import absent, remembered
+from gmc_jax.transforms._momentum import has_no_momentum, momentum_trace
 from gmc_jax.utils import checks
 
 
@@ -12,7 +12,7 @@ def momentum_sgd(
     momentum: float | None = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """SGD whose steps and momentum are float32 for 16-bit gradients, and not averaged.
+    """SGD on one worker; steps and momentum are float32 for 16-bit gradients.
 
     Raises:
       TypeError: if `learning_rate` is None.
@@ -22,6 +22,6 @@ def momentum_sgd(
     checks.momentum(momentum=momentum)
     checks.flag(nesterov=nesterov)
     checks.learning_rate(learning_rate=learning_rate)
-    if absent(momentum):
+    if has_no_momentum(momentum):
         return descent(learning_rate)
-    return optax.chain(remembered(momentum, nesterov), descent(learning_rate))
+    return optax.chain(momentum_trace(momentum, nesterov), descent(learning_rate))

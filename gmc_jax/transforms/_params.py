@@ -1,4 +1,4 @@
-"""What transformations that move parameters have in common."""
+"""Helpers of transformations that move parameters to a point."""
 
 import jax
 
@@ -7,15 +7,15 @@ from gmc_jax.utils.trees import upcast
 
 
 def require_params(caller: str, params: Tree) -> Tree:
-    """The parameters, or ValueError where there are none."""
+    """The parameters; ValueError where they are None."""
     if params is None:
         raise ValueError(
-            f"`{caller}` leads parameters somewhere, so it must be given them: "
-            "`tx.update(grads, opt_state, params)`."
+            f"`{caller}` computes updates from the parameters, so `params` must be "
+            "given, got None. Call `tx.update(grads, opt_state, params)`."
         )
     return params
 
 
 def difference(start: Tree, end: Tree) -> Tree:
-    """The updates that lead from one point to another; float32 for 16-bit trees."""
+    """The updates that move `start` to `end`; float32 for 16-bit trees."""
     return jax.tree.map(lambda z, x: z - x, end, upcast(start))

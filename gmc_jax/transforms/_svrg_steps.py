@@ -1,4 +1,4 @@
-"""Steps of variance-reduced gradients, perhaps into a set."""
+"""The steps of SVRG inside an epoch, with an optional projection."""
 
 from collections.abc import Callable
 
@@ -16,16 +16,14 @@ def svrg_steps(
     channel: Channel,
     projection: Callable[[Tree], Tree] | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The steps inside an epoch.
+    """Variance-reduced gradients, times minus the rate, projected where asked for.
 
     Raises:
-      TypeError: if `learning_rate` is None, `channel` no channel, or `projection` no
-        function.
+      TypeError: if `learning_rate` is None, `channel` is not a channel, or `projection`
+        is not a function.
       ValueError: if a rate is negative or not finite.
     """
+    checks.channel(channel=channel)
     checks.learning_rate(learning_rate=learning_rate)
-    steps = [
-        variance_reduced(channel),
-        descent(learning_rate),
-    ]
+    steps = [variance_reduced(channel), descent(learning_rate)]
     return optax.chain(*steps, *([] if projection is None else [projected(projection)]))

@@ -1,4 +1,4 @@
-"""Accumulating gradients, and communicating only when they are complete."""
+"""Accumulates gradients, and communicates only when their mean is complete."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class AccumulateState(NamedTuple):
     """The state of accumulation.
 
     Attributes:
-      mini_step: int32, updates since the last that was passed on.
-      total: their sum times the share that each has in a mean (see `trees.shares`), in
-        float32 for 16-bit trees; differs between workers.
+      mini_step: int32, updates since the last mean.
+      total: the sum of these updates, each times its share in a mean (see
+        `trees.shares`); float32 for 16-bit trees. It differs between workers.
       inner: the state of the inner transformation.
     """
 
@@ -30,7 +30,7 @@ class AccumulateState(NamedTuple):
     inner: Tree
 
     def conserved(self) -> Tree:
-        """The sum is still to be passed on."""
+        """The sum has not reached the inner transformation yet."""
         return self.total
 
 
@@ -38,39 +38,40 @@ class AccumulateState(NamedTuple):
 def accumulate(
     inner: optax.GradientTransformation, period: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Passes the mean of `period` updates on to `inner`, and zeros in between.
+    """Passes the mean of `period` updates to `inner`; the updates in between are zero.
 
     The inner update, and with it all communication, is a branch of a conditional that
-    all workers take at the same steps. `optax.MultiSteps` gives the same numbers but
-    runs the inner update at every step and selects afterwards: all the traffic.
+    all workers take at the same steps. `optax.MultiSteps` computes the same numbers,
+    but runs the inner update at every step and selects afterwards, so it communicates
+    at every step.
 
     Args:
-      inner: the whole method, so that its schedule counts the updates passed on.
-      period: how many updates make one, at least 1.
+      inner: the whole method, so that its schedule counts means.
+      period: updates in a mean, at least 1.
 
     Returns:
       A transformation in the units of `inner`, with `AccumulateState`.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is not a transformation.
       ValueError: if `period` is not a whole number of at least 1.
 
     Guarantees:
       With gradients that are means over mini-batches it equals `inner` on batches that
       are `period` times as large, to rounding.
-      Nothing is sent in the steps between.
+      The steps in between send nothing.
     """
-    checks.steps(period=period)
     checks.transformation(inner=inner)
+    checks.steps(period=period)
     inner = optax.with_extra_args_support(inner)
     known = isinstance(period, int)  # An injected one may change while the sum grows.
     share, rest = shares(period) if known else (1.0, 1.0)
 
     def init(params):
-        own = inner.init(params)
-        # Leaves that `inner` leaves alone need not be floating.
+        inner_state = inner.init(params)
+        # Not `zeros_to_accumulate`: leaves that `inner` masks may be integers.
         total = optax.tree.zeros_like(upcast(params))
-        return AccumulateState(jnp.zeros((), jnp.int32), total, own)
+        return AccumulateState(jnp.zeros((), jnp.int32), total, inner_state)
 
     def update(updates, state, params=None, **extra_args):
         total = optax.tree.add(state.total, scale_floats(upcast(updates), share))
@@ -92,7 +93,7 @@ def accumulate(
             out, _, _ = jax.eval_shape(pass_on)
             return optax.tree.zeros_like(out), total, state.inner
 
-        # Not equality: an injected `period` may fall below what was counted.
+        # Not equality: an injected `period` may fall below the count.
         complete = count >= period
         out, total, inner_state = jax.lax.cond(complete, pass_on, wait)
         mini_step = jnp.where(complete, 0, count)

@@ -1,4 +1,4 @@
-"""Judging the model as if all that is owed were sent."""
+"""Evaluation at the virtual iterate: the parameters plus the mean residual."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree, with_hooks
-from gmc_jax.transforms.detached import along, feedback_in
+from gmc_jax.transforms.error_feedback import feedback_in, shift_by_residual
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import mark_updated
@@ -16,7 +16,7 @@ from gmc_jax.utils.jaxprs import mark_updated
 
 @with_hooks
 class AtVirtualIterateState(NamedTuple):
-    """The state of a settled transformation.
+    """The state of a transformation that is evaluated at its virtual iterate.
 
     Attributes:
       inner: the state of the inner transformation; it holds the residual.
@@ -25,32 +25,32 @@ class AtVirtualIterateState(NamedTuple):
     inner: Tree
 
     def evaluate(self, params: Tree) -> Tree:
-        """The point to judge: params + residual, here averaged over workers."""
+        """The point to evaluate: params + residual, here averaged over workers."""
         feedback = feedback_in(self.inner, "at_virtual_iterate")
-        return along(params, feedback, jnp.ones((), jnp.result_type(float)))
+        return shift_by_residual(params, feedback, jnp.ones((), jnp.result_type(float)))
 
 
 @described
 def at_virtual_iterate(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Judges the model where it would be if all workers sent what they owe.
+    """Evaluates the model where it would be if all workers sent their residuals.
 
-    Training is that of `inner`. `gmc_jax.evaluate(opt_state, params, layout)` gives
-    `params + mean over k of the residual`, which is x - mean of e_k in the letters of
-    papers: residuals are in units of steps here, signed as updates are. On devices the
-    mean is one dense average, at evaluations only.
+    Training is that of `inner`. `gmc_jax.evaluate(opt_state, params, layout)` returns
+    `params + mean over k of the residual`, which papers write as x - mean of e_k:
+    residuals here are in units of steps, signed as updates are. On devices the mean is
+    one dense average, computed at evaluations only.
 
     Args:
-      inner: a method that contains exactly one `error_feedback`, its residual in units
-        of steps: a learning rate stands in front of it.
+      inner: a method that contains exactly one `error_feedback`. Its residual must be
+        in units of steps: a learning rate stands in front of it.
 
     Returns:
       A transformation that passes updates through `inner`, with
       `AtVirtualIterateState`.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is not a transformation.
       ValueError: from `init` if `inner` does not contain exactly one `error_feedback`.
 
     Guarantees:

@@ -11,8 +11,7 @@ import optax
 from gmc_jax.channels._calls import call
 from gmc_jax.channels.exact import exact
 from gmc_jax.core import Tree
-from gmc_jax.transforms.detached import feedback_in
-from gmc_jax.transforms.error_feedback import ErrorFeedbackState
+from gmc_jax.transforms.error_feedback import ErrorFeedbackState, feedback_in
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
@@ -33,18 +32,19 @@ class AverageResidualsState(NamedTuple):
 def average_residuals(
     inner: optax.GradientTransformation, period: int, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:
-    """After every `period` updates, replaces each residual by the mean of all.
+    """Replaces each residual by the mean of all, after every `period` updates.
 
         e_k <- mean over j of e_j
 
-    The average is dense, a branch of a conditional that all workers take at the same
-    steps: one dense message more every `period` steps. The channel of `inner` knows
-    nothing of it, so `gmc_jax.relative_cost`, and `gmc_jax.message_bits` of the
-    channel, leave it out; `message_bits` of the transformation has it.
+    The average is dense. It is a branch of a conditional that all workers take at the
+    same steps, so it adds one dense message every `period` steps. The channel of
+    `inner` does not count this message: `gmc_jax.relative_cost`, and
+    `gmc_jax.message_bits` of the channel, leave it out. `message_bits` of the
+    transformation includes it.
 
     Args:
-      inner: an `error_feedback`, or what contains exactly one.
-      period: after how many updates residuals are averaged, at least 1.
+      inner: an `error_feedback`, or a transformation that contains exactly one.
+      period: updates between two averages of the residuals, at least 1.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -52,21 +52,21 @@ def average_residuals(
       `AverageResidualsState`.
 
     Raises:
-      TypeError: if `inner` is no transformation.
+      TypeError: if `inner` is not a transformation.
       ValueError: if `period` is not a whole number of at least 1; from `init` if
         `inner` does not contain exactly one `error_feedback`.
       NameError: from the update where no such axis is in scope.
 
     Guarantees:
-      The mean of the residuals is what it would be without, to rounding.
-      Nothing is sent for it in the steps between.
+      The mean of the residuals is that of `inner` alone, to rounding.
+      The steps between two averages send nothing for it.
 
     References:
       Xu, Huo and Huang, "Step-Ahead Error Feedback for Distributed Training with
       Compressed Gradient", AAAI 2021.
     """
-    checks.steps(period=period)
     checks.transformation(inner=inner)
+    checks.steps(period=period)
     inner = optax.with_extra_args_support(inner)
     channel = exact(axis_name=axis_name)
 
@@ -77,20 +77,23 @@ def average_residuals(
 
     def update(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        owed = feedback_in(inner_state, "average_residuals").residual
-        # Not equality: an injected `period` may fall below what was counted.
+        residual = feedback_in(inner_state, "average_residuals").residual
+
+        def average() -> Tree:
+            return call(channel, residual, channel.init(residual))[0]
+
+        # Not equality: an injected `period` may fall below the count.
         due = state.step + 1 >= period
-        owed = jax.lax.cond(
-            due, lambda: call(channel, owed, channel.init(owed))[0], lambda: owed
-        )
+        residual = jax.lax.cond(due, average, lambda: residual)
         step = jnp.where(due, 0, state.step + 1)
-        return updates, AverageResidualsState(step, _owing(inner_state, owed))
+        new_inner_state = _with_residual(inner_state, residual)
+        return updates, AverageResidualsState(step, new_inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _owing(state: Tree, residual: Tree) -> Tree:
-    """The state with another residual in the place of the one inside."""
+def _with_residual(state: Tree, residual: Tree) -> Tree:
+    """A state with another residual in its error feedback."""
 
     def is_feedback(node: Tree) -> bool:
         return isinstance(node, ErrorFeedbackState)

@@ -16,18 +16,19 @@ from gmc_jax.utils.described import described
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's updates by the channel's average of them.
 
-    What a lossy channel loses is lost for good; see `error_feedback`. Values travel in
-    the dtypes of the parameters, or of the updates where the update is called without
-    parameters; a compressor selects among what was rounded to these.
+    What a lossy channel loses is never sent; `error_feedback` keeps it. Values travel
+    in the dtypes of the parameters, or of the updates where `update` is called without
+    parameters. Rounding to these comes first, and a compressor selects among the
+    rounded values.
 
     Args:
-      channel: what averages.
+      channel: averages the updates.
 
     Returns:
       A transformation in any units, whose state is the channel's.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
 
     Example:
       Momentum SGD on the mean gradient:
@@ -50,9 +51,9 @@ def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
         like = updates if params is None else params
         mean, _, state = average_in_dtype(channel, updates, state, like)
 
-        def as_given(leaf: jax.Array, update: jax.Array) -> jax.Array:
+        def in_its_dtype(leaf: jax.Array, update: jax.Array) -> jax.Array:
             return leaf.astype(jnp.result_type(update))
 
-        return jax.tree.map(as_given, mean, updates), state
+        return jax.tree.map(in_its_dtype, mean, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)

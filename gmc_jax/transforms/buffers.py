@@ -1,4 +1,4 @@
-"""What becomes of a base optimizer's buffers where workers meet."""
+"""Strategies for the inner optimizer's buffers when workers synchronise."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ from typing import NamedTuple
 import jax
 import optax
 
-from gmc_jax.core import Channel, Tree, has_hook
+from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
+from gmc_jax.transforms._conserved import is_conserved
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
 
 class Buffers(NamedTuple):
-    """A strategy for the buffers of a base optimizer, where workers meet.
+    """A strategy for the buffers of an inner optimizer when workers synchronise.
 
     Attributes:
-      init: `(base, fresh) -> state`, of the strategy itself, where the base, a
-        transformation, starts with `fresh`.
-      meet: `(base, own, fresh, state) -> (own, state)`: `own` is this worker's state of
-        the base, and `fresh` what the base would start with where workers meet.
+      init: `(inner, fresh) -> state`, the state of the strategy. `inner` is the inner
+        optimizer, a transformation, and `fresh` its initial state.
+      synchronise: `(inner, own, fresh, state) -> (own, state)`. `own` is this worker's
+        state of the inner optimizer. `fresh` is an initial state at the point where
+        workers synchronise.
     """
 
     init: Callable[[optax.GradientTransformation, Tree], Tree]
-    meet: Callable[[optax.GradientTransformation, Tree, Tree, Tree], tuple[Tree, Tree]]
+    synchronise: Callable[
+        [optax.GradientTransformation, Tree, Tree, Tree], tuple[Tree, Tree]
+    ]
 
 
 @described
 def maintain_buffers() -> Buffers:
-    """Buffers stay as they are, each worker's own.
+    """Keeps each worker's own buffers.
 
     Returns:
       A strategy for `periodic` and the methods made of it.
@@ -39,26 +43,27 @@ def maintain_buffers() -> Buffers:
       Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020: Algorithm 1, line 2.
     """
 
-    def meet(base, own, fresh, state):
-        del base, fresh
+    def synchronise(inner, own, fresh, state):
+        del inner, fresh
         return own, state
 
-    return Buffers(_nothing, meet)
+    return Buffers(_no_state, synchronise)
 
 
 @described
 def reset_buffers() -> Buffers:
-    """Buffers start again; counters, and so schedules, go on.
+    """Resets buffers to their initial values; counters, and so schedules, go on.
 
-    Buffers are what mirrors the parameters: momenta and Adam's moments. What a state
-    conserves is none (see `with_hooks`): residuals are still owed, messages still
-    arrive, anchors, corrections and trackers stay what they are.
+    Buffers are the leaves that mirror the parameters: momenta and Adam's moments. What
+    a state conserves is not a buffer (see `with_hooks`): residuals, messages in flight,
+    anchors, corrections and trackers do not change.
 
-    A base that remembers where parameters were needs it, such as the schedule-free
-    optimizers of optax: it starts again from where workers met.
+    An inner optimizer that stores a point of its own, such as the schedule-free
+    optimizers of optax, needs this strategy: it restarts from the point where workers
+    synchronise.
 
-    Adam counts on as well, and corrects a bias that its new moments have not yet lost:
-    after a meeting it steps further. The paper maintains its moments.
+    Adam's counter goes on too, so Adam corrects a bias that its new moments still have,
+    and takes larger steps after a synchronisation. The paper maintains its moments.
 
     Returns:
       A strategy for `periodic` and the methods made of it.
@@ -67,25 +72,25 @@ def reset_buffers() -> Buffers:
       Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020: Algorithm 1, line 2.
     """
 
-    def meet(base, own, fresh, state):
-        return jax.tree.map(_pick, _are_buffers(base, own), fresh, own), state
+    def synchronise(inner, own, fresh, state):
+        return jax.tree.map(_pick, _are_buffers(inner, own), fresh, own), state
 
-    return Buffers(_nothing, meet)
+    return Buffers(_no_state, synchronise)
 
 
 @described
 def average_buffers(channel: Channel) -> Buffers:
-    """Buffers are averaged over workers: what `reset_buffers` would start again.
+    """Averages over workers the buffers that `reset_buffers` would reset.
 
     Args:
-      channel: what averages. It meets all buffers as one tree, so that a dense one
-        sends as much as the parameters for each vector that the base remembers.
+      channel: averages all buffers as one tree. A dense channel sends as much as the
+        parameters for each vector that the inner optimizer stores.
 
     Returns:
       A strategy for `periodic` and the methods made of it.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
 
     References:
       Wang, Tantia, Ballas and Rabbat, "SlowMo", ICLR 2020: Algorithm 1, line 2. Yu, Jin
@@ -94,53 +99,38 @@ def average_buffers(channel: Channel) -> Buffers:
     """
     checks.channel(channel=channel)
 
-    def init(base, fresh):
-        return channel.init(_buffers(_are_buffers(base, fresh), fresh))
+    def init(inner, fresh):
+        return channel.init(_buffers(_are_buffers(inner, fresh), fresh))
 
-    def meet(base, own, fresh, state):
+    def synchronise(inner, own, fresh, state):
         del fresh
-        chosen = _are_buffers(base, own)
-        buffers = _buffers(chosen, own)
+        are_buffers = _are_buffers(inner, own)
+        buffers = _buffers(are_buffers, own)
         mean, _, state = average_in_dtype(channel, buffers, state, buffers)
         means = iter(jax.tree.leaves(mean))
         averaged = [
             next(means).astype(leaf.dtype) if is_buffer else leaf
             for is_buffer, leaf in zip(
-                jax.tree.leaves(chosen), jax.tree.leaves(own), strict=True
+                jax.tree.leaves(are_buffers), jax.tree.leaves(own), strict=True
             )
         ]
         return jax.tree.unflatten(jax.tree.structure(own), averaged), state
 
-    return Buffers(init, meet)
+    return Buffers(init, synchronise)
 
 
-def _nothing(base: optax.GradientTransformation, fresh: Tree) -> Tree:
-    del base, fresh
+def _no_state(inner: optax.GradientTransformation, fresh: Tree) -> Tree:
+    del inner, fresh
     return ()
 
 
-def _are_buffers(base: optax.GradientTransformation, state: Tree) -> Tree:
-    """Which leaves belong to a parameter, and to no state that conserves them."""
+def _are_buffers(inner: optax.GradientTransformation, state: Tree) -> Tree:
+    """Which leaves mirror a parameter and are not conserved."""
     mirrors = optax.tree.map_params(
-        base, lambda _: True, state, transform_non_params=lambda _: False
+        inner, lambda _: True, state, transform_non_params=lambda _: False
     )
-    leaves, treedef = jax.tree.flatten(mirrors)
-    conserved = _conserved(treedef.unflatten(range(len(leaves))))
-    return treedef.unflatten(
-        belongs and place not in conserved for place, belongs in enumerate(leaves)
-    )
-
-
-def _conserved(state: Tree) -> set[int]:
-    """The leaves that states conserve, those inside others included."""
-
-    def is_inside(node: Tree) -> bool:
-        return node is not state and has_hook(node, "conserved")
-
-    own = state.conserved() if has_hook(state, "conserved") else ()
-    nodes = jax.tree.leaves(state, is_leaf=is_inside)
-    return set(jax.tree.leaves(own)).union(
-        *[_conserved(node) for node in nodes if is_inside(node)]
+    return jax.tree.map(
+        lambda mirror, conserved: mirror and not conserved, mirrors, is_conserved(state)
     )
 
 
@@ -148,6 +138,6 @@ def _pick(first: bool, one: jax.Array, other: jax.Array) -> jax.Array:
     return one if first else other
 
 
-def _buffers(chosen: Tree, state: Tree) -> list[jax.Array]:
-    pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(state), strict=True)
+def _buffers(are_buffers: Tree, state: Tree) -> list[jax.Array]:
+    pairs = zip(jax.tree.leaves(are_buffers), jax.tree.leaves(state), strict=True)
     return [leaf for is_buffer, leaf in pairs if is_buffer]

@@ -1,4 +1,4 @@
-"""Clipping on each worker by itself, before anything is averaged (DGC)."""
+"""Clips each worker's own gradient, before anything is averaged (DGC)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def clip_by_local_norm(
 
         g_k <- g_k * min(1, max_norm / (sqrt(K) * |g_k|))
 
-    Here K is the number of workers and |g_k| the L2 norm of the whole tree. It stands
-    in front of a method, in units of gradients: what is remembered (momentum, residual)
-    then never holds an exploded gradient, and workers need not agree on a norm.
+    K is the number of workers, and |g_k| the L2 norm of the whole tree. It stands in
+    front of a method, in units of gradients. Momentum and residual then never hold an
+    exploded gradient, and workers need not agree on a norm.
 
-    The root is that of DGC, whose g_k add up to the gradient: sums of K independent
-    g_k are sqrt(K) times as long. Where g_k are the gradients of each worker's own mean
-    loss and channels average them, `max_norm` is thus K times what the mean is to keep
-    to.
+    The root is that of DGC, where the sum of all g_k is the gradient: the sum of K
+    independent g_k is sqrt(K) times as long as one. Here g_k are usually the gradients
+    of each worker's own mean loss, and channels average them. Then `max_norm` must be K
+    times the bound for the norm of the mean.
 
     Args:
-      max_norm: the norm that the sum of all workers' gradients keeps to if these are
-        independent, finite and greater than 0.
+      max_norm: the bound for the norm of the sum of all workers' gradients where these
+        are independent; finite and greater than 0.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A transformation in units of gradients, without state. Nothing is sent.
+      A transformation in units of gradients, without state. It sends nothing.
 
     Raises:
       TypeError: from `init` and the update where a leaf is not floating.
@@ -46,7 +46,7 @@ def clip_by_local_norm(
       NameError: from the update where no such axis is in scope.
 
     Example:
-      DGC with gradients whose mean over 8 workers is to keep to a norm of 0.25:
+      DGC with a bound of 0.25 for the norm of the mean over 8 workers:
 
       >>> import gmc_jax, optax
       >>> channel = gmc_jax.all_gather(gmc_jax.top_k(0.001), per_leaf=True)
@@ -55,10 +55,10 @@ def clip_by_local_norm(
       ... )
 
     Guarantees:
-      No worker's norm exceeds max_norm / sqrt(K), to rounding; directions stay. That
-        holds of all finite gradients, up to the largest numbers of their dtype.
-      A gradient that is short enough stays as it is, bit for bit.
-      A NaN stays one, so that `skip_nonfinite` around it sees it.
+      No worker's norm exceeds max_norm / sqrt(K), to rounding; directions stay. This
+        holds for all finite gradients, up to the largest numbers of their dtype.
+      A gradient that is short enough does not change, bit for bit.
+      A NaN stays NaN, so a `skip_nonfinite` around the chain detects it.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.2 (local gradient
@@ -81,13 +81,13 @@ def clip_by_local_norm(
         widest = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
         sizes = [jnp.max(jnp.abs(leaf), initial=0).astype(widest) for leaf in leaves]
         unit = _power_of_two(jnp.max(jnp.stack(sizes)))
-        # Of numbers around 1, since the squares of large ones are infinite.
+        # The norm of scaled numbers around 1: squares of large ones are infinite.
         inverse = 1 / unit
         norm = optax.tree.norm([leaf.astype(widest) * inverse for leaf in leaves])
-        # Not where it is longer: that would hide that a norm is NaN.
+        # Not `norm > limit`: a gradient whose norm is NaN must not count as short.
         short = norm * unit <= limit
-        # In one step, or in two where the factor is too small to be a normal number.
-        # (Two divisions XLA would make one, by a product that may be infinite.)
+        # One factor, or two where their product is too small to be a normal number.
+        # (XLA would merge two divisions into one by a product that may be infinite.)
         factor = limit / norm * inverse
         normal = factor >= jnp.finfo(widest).tiny
         first = jnp.where(normal, 1, inverse)
@@ -103,9 +103,9 @@ def clip_by_local_norm(
 
 
 def _power_of_two(number: jax.Array) -> jax.Array:
-    """The largest one up to a number >= 0 of which the inverse is a normal number too.
+    """The largest power of two up to a number >= 0 whose inverse is a normal number.
 
-    Dividing by it changes no digit, and no two backends compute it differently.
+    Dividing by it changes no digit, and all backends compute it alike.
     """
     limits = jnp.finfo(number.dtype)
     integers = jnp.dtype(f"int{limits.bits}")

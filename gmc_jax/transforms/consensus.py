@@ -1,4 +1,4 @@
-"""Parameters that workers average with each other, before or after their own step."""
+"""Averages parameters over workers, before or after each worker's own step."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from gmc_jax.utils.trees import upcast, upcast_floating
 
 @described
 def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Each worker steps, then all average where they have come to.
+    """Each worker takes its step, then all workers average their parameters.
 
         x_i <- sum over j of W_ij (x_j + u_j)
 
-    The last in its chain; u are updates, signed as optax has them.
+    It stands last in its chain; u are updates, signed as in optax.
 
     Args:
-      channel: what averages parameters, such as `gossip(topology)`; without a delay,
-        which needs `push_sum`.
+      channel: averages the parameters, such as `gossip(topology)`. It must have no
+        delay; with a delay use `push_sum`.
 
     Returns:
-      A transformation in units of steps, whose state is the channel's. Parameters, and
-      so its updates, differ between workers.
+      A transformation in units of steps, whose state is the channel's. Parameters
+      differ between workers, and so do its updates.
 
     Raises:
+      TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u, if nothing is in flight.
-      Through `exact()` workers that start alike stay alike, to rounding.
+      The mean over workers of x moves by the mean of u, if no message is in flight.
+      Through `exact()` workers that start equal stay equal, to rounding.
 
     References:
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",
@@ -56,26 +57,27 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
 
 @described
 def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """All average their parameters, then each adds its own step.
+    """All workers average their parameters, then each adds its own step.
 
         x_i <- sum over j of W_ij x_j + u_i
 
-    The last in its chain; u are updates, signed as optax has them, of gradients that
-    were taken at x_i: averaging and the gradient can overlap.
+    It stands last in its chain; u are updates, signed as in optax, from gradients that
+    were taken at x_i. So averaging can overlap with the gradient.
 
     Args:
-      channel: what averages parameters, such as `gossip(topology)`; without a delay,
-        which needs `push_sum`.
+      channel: averages the parameters, such as `gossip(topology)`. It must have no
+        delay; with a delay use `push_sum`.
 
     Returns:
-      A transformation in units of steps, whose state is the channel's. Parameters, and
-      so its updates, differ between workers.
+      A transformation in units of steps, whose state is the channel's. Parameters
+      differ between workers, and so do its updates.
 
     Raises:
+      TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The mean over workers of x moves by the mean of u, if nothing is in flight.
+      The mean over workers of x moves by the mean of u, if no message is in flight.
 
     References:
       Lian et al., "Can Decentralized Algorithms Outperform Centralized Algorithms?",

@@ -1,4 +1,4 @@
-"""Epochs of fixed or drawn length, and momentum between them."""
+"""Epochs of fixed or random length, and the momentum between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gmc_jax.utils.described import described
 from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import upcast, update_unmasked
 
-Couple: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+NextStart: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 """From k, y_k, x_k and y_{k-1} to x_{k+1}, entry by entry."""
 
 
@@ -26,12 +26,12 @@ class EpochsState(NamedTuple):
     """The state of epochs; float32 for 16-bit trees.
 
     Attributes:
-      epoch: int32, k: which epoch this is, from 1.
-      length: int32, how many updates it has.
-      done: int32, how many of them were.
-      start: x_k, where it started.
-      last: y_{k-1}, where the one before ended.
-      inner: the state of what steps.
+      epoch: int32, k: the number of this epoch, from 1.
+      length: int32, the updates in this epoch.
+      done: int32, the updates of this epoch so far.
+      start: x_k, where this epoch started.
+      last: y_{k-1}, where the last epoch ended.
+      inner: the state of the inner transformation.
     """
 
     epoch: jax.Array
@@ -42,11 +42,11 @@ class EpochsState(NamedTuple):
     inner: Tree
 
     def evaluate(self, params: Tree) -> Tree:
-        """The model is judged where the last epoch ended."""
+        """The model is evaluated where the last epoch ended."""
         return update_unmasked(lambda x, y: y.astype(x.dtype), params, self.last)
 
     def conserved(self) -> Tree:
-        """Points, which are no buffers."""
+        """Both are points, not buffers."""
         return self.start, self.last
 
 
@@ -54,37 +54,38 @@ class EpochsState(NamedTuple):
 def epochs(
     inner: optax.GradientTransformation,
     epoch_length: int,
-    next_start: Couple | None = None,
+    next_start: NextStart | None = None,
     *,
     random_length: bool = False,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Counts the steps of an epoch, and says where the next one starts.
+    """Counts the steps of an epoch, and moves the parameters to the next start.
 
-    Epoch k leads from x_k to y_k. The next one starts at
+    Epoch k leads from x_k to y_k. The next epoch starts at
 
-        x_{k+1} = next_start(k, y_k, x_k, y_{k-1}),
+        x_{k+1} = next_start(k, y_k, x_k, y_{k-1})
 
-    to which the last update of the epoch moves the parameters. Then
-    `gmc_jax.full_gradient_due(opt_state)`, and the loop takes it there.
+    and the last update of an epoch moves the parameters there. Then
+    `gmc_jax.full_gradient_due(opt_state)` is true, and the loop takes the full gradient
+    at that point.
 
     Args:
-      inner: from gradients to steps.
-      epoch_length: M, updates in an epoch, at least 1; their mean where the length is
-        random.
+      inner: a transformation from gradients to steps.
+      epoch_length: M, the updates in an epoch, at least 1; their mean where the length
+        is random.
       next_start: the momentum between epochs; None for x_{k+1} = y_k.
-      random_length: whether each length is drawn, from the geometric distribution on
-        1, 2, ... with mean M: the papers' m + 1 steps, with m of probability
-        (1 - 1 / M)^m / M.
-      seed: of the draws, which are the same on all workers: the length of epoch k is
-        `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / M)`.
+      random_length: whether each length is drawn from the geometric distribution on
+        1, 2, ... with mean M. These are the papers' m + 1 steps, where m has
+        probability (1 - 1 / M)^m / M.
+      seed: the seed of the random lengths, which are the same on all workers. Epoch k
+        has length `jax.random.geometric(fold_in(jax.random.key(seed), k), 1 / M)`.
 
     Returns:
       A transformation from gradients to steps, the last in its chain, with
-      `EpochsState`. It is judged at y_{k-1}, where the last epoch ended.
+      `EpochsState`. The model is evaluated at y_{k-1}, where the last epoch ended.
 
     Raises:
-      TypeError: if `inner` is no transformation, or `next_start` no function.
+      TypeError: if `inner` is not a transformation, or `next_start` not a function.
       ValueError: if `epoch_length` is not a whole number of at least 1; from the update
         if it is called without parameters.
 
@@ -111,30 +112,32 @@ def epochs(
         # Copies: the loop may donate the parameters' own memory.
         start = jax.tree.map(jnp.array, upcast(params))
         last = jax.tree.map(jnp.array, upcast(params))
-        own = inner.init(params)
-        return EpochsState(first, length_of(first), none, start, last, own)
+        return EpochsState(
+            first, length_of(first), none, start, last, inner.init(params)
+        )
 
     def update(updates, state, params=None, **extra_args):
         checks.floating(updates)
         require_params("epochs", params)
-        out, own = inner.update(updates, state.inner, params, **extra_args)
-        here, out = upcast(params), upcast(out)
+        out, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        current, out = upcast(params), upcast(out)
 
-        def turn() -> tuple[Tree, EpochsState]:
-            end = optax.tree.add(here, out)
+        def start_next_epoch() -> tuple[Tree, EpochsState]:
+            end = optax.tree.add(current, out)
             start = end
             if next_start is not None:
-                onwards = partial(next_start, state.epoch)
-                start = jax.tree.map(onwards, end, state.start, state.last)
+                start_after = partial(next_start, state.epoch)
+                start = jax.tree.map(start_after, end, state.start, state.last)
             epoch = state.epoch + 1
             none = jnp.zeros_like(state.done)
-            new = EpochsState(epoch, length_of(epoch), none, start, end, own)
-            return difference(here, start), new
+            new = EpochsState(epoch, length_of(epoch), none, start, end, inner_state)
+            return difference(current, start), new
 
         def go_on() -> tuple[Tree, EpochsState]:
-            return out, state._replace(done=state.done + 1, inner=own)
+            return out, state._replace(done=state.done + 1, inner=inner_state)
 
-        out, new = jax.lax.cond(state.done + 1 >= state.length, turn, go_on)
+        is_last = state.done + 1 >= state.length
+        out, new = jax.lax.cond(is_last, start_next_epoch, go_on)
         return out, mark_updated(new)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import upcast_floating, zeros_to_accumulate
+from gmc_jax.utils.trees import (
+    find,
+    upcast,
+    upcast_floating,
+    update_unmasked,
+    zeros_to_accumulate,
+)
 
 
 @with_hooks
@@ -18,8 +26,8 @@ class ErrorFeedbackState(NamedTuple):
     """The state of error feedback.
 
     Attributes:
-      residual: what this worker still owes, in the units of the updates and, for 16-bit
-        trees, in float32; differs between workers.
+      residual: what this worker has not sent yet, in the units of the updates; float32
+        for 16-bit trees. It differs between workers.
       channel: the state of the channel.
     """
 
@@ -27,35 +35,36 @@ class ErrorFeedbackState(NamedTuple):
     channel: Tree
 
     def conserved(self) -> Tree:
-        """What is owed is still to be sent."""
+        """The residual is still to be sent."""
         return self.residual, self.channel
 
 
 @described
 def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Adds what was lost so far to the updates before the channel averages them.
+    """Adds the residual to the updates before the channel averages them.
 
         p_k = e_k + u_k;  out = mean over k of C(p_k);  e_k <- p_k - C(p_k)
 
-    In front of it, a learning rate puts the residual in units of steps (EF-SGD);
-    without one it is in units of gradients (GMC).
+    Behind a learning rate the residual is in units of steps (EF-SGD). In front of the
+    learning rate it is in units of gradients (GMC).
 
-    Values travel in the dtypes of the parameters (of the updates, where the update is
-    called without parameters); what rounding to them loses stays in the residual. They
-    are rounded first, and a compressor selects among the rounded ones: of two that
-    round to the same 16 bits the lower index is sent, whichever was larger.
+    Values travel in the dtypes of the parameters, or of the updates where `update` is
+    called without parameters. The residual keeps what this rounding loses. Rounding
+    comes first, and a compressor selects among the rounded values: of two values that
+    round to the same 16 bits, the one with the lower index is sent, whichever was
+    larger.
 
     Args:
-      channel: what averages; through `exact()` nothing but rounding to 16 bits, where
-        parameters have 16, is left to owe.
+      channel: averages the updates. Through `exact()` the residual holds only the
+        rounding to 16 bits, where parameters have 16 bits.
 
     Returns:
-      A transformation in any units, with `ErrorFeedbackState`. Its updates are those of
-      all workers' average, in float32 for 16-bit trees (an optimizer of optax behind it
-      then wants to be `with_float32_state`).
+      A transformation in any units, with `ErrorFeedbackState`. Its updates are the
+      average over workers, in float32 for 16-bit trees. Put an optimizer of optax that
+      follows it into `with_float32_state`.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
 
     Guarantees:
       The mean over workers of residual + out grows by the mean of u_k at each step: no
@@ -74,15 +83,65 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
-        return send_owed(channel, upcast_floating(updates), state, like)
+        return average_with_residual(channel, upcast_floating(updates), state, like)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def send_owed(
+def average_with_residual(
     channel: Channel, updates: Tree, state: ErrorFeedbackState, like: Tree
 ) -> tuple[Tree, ErrorFeedbackState]:
-    """Averages updates and what is owed in the dtypes of `like`; keeps the loss."""
-    owed = optax.tree.add(updates, state.residual)
-    mean, residual, inner = average_in_dtype(channel, owed, state.channel, like)
+    """Averages updates plus residual in the dtypes of `like`; the loss is kept."""
+    total = optax.tree.add(updates, state.residual)
+    mean, residual, inner = average_in_dtype(channel, total, state.channel, like)
     return mean, ErrorFeedbackState(residual, inner)
+
+
+def feedback_in(state: Tree, caller: str) -> ErrorFeedbackState:
+    """The state of the one `error_feedback` in a state; ValueError unless it is one."""
+    found = find(state, ErrorFeedbackState)
+    if len(found) != 1:
+        raise ValueError(
+            f"`inner` of `{caller}` must contain one `error_feedback`, whose residual "
+            f"is needed, got {len(found)}. Pass `error_feedback(channel)`, or a "
+            "transformation that contains it, as `inner`."
+        )
+    return found[0]
+
+
+def shift_by_residual(
+    params: Tree, feedback: ErrorFeedbackState, scale: jax.Array
+) -> Tree:
+    """Adds scale * residual to the parameters, in their dtypes.
+
+    Leaves without a residual, which `optax.masked` left out, stay where they are.
+    """
+
+    def shift(leaf: jax.Array, residual: jax.Array) -> jax.Array:
+        point = upcast(leaf) + scale.astype(residual.dtype) * residual
+        return point.astype(jnp.result_type(leaf))
+
+    try:
+        return update_unmasked(shift, params, feedback.residual)
+    except ValueError as error:
+        raise ValueError(
+            "The residual must have the structure of `params`, which it is added to. "
+            f"{_remedy(params, feedback.residual)}"
+        ) from error
+
+
+def _remedy(params: Tree, residual: Tree) -> str:
+    shapes = [
+        list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (params, residual)
+    ]
+    if shapes[0] == shapes[1]:
+        return (
+            "Their leaves have the same shapes, and only the nodes around them differ. "
+            "Pass both as `tx.update` has them; for a model of Flax NNX that is "
+            "`nnx.as_pure((nnx.state(model), optimizer.opt_state))`."
+        )
+    return (
+        "Their leaves have different shapes. Pass the parameters that `tx.init` was "
+        "given. Leave out what changes their structure before `error_feedback`, such "
+        "as `optax.flatten`."
+    )

@@ -1,4 +1,4 @@
-"""Steps, a correction, and averages: exact diffusion, which is D2."""
+"""Exact diffusion, which is D2: steps, averages, and a correction."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ExactDiffusionState(NamedTuple):
     """The state of exact diffusion; float32 for 16-bit trees.
 
     Attributes:
-      correction: c, the sum of all that neighbours have changed so far; differs between
-        workers, and is zero in the mean.
+      correction: c, the sum of all changes by neighbours so far. It differs between
+        workers, and its mean over them is zero.
       channel: the state of the channel.
     """
 
@@ -28,36 +28,36 @@ class ExactDiffusionState(NamedTuple):
     channel: Tree
 
     def conserved(self) -> Tree:
-        """What neighbours changed is given back ever after."""
+        """Every later step adds the correction again."""
         return self.correction, self.channel
 
 
 @described
 def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Each worker steps, all average, and what that changed is given back ever after.
+    """Takes a step, averages with neighbours, and adds the change to all later steps.
 
         y_i = x_i + u_i + c_i
         delta_i = sum over j of W_ij (y_j - y_i)
         x_i <- y_i + delta_i;  c_i <- c_i + delta_i
 
-    The last in its chain; u are updates, signed as optax has them. It is D2 in units of
-    steps, x_{t+1} = W(2 x_t - x_{t-1} + u_t - u_{t-1}), right under every schedule: a
-    worker whose own steps do not vanish can still rest where the mean of all steps
-    does, since c takes them up.
+    It stands last in its chain; u are updates, signed as in optax. It is D2 in units of
+    steps, x_{t+1} = W(2 x_t - x_{t-1} + u_t - u_{t-1}), and is correct under every
+    schedule. Where the mean of all steps is zero, workers can stay put even if their
+    own steps are not zero, since c cancels them.
 
-    c is summed from differences between workers, and not read off the parameters: these
-    round at every step, and their rounding would be taken for what neighbours changed
-    and be given back for ever.
+    c is a sum of differences between workers, and not of differences of parameters.
+    Parameters round at every step; this rounding would look like changes by neighbours,
+    and every later step would add it again.
 
     Args:
-      channel: what compares with the neighbours: `disagreement(topology)`.
+      channel: averages the differences to the neighbours: `disagreement(topology)`.
 
     Returns:
       A transformation in units of steps, with `ExactDiffusionState`. Parameters differ
       between workers.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
@@ -75,10 +75,10 @@ def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = require_params("exact_diffusion", params)
-        owed = optax.tree.add(upcast_floating(updates), state.correction)
-        ahead = optax.tree.add(upcast(params), owed)
-        delta, _, inner = average_in_dtype(channel, ahead, state.channel, params)
+        step = optax.tree.add(upcast_floating(updates), state.correction)
+        end = optax.tree.add(upcast(params), step)
+        delta, _, inner = average_in_dtype(channel, end, state.channel, params)
         correction = optax.tree.add(state.correction, delta)
-        return optax.tree.add(owed, delta), ExactDiffusionState(correction, inner)
+        return optax.tree.add(step, delta), ExactDiffusionState(correction, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,4 +1,4 @@
-"""Global momentum: the last output is fed back into the input."""
+"""Global momentum: the last output feeds the next input."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumul
 
 
 class GlobalMomentumState(NamedTuple):
-    """The state of global momentum; the same on all workers but for `inner`.
+    """The state of global momentum; the same on all workers, except `inner`.
 
     Attributes:
       step: int32, updates so far.
-      rate: the value of the learning rate last used, 1 where there is none; 0 before
-        the first update, when there is no momentum yet.
+      rate: the last value of the learning rate, or 1 where there is none; 0 before the
+        first update, when there is no momentum yet.
       momentum: the last output of the inner transformation.
-      inner: its state.
+      inner: the state of the inner transformation.
     """
 
     step: jax.Array
@@ -42,15 +42,15 @@ def global_momentum(
 
         out_t = inner(g_t + decay * ratio_t * out_{t-1})
 
-    With a learning rate, `ratio_t = lr_{t-1} / lr_t`, and out_{t-1} times its rate is
-    the last step (w_{t-1} - w_t): the paper's heavy ball, under any schedule, without a
-    subtraction of weights. Where lr_t = 0 the ratio is 0 (the step is zero there; a
-    literal heavy ball would coast). Without one, `ratio = 1`: the buffer of
-    `optax.trace`. The two agree at a constant rate.
+    With a learning rate, `ratio_t = lr_{t-1} / lr_t`. Then out_{t-1} times its rate is
+    the last step w_{t-1} - w_t: the paper's heavy ball under any schedule, without a
+    subtraction of weights. Where lr_t = 0 the ratio is 0, and the step is zero; a
+    literal heavy ball would coast. Without a learning rate, `ratio = 1`, as in the
+    buffer of `optax.trace`. The two agree at a constant rate.
 
     Args:
-      inner: what averages over workers, in units of gradients (or of steps, without a
-        learning rate), such as `error_feedback(channel)`.
+      inner: averages over workers, such as `error_feedback(channel)`; in units of
+        gradients, or of steps without a learning rate.
       decay: the momentum, in [0, 1).
       learning_rate: the rate that scales the output later in the chain: a number, an
         optax schedule, or an array injected by `optax.inject_hyperparams`.
@@ -59,12 +59,12 @@ def global_momentum(
       A transformation in the units of `inner`, with `GlobalMomentumState`.
 
     Raises:
-      TypeError: if `inner` is no transformation.
-      ValueError: if `decay` does not lie in [0, 1), or a rate is negative or not
-        finite.
+      TypeError: if `inner` is not a transformation.
+      ValueError: if `decay` is not in [0, 1), or a rate is negative or not finite.
 
     Guarantees:
-      Where `inner` returns the same on all workers, momentum is the same bit for bit.
+      Where `inner` returns the same on all workers, the momentum is the same on all
+        workers, bit for bit.
     """
     checks.transformation(inner=inner)
     checks.decay(decay=decay)
@@ -82,8 +82,8 @@ def global_momentum(
 
     def update(updates, state, params=None, **extra_args):
         rate = rate_at(learning_rate, state.step)
-        still = rate == 0
-        ratio = jnp.where(still, 0, state.rate / jnp.where(still, 1, rate))
+        is_zero = rate == 0
+        ratio = jnp.where(is_zero, 0, state.rate / jnp.where(is_zero, 1, rate))
         updates = jax.tree.map(
             lambda g, out: g + times(decay * ratio, out),
             upcast_floating(updates),

@@ -1,4 +1,4 @@
-"""Each worker's own momentum, accumulated until it is sent (DGC)."""
+"""DGC: each worker's own momentum, accumulated until it is sent."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel, Tree
-from gmc_jax.transforms.error_feedback import (
-    ErrorFeedbackState,
-    send_owed,
-)
+from gmc_jax.transforms.error_feedback import ErrorFeedbackState, average_with_residual
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import times, upcast_floating, zeros_to_accumulate
 
 
 class MomentumCorrectionState(NamedTuple):
-    """The state of local momentum; both trees differ between workers.
+    """The state of momentum correction; it differs between workers.
 
     Attributes:
-      momentum: u_k, in the units of the updates and, for 16-bit trees, in float32; of
-        Nesterov's momentum its share in the next step, decay times the buffer.
-      feedback: the state of the error feedback behind it; its residual is v_k.
+      momentum: u_k, in the units of the updates; float32 for 16-bit trees. With
+        Nesterov's momentum it is decay times the buffer: its share in the next step.
+      feedback: the state of the error feedback behind it; the residual is v_k.
     """
 
     momentum: Tree
@@ -38,21 +35,24 @@ def momentum_correction(
     factor_masking: bool = True,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum correction, local accumulation and momentum factor masking.
+    """Applies a local momentum, accumulates it, and clears it where it was sent.
 
         u_k <- decay * u_k + g_k;  v_k <- v_k + u_k;  out = mean over k of C(v_k)
-        v_k <- v_k - C(v_k);  u_k <- 0 where something of v_k was sent
+        v_k <- v_k - C(v_k);  u_k <- 0 where C(v_k) sent an entry
+
+    These are the paper's momentum correction, local gradient accumulation and momentum
+    factor masking.
 
     Nesterov's momentum replaces the first two steps:
 
         u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
 
-    Without masking the last step is left out, and it is error feedback behind
-    `optax.trace(decay, nesterov)`. Values travel as they do there, rounded to the
+    Without masking u_k is never cleared: it is `error_feedback` behind
+    `optax.trace(decay, nesterov)`. Values travel as in `error_feedback`, rounded to the
     dtypes of the parameters before a compressor selects among them.
 
     Args:
-      channel: what averages.
+      channel: averages v_k.
       decay: the momentum, in [0, 1).
       factor_masking: whether momentum is cleared where it was just sent.
       nesterov: whether the momentum is Nesterov's, as in `optax.trace`.
@@ -61,12 +61,14 @@ def momentum_correction(
       A transformation in any units, with `MomentumCorrectionState`.
 
     Raises:
-      TypeError: if `channel` is no channel.
-      ValueError: if `decay` does not lie in [0, 1).
+      TypeError: if `channel` is not a channel.
+      ValueError: if `decay` is not in [0, 1).
 
     Guarantees:
-      Through `exact()`, with masking it is the mean of the updates (times 1 + decay
-      with `nesterov`) and without masking the mean of `optax.trace(decay, nesterov)`.
+      Through `exact()` with masking it is the mean of the updates, times 1 + decay with
+        `nesterov`.
+      Through `exact()` without masking it is the mean of
+        `optax.trace(decay, nesterov)`.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, Algorithm 1 and section 3.2.
@@ -94,7 +96,7 @@ def momentum_correction(
                 lambda u, g: times(decay, u) + g, state.momentum, updates
             )
             added = momentum
-        out, after = send_owed(channel, added, state.feedback, like)
+        out, feedback = average_with_residual(channel, added, state.feedback, like)
         if factor_masking:
             momentum = jax.tree.map(
                 _masked,
@@ -102,9 +104,9 @@ def momentum_correction(
                 updates,
                 added,
                 state.feedback.residual,
-                after.residual,
+                feedback.residual,
             )
-        return out, MomentumCorrectionState(momentum, after)
+        return out, MomentumCorrectionState(momentum, feedback)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -116,12 +118,12 @@ def _masked(
     before: jax.Array,
     after: jax.Array,
 ) -> jax.Array:
-    """Clears momentum where something was sent: where before + added is not after.
+    """Clears momentum where an entry was sent: where before + added is not after.
 
-    XLA computes `added` again in each kernel that needs it, by a fused multiply-add in
-    some and not in others, so that what was not sent may differ from itself in its last
-    bits. What such rounding explains is not taken for a message.
+    XLA computes `added` again in each kernel that needs it, in some by a fused
+    multiply-add and in others not. So an entry that was not sent may differ in its last
+    bits. A difference within this rounding does not count as sent.
     """
-    parts = jnp.abs(update) + jnp.abs(added) + jnp.abs(before)
-    rounding = 4 * jnp.finfo(parts.dtype).eps * parts
+    magnitude = jnp.abs(update) + jnp.abs(added) + jnp.abs(before)
+    rounding = 4 * jnp.finfo(magnitude.dtype).eps * magnitude
     return jnp.where(jnp.abs(before + added - after) <= rounding, momentum, 0)

@@ -1,4 +1,4 @@
-"""Partial synchronisation: workers drift apart, by no more than an error they know."""
+"""Partial synchronisation: workers differ by errors, which are reset periodically."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class PartialSyncState(NamedTuple):
 
     Attributes:
       step: int32, updates since the errors were last reset.
-      anchor: x_k - e_k, where workers would be without their errors; the same on all.
-      error: e_k, how far this worker is from the anchor; differs between workers.
+      anchor: z = x_k - e_k, the parameters without the errors; the same on all workers.
+      error: e_k, from the anchor to this worker's parameters; differs between workers.
       channel: the state of the channel.
       reset_channel: the state of the channel of the resets.
     """
@@ -41,12 +41,12 @@ class PartialSyncState(NamedTuple):
     reset_channel: Tree
 
     def on_sync(self, start: Tree, end: Tree) -> PartialSyncState:
-        """A meeting moves this worker, and not the anchor of all."""
+        """A synchronisation moves this worker's error, not the common anchor."""
         error = map_unmasked(lambda e, x, new: e + (new - x), self.error, start, end)
         return self._replace(error=error)
 
     def conserved(self) -> Tree:
-        """Together they are where this worker is."""
+        """Anchor and error together are this worker's parameters."""
         return self.anchor, self.error, self.channel, self.reset_channel
 
 
@@ -54,51 +54,52 @@ class PartialSyncState(NamedTuple):
 def partial_sync(
     channel: Channel, reset_channel: Channel, period: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages what the channel lets through; the worker takes the rest alone.
+    """Averages what the channel sends; each worker applies the rest locally.
 
         x_k <- x_k + mean of C2(u) + (u_k - C2(u_k));  e_k <- e_k + u_k - C2(u_k)
         after every `period` updates:
         x_k <- x_k + mean of C1(e) - C1(e_k);          e_k <- e_k - C1(e_k)
 
-    Here u_k are updates, signed as optax has them: each worker moves by all of its own
-    part that was not sent, at once, and what all sent is averaged. Nothing is ever
-    owed; instead parameters differ between workers, by errors that the resets share
-    out. The reset is a branch of a conditional that all workers take at the same
-    updates: in between, nothing of it is sent.
+    u_k are updates, signed as in optax. What workers send is averaged. What a worker
+    does not send it applies at once to its own parameters. There is no residual to send
+    later; instead parameters differ between workers, and the resets average these
+    errors. The reset is a branch of a conditional that all workers take at the same
+    updates. The updates in between send nothing of it.
 
-    The last in its chain. What is said above of x_k is kept as two sums, the anchor
-    z = x_k - e_k, which moves by means alone, and e_k; the update that is returned
-    leads from the parameters to z + e_k. If each worker added up x_k instead, its own
-    rounding would lead it away from the others, further at every step and with nothing
-    to bring it back. The price is one more vector, the same on all workers, and that
-    what else moves parameters between two updates is undone: put weight decay in
-    front, where it is part of the gradient, and call `init` anew after changing the
+    It stands last in its chain. x_k is kept as two sums: the anchor z = x_k - e_k,
+    which moves by means alone, and e_k. The update that is returned moves the
+    parameters to z + e_k. If each worker summed up x_k instead, its own rounding would
+    move it away from the others, further at every step, and nothing would correct that.
+    This has two costs. It stores one more vector, the same on all workers. And it
+    undoes whatever else moves parameters between two updates: put weight decay in
+    front, where it is part of the gradient, and call `init` again after changing the
     parameters by hand.
 
-    In 16 bits, anchor and errors are float32 and parameters their sum, rounded once.
-    So small steps are not swallowed and workers do not drift, but x_k - e_k, taken
-    from the parameters, agrees to that rounding only: 2^-9 of x_k in bfloat16. Values
-    travel in the dtypes of the parameters, rounded before a compressor selects among
-    them; what rounding loses of them stays in e_k.
+    For 16-bit trees the anchor and the errors are float32, and the parameters are their
+    sum, rounded once. So small steps are not lost and workers do not drift. x_k - e_k,
+    computed from the parameters, agrees with the anchor to that rounding only: 2^-9 of
+    x_k in bfloat16. Values travel in the dtypes of the parameters, rounded before a
+    compressor selects among them. e_k keeps what this rounding loses.
 
     Args:
-      channel: C2, what averages the updates; `drop_all()` for resets alone.
-      reset_channel: C1, what averages the errors. Give the two different seeds.
-      period: after how many updates errors are reset, at least 1.
+      channel: C2, averages the updates; `drop_all()` for resets alone.
+      reset_channel: C1, averages the errors. Give the two channels different seeds.
+      period: updates between two resets of the errors, at least 1.
 
     Returns:
       A transformation in units of steps, with `PartialSyncState`. Updates and
       parameters differ between workers.
 
     Raises:
-      ValueError: if `period` is not a whole number of at least 1; from the update if it
-        is called without parameters.
+      TypeError: if `channel` or `reset_channel` is not a channel.
+      ValueError: if the two channels average over different axes, or `period` is not a
+        whole number of at least 1; from the update if it is called without parameters.
 
     Guarantees:
-      The anchor is the same on all workers bit for bit, and x_k - e_k is the anchor to
-      two roundings of the parameters, after any number of steps.
+      The anchor is the same on all workers bit for bit. x_k - e_k is the anchor to two
+        roundings of the parameters, after any number of steps.
       The mean over workers of x_k moves by the mean of u_k, for any two channels.
-      Nothing of the reset is sent in the steps between.
+      The steps between two resets send nothing of the reset.
 
     References:
       Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
@@ -137,7 +138,7 @@ def partial_sync(
         def wait() -> tuple[Tree, Tree, Tree]:
             return anchor, error, state.reset_channel
 
-        # Not equality: an injected `period` may fall below what was counted.
+        # Not equality: an injected `period` may fall below the count.
         due = state.step + 1 >= period
         anchor, error, reset_state = jax.lax.cond(due, reset, wait)
         out = jax.tree.map(lambda z, e, x: (z + e) - x, anchor, error, upcast(params))

@@ -1,4 +1,4 @@
-"""Steps that end in a set, or at a proximal point."""
+"""Projects steps: they end in a set, or at a proximal point."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from gmc_jax.utils.trees import upcast, upcast_floating
 def projected(
     projection: Callable[[Tree], Tree],
 ) -> optax.GradientTransformationExtraArgs:
-    """Shortens a step so that it ends where the projection says.
+    """Changes each step so that it ends at the projection of its end.
 
         out = projection(params + u) - params
 
     Args:
       projection: from parameters to parameters: one of `optax.projections`, or a
-        proximal operator with its step size in it.
+        proximal operator that includes its step size.
 
     Returns:
       A transformation in units of steps without state, the last in its chain.
 
     Raises:
-      TypeError: if `projection` is no function.
+      TypeError: if `projection` is not a function.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      Through the identity it changes nothing but rounding.
+      With the identity as projection it changes updates by rounding only.
     """
     checks.function(projection=projection)
 

@@ -1,4 +1,4 @@
-"""Push-sum: averages among workers who do not hear as many as hear them."""
+"""Push-sum: averages over graphs that are not doubly stochastic."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ class PushSumState(NamedTuple):
     """The state of push-sum.
 
     Attributes:
-      weight: how much of all workers' mass lies here: a scalar for every leaf of the
-        parameters, all equal; differs between workers.
+      weight: w, this worker's share of the mass of all workers: a scalar for every leaf
+        of the parameters, all equal. It differs between workers.
       channel: the state of the channel.
     """
 
     weight: Tree
     channel: Tree
 
-    def sync_weighted(self, way: Tree) -> Tree:
-        """At a meeting a worker counts by its mass, here and in flight.
+    def sync_weighted(self, pseudo_gradient: Tree) -> Tree:
+        """A worker counts by its mass, in its own weight and in flight.
 
-        All masses together are the number of workers, so that the mean over workers of
-        mass times z is a mean of their z.
+        The sum of all masses is the number of workers, so the mean over workers of mass
+        times z is a weighted mean of their z.
         """
 
-        def weigh(leaf: jax.Array, w: jax.Array, *flying: jax.Array) -> jax.Array:
-            return sum(flying, w) * leaf
+        def weigh(leaf: jax.Array, w: jax.Array, *in_flight: jax.Array) -> jax.Array:
+            return sum(in_flight, w) * leaf
 
-        flying = [weights for _, weights in self._in_flight]
-        return update_unmasked(weigh, way, self.weight, *flying)
+        in_flight = [weights for _, weights in self._in_flight]
+        return update_unmasked(weigh, pseudo_gradient, self.weight, *in_flight)
 
     def on_sync(self, start: Tree, end: Tree) -> PushSumState:
-        """What is in flight comes along: each weight of it by as much as z here.
+        """Messages in flight move too: by their weight times the move of z here.
 
-        So the sum of w_i z_i and what is in flight moves by the number of workers times
-        what the meeting adds to the mean: to the last digit nothing where it is a plain
-        average. With nothing in flight, who meets in one point has as much of it as
-        others.
+        So the sum of all w_i z_i, messages in flight included, moves by the number of
+        workers times what the synchronisation adds to the mean. Where it is a plain
+        average, the sum stays the same to the last digit. With no message in flight,
+        all workers are at one point, and each gets an equal share of the mass.
         """
         if not self._in_flight:
             return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))
@@ -66,54 +66,56 @@ class PushSumState(NamedTuple):
         def shift(w: jax.Array, x: jax.Array, z: jax.Array, new: jax.Array):
             return (x + w * (new - z)).astype(x.dtype)
 
-        def follow(message: Tree) -> Tree:
+        def shift_message(message: Tree) -> Tree:
             numerators, weights = message
             return map_unmasked(shift, weights, numerators, start, end), weights
 
-        def follow_all(node: Tree) -> Tree:
+        def shift_all(node: Tree) -> Tree:
             if not _is_gossip(node):
                 return node
-            return node._replace(in_flight=tuple(map(follow, node.in_flight)))
+            return node._replace(in_flight=tuple(map(shift_message, node.in_flight)))
 
-        channel = jax.tree.map(follow_all, self.channel, is_leaf=_is_gossip)
+        channel = jax.tree.map(shift_all, self.channel, is_leaf=_is_gossip)
         return self._replace(channel=channel)
 
     def conserved(self) -> Tree:
-        """All weights together are the number of workers."""
+        """The sum of all weights is the number of workers."""
         return self.weight, self.channel
 
     @property
     def _in_flight(self) -> list[tuple[Tree, Tree]]:
-        """Numerators and weights of all messages."""
+        """Numerators and weights of all messages in flight."""
         gossips = find(self.channel, GossipState)
         return [message for state in gossips for message in state.in_flight]
 
 
 @described
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Averages what workers push to each other, weighed by how much of it there is.
+    """Averages the parameters that workers push to each other, and their weights.
 
         x_i = w_i z_i + u_i
         x_i <- sum over j of P_ij x_j;  w_i <- sum over j of P_ij w_j;  z_i = x_i / w_i
 
-    The last in its chain; u are updates, signed as optax has them. The parameters are
-    z, free of the bias that x has where workers do not hear as many as hear them, so
-    that gradients, weight decay and evaluation all see the right point; x is not kept.
+    It stands last in its chain; u are updates, signed as in optax. The parameters are
+    z, so gradients, weight decay and evaluation all use the right point. x is biased
+    where workers receive from more or fewer neighbours than they send to, and is not
+    kept.
 
     Args:
-      channel: what pushes parameters and weights: `gossip(topology)`, whose columns sum
-        to 1, with a delay or without.
+      channel: pushes parameters and weights: `gossip(topology)`, whose columns sum to
+        1, with or without a delay.
 
     Returns:
       A transformation in units of steps, with `PushSumState`. Parameters and weights
       differ between workers. A message holds the parameters and a number for each leaf.
 
     Raises:
+      TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The sum over workers of w, and what of it is in flight, stays their number; the
-      sum of w_i z_i, and what is in flight, moves by the sum of u.
+      The sum over workers of w, messages in flight included, is their number.
+      The sum of w_i z_i, messages in flight included, moves by the sum of u.
 
     References:
       Assran, Loizou, Ballas and Rabbat, "Stochastic Gradient Push for Distributed Deep
@@ -146,20 +148,21 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
 
 def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """`push_sum` where workers give as much as they take, so that all weights are 1.
+    """`push_sum` on a doubly stochastic topology, where all weights are 1.
 
-    It is `adapt_then_combine`: weights are not sent. They are kept, as each worker's
-    own, so that the state is one of `push_sum`: with another number of workers the same
-    graph may be unbalanced.
+    It is `adapt_then_combine`, and sends no weights. The state holds them, for each
+    worker its own, so that it is a state of `push_sum`: with another number of workers
+    the same graph may not be doubly stochastic.
 
     Args:
-      channel: what averages parameters, such as `gossip(topology)` of a topology that
-        is doubly stochastic, without a delay.
+      channel: averages the parameters, such as `gossip(topology)` of a topology that is
+        doubly stochastic, without a delay.
 
     Returns:
       A transformation in units of steps, with `PushSumState`.
 
     Raises:
+      TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
     """
     inner = adapt_then_combine(channel)
@@ -169,7 +172,7 @@ def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs
 
     def update(updates, state, params=None, **extra_args):
         updates, own = inner.update(updates, state.channel, params, **extra_args)
-        # One of each worker's own, or the layout would keep a single one for all.
+        # Depends on the worker's index: else the layout would keep one for all.
         one = jnp.where(jax.lax.axis_index(channel.axis_name) < 0, 0.0, 1.0)
         weight = jax.tree.map(lambda w: one.astype(w.dtype), state.weight)
         return updates, mark_updated(PushSumState(weight, own))

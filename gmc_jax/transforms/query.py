@@ -1,4 +1,4 @@
-"""Where the next gradient is taken, and where the model is judged."""
+"""The point of the next gradient, which a state may move away from the parameters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from gmc_jax.utils.trees import find_hooks
 
 
 def query(opt_state: Tree, params: Tree) -> Tree:
-    """Where the next gradient is to be taken.
+    """The point at which to take the next gradient.
 
     Call it in the step of one worker, in place of the parameters:
     `jax.value_and_grad(loss_fn)(gmc_jax.query(opt_state, params), batch)`. States that
-    move the point have a hook `query(params)` (see `with_hooks`); they are found inside
-    any chain or wrapper of optax that keeps the structure of the parameters.
-    Without one the parameters themselves come back, so the loop never knows the method.
+    move the point have a hook `query(params)` (see `with_hooks`). They are found inside
+    any chain or wrapper of optax that keeps the structure of the parameters. Without
+    such a state the parameters come back, so the loop is the same for all methods.
 
-    A step that never calls it trains by another method where a state moves the point:
-    `simulate`, `distribute` and `layout` warn of that. That the gradient is taken at
-    what it returns they cannot see. Call it and leave the result where that is meant.
+    Where a state moves the point, a step that does not call `query` trains by another
+    method: `simulate`, `distribute` and `layout` warn of that. They cannot see whether
+    the gradient is taken at the point. To ignore the point on purpose, call `query` and
+    drop the result.
 
     Args:
       opt_state: one worker's state of any optax transformation.

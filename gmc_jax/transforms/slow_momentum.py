@@ -1,4 +1,4 @@
-"""Slow momentum: the momentum of the way that workers go between meetings."""
+"""Slow momentum: the outer momentum of SlowMo, over synchronisations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class SlowMomentumState(NamedTuple):
     """The state of slow momentum.
 
     Attributes:
-      meeting: int32, updates so far.
-      momentum: u, in units of the base's directions: steps over the learning rate.
+      step: int32, updates so far; each is a synchronisation.
+      momentum: u, in units of the inner optimizer's directions: steps over the learning
+        rate.
     """
 
-    meeting: jax.Array
+    step: jax.Array
     momentum: Tree
 
 
@@ -35,30 +36,32 @@ def slow_momentum(
     *,
     period: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves the anchor by a momentum of how far workers came since the last meeting.
+    """Moves the anchor by a momentum of the mean pseudo-gradients.
 
         u <- decay * u + (z - x) / lr;  z <- z - slow_learning_rate * lr * u
 
-    The outer half of SlowMo, behind what averages z - x over workers. Division by the
-    base's learning rate makes u a sum of directions, of equal weight whatever the rate
-    was when they were taken; at a constant rate it cancels. The rate is the one of the
-    last local step before the meeting, in both places, as the published code has it.
-    Where it is 0 the rate cancels as well: the anchor moves by slow_learning_rate times
-    the way, z <- z - slow_learning_rate * (z - x), and u, which cannot hold a way over
-    0, fades and is not added to.
+    It is the outer half of SlowMo, and stands behind a transformation that averages the
+    pseudo-gradients z - x over workers. Dividing by the inner optimizer's learning rate
+    makes u a sum of directions of equal weight, whatever the rate was when they were
+    taken; a constant rate cancels. Both places use the rate of the last local step
+    before the synchronisation, as the published code does. Where this rate is 0 it
+    cancels as well: the anchor moves by slow_learning_rate times the pseudo-gradient,
+    z <- z - slow_learning_rate * (z - x). u then decays and nothing is added to it,
+    since the pseudo-gradient cannot be divided by 0.
 
     Args:
       slow_learning_rate: alpha in the paper, greater than 0; the paper uses 1.
       decay: beta in the paper, the slow momentum, in [0, 1).
-      learning_rate: of the base: a number, or a schedule of its steps; None for 1.
-      period: how many of the base's steps lie between two meetings.
+      learning_rate: that of the inner optimizer: a number, or a schedule of its steps;
+        None for 1.
+      period: the local steps between two synchronisations, at least 1.
 
     Returns:
-      A transformation for the outer part of `periodic`, with `SlowMomentumState`.
+      A transformation for the outer optimizer of `periodic`, with `SlowMomentumState`.
 
     Raises:
-      ValueError: if `decay` does not lie in [0, 1), `slow_learning_rate` is not finite
-        and greater than 0, `period` is not a whole number of at least 1, or a rate is
+      ValueError: if `decay` is not in [0, 1), `slow_learning_rate` is not finite and
+        greater than 0, `period` is not a whole number of at least 1, or a rate is
         negative or not finite.
 
     Guarantees:
@@ -80,24 +83,26 @@ def slow_momentum(
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
         most = (jnp.iinfo(jnp.int32).max - period + 1) // period
-        last = period * jnp.minimum(state.meeting, most) + period - 1
-        rate = rate_at(learning_rate, last)
-        still = rate == 0
+        last_local_step = period * jnp.minimum(state.step, most) + period - 1
+        rate = rate_at(learning_rate, last_local_step)
+        is_zero = rate == 0
 
-        way = upcast_floating(updates)
-        inverse = jnp.where(still, 0, 1 / jnp.where(still, 1, rate))
+        pseudo_gradient = upcast_floating(updates)
+        inverse = jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, rate))
         momentum = jax.tree.map(
-            lambda u, leaf: times(decay, u) + times(inverse, leaf), state.momentum, way
+            lambda u, leaf: times(decay, u) + times(inverse, leaf),
+            state.momentum,
+            pseudo_gradient,
         )
-        # Not of the new momentum, which at a rate of 0 does not hold the way.
+        # Not from the new momentum, which at a rate of 0 lacks the pseudo-gradient.
         out = jax.tree.map(
             lambda u, leaf: times(
                 -slow_learning_rate, times(rate, times(decay, u)) + leaf
             ),
             state.momentum,
-            way,
+            pseudo_gradient,
         )
-        meeting = jnp.asarray(optax.safe_increment(state.meeting))
-        return out, SlowMomentumState(meeting, momentum)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return out, SlowMomentumState(step, momentum)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,4 +1,4 @@
-"""Gradient tracking: every worker follows the mean of all gradients."""
+"""Gradient tracking: each worker estimates the mean gradient of all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gmc_jax.utils.trees import upcast_floating, zeros_to_accumulate
 
 @with_hooks
 class TrackGradientsState(NamedTuple):
-    """The state of tracking; float32 for 16-bit trees.
+    """The state of gradient tracking; float32 for 16-bit trees.
 
     Attributes:
-      tracker: y, what this worker takes for the mean gradient; differs between workers.
-      last: its own last gradient; differs between workers.
+      tracker: y, this worker's estimate of the mean gradient; differs between workers.
+      last: this worker's last gradient; differs between workers.
       channel: the state of the channel.
     """
 
@@ -28,30 +28,30 @@ class TrackGradientsState(NamedTuple):
     channel: Tree
 
     def conserved(self) -> Tree:
-        """In the mean the tracker is the last gradient."""
+        """The mean over workers of the tracker is that of the last gradients."""
         return self.tracker, self.last, self.channel
 
 
 @described
 def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Replaces a worker's gradient by what it knows of the mean of all.
+    """Replaces each worker's gradient by its estimate of the mean of all.
 
         y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  out = y_i
 
     y starts as the first gradient. Values travel in the dtypes of the parameters, or of
-    the updates where the update is called without parameters.
+    the updates where `update` is called without parameters.
 
     Args:
-      channel: what averages trackers, such as `gossip(topology)`, without a delay.
+      channel: averages the trackers, such as `gossip(topology)`, without a delay.
 
     Returns:
       A transformation in units of gradients, with `TrackGradientsState`.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
 
     Guarantees:
-      The mean over workers of y is that of their gradients, at every step.
+      The mean over workers of y is the mean of their gradients, at every step.
 
     References:
       Di Lorenzo and Scutari, "NEXT", 2016; Nedic, Olshevsky and Shi, "Achieving

@@ -1,4 +1,4 @@
-"""Variance reduction: gradients corrected by those at a snapshot."""
+"""Variance reduction: gradients corrected by gradients at a snapshot."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ class VarianceReducedState(NamedTuple):
     channel: Tree
 
     def conserved(self) -> Tree:
-        """Only the loop can take the full gradient anew."""
+        """Only the loop can compute the full gradient again."""
         return self.snapshot, self.full_gradient, self.channel
 
 
 @described
 def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Corrects each mini-batch's gradient by what it was at a snapshot.
+    """Corrects each mini-batch's gradient by its gradient at a snapshot.
 
         v = mu + mean over k of (g_k - s_k)
 
-    Here g_k and s_k are one worker's gradients of the same mini-batch at the parameters
-    and at the snapshot, and mu is the full gradient there. The loop provides two of
-    them: s_k at every step, `tx.update(grads, opt_state, params, snapshot_grads=...)`,
-    taken at `gmc_jax.svrg_snapshot(opt_state)`; and mu at the start of every epoch, by
+    g_k and s_k are one worker's gradients of the same mini-batch, g_k at the parameters
+    and s_k at the snapshot. mu is the full gradient at the snapshot. The loop passes
+    s_k at every step, `tx.update(grads, opt_state, params, snapshot_grads=...)`, taken
+    at `gmc_jax.svrg_snapshot(opt_state)`. It sets mu at the start of every epoch with
     `gmc_jax.set_full_gradient(opt_state, params, gradient)`, which makes the parameters
-    the snapshot. Before the first of these mu is NaN, so that nobody forgets it.
+    the snapshot. Before the first call mu is NaN, so a loop that forgets it fails
+    visibly.
 
     Args:
-      channel: what averages the differences over workers, who share each mini-batch.
+      channel: averages the differences over workers, each with its part of a
+        mini-batch.
 
     Returns:
       A transformation in units of gradients, with `VarianceReducedState`.
 
     Raises:
-      TypeError: if `channel` is no channel; from the update if it is called without
+      TypeError: if `channel` is not a channel; from the update if it is called without
         `snapshot_grads`.
 
     Guarantees:
@@ -69,27 +71,28 @@ def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def init(params):
         checks.floating(params)
         # A copy: the loop may donate the parameters' own memory.
-        own = jax.tree.map(jnp.array, params)
-        return VarianceReducedState(own, _nobody_knows(params), channel.init(params))
+        snapshot = jax.tree.map(jnp.array, params)
+        return VarianceReducedState(snapshot, _nans(params), channel.init(params))
 
     def update(updates, state, params=None, *, snapshot_grads=None, **extra_args):
         del extra_args
         if snapshot_grads is None:
             raise TypeError(
-                "`variance_reduced` compares gradients with those of the same batch at "
-                "the snapshot, so it must be given them: `tx.update(grads, opt_state, "
-                "params, snapshot_grads=grads_at(gmc_jax.svrg_snapshot(opt_state)))`."
+                "`snapshot_grads` must be given to `variance_reduced`, got None: it "
+                "compares gradients with those of the same batch at the snapshot. Call "
+                "`tx.update(grads, opt_state, params, "
+                "snapshot_grads=grads_at(gmc_jax.svrg_snapshot(opt_state)))`."
             )
         like = updates if params is None else params
         change = optax.tree.sub(upcast_floating(updates), upcast(snapshot_grads))
         mean, _, inner = average_in_dtype(channel, change, state.channel, like)
         out = optax.tree.add(state.full_gradient, mean)
-        return out, state._replace(channel=inner)
+        return out, VarianceReducedState(state.snapshot, state.full_gradient, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _nobody_knows(params: Tree) -> Tree:
+def _nans(params: Tree) -> Tree:
     zeros = zeros_to_accumulate(params)
-    with jax.debug_nans(False):  # These are meant.
+    with jax.debug_nans(False):  # These NaNs are on purpose.
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), zeros)

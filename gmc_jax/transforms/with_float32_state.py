@@ -1,12 +1,13 @@
-"""Running a transformation in the precision that trees are accumulated in."""
+"""Runs a transformation with float32 updates and state for 16-bit trees."""
 
 from __future__ import annotations
 
 import optax
 
+from gmc_jax.transforms._float32_init import init_in_float32
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import downcast, upcast, upcast_floating
+from gmc_jax.utils.trees import downcast, upcast_floating
 
 
 @described
@@ -15,10 +16,10 @@ def with_float32_state(
 ) -> optax.GradientTransformationExtraArgs:
     """Gives a transformation float32 updates and state for 16-bit trees.
 
-    optax keeps a buffer such as a trace in the dtype of the parameters unless told an
-    `accumulator_dtype`, one for all leaves; this chooses it leaf by leaf. Behind
-    `error_feedback`, whose updates are float32 where the parameters have 16 bits, an
-    optimizer of optax needs it:
+    optax keeps a buffer such as a trace in the dtype of the parameters, unless it is
+    given an `accumulator_dtype` for all leaves. This transformation chooses the dtype
+    leaf by leaf. The updates of `error_feedback` are float32 where the parameters have
+    16 bits, so an optimizer of optax behind it needs `with_float32_state`:
 
         chain(error_feedback(channel), with_float32_state(optax.adam(1e-3)))
 
@@ -26,10 +27,10 @@ def with_float32_state(
       inner: any transformation, in any units.
 
     Returns:
-      The same, with 16-bit leaves upcast to float32 on their way in.
+      The same transformation; 16-bit updates are upcast to float32 before `inner`.
 
     Raises:
-      TypeError: if `inner` is no transformation; from `init` and the update where a
+      TypeError: if `inner` is not a transformation; from `init` and the update where a
         leaf is not floating.
 
     Example:
@@ -41,8 +42,9 @@ def with_float32_state(
       ... )
 
     Guarantees:
-      Of float32 and float64 trees it is `inner`.
-      Of 16-bit trees updates and state are float32.
+      For float32 and float64 trees it is `inner`.
+      Updates and state of 16-bit trees are float32. A channel inside `inner` still
+        averages in the dtypes of the parameters.
       Updates and state keep their dtypes, whatever scales them.
     """
     checks.transformation(inner=inner)
@@ -50,12 +52,12 @@ def with_float32_state(
 
     def init(params):
         checks.floating(params)
-        return inner.init(upcast(params))
+        return init_in_float32(inner, params)
 
     def update(updates, state, params=None, **extra_args):
         wide = upcast_floating(updates)
-        out, after = inner.update(wide, state, params, **extra_args)
-        # Not wider than that: a rate, injected or of a schedule, may be float64.
-        return downcast(out, wide), downcast(after, state)
+        out, new_state = inner.update(wide, state, params, **extra_args)
+        # A rate, injected or of a schedule, may be float64 and widen both.
+        return downcast(out, wide), downcast(new_state, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

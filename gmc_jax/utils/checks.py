@@ -14,6 +14,7 @@ import optax
 from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
+from gmc_jax.utils import wrong_kinds
 from gmc_jax.utils.described import is_described
 
 Number: TypeAlias = object
@@ -167,37 +168,22 @@ def learning_rate(**arguments: Number) -> None:
 def channel(**arguments: object) -> None:
     """Raises TypeError unless every argument is a channel."""
     for name, value in arguments.items():
-        if isinstance(value, Compressor):
-            raise TypeError(
-                f"`{name}` must be a channel, but is a compressor. Say how messages "
-                "travel: `all_gather(compressor)`, or `all_reduce(compressor)` for a "
-                "shared one."
-            )
         if not isinstance(value, Channel):
-            raise TypeError(
-                f"`{name}` must be a channel, such as `exact()` or "
-                f"`all_gather(top_k(0.01))`, but is {shown(value)}."
-            )
+            raise wrong_kinds.no_channel(name, value, shown(value))
 
 
 def compressor(**arguments: object) -> None:
     """Raises TypeError unless every argument is a compressor."""
     for name, value in arguments.items():
         if not isinstance(value, Compressor):
-            raise TypeError(
-                f"`{name}` must be a compressor, such as `top_k(0.01)`, but is "
-                f"{shown(value)}."
-            )
+            raise wrong_kinds.no_compressor(name, value, shown(value))
 
 
 def transformation(**arguments: object) -> None:
-    """Raises TypeError unless every argument is a transformation of optax."""
+    """Raises TypeError unless every argument is an optax transformation."""
     for name, value in arguments.items():
         if not isinstance(value, optax.GradientTransformation):
-            raise TypeError(
-                f"`{name}` must be a transformation, such as `optax.sgd(0.1)`, but is "
-                f"{shown(value)}."
-            )
+            raise wrong_kinds.no_transformation(name, value, shown(value))
 
 
 def one_axis(**arguments: Channel) -> None:

@@ -1,4 +1,4 @@
-"""When transformations send, found by running their programs for their counters."""
+"""Tests of the steps at which transformations send, and of how much."""
 
 import chex
 import jax
@@ -40,7 +40,7 @@ def on_fourth_steps(channel):
     return optax.GradientTransformation(init, update)
 
 
-def test_steps_send_when_workers_meet():
+def test_steps_send_when_workers_synchronise():
     local = gmc_jax.local_sgd(0.1, exact(), period=3)
     assert sent(local, 7) == [0, 0, DENSE, 0, 0, DENSE, 0]
     assert sent(gmc_jax.accumulate(local, 2), 8) == [0, 0, 0, 0, 0, DENSE, 0, 0]
@@ -61,15 +61,15 @@ def test_a_period_may_be_read_from_a_long_table():
     assert sent(tx, 5) == [DENSE, 0, DENSE, 0, DENSE]
 
 
-def test_of_joined_channels_each_counts_in_its_stretch():
+def test_each_of_joined_channels_counts_in_its_own_steps():
     joined = gmc_jax.join_channels([exact(), CHANNEL], [2])
     assert sent(gmc_jax.gmc(0.1, joined), 4) == [DENSE, DENSE, SPARSE, SPARSE]
     local = gmc_jax.local_sgd(0.1, joined, period=2)
     assert sent(local, 6) == [0, DENSE, 0, DENSE, 0, SPARSE]
 
 
-def test_wrappers_of_others_are_read_as_ours_are():
-    """`MultiSteps` sends at every step and selects afterwards, and is counted so."""
+def test_wrappers_of_optax_and_of_users_are_read():
+    """`MultiSteps` sends at every step and selects afterwards."""
     assert sent(on_fourth_steps(exact()), 5) == [0, 0, 0, DENSE, 0]
     assert sent(optax.flatten(on_fourth_steps(exact())), 4) == [0, 0, 0, DENSE]
     multi = optax.MultiSteps(averaged(exact()), 3).gradient_transformation()
@@ -100,8 +100,8 @@ def test_loops_count_their_rounds_and_unknown_conditionals_the_most():
 
 
 @pytest.mark.parametrize("passes_first", [True, False])
-def test_a_guard_is_taken_to_let_steps_pass(passes_first):
-    """So that counters inside it count on, and periods are what they are."""
+def test_a_guard_counts_as_if_it_let_all_steps_pass(passes_first):
+    """So counters inside it count on, and periods keep their length."""
     inner = gmc_jax.local_sgd(0.1, exact(), period=3)
     guarded = gmc_jax.skip_nonfinite(inner)
     assert sent(guarded, 4) == [64, 64, 64 + DENSE, 64]
@@ -120,16 +120,16 @@ def test_a_guard_is_taken_to_let_steps_pass(passes_first):
     assert sent(own, 4) == [0, 0, DENSE, 0]
 
 
-def test_a_channel_of_ones_own_counts_as_it_says():
-    """Where it sends something; what is behind it is not looked at."""
+def test_a_channel_of_your_own_counts_the_bits_it_says():
+    """This holds only if it sends something. The collectives inside do not count."""
     half = exact()._replace(bits=lambda tree: 7)
     assert sent(averaged(half), 2) == [7, 7]
     assert sent(averaged(gmc_jax.count_entries(half)), 2) == [7, 7]
-    silent = gmc_jax.drop_all()._replace(bits=lambda tree: 7)
-    assert sent(averaged(silent), 2) == [0, 0]
+    dropping = gmc_jax.drop_all()._replace(bits=lambda tree: 7)
+    assert sent(averaged(dropping), 2) == [0, 0]
 
 
-def test_collectives_outside_of_channels_count_as_their_operands():
+def test_collectives_outside_channels_count_their_operands():
     def update(updates, state, params=None):
         del params
         return lax.pmean(updates, "workers"), state
@@ -137,8 +137,8 @@ def test_collectives_outside_of_channels_count_as_their_operands():
     assert sent(optax.GradientTransformation(lambda params: (), update), 1) == [DENSE]
 
 
-def test_what_jax_remembers_of_other_traces_plays_no_part():
-    """A jitted update, traced before in the same axis or for another count."""
+def test_cached_traces_of_jax_have_no_influence():
+    """The jitted update was traced before, over the same axis or for another count."""
     inner = averaged(exact()._replace(bits=lambda tree: 7))
     tx = optax.GradientTransformation(inner.init, jax.jit(inner.update))
     many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), PARAMS)
@@ -155,7 +155,7 @@ def test_the_number_of_workers_is_that_of_the_topology():
     ring = gmc_jax.topologies.ring(8)
     assert sent(gmc_jax.d_psgd(0.1, ring), 2) == [2 * DENSE] * 2
     other = gmc_jax.gossip(gmc_jax.topologies.ring(5))
-    with pytest.raises(ValueError, match="of 5 workers, but the axis"):
+    with pytest.raises(ValueError, match="got one of 5"):
         sent(optax.chain(gmc_jax.d_psgd(0.1, ring), averaged(other)), 2)
 
 

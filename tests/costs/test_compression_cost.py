@@ -1,4 +1,4 @@
-"""Tests of what encoding costs: measured it is something, and more for more work."""
+"""Tests of the cost of encoding: how it is measured, and interpolated."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from jax import lax
 import gmc_jax
 from gmc_jax import dense, measure_encoding, top_k
 from gmc_jax.core import Compressor
-from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, Encoding, encoding_at
+from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, CompressionCost, cost_at
 
 ENTRIES = 50_000
 
 
-def idling(rounds: int) -> Compressor:
-    """Sends everything, after so many sines of it."""
+def slow_compressor(rounds: int) -> Compressor:
+    """Sends the whole vector, after computing its sine `rounds` times."""
 
     def busy(x):
         return lax.fori_loop(0, rounds, lambda _, y: jnp.sin(y), x)
@@ -36,42 +36,42 @@ def idling(rounds: int) -> Compressor:
     return Compressor(encode, decode)
 
 
-def test_what_takes_longer_is_measured_longer():
-    fast = measure_encoding(idling(1), ENTRIES, repeats=5)
-    slow = measure_encoding(idling(300), ENTRIES, repeats=5)
+def test_a_slower_compressor_is_measured_slower():
+    fast = measure_encoding(slow_compressor(1), ENTRIES, repeats=5)
+    slow = measure_encoding(slow_compressor(300), ENTRIES, repeats=5)
     assert 0 < 5 * fast.entry < slow.entry
     assert slow.byte > 0
 
 
-def test_a_shared_compressor_and_an_empty_loss_can_be_measured():
+def test_a_shared_compressor_that_loses_nothing_can_be_measured():
     cost = measure_encoding(dense(), 100, repeats=1)
     assert cost.entry > 0
     assert cost.byte >= 0
 
 
-def test_seconds_are_of_entries_and_of_what_arrives():
-    assert Encoding(2.0, 0.5).seconds(10, 4) == 22
+def test_seconds_are_those_of_entries_and_of_arriving_bytes():
+    assert CompressionCost(2.0, 0.5).seconds(10, 4) == 22
     assert FREE.seconds(10**12, 1e15) == 0
 
 
-def test_between_ratios_it_goes_along_a_line_and_beyond_them_not_at_all():
-    known = {"mine": {0.1: Encoding(3.0, 1.0), 0.3: Encoding(5.0, 0.0)}}
-    assert encoding_at(known, "mine", 0.2) == pytest.approx((4.0, 0.5))
-    assert encoding_at(known, "mine", 0.01) == (3.0, 1.0)
-    assert encoding_at(known, "mine", 1.0) == (5.0, 0.0)
-    with pytest.raises(ValueError, match=r"what `top_k` costs, but .* \['mine'\]"):
-        encoding_at(known, "top_k", 0.1)
+def test_costs_are_linear_between_ratios_and_constant_beyond():
+    known = {"mine": {0.1: CompressionCost(3.0, 1.0), 0.3: CompressionCost(5.0, 0.0)}}
+    assert cost_at(known, "mine", 0.2) == pytest.approx((4.0, 0.5))
+    assert cost_at(known, "mine", 0.01) == (3.0, 1.0)
+    assert cost_at(known, "mine", 1.0) == (5.0, 0.0)
+    with pytest.raises(ValueError, match=r"costs of `top_k`, got those of \['mine'\]"):
+        cost_at(known, "top_k", 0.1)
 
 
-def test_all_that_a_plan_asks_for_is_measured(monkeypatch):
-    asked = []
+def test_every_cost_that_a_plan_needs_is_measured(monkeypatch):
+    sizes = []
 
     def measure(compressor, entries):
         x = jax.ShapeDtypeStruct((1000,), jnp.float32)
         key = jax.random.key(0)
         message, _ = jax.eval_shape(compressor.encode, key, x)
-        asked.append(sum(leaf.size for leaf in jax.tree.leaves(message)))
-        return Encoding(float(entries), 0.0)
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(message)))
+        return CompressionCost(float(entries), 0.0)
 
     monkeypatch.setattr("gmc_jax.costs.compression_cost.measure_encoding", measure)
     measured = gmc_jax.measure_encodings(77)
@@ -79,14 +79,14 @@ def test_all_that_a_plan_asks_for_is_measured(monkeypatch):
         name: list(costs) for name, costs in CPU_2_CORES.items()
     }
     assert measured["top_k"][0.01] == (77, 0)
-    # Values and indices, with and without slack; values alone; words and a scale.
-    assert asked == [200, 20, 2, 260, 26, 4, 100, 10, 1, 33]
-    link = gmc_jax.timelines.Link(0.0, 1e6)
+    # Values and indices, without and with slack; values alone; words and a scale.
+    assert sizes == [200, 20, 2, 260, 26, 4, 100, 10, 1, 33]
+    link = gmc_jax.Link(0.0, 1e6)
     rows = gmc_jax.plan(1000, 2, link, 1.0, ratios=[0.1], encodings=measured)
     assert {row.encoding for row in rows} == {0, 77_000, 77_000 / 12}
 
 
-def test_more_is_sent_for_more_in_the_table():
+def test_in_the_table_larger_ratios_cost_more():
     for costs in CPU_2_CORES.values():
         entries = [costs[ratio].entry for ratio in sorted(costs)]
         assert entries == sorted(entries)

@@ -1,4 +1,4 @@
-"""Tests of who meets how often: periods, two channels, and what there is to plan."""
+"""Tests of patterns: periods, two channels, and the candidates of a plan."""
 
 from typing import Any
 
@@ -18,19 +18,17 @@ from gmc_jax import (
     topologies,
 )
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import CPU_2_CORES, Encoding
+from gmc_jax.costs.compression_cost import CPU_2_CORES, CompressionCost
 from gmc_jax.costs.patterns import DENSE, Load, Pattern, Sync, candidates, compressed
 
 PARAMS = jax.ShapeDtypeStruct((1000,), jnp.float32)
-COST = Encoding(entry=0.01, byte=0.001)
+COST = CompressionCost(entry=0.01, byte=0.001)
 
 
-def test_a_period_divides_all_that_a_meeting_costs_and_the_longest_step_has_it_whole():
+def test_a_period_divides_the_load_of_the_mean_step_and_not_of_the_longest():
     sync = Sync(all_gather(top_k(0.1)), COST)
     every, _ = Pattern("each step", (sync,)).loads(PARAMS, 8)
-    mean, longest = Pattern("now and then", (sync._replace(period=10),)).loads(
-        PARAMS, 8
-    )
+    mean, longest = Pattern("every tenth", (sync._replace(period=10),)).loads(PARAMS, 8)
     assert longest == every
     assert every == ((5600, 14), pytest.approx(10 + 5.6))
     assert mean == (Traffic(560, 1.4), pytest.approx(1.56))
@@ -39,7 +37,7 @@ def test_a_period_divides_all_that_a_meeting_costs_and_the_longest_step_has_it_w
 
 
 def test_the_channels_of_a_method_with_two_add_up():
-    """CSER: blocks at every step, larger ones at every fourth."""
+    """As in CSER: blocks at every step, larger ones at every fourth."""
     block, reset = all_reduce(random_block(0.01)), all_reduce(random_block(0.4))
     pattern = Pattern("CSER", (Sync(block), Sync(reset, COST, 4)))
     mean, longest = pattern.loads(PARAMS, 8)
@@ -57,7 +55,7 @@ def test_a_few_neighbours_stand_for_thousands_of_workers():
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5000])
-def test_the_menu_is_for_any_number_of_workers(workers):
+def test_there_are_candidates_for_any_number_of_workers(workers):
     patterns = candidates(PARAMS, workers, [0.1, 0.01], [12, 48], CPU_2_CORES)
     names = [(pattern.name, pattern.ratio) for pattern in patterns]
     assert patterns[0] is DENSE
@@ -71,7 +69,7 @@ def test_the_menu_is_for_any_number_of_workers(workers):
     assert sent["SGP, one peer"] == (4000 * min(1, neighbours), min(1, neighbours))
 
 
-def test_of_the_budget_of_cser_half_goes_into_resets():
+def test_cser_spends_half_of_its_ratio_on_resets():
     (cser,) = (
         pattern
         for pattern in candidates(PARAMS, 8, [0.01], [], CPU_2_CORES)
@@ -83,7 +81,7 @@ def test_of_the_budget_of_cser_half_goes_into_resets():
     assert reset.channel.bits(PARAMS) == 32 * 63
 
 
-def test_a_family_is_the_same_scheme_at_other_ratios():
+def test_a_family_is_the_same_pattern_at_other_ratios():
     half = compressed("top_k", CPU_2_CORES, period=3)(0.5)
     assert half.family is not None
     other = half.family(0.02)
@@ -108,5 +106,5 @@ def test_errors_name_what_is_wrong():
         Pattern("mine", (Sync(exact(), workers=-1),))
     with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1]"):
         Pattern("mine", (Sync(exact()),), ratio=2.0)
-    with pytest.raises(ValueError, match=r"what `top_k` costs"):
+    with pytest.raises(ValueError, match="costs of `top_k`"):
         candidates(PARAMS, 2, [0.1], [], {"scaled_sign": {1.0: COST}})

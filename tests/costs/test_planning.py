@@ -1,4 +1,4 @@
-"""Tests of predicted steps: identities, where they break even, what never falls."""
+"""Tests of predicted steps: identities, break-even points, and monotonicity."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import gmc_jax
 from gmc_jax import all_gather, dense, exact, link_traffic, planning
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, Encoding
+from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, CompressionCost
 from gmc_jax.costs.patterns import compressed
 from gmc_jax.costs.planning import DENSE, Pattern, Prediction, Sync, predict
 
@@ -30,7 +30,7 @@ def of(pattern: Pattern, workers: int = 8, link: Link = LINK, size: int = SIZE):
     return predict(dataclasses.replace(pattern, family=None), size, workers, link, 0.5)
 
 
-def test_dense_is_what_others_are_compared_with():
+def test_the_dense_pattern_computed_by_hand():
     dense = of(DENSE, 64)
     assert (dense.speed_up, dense.breaks_even, dense.ratio) == (1, False, None)
     network = 2 * 63 * (0.02 + 4 * SIZE / 64 / 125e6)
@@ -41,7 +41,7 @@ def test_dense_is_what_others_are_compared_with():
     assert dense.utilisation == pytest.approx(sent / (0.5 + network))
 
 
-def test_alone_nothing_is_sent_and_compression_only_costs():
+def test_with_one_worker_nothing_is_sent_and_compression_is_slower():
     assert of(DENSE, 1)[2:7] == ((0, 0), 0.5, 0, 0, 0.5)
     alone = predict(FAMILIES["random_block"](0.01), SIZE, 1, LINK, 0.5)
     assert alone.network == 0
@@ -57,13 +57,13 @@ def test_an_infinite_bandwidth_leaves_computing_encoding_and_latencies(family):
     assert of(family(0.01), 8, Link()).network == 0
 
 
-def test_a_whole_gather_takes_half_the_workers_times_a_dense_mean():
+def test_gathering_dense_vectors_takes_half_the_workers_times_a_dense_mean():
     gathered = of(Pattern("all", (Sync(all_gather(dense())),)), 64, Link(0, 1e6))
     exactly = of(DENSE, 64, Link(0, 1e6))
     assert gathered.network == pytest.approx(32 * exactly.network)
 
 
-def test_a_period_divides_the_meetings_and_the_longest_step_has_one():
+def test_a_period_divides_the_time_on_the_link_but_not_of_the_longest_step():
     (sync,) = DENSE.syncs
     local = of(Pattern("local", (sync._replace(period=12),)))
     dense = of(DENSE)
@@ -74,7 +74,7 @@ def test_a_period_divides_the_meetings_and_the_longest_step_has_one():
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("workers", [4, 64])
-def test_the_break_even_ratio_is_on_the_border(name, workers):
+def test_below_the_break_even_ratio_it_is_faster_and_above_it_is_not(name, workers):
     family = FAMILIES[name]
     border = predict(family(0.01), SIZE, workers, LINK, 0.5).break_even_ratio
     assert border is not None
@@ -83,7 +83,7 @@ def test_the_break_even_ratio_is_on_the_border(name, workers):
     assert not of(family(border * 1.001), workers).breaks_even
 
 
-def test_a_free_sparse_gather_breaks_even_at_one_entry_in_so_many_workers():
+def test_without_encoding_a_sparse_gather_breaks_even_at_one_over_the_workers():
     """(K - 1) 8 r d bytes against 2 (K - 1) / K 4 d: r = 1 / K."""
     for workers in (2, 10, 1000):
         family = compressed("top_k", NO_CODE)
@@ -93,7 +93,7 @@ def test_a_free_sparse_gather_breaks_even_at_one_entry_in_so_many_workers():
     assert block.break_even_ratio == pytest.approx(1, rel=2e-4)
 
 
-def test_at_a_thousand_workers_one_entry_in_a_thousand_gathered_loses():
+def test_gathering_one_entry_in_a_thousand_is_slower_from_a_thousand_workers():
     workers = {
         name: [of(compressed(name, NO_CODE)(0.001), k).breaks_even for k in (900, 1100)]
         for name in ("top_k", "random_block")
@@ -102,7 +102,7 @@ def test_at_a_thousand_workers_one_entry_in_a_thousand_gathered_loses():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bandwidths_between_which_it_is_faster_end_where_it_is_not(name):
+def test_below_the_bandwidth_it_is_faster_and_above_it_is_not(name):
     pattern = FAMILIES[name](0.01)
     between = of(pattern).faster_between
     assert between is not None
@@ -112,7 +112,7 @@ def test_bandwidths_between_which_it_is_faster_end_where_it_is_not(name):
     assert not of(pattern, link=Link(0.02, 1.001 * high)).breaks_even
 
 
-def test_with_fewer_hops_and_more_bytes_it_is_faster_above_a_bandwidth():
+def test_a_pattern_of_fewer_hops_and_more_bytes_is_faster_above_a_bandwidth():
     ring = Pattern(
         "ring", (Sync(gmc_jax.gossip(gmc_jax.topologies.ring(3)), workers=3),)
     )
@@ -125,7 +125,7 @@ def test_with_fewer_hops_and_more_bytes_it_is_faster_above_a_bandwidth():
     assert not of(ring, 64, Link(0.02, 0.999 * low)).breaks_even
 
 
-def test_some_are_faster_anywhere_and_some_nowhere():
+def test_some_patterns_are_faster_at_any_bandwidth_and_some_at_none():
     (sync,) = DENSE.syncs
     rare = Pattern("rare", (sync._replace(period=2),))
     assert of(rare).faster_between == (0, math.inf)
@@ -187,7 +187,7 @@ def test_a_plan_is_sorted_and_the_same_every_time(planned):
     assert again == planned
 
 
-def test_a_plan_says_which_gathers_have_become_useless(planned):
+def test_a_plan_shows_that_gathers_do_not_scale(planned):
     rows = {(row.name, row.ratio): row for row in planned}
     dense = rows["dense all-reduce", None]
     for ratio in (0.01, 0.001):
@@ -209,7 +209,7 @@ def test_members_of_a_family_share_their_break_even_ratio(planned):
     assert len(ratios) == 1
 
 
-def test_parameters_are_counted_or_given_as_a_tree():
+def test_parameters_may_be_a_number_or_a_tree():
     tree = {"half": jax.ShapeDtypeStruct((1000,), jnp.bfloat16), "one": jnp.ones(3)}
     row = predict(DENSE, tree, 8, LINK, 0.5)
     assert row.traffic == link_traffic(exact(), tree, 8)
@@ -227,7 +227,7 @@ def test_a_trillion_parameters_can_be_planned():
 
 
 def test_your_own_compressor_can_be_planned():
-    cost = Encoding(1e-9, 0.0)
+    cost = CompressionCost(1e-9, 0.0)
     channel = all_gather(gmc_jax.scaled_sign())
     row = of(Pattern("EF-signSGD", (Sync(channel, cost),)), 8)
     assert row.traffic.bytes == 7 * (SIZE / 8 + 4)
@@ -235,9 +235,9 @@ def test_your_own_compressor_can_be_planned():
 
 
 def test_errors_name_what_is_wrong():
-    no_scheme: Any = exact()
-    with pytest.raises(TypeError, match="`pattern` must say who meets how often"):
-        predict(no_scheme, SIZE, 8, LINK, 0.5)
+    no_pattern: Any = exact()
+    with pytest.raises(TypeError, match="`pattern` must be a `Pattern`, got"):
+        predict(no_pattern, SIZE, 8, LINK, 0.5)
     no_link: Any = 125_000_000
     with pytest.raises(TypeError, match="`link` must be a `Link`, got 125000000"):
         gmc_jax.plan(SIZE, 8, no_link, 0.5)

@@ -11,7 +11,13 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import all_gather, average_workers, evaluate, gmc, top_k
+from gmc_jax import (
+    all_gather,
+    average_workers,
+    evaluate,
+    gmc,
+    top_k,
+)
 from gmc_jax.core import Tree
 from tests.support import problems
 

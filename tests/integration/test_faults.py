@@ -105,7 +105,7 @@ def test_leaving_the_broken_out_loses_no_step_and_ends_near_the_clean_run(
 ):
     """At each of those steps seven of eight workers are heard."""
     whole = gmc(optax.cosine_decay_schedule(0.02, STEPS), CHANNELS[channel])
-    tx = gmc_jax.skip_nonfinite(whole, policy="leave_out")
+    tx = gmc_jax.leave_out_nonfinite(whole)
     (clean, _), _ = train(runner, whole, targets(start(), STEPS))
     (params, opt_state), _ = train(runner, tx, poisoned(np.nan))
 

@@ -12,7 +12,14 @@ import pytest
 from flax import nnx
 
 import gmc_jax
-from gmc_jax import all_gather, evaluate, exact, query, top_k, topologies
+from gmc_jax import (
+    all_gather,
+    evaluate,
+    exact,
+    query,
+    top_k,
+    topologies,
+)
 from gmc_jax.transforms.sync_hooks import sync_weighted
 from tests.support.harness import step_of
 

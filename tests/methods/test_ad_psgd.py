@@ -177,5 +177,5 @@ def test_an_event_is_of_as_many_workers(factory, event, message):
     method = factory(optax.sgd(0.1), gradient=jax.value_and_grad(jnp.sum), workers=4)
     with pytest.raises(ValueError, match=message):
         method.step(method.init(jnp.ones(2)), event, None)
-    with pytest.raises(TypeError, match="`inner` must be a transformation"):
+    with pytest.raises(TypeError, match="`inner` must be an optax transformation"):
         factory(0.1, gradient=jax.value_and_grad(jnp.sum), workers=4)

@@ -119,7 +119,7 @@ def test_rates_and_momenta_are_checked():
     with pytest.raises(ValueError, match="`learning_rate`"):
         d2(np.nan, LAZY)
     tx = d2(0.1, LAZY)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
     assert isinstance(tx, optax.GradientTransformation)
 

@@ -129,7 +129,7 @@ def test_errors_name_what_is_wrong():
         d_psgd(-0.1, topologies.ring(3))
     for consensus in (adapt_then_combine, combine_then_adapt):
         tx = consensus(no_communication())
-        with pytest.raises(ValueError, match=f"`{consensus.__name__}` leads"):
+        with pytest.raises(ValueError, match=f"`{consensus.__name__}` computes"):
             tx.update(np.ones(2), tx.init(np.ones(2)))
         with pytest.raises(TypeError, match="`channel` must be a channel"):
             consensus(cast(Any, topologies.ring(3)))

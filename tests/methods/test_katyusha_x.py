@@ -278,9 +278,9 @@ def test_the_state_is_found_in_a_chain_or_named_missing():
     state = gmc_jax.set_full_gradient(state, params + 1, jnp.arange(3.0))
     np.testing.assert_array_equal(gmc_jax.svrg_snapshot(state), [2, 2, 2])
     for call in (gmc_jax.svrg_snapshot, gmc_jax.full_gradient_due):
-        with pytest.raises(ValueError, match=r"must hold one `\w+State`.*holds 0"):
+        with pytest.raises(ValueError, match=r"must hold one `\w+State`, got 0"):
             call(optax.sgd(0.1).init(params))
-    with pytest.raises(ValueError, match="holds 0"):
+    with pytest.raises(ValueError, match="got 0"):
         gmc_jax.set_full_gradient((), params, params)
 
 
@@ -298,5 +298,5 @@ def test_errors_name_what_is_wrong():
     tx = svrg(0.1, exact(), epoch_length=2)
     with pytest.raises(TypeError, match=r"snapshot_grads=grads_at"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
-    with pytest.raises(ValueError, match="`epochs` leads parameters"):
+    with pytest.raises(ValueError, match="`epochs` computes updates"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), snapshot_grads=jnp.ones(2))

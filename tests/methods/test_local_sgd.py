@@ -78,7 +78,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`momentum`"):
         local_sgd(0.1, exact(), period=2, momentum=-1)
     tx = local_sgd(0.1, exact(), period=2)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
 
 

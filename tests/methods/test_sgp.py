@@ -164,7 +164,7 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`learning_rate`"):
         sgp(-1, topologies.ring(4))
     tx = push_sum(gossip(UNEVEN))
-    with pytest.raises(ValueError, match="`push_sum` leads parameters"):
+    with pytest.raises(ValueError, match="`push_sum` computes updates"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         push_sum(cast(Any, UNEVEN))

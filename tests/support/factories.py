@@ -81,6 +81,7 @@ RIGHT = {
     "periodic": {"inner": SGD, "outer": SGD, "period": 2},
     "projected": {"projection": lambda params: params},
     "at_virtual_iterate": {"inner": FEEDBACK},
+    "leave_out_nonfinite": {"inner": FEEDBACK},
     "skip_nonfinite": {"inner": FEEDBACK},
     "slow_momentum": {"slow_learning_rate": 1.0, "decay": 0.5},
     "with_float32_state": {"inner": SGD},

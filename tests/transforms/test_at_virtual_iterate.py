@@ -1,4 +1,4 @@
-"""Tests of judging the model as if all that is owed were sent."""
+"""Tests of evaluation at the virtual iterate: parameters plus the mean residual."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from tests.support.harness import WORKERS, close, simulate, start, step_of, targ
 RATE = 0.1
 
 
-def owing() -> optax.GradientTransformationExtraArgs:
+def method() -> optax.GradientTransformationExtraArgs:
     return optax.chain(
         optax.scale(-RATE), detached(error_feedback(all_gather(top_k(0.2))), 0.5)
     )
@@ -42,23 +42,23 @@ def owing() -> optax.GradientTransformationExtraArgs:
     ],
     ids=["chain", "guard", "masked"],
 )
-def test_a_settled_state_is_found_in_any_other(wrap):
-    tx = wrap(at_virtual_iterate(owing()))
+def test_its_state_is_found_inside_any_other(wrap):
+    tx = wrap(at_virtual_iterate(method()))
     batch = jax.tree.map(lambda leaf: leaf[0], targets(start(), 1))
     state, step = (start(), tx.init(start())), step_of(tx)
-    plan = gmc_jax.layout(step, state, batch, WORKERS)
+    layout = gmc_jax.layout(step, state, batch, WORKERS)
     train, state = simulate(step, state, batch)
     (params, opt_state), _ = train(state, batch)
-    owed = optax.tree.get(opt_state, "residual")
-    expected = jax.tree.map(lambda x, e: x + e.mean(axis=0), params, owed)
-    close(evaluate(opt_state, params, plan), expected)
+    residuals = optax.tree.get(opt_state, "residual")
+    expected = jax.tree.map(lambda x, e: x + e.mean(axis=0), params, residuals)
+    close(evaluate(opt_state, params, layout), expected)
     assert np.abs(problems.flat(expected) - problems.flat(params)).max() > 0.01
 
 
 def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
     gradients = targets(start(), 4)
-    ours, states = harness.updates(at_virtual_iterate(owing()), start(), gradients)
-    theirs, inner = harness.updates(owing(), start(), gradients)
+    ours, states = harness.updates(at_virtual_iterate(method()), start(), gradients)
+    theirs, inner = harness.updates(method(), start(), gradients)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
     own = jax.tree.map(lambda leaf: leaf[-1], states)
@@ -68,15 +68,15 @@ def test_it_changes_neither_the_updates_nor_where_gradients_are_taken():
     assert np.abs(gap).max() > 0.01
 
 
-def test_leaves_that_are_left_out_are_judged_where_they_are():
+def test_masked_leaves_are_evaluated_at_the_parameters():
     tx = at_virtual_iterate(
         optax.masked(error_feedback(exact()), {"bias": True, "kernel": False})
     )
     params = start()
     state: Tree = tx.init(params)
     feedback = state.inner.inner_state
-    owed = {**feedback.residual, "bias": jnp.ones(4)}
-    inner = state.inner._replace(inner_state=feedback._replace(residual=owed))
+    residuals = {**feedback.residual, "bias": jnp.ones(4)}
+    inner = state.inner._replace(inner_state=feedback._replace(residual=residuals))
     point = state._replace(inner=inner).evaluate(params)
     close(point, {"bias": params["bias"] + 1, "kernel": params["kernel"]})
 
@@ -84,7 +84,7 @@ def test_leaves_that_are_left_out_are_judged_where_they_are():
 def test_the_point_keeps_the_types_of_the_parameters():
     """The residual of bfloat16 parameters is float32."""
     params = start("bfloat16")
-    state: Tree = at_virtual_iterate(owing()).init(params)
+    state: Tree = at_virtual_iterate(method()).init(params)
     point = state.evaluate(params)
     jax.tree.map(np.testing.assert_array_equal, point, params)
     assert {leaf.dtype for leaf in jax.tree.leaves(point)} == {jnp.dtype("bfloat16")}
@@ -98,8 +98,8 @@ def test_the_point_keeps_the_types_of_the_parameters():
     ],
     ids=["none", "two"],
 )
-def test_there_must_be_one_residual_to_settle(inner):
+def test_there_must_be_one_residual(inner):
     with pytest.raises(
-        ValueError, match=r"`at_virtual_iterate` .* residual of one `error_"
+        ValueError, match=r"`at_virtual_iterate` must contain one `error_"
     ):
         at_virtual_iterate(inner).init(jnp.ones(2))

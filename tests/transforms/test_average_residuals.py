@@ -1,4 +1,4 @@
-"""Tests of residuals that are replaced by their mean over workers at times."""
+"""Tests of residuals that are replaced periodically by their mean over workers."""
 
 import jax
 import jax.numpy as jnp
@@ -29,27 +29,29 @@ def test_residuals_become_their_mean_after_every_period(float64):
     moved, states = harness.updates(tx, np.zeros(D), GRADIENTS)
 
     select = references.largest(0.2)
-    owed = np.zeros((WORKERS, D))
+    residuals = np.zeros((WORKERS, D))
     for t in range(STEPS):
-        owed = owed + GRADIENTS[t]
-        mask = np.stack([select(t, mine) for mine in owed])
-        sent = np.where(mask, owed, 0).mean(axis=0)
-        owed = np.where(mask, 0, owed)
+        residuals = residuals + GRADIENTS[t]
+        mask = np.stack([select(t, mine) for mine in residuals])
+        sent = np.where(mask, residuals, 0).mean(axis=0)
+        residuals = np.where(mask, 0, residuals)
         if t in (2, 5):
-            owed = np.tile(owed.mean(axis=0), (WORKERS, 1))
+            residuals = np.tile(residuals.mean(axis=0), (WORKERS, 1))
         np.testing.assert_allclose(moved[t], np.tile(sent, (WORKERS, 1)), atol=1e-13)
-        np.testing.assert_allclose(residual([states.inner])[t + 1], owed, atol=1e-13)
+        np.testing.assert_allclose(
+            residual([states.inner])[t + 1], residuals, atol=1e-13
+        )
 
 
 def test_no_part_of_any_update_is_lost(float64):
     tx = average_residuals(error_feedback(CHANNEL), PERIOD)
     moved, states = harness.updates(tx, np.zeros(D), GRADIENTS)
-    owed = residual([states.inner])[-1].mean(axis=0)
+    residuals = residual([states.inner])[-1].mean(axis=0)
     came_in = GRADIENTS.mean(axis=1).sum(axis=0)
-    np.testing.assert_allclose(moved[:, 0].sum(axis=0) + owed, came_in, atol=1e-12)
+    np.testing.assert_allclose(moved[:, 0].sum(axis=0) + residuals, came_in, atol=1e-12)
 
 
-def test_nothing_is_sent_for_it_in_the_steps_between():
+def test_the_steps_in_between_send_nothing_for_it():
     """The dense average is a branch of a conditional in the compiled program."""
     tx = average_residuals(detached(error_feedback(CHANNEL), 1), PERIOD)
     batch = jax.tree.map(lambda x: x[0], targets(start(), 1))
@@ -63,23 +65,23 @@ def test_nothing_is_sent_for_it_in_the_steps_between():
     assert {leaf.shape[0] for leaf in jax.tree.leaves(own)} == {WORKERS}
 
 
-def test_sixteen_bits_are_averaged_in_float32():
+def test_residuals_of_16_bit_trees_are_averaged_in_float32():
     tx = average_residuals(error_feedback(CHANNEL), 1)
     params = jnp.zeros(D, jnp.bfloat16)
     _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
-    owed = states.inner.residual
-    assert owed.dtype == np.float32
-    assert not np.ptp(owed[1:], axis=1).any()
-    assert owed[1:].any()
+    residuals = states.inner.residual
+    assert residuals.dtype == np.float32
+    assert not np.ptp(residuals[1:], axis=1).any()
+    assert residuals[1:].any()
 
 
-def test_leaves_that_are_left_out_stay_so():
+def test_masked_leaves_stay_masked():
     inner = optax.masked(error_feedback(CHANNEL), {"bias": False, "kernel": True})
     tx = average_residuals(inner, 1)
     _, states = harness.updates(tx, start(), targets(start(), 2))
-    owed = states.inner.inner_state.residual
-    assert owed["bias"] == optax.MaskedNode()
-    assert not np.ptp(owed["kernel"][1:], axis=1).any()
+    residuals = states.inner.inner_state.residual
+    assert residuals["bias"] == optax.MaskedNode()
+    assert not np.ptp(residuals["kernel"][1:], axis=1).any()
 
 
 @pytest.mark.parametrize("period", [0, -1, 1.5])
@@ -97,7 +99,7 @@ def test_a_period_must_be_a_whole_number(period):
     ids=["none", "two"],
 )
 def test_there_must_be_one_residual_to_average(inner):
-    message = "`average_residuals` .* residual of one `error_feedback`"
+    message = "`average_residuals` must contain one `error_feedback`"
     with pytest.raises(ValueError, match=message):
         average_residuals(inner, 2).init(jnp.ones(2))
 

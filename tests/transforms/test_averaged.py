@@ -19,7 +19,7 @@ def test_every_worker_gets_the_mean():
     np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_a_channel_loses_is_lost_for_good():
+def test_what_a_channel_loses_is_never_sent():
     moved, _ = harness.updates(averaged(all_gather(top_k(0.3))), PARAMS, GRADIENTS)
     kept = np.argsort(-np.abs(GRADIENTS), axis=2)[..., :3]
     sent = np.zeros_like(GRADIENTS)
@@ -35,7 +35,7 @@ def test_updates_keep_their_dtypes(dtype):
     chex.assert_trees_all_equal_dtypes(moved, params)
 
 
-def test_its_state_is_the_channels():
+def test_its_state_is_that_of_the_channel():
     channel = count_entries(all_gather(top_k(0.3)))
     _, states = harness.updates(averaged(channel), PARAMS, GRADIENTS)
     assert type(states) is type(channel.init(PARAMS))

@@ -18,7 +18,7 @@ K, D = 4, 20
 
 
 def clipped(gradients, max_norm: float = 3.0):
-    """Every worker's clipped gradient, of gradients with a leading axis of workers."""
+    """Clipped gradients, with a leading axis of workers as the gradients."""
     tx = clip_by_local_norm(max_norm)
     state = tx.init({})
 
@@ -38,7 +38,7 @@ def gradients(dtype: str = "float32"):
 
 
 def test_each_worker_keeps_to_its_share_of_the_norm():
-    """Of a limit of 3 for the sum of 4 workers each has 1.5."""
+    """With a limit of 3 for the sum of 4 workers, each worker has 1.5."""
     before = problems.flat(gradients(), leading=1)
     after = problems.flat(clipped(gradients()), leading=1)
     norms = np.linalg.norm(after, axis=1)
@@ -47,7 +47,7 @@ def test_each_worker_keeps_to_its_share_of_the_norm():
     np.testing.assert_allclose(after, scaled, rtol=1e-5)
 
 
-def test_what_is_short_enough_stays_as_it_is():
+def test_a_short_gradient_does_not_change():
     before = problems.flat(gradients(), leading=1)
     after = problems.flat(clipped(gradients()), leading=1)
     np.testing.assert_array_equal(after[2:], before[2:])
@@ -64,7 +64,7 @@ def test_one_worker_clips_as_optax_does():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_are_measured_in_float32(dtype):
+def test_the_norm_of_16_bit_trees_is_float32(dtype):
     """The squares of 300 pass the range of float16."""
     trees = {"a": jnp.full((K, 200), 300, dtype), "b": jnp.full((K, 1), 1e-3, dtype)}
     out = clipped(trees, max_norm=2 * 300 * math.sqrt(50))
@@ -79,7 +79,7 @@ def test_a_nan_is_not_hidden():
     assert np.isfinite(out[jnp.array([0, 2, 3])]).all()
 
 
-def test_a_gradient_of_zeros_stays_one():
+def test_a_zero_gradient_stays_zero():
     assert not np.any(clipped(jnp.zeros((K, D))))
 
 
@@ -92,8 +92,8 @@ def test_nothing_is_sent():
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_in_front_of_a_method_it_bounds_what_is_remembered(runner):
-    """A worker that explodes at every step: its momentum does not."""
+def test_in_front_of_a_method_it_bounds_momentum_and_residual(runner):
+    """A worker's gradient explodes at every step, and its momentum stays bounded."""
     params = problems.tree(np.zeros(D, np.float32))
     batch = jax.tree.map(lambda leaf: jnp.ones((WORKERS, *leaf.shape)), params)
     batch["bias"] = batch["bias"].at[3].set(1e6)
@@ -131,7 +131,7 @@ def test_numbers_whose_squares_are_infinite_keep_their_direction():
     np.testing.assert_allclose(out, [[0.6, 0.8]], rtol=1e-6)
 
 
-def test_an_infinite_entry_is_seen():
+def test_an_infinite_entry_is_not_hidden():
     assert np.isnan(clipped(jnp.array([[jnp.inf, 1.0]]), 1.0)).any()
 
 
@@ -143,7 +143,7 @@ LARGEST += [8.5e37, 8.6e37, 1.7e38, 1.8e38, 3e38, MOST, -MOST, np.inf, np.nan]
 
 @pytest.mark.parametrize("limit", [1e-30, 0.25, 60000.0, 1e38])
 def test_over_the_whole_range_of_float32_it_is_the_formula_in_float64(limit):
-    """Gradients explode up to the largest number, and there they must be clipped.
+    """Gradients up to the largest number are clipped correctly.
 
     The inverse of what is larger than 8.5e37 is no normal number, and a norm of several
     such numbers is infinite.

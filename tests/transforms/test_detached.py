@@ -17,7 +17,7 @@ STEPS, WORKERS, D = 4, 3, 20
 GRADIENTS = np.random.default_rng(0).normal(size=(STEPS, WORKERS, D))
 
 
-def test_updates_and_residuals_are_those_of_what_is_inside(float64):
+def test_updates_and_residuals_are_those_of_the_inner_transformation(float64):
     channel = CHANNELS["top_k"]
     tx = detached(error_feedback(channel), 0.5, 0.1)
     ours, states = harness.updates(tx, np.zeros(D), GRADIENTS)
@@ -26,13 +26,13 @@ def test_updates_and_residuals_are_those_of_what_is_inside(float64):
     jax.tree.map(np.testing.assert_array_equal, states.inner, inner)
 
 
-def owing(tx: optax.GradientTransformation, owed: jax.Array) -> Tree:
-    """The state of a transformation whose worker owes something."""
-    state: Tree = tx.init(jnp.zeros_like(owed))
-    return state._replace(inner=state.inner._replace(residual=owed))
+def with_residual(tx: optax.GradientTransformation, residual: jax.Array) -> Tree:
+    """The state of a transformation with a residual."""
+    state: Tree = tx.init(jnp.zeros_like(residual))
+    return state._replace(inner=state.inner._replace(residual=residual))
 
 
-PARAMS, OWED = jnp.array([1.0, 2.0]), jnp.array([10.0, -20.0])
+PARAMS, RESIDUAL = jnp.array([1.0, 2.0]), jnp.array([10.0, -20.0])
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,15 @@ PARAMS, OWED = jnp.array([1.0, 2.0]), jnp.array([10.0, -20.0])
         ((0.0,), [1.0, 2.0]),
     ],
 )
-def test_the_state_alone_tells_the_point(options, point):
+def test_the_point_follows_from_the_state_alone(options, point):
     """With a rate the residual is a gradient's; without, it is signed as updates."""
     tx = detached(error_feedback(exact()), *options)
-    np.testing.assert_allclose(query(owing(tx, OWED), PARAMS), point, rtol=1e-6)
+    np.testing.assert_allclose(
+        query(with_residual(tx, RESIDUAL), PARAMS), point, rtol=1e-6
+    )
 
 
-def test_the_rate_is_that_of_the_step_whose_gradient_is_asked_for():
+def test_the_rate_is_that_of_the_step_that_uses_the_gradient():
     tx = detached(error_feedback(exact()), 0.5, lambda step: 0.1 * (step + 1))
     _, states = harness.updates(tx, np.zeros(D, np.float32), np.float32(GRADIENTS))
     np.testing.assert_allclose(states.scale, -0.05 * np.arange(1, 6), rtol=1e-6)
@@ -71,7 +73,7 @@ def test_each_worker_has_a_point_of_its_own(float64):
 
 
 @pytest.mark.parametrize("detach", [-0.1, 1.5, math.nan])
-def test_how_far_must_be_a_proportion(detach):
+def test_detach_must_be_a_proportion(detach):
     with pytest.raises(ValueError, match=r"`detach` must be in \[0, 1\]"):
         detached(error_feedback(exact()), detach)
 
@@ -91,5 +93,5 @@ def test_a_rate_is_finite_and_not_negative(rate):
     ids=["none", "two"],
 )
 def test_there_must_be_one_residual_to_move_along(inner):
-    with pytest.raises(ValueError, match="residual of one `error_feedback`"):
+    with pytest.raises(ValueError, match="`detached` must contain one `error_"):
         detached(inner, 0.5).init(jnp.ones(2))

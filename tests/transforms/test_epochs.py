@@ -1,4 +1,4 @@
-"""Tests of epochs by themselves; Katyusha X is in methods/test_katyusha_x."""
+"""Tests of epochs alone; Katyusha X is in methods/test_katyusha_x."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from gmc_jax import epochs, full_gradient_due
 
 
-def test_the_last_update_of_an_epoch_leads_where_the_next_one_starts():
+def test_the_last_update_of_an_epoch_moves_to_the_next_start():
     tx = epochs(optax.sgd(1.0), 2, lambda k, y, x, last: y + 10 * k + 0 * (x + last))
     params = jnp.zeros(1)
     updates: Any
@@ -28,12 +28,12 @@ def test_the_last_update_of_an_epoch_leads_where_the_next_one_starts():
     np.testing.assert_array_equal(state.evaluate(params), [14])
 
 
-def test_a_length_is_a_whole_number():
-    with pytest.raises(ValueError, match="`length`"):
+def test_the_epoch_length_must_be_a_whole_number():
+    with pytest.raises(ValueError, match="`epoch_length`"):
         epochs(optax.sgd(1.0), 0)
 
 
-def test_drawn_lengths_follow_the_documented_rule():
+def test_random_lengths_follow_the_documented_rule():
     """The length of epoch k is drawn with the seed and k alone."""
     tx = epochs(optax.sgd(1.0), 3, random_length=True, seed=3)
     lengths = []

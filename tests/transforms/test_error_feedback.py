@@ -33,23 +33,23 @@ def gradients(steps: int = STEPS, dtype: str = "float32"):
     )
 
 
-def test_what_was_lost_is_owed_and_sent_later(float64):
+def test_what_was_lost_is_kept_and_sent_later(float64):
     params, grads = gradients(dtype="float64")
     tx = error_feedback(all_gather(top_k(0.2)))
     moved, states = harness.updates(tx, params, grads)
 
     select = references.largest(0.2)
-    owed = np.zeros((WORKERS, D))
+    residuals = np.zeros((WORKERS, D))
     for t, mine in enumerate(problems.flat(grads, leading=2)):
-        sent = np.zeros_like(owed)
+        sent = np.zeros_like(residuals)
         for k in range(WORKERS):
-            owed[k] += mine[k]
-            mask = select(t, owed[k])
-            sent[k] = np.where(mask, owed[k], 0)
-            owed[k] = np.where(mask, 0, owed[k])
+            residuals[k] += mine[k]
+            mask = select(t, residuals[k])
+            sent[k] = np.where(mask, residuals[k], 0)
+            residuals[k] = np.where(mask, 0, residuals[k])
         ours = problems.flat(moved, leading=2)[t]
         np.testing.assert_allclose(ours, np.tile(sent.mean(axis=0), (WORKERS, 1)))
-        np.testing.assert_array_equal(residual(states)[t + 1], owed)
+        np.testing.assert_array_equal(residual(states)[t + 1], residuals)
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -59,33 +59,35 @@ def test_no_part_of_any_update_is_lost(name, float64):
     moved, states = harness.updates(error_feedback(CHANNELS[name]), params, grads)
     came_in = problems.flat(grads, leading=2).mean(axis=1).sum(axis=0)
     went_out = problems.flat(moved, leading=2)[:, 0].sum(axis=0)
-    owed = residual(states)[-1].mean(axis=0)
-    np.testing.assert_allclose(went_out + owed, came_in, rtol=0, atol=1e-11)
-    assert np.abs(owed).max() > 0.1
+    residuals = residual(states)[-1].mean(axis=0)
+    np.testing.assert_allclose(went_out + residuals, came_in, rtol=0, atol=1e-11)
+    assert np.abs(residuals).max() > 0.1
 
 
 @pytest.mark.parametrize(
     "channel", [all_gather(top_k(0.1)), all_gather(scaled_sign()), exact()]
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_lose_nothing_in_hundreds_of_steps(channel, dtype):
-    """In float32 nothing worth mentioning is lost; in bfloat16 0.4 % would be."""
+def test_16_bit_trees_lose_nothing_in_hundreds_of_steps(channel, dtype):
+    """A float32 residual loses less than 1e-6; a bfloat16 one would lose 0.4 %."""
     params, grads = gradients(steps=200, dtype=dtype)
     moved, states = harness.updates(error_feedback(channel), params, grads)
     assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype("float32")}
-    owed = optax.tree.get(states, "residual")
-    assert {leaf.dtype for leaf in jax.tree.leaves(owed)} == {np.dtype("float32")}
+    residuals = optax.tree.get(states, "residual")
+    assert {leaf.dtype for leaf in jax.tree.leaves(residuals)} == {np.dtype("float32")}
 
     came_in = problems.flat(grads, leading=2).astype(np.float64).mean(axis=1)
     went_out = problems.flat(moved, leading=2)[:, 0].astype(np.float64)
-    owed = np.stack([problems.flat(jax.tree.map(lambda x: x[-1], owed), leading=1)])
-    mean_owed = owed.astype(np.float64).reshape(-1, D).mean(axis=0)
-    total = went_out.sum(axis=0) + mean_owed
+    residuals = np.stack(
+        [problems.flat(jax.tree.map(lambda x: x[-1], residuals), leading=1)]
+    )
+    mean_residual = residuals.astype(np.float64).reshape(-1, D).mean(axis=0)
+    total = went_out.sum(axis=0) + mean_residual
     error = np.abs(total - came_in.sum(axis=0)).max()
     assert error < 1e-6 * np.abs(came_in).sum(axis=0).max()
 
 
-def test_what_is_too_large_for_sixteen_bits_stays_owed():
+def test_what_is_too_large_for_16_bits_stays_in_the_residual():
     tx = error_feedback(exact())
     params = jnp.zeros((), jnp.float16)
     updates = np.array([[1e5, 2.0], [0, 0]], np.float32)
@@ -94,11 +96,11 @@ def test_what_is_too_large_for_sixteen_bits_stays_owed():
     np.testing.assert_array_equal(states.residual[1:], [[1e5 - 65504, 0], [0, 0]])
 
 
-def test_through_an_exact_channel_nothing_is_owed():
+def test_through_an_exact_channel_residuals_are_zero():
     params, grads = gradients()
     moved, states = harness.updates(error_feedback(exact()), params, grads)
-    owed = optax.tree.get(states, "residual")
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(owed))
+    residuals = optax.tree.get(states, "residual")
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(residuals))
     mean = problems.flat(grads, leading=2).mean(axis=1)
     np.testing.assert_allclose(
         problems.flat(moved, leading=2)[:, 0], mean, rtol=1e-5, atol=1e-6
@@ -126,7 +128,7 @@ def test_it_needs_no_parameters():
 
 
 def test_entries_are_selected_after_they_were_rounded():
-    """Of two that round to the same 16 bits the lower index goes, not the larger."""
+    """Of two values that round to the same 16 bits, the lower index is sent."""
     tx = error_feedback(all_gather(top_k(0.5)))
     grads = jnp.array([[1.0, 1.001]])
     params = jnp.zeros(2, jnp.bfloat16)

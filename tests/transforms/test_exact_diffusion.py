@@ -1,4 +1,4 @@
-"""Tests of corrections by themselves; D2 is in methods/test_d2."""
+"""Tests of exact diffusion alone; D2 is in methods/test_d2."""
 
 from typing import Any, cast
 
@@ -30,14 +30,14 @@ def walk(steps: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(workers)(steps))
 
 
-def test_where_workers_do_the_same_it_changes_nothing():
+def test_where_all_steps_are_equal_it_changes_nothing():
     steps = np.random.default_rng(0).normal(size=(3, 1, 2)).astype(np.float32)
     points = walk(steps.repeat(4, axis=1))
     np.testing.assert_array_equal(points, steps.cumsum(axis=0).repeat(4, axis=1))
 
 
-def test_steps_that_cancel_are_taken_up_by_the_corrections():
-    """So that workers come to rest, all in one point, though each pulls its own way."""
+def test_corrections_cancel_steps_whose_mean_is_zero():
+    """All workers come to rest at one point, although their own steps go on."""
     steps = np.zeros((200, 4, 2), np.float32)
     steps[:, 0], steps[:, 1] = 1, -1
     points = walk(steps)
@@ -45,14 +45,14 @@ def test_steps_that_cancel_are_taken_up_by_the_corrections():
     np.testing.assert_allclose(points[-1], 0, atol=1e-4)
 
 
-def test_sixteen_bits_are_remembered_in_32():
+def test_its_correction_is_float32_for_16_bits():
     state: Any = exact_diffusion(CHANNEL).init(jnp.ones(3, jnp.bfloat16))
     assert state.correction.dtype == jnp.float32
 
 
 def test_errors_name_what_is_wrong():
     tx = exact_diffusion(CHANNEL)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     with pytest.raises(TypeError, match="`channel` must be a channel"):
         exact_diffusion(cast(Any, gmc_jax.top_k(0.1)))

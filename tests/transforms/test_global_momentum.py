@@ -1,4 +1,4 @@
-"""Tests of global momentum: the last output is fed back."""
+"""Tests of global momentum: the last output feeds the next input."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_without_a_rate_it_is_the_buffer_of_optax(float64):
         [0, 0, 0, 0, 0, 0, 0, 0],
     ],
 )
-def test_with_a_rate_it_is_rescaled_and_left_out_where_the_rate_is_zero(rates, float64):
+def test_with_a_rate_it_is_rescaled_and_zero_where_the_rate_is_zero(rates, float64):
     table = jnp.asarray(rates, float)
     tx = global_momentum(DENSE, 0.9, lambda step: table[step])
     ours, states = harness.updates(tx, np.zeros(D), GRADIENTS)
@@ -71,21 +71,21 @@ def test_a_constant_rate_changes_nothing(rate, float64):
 
 
 def test_what_is_fed_back_is_the_output_not_the_input():
-    """Momentum of what was sent: as sparse as the messages, and the same everywhere."""
+    """So the momentum is as sparse as the messages, and the same on all workers."""
     tx = global_momentum(error_feedback(all_gather(top_k(0.3))), 0.9)
     gradients = GRADIENTS.astype(np.float32)
     moved, states = harness.updates(tx, np.zeros(D, np.float32), gradients)
     assert states.momentum.shape == (STEPS + 1, D)
     np.testing.assert_array_equal(states.momentum[1:], moved[:, 2])
     assert not states.momentum[0].any()
-    owed = states.inner.residual
+    residuals = states.inner.residual
     entered = gradients + np.concatenate([0 * moved[:1], 0.9 * moved[:-1]])
     np.testing.assert_allclose(
-        (owed[:-1] + entered - owed[1:]).mean(axis=1), moved[:, 0], atol=1e-6
+        (residuals[:-1] + entered - residuals[1:]).mean(axis=1), moved[:, 0], atol=1e-6
     )
 
 
-def test_sixteen_bits_remember_in_float32():
+def test_its_momentum_is_float32_for_16_bits():
     params = jnp.zeros(D, jnp.bfloat16)
     tx = global_momentum(error_feedback(all_gather(top_k(0.3))), 0.9, 0.1)
     _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))
@@ -98,7 +98,7 @@ def test_the_decay_must_fade(decay):
         global_momentum(DENSE, decay)
 
 
-def test_under_tracing_there_is_nothing_to_check():
+def test_traced_hyperparameters_are_not_checked():
     def first_output(decay, rate):
         tx = global_momentum(optax.identity(), decay, rate)
         return tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0]

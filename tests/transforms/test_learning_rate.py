@@ -29,8 +29,8 @@ def halving(step):
 
 
 @pytest.mark.parametrize("x64", [False, True])
-def test_what_is_no_normal_number_is_zero(x64):
-    """XLA takes it for 0 in some places and not in others."""
+def test_rates_below_the_normal_numbers_are_zero(x64):
+    """XLA flushes them to 0 in some places and keeps them in others."""
     zero = jnp.zeros((), jnp.int32)
     with jax.enable_x64(x64):
         for rate in (0, 1e-45, TINY / 2):
@@ -42,8 +42,8 @@ def test_what_is_no_normal_number_is_zero(x64):
 
 @pytest.mark.parametrize("rate", [1e-40, halving], ids=["constant", "schedule"])
 @pytest.mark.parametrize("name", DIVIDING)
-def test_who_divides_by_a_rate_makes_no_nan_of_it(name, rate):
-    """A ratio of two rates of which one is taken for 0 and the other is not."""
+def test_methods_that_divide_by_a_rate_stay_finite(name, rate):
+    """In a ratio of two rates, one might be flushed to 0 and the other kept."""
     tx = DIVIDING[name](rate, exact())
     params, gradients = jnp.ones(3), jnp.ones((2, 3))
 

@@ -1,4 +1,4 @@
-"""Tests of each worker's own momentum, accumulated until it is sent."""
+"""Tests of each worker's own momentum, which is accumulated until it is sent."""
 
 import math
 
@@ -62,8 +62,10 @@ def test_without_masking_it_is_error_feedback_behind_a_trace(nesterov, float64):
 
 
 @every_form
-def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, float64):
-    """Nesterov's counts the present gradient once more, and that is not removed."""
+def test_through_an_exact_channel_masking_removes_the_momentum(
+    factor_masking, nesterov, float64
+):
+    """Nesterov's momentum adds the current gradient again, which masking keeps."""
     tx = momentum_correction(exact(), 0.9, factor_masking, nesterov)
     ours, _ = harness.updates(tx, np.zeros(D), GRADIENTS)
     masked = optax.scale(1.9 if nesterov else 1.0)
@@ -73,7 +75,7 @@ def test_without_loss_masking_removes_the_momentum(factor_masking, nesterov, flo
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-def test_sixteen_bits_remember_in_float32():
+def test_its_state_is_float32_for_16_bits():
     tx = momentum_correction(all_gather(top_k(0.2)), 0.7)
     params = jnp.zeros(D, jnp.bfloat16)
     _, states = harness.updates(tx, params, GRADIENTS.astype(jnp.bfloat16))

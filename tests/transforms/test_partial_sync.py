@@ -1,4 +1,4 @@
-"""Tests of partial synchronisation: what is kept, what agrees, and what is sent."""
+"""Tests of partial synchronisation: means, anchors, precision, traffic."""
 
 import functools
 
@@ -70,8 +70,8 @@ def walked(name: str, period: int, steps: int, dtype: str):
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_the_mean_moves_by_the_mean_for_any_channels(name):
-    """And errors do not: what leaves one enters the anchor."""
+def test_the_mean_moves_by_the_mean_update_for_any_channels(name):
+    """Entries that leave an error enter the anchor."""
     x, anchor, error = walked(name, 3, 12, "float64")
     expected = problems.flat(moves(12, "float64"), leading=2).mean(axis=1) * 0.01
     size = np.abs(x).max() + np.abs(error).max()
@@ -87,7 +87,7 @@ def test_the_mean_moves_by_the_mean_for_any_channels(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_after_a_thousand_steps_workers_agree_to_two_roundings(dtype):
-    """One anchor for all, from which parameters are never further than rounding."""
+    """They share one anchor, and parameters differ from its sum by rounding only."""
     x, anchor, error = walked("random_block", 8, 1000, dtype)
     assert anchor.dtype == error.dtype == np.float32
     expected = anchor[:, None].astype(np.float64) + error
@@ -102,8 +102,8 @@ def test_after_a_thousand_steps_workers_agree_to_two_roundings(dtype):
     assert (gap <= 4 * rounding * size.max(axis=1)).all()
 
 
-def test_steps_too_small_for_16_bits_are_not_swallowed():
-    """2^-12 is an eighth of what would move 1 in bfloat16."""
+def test_steps_too_small_for_16_bits_are_not_lost():
+    """2^-12 is an eighth of the smallest step that moves 1 in bfloat16."""
     tx = partial_sync(exact(), exact(), 1)
     params = {"bias": jnp.ones(4, "bfloat16"), "kernel": jnp.ones((2, 8), "bfloat16")}
     steps = jax.tree.map(lambda x: 0 * x + 2**-12, moves(64))
@@ -114,7 +114,7 @@ def test_steps_too_small_for_16_bits_are_not_swallowed():
     assert np.any(out["bias"][16:] >= 2**-8)
 
 
-def test_rounding_to_16_bits_on_the_way_stays_in_the_error():
+def test_rounding_of_messages_to_16_bits_stays_in_the_error():
     tx = partial_sync(exact(), exact(), 100)
     params = jax.tree.map(lambda x: x.astype("bfloat16"), start())
     _, states = harness.updates(tx, params, moves(10))
@@ -142,7 +142,7 @@ def test_each_channel_counts_its_own_calls():
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_nothing_of_the_reset_is_sent_in_between(name):
+def test_steps_in_between_send_nothing_of_the_reset(name):
     channel, reset_channel = CHANNELS[name]
     tx = partial_sync(channel, reset_channel, 3)
     batch = jax.tree.map(lambda b: b[0], harness.targets(start(), 1))
@@ -155,7 +155,7 @@ def test_nothing_of_the_reset_is_sent_in_between(name):
     assert reset > 0
 
 
-def test_what_else_moves_the_parameters_is_undone():
+def test_other_changes_of_the_parameters_are_undone():
     tx = partial_sync(exact(), exact(), 2)
 
     def step(state, batch):
@@ -182,8 +182,8 @@ def test_a_period_is_at_least_1(period):
         partial_sync(exact(), exact(), period)
 
 
-def test_the_anchor_is_no_view_of_the_parameters():
-    """A loop of the user's own may donate both."""
+def test_the_anchor_is_a_copy_of_the_parameters():
+    """A custom loop may donate both."""
     tx = partial_sync(exact(), exact(), 2)
     params = start()
     anchor = optax.tree.get(tx.init(params), "anchor")["bias"]

@@ -1,4 +1,4 @@
-"""Tests of meetings: the branch, the anchor, precision, and the base's buffers."""
+"""Tests of synchronisations: the branch, the anchor, precision, inner buffers."""
 
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from tests.support.virtual_iterates import problem
 MEAN = optax.chain(averaged(exact()), optax.scale(-1.0))
 
 
-def test_right_after_a_meeting_workers_are_at_the_anchor():
+def test_right_after_a_synchronisation_workers_are_at_the_anchor():
     weights, states = harness.run(periodic(optax.sgd(0.02), MEAN, 5), problem())
     anchors = problems.flat(states.anchor, leading=1)
     size = np.abs(anchors).max()
@@ -43,7 +43,7 @@ def test_right_after_a_meeting_workers_are_at_the_anchor():
 @pytest.mark.parametrize(
     "channel", [exact(), no_communication()], ids=["exact", "no_communication"]
 )
-def test_sixteen_bits_keep_their_dtypes_and_remember_in_32(channel):
+def test_16_bit_parameters_keep_their_dtypes_and_the_state_is_float32(channel):
     outer = optax.chain(averaged(channel), optax.sgd(0.7, 0.9, nesterov=True))
     tx = periodic(optax.sgd(0.1, 0.9), outer, 2, buffers=reset_buffers())
     params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
@@ -59,7 +59,7 @@ def test_sixteen_bits_keep_their_dtypes_and_remember_in_32(channel):
 
 
 def adam_after(buffers, steps: int):
-    """The state of Adam, with a schedule, after meetings every four steps."""
+    """The state of Adam with a schedule, synchronised every four steps."""
     inner = optax.adam(optax.linear_schedule(0.1, 0.0, 100))
     tx = periodic(inner, MEAN, 4, buffers=buffers)
     _, states = harness.run(tx, problem())
@@ -91,22 +91,22 @@ def test_averaged_buffers_are_the_same_everywhere():
     assert adam.count == schedule.count == 8
 
 
-BASES = {
+INNER = {
     **{name: made(4) for name, made in COMPOSITIONS.items()},
     "svrg": gmc_jax.svrg(0.1, exact(), epoch_length=3),
     "katyusha_x": gmc_jax.katyusha_x(0.1, exact(), epoch_length=3),
     "averaged late": averaged(gossip(topologies.ring(4), delay=1)),
-    "a strategy that remembers": periodic(
+    "a strategy with a state": periodic(
         optax.sgd(0.1, 0.9),
         MEAN,
         3,
         buffers=Buffers(
-            lambda base, fresh: {"first": fresh},
-            lambda base, own, fresh, state: (own, state),
+            lambda inner, fresh: {"first": fresh},
+            lambda inner, own, fresh, state: (own, state),
         ),
     ),
 }
-FORGOTTEN = {"momentum", "trace", "mu", "nu", "ema"}
+BUFFERS = {"momentum", "trace", "mu", "nu", "ema"}
 CONSERVED = {
     *("anchor", "buffers", "correction", "error", "full_gradient", "in_flight"),
     *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
@@ -114,20 +114,20 @@ CONSERVED = {
 COUNTS = {"up", "down", "dense"}
 
 
-@pytest.mark.parametrize("name", BASES)
-def test_what_a_base_conserves_is_no_buffer(name):
-    """What mirrors the parameters and is no momentum: owed, in flight, an anchor.
+@pytest.mark.parametrize("name", INNER)
+def test_what_a_state_conserves_is_no_buffer(name):
+    """A reset and an average leave residuals, messages in flight and anchors alone.
 
-    Every such leaf of every method: a reset and an average leave it alone.
+    These mirror the parameters too. The test goes through every leaf of every method.
     """
-    base, params = BASES[name], harness.start()
-    fresh = base.init(params)
+    inner, params = INNER[name], harness.start()
+    fresh = inner.init(params)
     own = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), fresh)
     shifted = exact()._replace(
         average=lambda tree, state: (optax.tree.add(tree, tree), tree, state)
     )
-    reset, _ = reset_buffers().meet(base, own, fresh, ())
-    average, _ = average_buffers(shifted).meet(base, own, fresh, ())
+    reset, _ = reset_buffers().synchronise(inner, own, fresh, ())
+    average, _ = average_buffers(shifted).synchronise(inner, own, fresh, ())
     for (path, leaf), one, other, before in zip(
         jax.tree_util.tree_leaves_with_path(own),
         *map(jax.tree.leaves, (reset, average, fresh)),
@@ -135,14 +135,14 @@ def test_what_a_base_conserves_is_no_buffer(name):
     ):
         names = [getattr(key, "name", None) for key in path]
         mirrors = jnp.ndim(leaf) > 0 and not COUNTS & set(names)
-        assert not mirrors or (FORGOTTEN | CONSERVED) & set(names), names
+        assert not mirrors or (BUFFERS | CONSERVED) & set(names), names
         is_buffer = mirrors and not CONSERVED & set(names)
         np.testing.assert_array_equal(one, before if is_buffer else leaf)
         np.testing.assert_array_equal(other, 4 if is_buffer else leaf)
 
 
 def test_injected_rates_are_no_buffers():
-    """Resetting the base leaves what a user injects into it alone."""
+    """A reset does not change the rates that a user injects."""
     inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5, momentum=0.9)
     tx = periodic(inner, MEAN, 2, buffers=reset_buffers())
     params = harness.start()
@@ -160,30 +160,30 @@ def test_injected_rates_are_no_buffers():
     assert state[1].inner.hyperparams["learning_rate"] == 0.25
 
 
-def test_a_dense_base_and_meetings_of_the_same_leave_nothing_that_differs():
+def test_with_dense_averages_everywhere_no_state_differs():
     tx = periodic(gmc_jax.dmsgd(0.1, exact()), MEAN, 3)
     params = harness.start()
     batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
-    plan = gmc_jax.layout(
+    layout = gmc_jax.layout(
         harness.step_of(tx), (params, tx.init(params)), batch, harness.WORKERS
     )
-    assert not any(jax.tree.leaves(plan.differs))
+    assert not any(jax.tree.leaves(layout.differs))
 
 
-def test_the_model_is_judged_at_the_mean():
+def test_the_model_is_evaluated_at_the_mean():
     tx = periodic(optax.sgd(0.1), MEAN, 10)
     params = harness.start()
     state = params, tx.init(params)
     batches = harness.targets(params, 3)
     step, batch = harness.step_of(tx), jax.tree.map(lambda b: b[0], batches)
-    plan = gmc_jax.layout(step, state, batch, harness.WORKERS)
+    layout = gmc_jax.layout(step, state, batch, harness.WORKERS)
     (weights, opt_state), _ = harness.drive(harness.simulate, step, state, batches)
-    judged = gmc_jax.evaluate(opt_state, weights, plan)
-    harness.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+    evaluated = gmc_jax.evaluate(opt_state, weights, layout)
+    harness.close(evaluated, jax.tree.map(lambda x: x.mean(axis=0), weights))
 
 
-def test_a_meeting_is_due_where_the_count_of_steps_ends():
-    """Counters that end: one step more does not turn the count negative."""
+def test_a_synchronisation_is_due_where_the_counter_saturates():
+    """One more step does not overflow to a negative count."""
     tx = periodic(optax.sgd(0.1), optax.scale(-1.0), 2)
     state: Any = tx.init(jnp.ones(2))
     late = state._replace(local=jnp.int32(2**31 - 1))
@@ -196,14 +196,14 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="`period`"):
         periodic(optax.sgd(0.1), MEAN, 0)
     tx = periodic(optax.sgd(0.1), MEAN, 2)
-    with pytest.raises(ValueError, match="must be given them"):
+    with pytest.raises(ValueError, match="`params` must be given"):
         tx.update(np.ones(2), tx.init(np.ones(2)))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: periodic(cast(Any, 0.1), MEAN, 2), "`inner` must be a transfo"),
+        (lambda: periodic(cast(Any, 0.1), MEAN, 2), "`inner` must be an optax"),
         (lambda: periodic(optax.sgd(0.1), cast(Any, None), 2), "`outer` must be"),
         (
             lambda: periodic(optax.sgd(0.1), MEAN, 2, buffers=cast(Any, reset_buffers)),
@@ -212,26 +212,26 @@ def test_errors_name_what_is_wrong():
         (lambda: average_buffers(cast(Any, gmc_jax.top_k(0.1))), "`channel` must"),
     ],
 )
-def test_what_is_no_part_of_it_is_an_error(make, message):
+def test_other_kinds_of_parts_are_refused(make, message):
     with pytest.raises(TypeError, match=message):
         make()
 
 
 @pytest.mark.parametrize("method", [gmc_jax.slowmo, gmc_jax.bmuf, gmc_jax.diloco])
-def test_a_schedule_free_base_does_not_follow_meetings_by_itself(method):
-    """The kind: a base that remembers a point, and leaves meetings from elsewhere."""
-    base = optax.contrib.schedule_free_sgd(0.1)
-    tx = method(base, gmc_jax.exact(), period=2)
+def test_a_schedule_free_inner_optimizer_needs_a_strategy(method):
+    """It stores a point of its own, which does not follow synchronisations."""
+    inner = optax.contrib.schedule_free_sgd(0.1)
+    tx = method(inner, gmc_jax.exact(), period=2)
     with pytest.warns(UserWarning, match=r"`inner` is schedule-free.*reset_buffers"):
         tx.init(harness.start())
     for buffers in (reset_buffers(), gmc_jax.maintain_buffers()):
-        tx = method(base, gmc_jax.exact(), period=2, buffers=buffers)
+        tx = method(inner, gmc_jax.exact(), period=2, buffers=buffers)
         tx.init(harness.start())
 
 
-def test_a_schedule_free_base_that_is_reset_goes_on_from_where_workers_met():
-    base = optax.contrib.schedule_free_sgd(0.1)
-    tx = periodic(base, MEAN, 2, buffers=reset_buffers())
+def test_a_schedule_free_inner_optimizer_restarts_from_the_anchor():
+    inner = optax.contrib.schedule_free_sgd(0.1)
+    tx = periodic(inner, MEAN, 2, buffers=reset_buffers())
     params = harness.start()
     (params, state), _ = harness.drive(
         harness.simulate,
@@ -239,10 +239,10 @@ def test_a_schedule_free_base_that_is_reset_goes_on_from_where_workers_met():
         (params, tx.init(params)),
         harness.targets(params, 2),
     )
-    for point, met in zip(
+    for point, anchor in zip(
         jax.tree.leaves((params, state.inner.z)),
         jax.tree.leaves((state.anchor, state.anchor)),
         strict=True,
     ):
-        expected = np.broadcast_to(met, point.shape)
+        expected = np.broadcast_to(anchor, point.shape)
         np.testing.assert_allclose(point, expected, rtol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from gmc_jax import projected
 
 
-def test_a_step_ends_where_the_projection_says():
+def test_a_step_ends_at_the_projection():
     tx = projected(optax.projections.projection_non_negative)
     params = jnp.array([1.0, 2.0])
     out, _ = tx.update(jnp.array([-3.0, 1.0]), tx.init(params), params)
@@ -17,5 +17,5 @@ def test_a_step_ends_where_the_projection_says():
 
 def test_it_needs_parameters():
     tx = projected(lambda tree: tree)
-    with pytest.raises(ValueError, match="`projected` leads parameters"):
+    with pytest.raises(ValueError, match="`projected` computes updates"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))

@@ -10,7 +10,7 @@ from gmc_jax import gossip, push_sum, topologies
 from tests.support import harness
 
 
-def test_sixteen_bits_are_weighed_in_32():
+def test_weights_of_16_bit_trees_are_float32():
     uneven = topologies.pushing(np.eye(8, k=1) + np.eye(8, k=-1))
     tx = push_sum(gossip(uneven, delay=1))
     params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
@@ -27,7 +27,7 @@ def test_sixteen_bits_are_weighed_in_32():
     assert {str(x.dtype) for x in jax.tree.leaves(numerators)} == {"bfloat16"}
 
 
-def test_who_is_alone_keeps_its_weight():
+def test_a_single_worker_keeps_its_weight():
     tx = push_sum(gossip(topologies.ring(1)))
     params = jnp.arange(3.0)
 

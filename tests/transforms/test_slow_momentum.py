@@ -1,4 +1,4 @@
-"""Tests of the outer half of SlowMo by itself."""
+"""Tests of the outer half of SlowMo alone."""
 
 from typing import Any
 
@@ -11,64 +11,66 @@ import pytest
 from gmc_jax import slow_momentum
 
 
-def run(tx, ways) -> tuple[np.ndarray, Any]:
+def run(tx, pseudo_gradients) -> tuple[np.ndarray, Any]:
     state, out = tx.init(jnp.zeros(3)), []
-    for way in ways:
-        move, state = tx.update(jnp.asarray(way), state)
-        out.append(move)
+    for pseudo_gradient in pseudo_gradients:
+        step, state = tx.update(jnp.asarray(pseudo_gradient), state)
+        out.append(step)
     return np.stack(out), state
 
 
-WAYS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+PSEUDO_GRADIENTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("rate", [None, 0.03])
 def test_at_a_constant_rate_it_is_sgd_with_momentum(rate):
-    ours, state = run(slow_momentum(0.7, 0.5, rate, period=4), WAYS)
-    theirs, _ = run(optax.sgd(0.7, 0.5), WAYS)
+    ours, state = run(slow_momentum(0.7, 0.5, rate, period=4), PSEUDO_GRADIENTS)
+    theirs, _ = run(optax.sgd(0.7, 0.5), PSEUDO_GRADIENTS)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    assert state.meeting == 6
+    assert state.step == 6
 
 
 def test_the_rate_is_that_of_the_last_local_step():
-    """Meeting t ends with step 4 t + 3, whose rate stands in both places."""
+    """Synchronisation t follows step 4 t + 3, whose rate stands in both places."""
 
     def rates(step):
         return 0.1 / (1 + step)
 
-    ours, _ = run(slow_momentum(0.7, 0.5, rates, period=4), WAYS)
+    ours, _ = run(slow_momentum(0.7, 0.5, rates, period=4), PSEUDO_GRADIENTS)
     u = 0
-    for t, way in enumerate(WAYS):
+    for t, pseudo_gradient in enumerate(PSEUDO_GRADIENTS):
         rate = rates(4 * t + 3)
-        u = 0.5 * u + way / rate
+        u = 0.5 * u + pseudo_gradient / rate
         np.testing.assert_allclose(ours[t], -0.7 * rate * u, rtol=1e-5)
 
 
-def test_where_the_rate_is_0_the_way_is_gone_and_not_remembered():
-    """By alpha times the way: the rate cancels, as where it is nearly 0."""
+def test_where_the_rate_is_0_the_anchor_moves_and_the_momentum_decays():
+    """By alpha times the pseudo-gradient: the rate cancels, as where it is nearly 0."""
     tx = slow_momentum(0.7, 0.5, lambda step: jnp.where(step == 1, 0.0, 0.1))
-    ours, state = run(tx, WAYS[:2])
-    np.testing.assert_allclose(ours[1], -0.7 * WAYS[1], rtol=1e-5)
-    np.testing.assert_allclose(state.momentum, 0.5 * WAYS[0] / 0.1, rtol=1e-5)
+    ours, state = run(tx, PSEUDO_GRADIENTS[:2])
+    np.testing.assert_allclose(ours[1], -0.7 * PSEUDO_GRADIENTS[1], rtol=1e-5)
+    np.testing.assert_allclose(
+        state.momentum, 0.5 * PSEUDO_GRADIENTS[0] / 0.1, rtol=1e-5
+    )
     nearly = slow_momentum(0.7, 0.5, lambda step: jnp.where(step == 1, 1e-6, 0.1))
-    np.testing.assert_allclose(run(nearly, WAYS[:2])[0], ours, rtol=1e-4)
+    np.testing.assert_allclose(run(nearly, PSEUDO_GRADIENTS[:2])[0], ours, rtol=1e-4)
 
 
-def test_the_rate_stays_the_last_where_the_count_of_steps_ends():
-    """Counters that end: their products with a period do not turn negative."""
+def test_the_rate_stays_the_last_where_the_counter_saturates():
+    """The count times the period does not overflow to a negative step."""
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
         return jnp.where(jnp.asarray(step) < 0, 9.0, 0.1)
 
     tx = slow_momentum(1.0, 0.5, rate, period=12)
-    state: Any = tx.init(WAYS[0])
-    for meeting in (2**31 // 12, 2**31 - 1):
+    state: Any = tx.init(PSEUDO_GRADIENTS[0])
+    for step in (2**31 // 12, 2**31 - 1):
         after: Any
-        _, after = tx.update(WAYS[0], state._replace(meeting=jnp.int32(meeting)))
-        np.testing.assert_allclose(after.momentum, WAYS[0] / 0.1, rtol=1e-5)
+        _, after = tx.update(PSEUDO_GRADIENTS[0], state._replace(step=jnp.int32(step)))
+        np.testing.assert_allclose(after.momentum, PSEUDO_GRADIENTS[0] / 0.1, rtol=1e-5)
 
 
-def test_it_remembers_16_bits_in_32():
+def test_its_momentum_is_float32_for_16_bits():
     state: Any = slow_momentum(1.0, 0.5).init(jnp.zeros(3, jnp.bfloat16))
     assert state.momentum.dtype == jnp.float32
 

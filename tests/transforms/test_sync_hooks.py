@@ -1,7 +1,7 @@
-"""Tests of bases that know where the parameters are, at meetings that move them.
+"""Tests of inner optimizers whose states depend on the parameters.
 
-Workers pull apart until they meet, and then nobody has a gradient any more: what is
-left of the base's own notions shows.
+Workers move apart until they synchronise. From then on all gradients are zero, so any
+further move comes from such a state.
 """
 
 import itertools
@@ -42,18 +42,18 @@ RING = topologies.ring(4)
 UNEVEN = topologies.pushing(np.triu(np.ones((4, 4))) + np.eye(4, k=-1))
 
 
-def likes() -> np.ndarray:
+def targets() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
 
 def walk(tx, pulls: int, rests: int) -> np.ndarray:
-    """The parameters [steps + 1, workers, d]; pulled from 0 to what each likes."""
+    """The parameters [steps + 1, workers, d], from 0 towards each worker's target."""
     pulling = np.arange(pulls + rests) < pulls
 
-    def worker(like):
+    def worker(target):
         def on(state, pulled):
             params, inner = state
-            grads = {"a": jnp.where(pulled, params["a"] - like, 0)}
+            grads = {"a": jnp.where(pulled, params["a"] - target, 0)}
             updates, inner = tx.update(grads, inner, params)
             new: Any = optax.apply_updates(params, updates)
             return (new, inner), new["a"]
@@ -64,15 +64,15 @@ def walk(tx, pulls: int, rests: int) -> np.ndarray:
         return jnp.concatenate([jnp.zeros((1, 3)), points])
 
     workers = jax.vmap(worker, out_axes=1, axis_name="workers")
-    return np.asarray(jax.jit(workers)(likes()))
+    return np.asarray(jax.jit(workers)(targets()))
 
 
 def spread(points: np.ndarray) -> np.ndarray:
-    """How far apart workers are, [steps + 1]."""
+    """The distance between workers, [steps + 1]."""
     return np.ptp(points, axis=1).max(axis=1)
 
 
-BASES = {
+INNER = {
     "cser": lambda: cser(
         0.1, all_gather(top_k(0.4)), exact(), period=100, momentum=0.0
     ),
@@ -85,9 +85,9 @@ BASES = {
 }
 
 
-@pytest.mark.parametrize("name", BASES)
-def test_who_met_stays_together(name):
-    points = walk(slowmo(BASES[name](), exact(), period=10, slow_momentum=0.5), 10, 9)
+@pytest.mark.parametrize("name", INNER)
+def test_workers_stay_together_after_a_synchronisation(name):
+    points = walk(slowmo(INNER[name](), exact(), period=10, slow_momentum=0.5), 10, 9)
     apart = spread(points)
     if name != "d2":  # Which gossips on the complete graph.
         assert apart[9] > 0.1
@@ -115,8 +115,8 @@ LATE = [one for one in EVERY if one not in SOON]
     ("name", "buffers"),
     [*SOON, *(pytest.param(*one, marks=pytest.mark.slow) for one in LATE)],
 )
-def test_in_the_long_run_the_mean_of_all_steps_was_taken(name, buffers):
-    """Meetings that lose what the base conserves: no part of any step is lost."""
+def test_the_mean_of_all_steps_is_taken_in_the_end(name, buffers):
+    """No synchronisation loses what the inner state conserves."""
     strategy = {
         "reset": reset_buffers(),
         "average": average_buffers(exact()),
@@ -126,14 +126,14 @@ def test_in_the_long_run_the_mean_of_all_steps_was_taken(name, buffers):
         CONSERVING[name](), exact(), period=10, slow_momentum=0.0, buffers=strategy
     )
     points = walk(tx, 12, 60)
-    steps = -0.1 * (points[:12] - likes())
+    steps = -0.1 * (points[:12] - targets())
     np.testing.assert_allclose(points[-1], points[-1:, :1][0] + 0 * points[-1], 1e-4)
     expected = steps.mean(axis=1).sum(axis=0)
     np.testing.assert_allclose(points[-1].mean(axis=0), expected, rtol=1e-4)
 
 
-def test_messages_in_flight_come_along():
-    """So that they do not pull workers back from where slow momentum led them."""
+def test_messages_in_flight_move_too():
+    """They do not pull workers back from the anchor that slow momentum moved."""
     peers = topologies.one_peer_exponential(4)
     points = walk(
         slowmo(sgp(0.1, peers, delay=1), exact(), period=10, slow_momentum=0.8),
@@ -147,25 +147,25 @@ def test_messages_in_flight_come_along():
 
 
 @pytest.mark.parametrize(
-    "base", [d2(0.1, topologies.complete(4)), sgp(0.1, UNEVEN)], ids=["d2", "sgp"]
+    "inner", [d2(0.1, topologies.complete(4)), sgp(0.1, UNEVEN)], ids=["d2", "sgp"]
 )
-def test_a_base_of_some_leaves_alone(base):
-    """Masked trees inside, whole ones outside."""
+def test_an_inner_optimizer_of_some_leaves(inner):
+    """Its trees are masked; those of `periodic` are whole."""
     parts = optax.partition(
-        {"one": base, "other": optax.sgd(0.1)}, {"a": "one", "b": "other"}
+        {"one": inner, "other": optax.sgd(0.1)}, {"a": "one", "b": "other"}
     )
     tx = slowmo(parts, exact(), period=1, slow_momentum=0.5)
 
-    def worker(like):
+    def worker(target):
         params = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
-        grads = {"a": like, "b": like[:2]}
+        grads = {"a": target, "b": target[:2]}
         state = tx.init(params)
         for _ in range(3):
             updates, state = tx.update(grads, state, params)
             params = optax.apply_updates(params, updates)
         return params
 
-    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(likes())
+    ends = jax.jit(jax.vmap(worker, axis_name="workers"))(targets())
     np.testing.assert_allclose(ends["a"], ends["a"][:1].repeat(4, 0), atol=1e-6)
     np.testing.assert_allclose(ends["a"][:, :2], ends["b"], atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Tests of tracking by itself; gradient tracking is in methods."""
+"""Tests of the transform alone; the method gradient_tracking is in methods."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from gmc_jax import exact, gossip, topologies, track_gradients
 
 
 def test_the_mean_of_trackers_is_the_mean_of_gradients():
-    """Of arbitrary gradients, whatever they were before."""
+    """For arbitrary gradients at every step."""
     tx = track_gradients(gossip(topologies.ring(5)))
     gradients = np.random.default_rng(0).normal(size=(8, 5, 3)).astype(np.float32)
 
@@ -30,7 +30,7 @@ def test_the_mean_of_trackers_is_the_mean_of_gradients():
     assert np.ptp(trackers[-1], axis=0).min() > 1e-3
 
 
-def test_sixteen_bits_are_remembered_in_32():
+def test_its_state_is_float32_for_16_bits():
     params = jnp.ones(3, jnp.bfloat16)
     state: Any = track_gradients(exact()).init(params)
     assert state.tracker.dtype == state.last.dtype == jnp.float32
@@ -41,8 +41,8 @@ def test_a_compressor_is_no_channel():
         track_gradients(cast(Any, gmc_jax.top_k(0.1)))
 
 
-def test_rounding_on_the_way_is_not_lost():
-    """Trackers of 16 bits travel in 16, and their mean is held in 32."""
+def test_rounding_of_messages_is_not_lost():
+    """Trackers of 16-bit trees travel in 16 bits; their mean is kept in float32."""
     tx = track_gradients(gossip(topologies.ring(5)))
     gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(jnp.bfloat16)
 

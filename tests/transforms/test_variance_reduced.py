@@ -1,4 +1,4 @@
-"""Tests of corrected gradients by themselves."""
+"""Tests of variance reduction alone; SVRG is in methods."""
 
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ def test_at_the_snapshot_it_is_the_full_gradient():
     np.testing.assert_array_equal(out, [1, 2, 3])
 
 
-def test_sixteen_bits_are_remembered_in_32_and_memory_is_its_own():
+def test_its_state_is_float32_for_16_bits_and_a_copy():
     tx = variance_reduced(no_communication())
     params = jnp.ones(3, jnp.bfloat16)
     gradient = jnp.ones(3)
@@ -39,15 +39,15 @@ def test_a_compressor_is_no_channel():
         variance_reduced(cast(Any, gmc_jax.top_k(0.1)))
 
 
-def test_a_loop_that_forgets_the_full_gradient_is_found_out():
+def test_a_loop_that_forgets_the_full_gradient_gets_nans():
     tx = variance_reduced(no_communication())
     params = jnp.ones(3)
     out, _ = tx.update(params, tx.init(params), params, snapshot_grads=params)
     assert np.isnan(np.asarray(out)).all()
 
 
-def test_where_jax_looks_for_nans_a_loop_still_begins():
-    """`init` raised there, as it makes NaNs that `set_full_gradient` replaces."""
+def test_init_works_under_debug_nans():
+    """`init` makes NaNs on purpose, which `set_full_gradient` replaces."""
     w = jnp.ones(3)
     with jax.debug_nans(True):
         state = variance_reduced(no_communication()).init(w)
@@ -73,8 +73,8 @@ def test_where_jax_looks_for_nans_a_loop_still_begins():
         (jnp.ones(3), jnp.ones(3, int), "got dtype int32"),
     ],
 )
-def test_a_full_gradient_is_one_of_the_parameters(params, gradient, wrong):
-    """One of each worker, of others or None was taken, and broadcast at the update."""
+def test_a_full_gradient_has_the_form_of_the_parameters(params, gradient, wrong):
+    """Anything else would be broadcast at the update."""
     state = variance_reduced(no_communication()).init(jnp.ones(3))
     with pytest.raises((TypeError, ValueError), match=wrong):
         set_full_gradient(state, params, gradient)

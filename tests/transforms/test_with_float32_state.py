@@ -1,4 +1,4 @@
-"""`with_float32_state`: float32 for 16-bit trees, and nothing else for others."""
+"""Tests of float32 states for 16-bit trees."""
 
 import chex
 import jax
@@ -12,7 +12,7 @@ from tests.support import harness, problems
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_of_wide_trees_it_is_inner(dtype):
+def test_for_32_and_64_bits_it_is_inner(dtype):
     with jax.enable_x64(dtype == "float64"):
         params = problems.tree(jnp.linspace(-1, 1, 20, dtype=dtype))
         inner = optax.adam(0.1)
@@ -24,7 +24,7 @@ def test_of_wide_trees_it_is_inner(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_of_narrow_trees_updates_and_state_are_float32(dtype):
+def test_for_16_bits_updates_and_state_are_float32(dtype):
     params = problems.tree(jnp.linspace(-1, 1, 20, dtype=dtype))
     tx = with_float32_state(optax.adam(0.1))
     for leaf in jax.tree.leaves(tx.update(params, tx.init(params), params)):
@@ -32,7 +32,7 @@ def test_of_narrow_trees_updates_and_state_are_float32(dtype):
 
 
 def test_behind_error_feedback_an_optimizer_trains_16_bits():
-    """Which changes the types of its state without it."""
+    """Without `with_float32_state` the dtypes of its state would change."""
     channel = all_gather(top_k(0.2))
     params = jnp.ones(20, jnp.bfloat16)
     gradients = jnp.ones((3, 2, 20), jnp.bfloat16)

@@ -108,9 +108,9 @@ def test_a_rate_is_needed(factory):
     ],
 )
 def test_a_channel_must_be_a_channel(factory):
-    with pytest.raises(TypeError, match=r"channel.* is a compressor.*all_gather\("):
+    with pytest.raises(TypeError, match=r"channel.* got the compressor.*all_gather\("):
         factory(gmc_jax.top_k(0.1))
-    with pytest.raises(TypeError, match=r"channel.* such as `exact\(\)`"):
+    with pytest.raises(TypeError, match=r"a channel, got <func.* write `exact\(\)`"):
         factory(gmc_jax.exact)
 
 

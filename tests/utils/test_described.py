@@ -101,9 +101,11 @@ def test_an_object_prints_as_the_call_that_made_it(thing, text):
 def test_errors_show_the_call():
     method: Any = gmc(0.1, exact())
     channel: Any = exact()
-    with pytest.raises(TypeError, match=r"but is gmc\(0.1, exact\(\)\)"):
+    with pytest.raises(
+        TypeError, match=r"got the transformation `gmc\(0.1, exact\(\)\)`"
+    ):
         error_feedback(method)
-    with pytest.raises(TypeError, match=r"but is exact\(\)"):
+    with pytest.raises(TypeError, match=r"got the channel `exact\(\)`"):
         all_gather(channel)
 
 

@@ -7,7 +7,7 @@ from matplotlib.ticker import FuncFormatter
 
 from experiments.training.plot import legend, tidy
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import Encodings
+from gmc_jax.costs.compression_cost import CompressionCosts
 from gmc_jax.costs.patterns import Load, candidates
 from gmc_jax.costs.planning import shapes
 
@@ -31,7 +31,7 @@ def draw(
     workers: int,
     link: Link,
     step_time: float,
-    encodings: Encodings,
+    encodings: CompressionCosts,
     title: str,
 ) -> Figure:
     """Two panels, both with a line a method; where the question stands is dotted."""
@@ -63,7 +63,9 @@ def draw(
     return figure
 
 
-def _loads(parameters: int, workers: int, encodings: Encodings) -> dict[str, Load]:
+def _loads(
+    parameters: int, workers: int, encodings: CompressionCosts
+) -> dict[str, Load]:
     params = shapes(parameters)
     patterns = candidates(params, workers, [RATIO], [PERIOD], encodings)
     return {

@@ -19,7 +19,11 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from experiments.utils.units import bytes_per_second, seconds, whole
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import CPU_2_CORES, Encoding, Encodings
+from gmc_jax.costs.compression_cost import (
+    CPU_2_CORES,
+    CompressionCost,
+    CompressionCosts,
+)
 from gmc_jax.costs.planning import DENSE, Prediction
 from gmc_jax.utils import checks
 
@@ -105,7 +109,7 @@ def main(config: Plan) -> None:
     STUDY.show(log.path)
 
 
-def _measured(encodings: Encodings) -> Row:
+def _measured(encodings: CompressionCosts) -> Row:
     """As JSON has them, whose names are strings."""
     return {
         name: {str(ratio): list(encoding) for ratio, encoding in of_each.items()}
@@ -113,11 +117,14 @@ def _measured(encodings: Encodings) -> Row:
     }
 
 
-def _encodings(rows: Sequence[Row]) -> Encodings:
+def _encodings(rows: Sequence[Row]) -> CompressionCosts:
     for row in rows:
         if row["kind"] == "encodings":
             return {
-                name: {float(ratio): Encoding(*costs) for ratio, costs in each.items()}
+                name: {
+                    float(ratio): CompressionCost(*costs)
+                    for ratio, costs in each.items()
+                }
                 for name, each in row["measured"].items()
             }
     return CPU_2_CORES

@@ -24,7 +24,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from tests.channels.test_laws import assert_law
+from tests.support.channels import assert_law
 from tests.support.meshes import MESHES, mesh_named, on_mesh, on_one_device, trees_of
 
 CHANNELS = {
