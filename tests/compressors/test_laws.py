@@ -130,7 +130,7 @@ def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
 @pytest.mark.parametrize("name", [name for name in COMPRESSORS if name != "threshold"])
 @pytest.mark.parametrize("factor", [4.0, 0.25, 3.0])
 def test_scaling_the_vector_scales_the_message(name, factor):
-    x = vector("normal", 100, seed=1)
+    x = vector("normal", 60, seed=1)
     code = coder(name, 0.1)
 
     _, lost, decoded = code(jax.random.key(KEY), x)

@@ -87,6 +87,10 @@ MESHES = {
 }
 
 
+# Meshes with the parts of others.
+ALIKE = {"explicit", "four devices", "2 x 4", "one worker"}
+
+
 @functools.cache
 def simulated(workers: int):
     tx = GMC
@@ -98,7 +102,13 @@ def simulated(workers: int):
     return jax.tree.map(np.array, state)
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in MESHES
+    ],
+)
 def test_any_mesh_with_the_axis_is_accepted(name):
     mesh = MESHES[name]()
     workers = mesh.shape["workers"]

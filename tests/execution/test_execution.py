@@ -19,7 +19,15 @@ from gmc_jax import (
 )
 from tests.support import problems
 from tests.support.channels import CHANNELS
-from tests.support.harness import WORKERS, close, every_runner, pmap, pmap_too, simulate
+from tests.support.harness import (
+    ALL_RUNNERS,
+    WORKERS,
+    close,
+    every_runner,
+    pmap,
+    pmap_too,
+    simulate,
+)
 from tests.support.vector_steps import (
     GMC,
     D,
@@ -84,8 +92,22 @@ GRADIENTS = {
 }
 
 
-@pmap_too
-@pytest.mark.parametrize("how", GRADIENTS)
+@pytest.mark.parametrize(
+    ("how", "runner"),
+    [
+        pytest.param(
+            how,
+            runner,
+            # The hazard is one of `shard_map`.
+            marks=()
+            if how == "plain" or runner is gmc_jax.distribute
+            else pytest.mark.slow,
+            id=f"{how}-{name}",
+        )
+        for how in GRADIENTS
+        for name, runner in ALL_RUNNERS.items()
+    ],
+)
 def test_gradients_inside_the_step_are_each_workers_own(how, runner):
     """Not summed over workers behind our back, as `shard_map` by default does."""
     tx = GMC

@@ -28,8 +28,8 @@ from tests.support import problems
 from tests.support.harness import (
     WORKERS,
     close,
+    distribute_if_slow,
     drive,
-    every_runner,
     pull,
     simulate,
     start,
@@ -63,7 +63,7 @@ def assert_differs(one, other):
 # In front of the channel: what changes each worker's own gradient.
 
 
-@every_runner
+@distribute_if_slow
 def test_weight_decay_and_clipping_in_front_belong_to_the_gradient(runner):
     decay, most = 0.1, 5.0
     chained = optax.chain(
@@ -95,7 +95,7 @@ SCHEDULES = {
 }
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_a_schedule_that_touches_0_gives_heavy_ball(runner, schedule):
     params, _ = train(runner, gmc(schedule, exact()), batches())
@@ -109,7 +109,7 @@ def test_a_schedule_that_touches_0_gives_heavy_ball(runner, schedule):
     np.testing.assert_allclose(problems.flat(params), w, rtol=1e-5, atol=1e-6)
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_a_schedule_that_touches_0_leaves_compressed_training_finite(runner, schedule):
     step = step_of(gmc(schedule, CHANNEL))
@@ -119,7 +119,7 @@ def test_a_schedule_that_touches_0_leaves_compressed_training_finite(runner, sch
     assert_differs(state[0], start())
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize("rate", [0.1, optax.cosine_decay_schedule(0.1, STEPS)])
 def test_injected_hyperparameters_change_nothing(runner, rate):
     injected = optax.inject_hyperparams(gmc)(
@@ -131,7 +131,7 @@ def test_injected_hyperparameters_change_nothing(runner, rate):
     close(opt_state.inner_state[0], inner[0])
 
 
-@every_runner
+@distribute_if_slow
 def test_an_injected_rate_can_be_changed_between_steps(runner):
     tx = optax.inject_hyperparams(gmc)(learning_rate=0.1, channel=CHANNEL)
 
@@ -168,7 +168,7 @@ def alone(runner, name: str, tx):
     return params[name]
 
 
-@every_runner
+@distribute_if_slow
 def test_biases_go_dense_and_kernels_compressed_by_partition(runner):
     tx = optax.partition(
         {"dense": DENSE, "compressed": GMC},
@@ -179,7 +179,7 @@ def test_biases_go_dense_and_kernels_compressed_by_partition(runner):
     close(params["kernel"], alone(runner, "kernel", GMC))
 
 
-@every_runner
+@distribute_if_slow
 def test_a_part_may_be_detached(runner):
     away = optax.chain(detached(error_feedback(CHANNEL), 0.5, 0.1), optax.scale(-0.1))
     tx = optax.partition(
@@ -193,14 +193,14 @@ def test_a_part_may_be_detached(runner):
     assert_differs(params["kernel"], alone(runner, "kernel", still))
 
 
-@every_runner
+@distribute_if_slow
 def test_leaves_that_a_mask_lets_pass_are_reported(runner):
     tx = optax.masked(GMC, KERNELS)
     with pytest.raises(ValueError, match=r"state\[0\]\['bias'\].*optax\.partition"):
         train(runner, tx, batches())
 
 
-@every_runner
+@distribute_if_slow
 def test_masks_that_leave_no_leaf_out_are_fine(runner):
     tx = optax.chain(optax.masked(GMC, KERNELS), optax.masked(DENSE, BIASES))
     params, _ = train(runner, tx, batches())
@@ -211,7 +211,7 @@ def test_masks_that_leave_no_leaf_out_are_fine(runner):
 # Accumulation.
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize("wrap", [accumulate, optax.MultiSteps])
 def test_accumulated_gradients_are_means_of_gradients(runner, wrap):
     every = 3
@@ -243,7 +243,7 @@ def test_accumulate_sends_nothing_between_and_multi_steps_all_the_time():
 # Adam.
 
 
-@every_runner
+@distribute_if_slow
 def test_adam_on_each_worker_then_steps_are_averaged(runner):
     tx = optax.chain(optax.scale_by_adam(), averaged(exact()), optax.scale(-0.1))
     params, opt_state = train(runner, tx, batches())
@@ -266,7 +266,7 @@ def test_adam_on_each_worker_then_steps_are_averaged(runner):
     close(params, expected, rtol=1e-4)
 
 
-@every_runner
+@distribute_if_slow
 def test_adam_on_the_averaged_gradient(runner):
     tx = optax.chain(averaged(exact()), optax.adam(0.1))
     params, opt_state = train(runner, tx, batches())
@@ -282,7 +282,7 @@ def test_adam_on_the_averaged_gradient(runner):
     close(params, expected, rtol=1e-4)
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize("order", ["adam, then the channel", "the channel, then adam"])
 def test_adam_and_error_feedback_keep_parameters_the_same(runner, order):
     adam, channel = optax.scale_by_adam(), error_feedback(CHANNEL)
@@ -320,20 +320,20 @@ def masks(runner, *, own: bool):
     return drive(runner, step, state, batches(4))[1]
 
 
-@every_runner
+@distribute_if_slow
 def test_a_worker_key_gives_every_worker_its_own_dropout(runner):
     own = masks(runner, own=True)
     assert len(np.unique(own.reshape(-1, 32), axis=0)) == 4 * WORKERS
     np.testing.assert_array_equal(own, masks(by_pmap, own=True))
 
 
-@every_runner
+@distribute_if_slow
 def test_a_key_of_the_state_gives_all_workers_the_same_dropout(runner):
     shared = masks(runner, own=False)
     assert len(np.unique(shared.reshape(-1, 32), axis=0)) == 4
 
 
-@every_runner
+@distribute_if_slow
 def test_typed_keys_may_stand_in_the_state(runner):
     def step(key, batch):
         now = gmc_jax.worker_key(key)
@@ -349,7 +349,7 @@ def test_typed_keys_may_stand_in_the_state(runner):
 # Precision.
 
 
-@every_runner
+@distribute_if_slow
 @pytest.mark.parametrize(
     "channel",
     [CHANNEL, all_reduce(random_block(0.2))],
@@ -374,7 +374,7 @@ def test_bfloat16_parameters_remember_in_float32_and_stay_near(runner, channel):
 # Other wrappers of optax.
 
 
-@every_runner
+@distribute_if_slow
 def test_lookahead_goes_round_gmc(runner):
     tx = optax.lookahead(GMC, sync_period=3, slow_step_size=0.5)
     both = optax.LookaheadParams.init_synced(start())
@@ -393,7 +393,7 @@ def test_lookahead_goes_round_gmc(runner):
     close(params, optax.LookaheadParams(halfway, halfway))
 
 
-@every_runner
+@distribute_if_slow
 def test_schedule_free_goes_round_a_compressed_method(runner):
     tx = optax.contrib.schedule_free(gmc_jax.ef_sgd(0.1, CHANNEL), 0.1)
     params, opt_state = train(runner, tx, targets(start(), 60))
@@ -403,7 +403,7 @@ def test_schedule_free_goes_round_a_compressed_method(runner):
     )
 
 
-@every_runner
+@distribute_if_slow
 def test_a_rate_that_follows_each_workers_own_loss_is_reported(runner):
     tx = optax.chain(GMC, optax.contrib.reduce_on_plateau(patience=1, cooldown=0))
 
@@ -424,7 +424,7 @@ def test_a_rate_that_follows_each_workers_own_loss_is_reported(runner):
     drive(runner, functools.partial(step, together=True), state, batches(), **options)
 
 
-@every_runner
+@distribute_if_slow
 def test_extra_arguments_reach_what_stands_inside(runner):
     """`value` finds its way through every wrapper of ours."""
     inner = optax.chain(averaged(exact()), optax.contrib.reduce_on_plateau())
@@ -480,7 +480,7 @@ def test_whatever_else_runs_on_all_runners_alike(tx, dtype):
 # Transformations of JAX.
 
 
-@every_runner
+@distribute_if_slow
 def test_train_may_be_jitted_scanned_and_compiled_ahead(runner):
     batch = jax.tree.map(lambda b: b[0], batches())
 

@@ -13,6 +13,7 @@ from gmc_jax import all_gather, all_reduce, exact, gmc, random_block, top_k
 from tests.support import problems
 from tests.support.harness import (
     WORKERS,
+    distribute_if_slow,
     drive,
     every_runner,
     simulate,
@@ -78,7 +79,7 @@ def train(runner, tx, batches):
     )
 
 
-@every_runner
+@distribute_if_slow
 @every_fault
 def test_guarded_training_skips_what_is_broken_and_ends_near_the_clean_run(
     runner, channel, fault
@@ -94,11 +95,7 @@ def test_guarded_training_skips_what_is_broken_and_ends_near_the_clean_run(
     assert np.linalg.norm(gap) < 0.05 * np.linalg.norm(way)
 
 
-@pytest.mark.parametrize(
-    "runner",
-    [simulate, pytest.param(gmc_jax.distribute, marks=pytest.mark.slow)],
-    ids=["simulate", "distribute"],
-)
+@distribute_if_slow
 @every_channel
 def test_leaving_the_broken_out_loses_no_step_and_ends_near_the_clean_run(
     runner, channel
@@ -130,7 +127,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(runner, channel):
     chex.assert_trees_all_equal(opt_state.inner, inner.inner)
 
 
-@every_runner
+@distribute_if_slow
 @every_channel
 def test_a_clean_run_skips_nothing(runner, channel):
     batches = targets(start(), 20)
@@ -142,7 +139,7 @@ def test_a_clean_run_skips_nothing(runner, channel):
     chex.assert_trees_all_close(opt_state.inner, inner, rtol=1e-5, atol=1e-6)
 
 
-@every_runner
+@distribute_if_slow
 @every_fault
 def test_without_the_guard_one_worker_breaks_the_parameters_of_all(
     runner, channel, fault

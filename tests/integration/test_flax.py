@@ -17,6 +17,7 @@ from tests.support import problems
 from tests.support.harness import (
     WORKERS,
     close,
+    distribute_if_slow,
     drive,
     every_runner,
     start,
@@ -224,7 +225,7 @@ def parts(vectors) -> Parts:
     )
 
 
-@every_runner
+@distribute_if_slow
 def test_any_tree_of_parameters_will_do(runner):
     vector = problems.flat(start())
     batches = targets(start(), STEPS)
@@ -237,7 +238,7 @@ def test_any_tree_of_parameters_will_do(runner):
     close(params, parts(problems.flat(expected)))
 
 
-@every_runner
+@distribute_if_slow
 def test_the_loss_may_be_rematerialized(runner):
     params, _ = train(runner, GMC, samples(), dense_layers(), jax.checkpoint(tanh_loss))
     close(params, trained_by_hand(runner, GMC))

@@ -12,12 +12,13 @@ import pytest
 import gmc_jax
 from tests.support import problems
 from tests.support.harness import (
-    RUNNERS,
+    ALL_RUNNERS,
     WORKERS,
     close,
     drive,
     pmap,
     pull,
+    simulate,
     start,
     step_of,
     targets,
@@ -57,9 +58,8 @@ def test_what_differs_between_workers(method):
         return "params" if part == "0" else ".".join(filter(None, keys))
 
     leaves = jax.tree_util.tree_leaves_with_path(plan.differs)
-    assert {name(path) for path, differs in leaves if differs} == METHODS[
-        method
-    ].differs
+    found = {name(path) for path, differs in leaves if differs}
+    assert found == METHODS[method].differs
 
 
 # Of pieces that others below are made of too.
@@ -83,23 +83,27 @@ RELATED = {
 
 
 @pytest.mark.parametrize(
-    "method",
+    ("method", "other"),
     [
-        pytest.param(method, marks=pytest.mark.slow if method in RELATED else ())
+        pytest.param(
+            method,
+            runner,
+            marks=pytest.mark.slow if method in RELATED or runner is pmap else (),
+            id=f"{method}-{name}",
+        )
         for method in METHODS
+        for name, runner in ALL_RUNNERS.items()
+        if runner is not simulate
     ],
 )
-def test_simulate_distribute_and_pmap_agree(method):
+def test_all_runners_agree(method, other):
     step, state = step_and_state(method)
     batches = targets(start(), STEPS)
-    results = [
-        drive(runner, step, state, batches) for runner in [*RUNNERS.values(), pmap]
-    ]
-    for other in results[1:]:
-        close(results[0], other)
+    ours, theirs = (drive(runner, step, state, batches) for runner in (simulate, other))
+    close(ours, theirs)
 
     # Something has happened; and workers saw the same parameters, or were meant not to.
-    params = problems.flat(results[0][1]["params"], leading=2)
+    params = problems.flat(ours[1]["params"], leading=2)
     assert np.abs(params[-1] - params[0]).max() > 0.01
     same = (params == params[:, :1]).all()
     assert same == ("params" not in METHODS[method].differs)

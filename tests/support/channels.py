@@ -98,7 +98,11 @@ SHAPES = {
         "float32": [(3,)],
         "bfloat16": [()],
     },
-    "mixed": {"bfloat16": [(30,)], "float32": [(4, 5)], "float16": [(3,)]},
+    "mixed": {
+        "bfloat16": [(30,), (0,)],
+        "float32": [(4, 5), ()],
+        "float16": [(3,), (0, 3)],
+    },
     "scalar and empty": {"float32": [(), (0, 3), (1,)], "bfloat16": [(0,)]},
     "all empty": {"float32": [(0,), (2, 0)]},
     "leafless": {},

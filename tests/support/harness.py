@@ -46,6 +46,12 @@ RUNNERS = {"simulate": simulate, "distribute": gmc_jax.distribute}
 ALL_RUNNERS = {**RUNNERS, "pmap": pmap}
 
 every_runner = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
+# Where only numbers are tested, which runners share. That they do is tested elsewhere.
+distribute_if_slow = pytest.mark.parametrize(
+    "runner",
+    [simulate, pytest.param(gmc_jax.distribute, marks=pytest.mark.slow)],
+    ids=RUNNERS.keys(),
+)
 pmap_too = pytest.mark.parametrize(
     "runner", ALL_RUNNERS.values(), ids=ALL_RUNNERS.keys()
 )

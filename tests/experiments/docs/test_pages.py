@@ -12,6 +12,7 @@ PAGES = sorted(sources.PAGES.glob("*.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
+@pytest.mark.slow
 @every_page
 def test_the_python_of_a_page_runs(page, tmp_path):
     run(page, tmp_path)
