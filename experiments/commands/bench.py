@@ -1,4 +1,4 @@
-"""The command `bench`."""
+"""The command `bench`: the time of compressors and of simulation."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from experiments.commands import PROGRAM
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     benches = {"compress": Compress, "simulate": Simulate}
     config = tyro.extras.subcommand_cli_from_dict(
         benches, prog=f"{PROGRAM} bench", args=options

@@ -11,7 +11,7 @@ import optax
 
 from experiments.data.datasets import digits
 from experiments.data.partitions import iid
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from gmc_jax.core import Tree
 
 BATCH = 16

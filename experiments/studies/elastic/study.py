@@ -19,7 +19,7 @@ from experiments.training.methods import label
 from experiments.training.plot import legend, tidy
 from experiments.training.record import Row
 from experiments.training.study import Study
-from experiments.training.trainer import Program
+from experiments.training.trainer import Trainer
 from experiments.utils import failures, signals
 from gmc_jax.core import Tree
 from gmc_jax.utils import checks
@@ -90,20 +90,20 @@ def follow(method: str, config: Elastic) -> list[Row]:
     with signals.temporary_directory() as directory:
         before = config.config(method, config.workers)
         task = tasks.build(before, before.seed)
-        program = Program(method, [task], before)
-        with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
-            losses = _losses(program, task, 0, config.steps, config.every)
-            checkpoints.save(config.steps, program.state)
-        owed = mean_residual(program.state)
+        trainer = Trainer(method, [task], before)
+        with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
+            losses = _losses(trainer, task, 0, config.steps, config.every)
+            checkpoints.save(config.steps, trainer.state)
+        owed = mean_residual(trainer.state)
         rows = []
         for workers in config.then:
             after = config.config(method, workers)
             task = tasks.build(after, after.seed)
-            program = Program(method, [task], after)
-            with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
-                _, program.state, _ = checkpoints.restore(program.state, resize=True)
-            kept = mean_residual(program.state)
-            more = _losses(program, task, config.steps, 2 * config.steps, config.every)
+            trainer = Trainer(method, [task], after)
+            with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
+                _, trainer.state, _ = checkpoints.restore(trainer.state, resize=True)
+            kept = mean_residual(trainer.state)
+            more = _losses(trainer, task, config.steps, 2 * config.steps, config.every)
             rows.append(
                 {
                     "method": method,
@@ -203,15 +203,15 @@ def _title(config: Row) -> str:
 
 
 def _losses(
-    program: Program, task: tasks.Task, first: int, last: int, every: int
+    trainer: Trainer, task: tasks.Task, first: int, last: int, every: int
 ) -> list[float]:
     """On all training samples, at the start and after every few steps."""
     losses = []
     for stop in range(first, last + 1, every):
         if stop > first:
-            program.run(stop - every, stop)
-        (model,) = program.judged()
-        losses.append(float(f"{task.judge(*model)['loss']:.5g}"))
+            trainer.run(stop - every, stop)
+        (model,) = trainer.models()
+        losses.append(float(f"{task.evaluate(*model)['loss']:.5g}"))
     return losses
 
 

@@ -92,7 +92,7 @@ def a_psgd(task: Task, config: Config) -> Line:
     return _apart(method, events, task, 1, lambda state: state.known, "w it last read")
 
 
-OWN_LOOPS: dict[str, tuple[str, Callable[[Task, Config], Line]]] = {
+CUSTOM_LOOPS: dict[str, tuple[str, Callable[[Task, Config], Line]]] = {
     "svrg": ("SVRG", svrg),
     "katyusha_x": ("Katyusha X", katyusha_x),
     "ad_psgd": ("AD-PSGD", ad_psgd),
@@ -119,7 +119,7 @@ def _line(
     task: Task, params: Tree, messages: float, own: float, shared: float, at: str
 ) -> Line:
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8
-    accuracy = task.judge(params, task.stats)["accuracy"]
+    accuracy = task.evaluate(params, task.stats)["accuracy"]
     return Line(accuracy, messages * dense, own, shared, at)
 
 

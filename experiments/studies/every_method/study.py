@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments.studies.every_method.custom_loops import OWN_LOOPS
+from experiments.studies.every_method.custom_loops import CUSTOM_LOOPS
 from experiments.studies.every_method.state_sizes import own_and_shared
 from experiments.training import comparison, record, table, tasks
 from experiments.training.config import Config
@@ -80,7 +80,7 @@ def main(options: EveryMethod) -> None:
                 shared=shared,
                 gradient_at=METHODS[method].gradient_at,
             )
-        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True):
+        for label, train in track(CUSTOM_LOOPS.values(), "own loops", transient=True):
             lines = [
                 train(tasks.build(config, config.seed + seed), config)
                 for seed in range(options.seeds)

@@ -20,7 +20,7 @@ from rich.table import Table
 import gmc_jax
 from experiments.studies.quadratic.figures import draw_distances, draw_paths, tail
 from experiments.training import record
-from experiments.training.compression import Messages
+from experiments.training.compression import Compression
 from experiments.training.methods import METHODS, label
 from experiments.training.record import Row
 from experiments.training.study import Study
@@ -98,8 +98,8 @@ def problem(d: int, s: int) -> Problem:
 
 def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
     """Where `method` is before the first step and after each, [steps + 1, d]."""
-    messages = Messages("top_k", problem.s / problem.start.size)
-    tx = METHODS[method].build(config.learning_rate, messages, config.momentum)
+    compression = Compression("top_k", problem.s / problem.start.size)
+    tx = METHODS[method].build(config.learning_rate, compression, config.momentum)
 
     def loss_fn(params, batch):
         curvature, minimiser = batch

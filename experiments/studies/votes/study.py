@@ -22,7 +22,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments.data.datasets import digits
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.studies.digits_problem import BATCH, problem
 from experiments.training import record
 from experiments.training.plot import entitle, tidy

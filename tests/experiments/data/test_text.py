@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.data.text import WINDOW, text
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
 
@@ -78,7 +78,7 @@ def test_a_task_of_text_is_judged_by_characters(a_file):
         epochs=1,
     )
     task = tasks.build(config, 0)
-    judged = task.judge(task.params, task.stats)
+    judged = task.evaluate(task.params, task.stats)
     assert judged["loss"] == pytest.approx(np.log(10), abs=1.5)
     assert 0 <= judged["accuracy"] <= 1
     assert task.class_counts.sum() == 2 * 21 * WINDOW

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.models.resnet import Block, batch_norm, group_norm, resnet20_bn
 from experiments.models.vit import VisionTransformer
 

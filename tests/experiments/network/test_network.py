@@ -16,9 +16,9 @@ from rich.console import Console
 from experiments.__main__ import main
 from experiments.network import counters, figures, measurements, namespaces, report
 from experiments.network.counters import Traffic
-from experiments.network.lineup import CONTENDERS, OURS
+from experiments.network.lineup import LINEUP, OURS
 from experiments.network.options import Network
-from experiments.network.orchestrate import conduct
+from experiments.network.orchestrate import orchestrate
 from experiments.training.record import read
 from tests.support.stoppable import EXPERIMENTS
 
@@ -217,9 +217,9 @@ def test_what_is_no_laboratory_is_an_error(options, message):
 
 def test_every_contender_is_a_training():
     for name in OURS:
-        config = Network(model="mlp").config(CONTENDERS[name])
-        assert config.methods == (CONTENDERS[name].method,)
-        assert config.compressor == CONTENDERS[name].compressor
+        config = Network(model="mlp").config(LINEUP[name])
+        assert config.methods == (LINEUP[name].method,)
+        assert config.compressor == LINEUP[name].compressor
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
         methods=("dense", "slowmo"),
         seconds=1,
     )
-    slow, local, fast, _ = list(conduct(config, Console(quiet=True)))
+    slow, local, fast, _ = list(orchestrate(config, Console(quiet=True)))
     # A ring of two sends each byte once.
     assert slow["out"] == pytest.approx(slow["dense_bytes"], rel=0.1)
     assert slow["into"] == pytest.approx(slow["dense_bytes"], rel=0.1)
@@ -284,7 +284,7 @@ def test_an_interrupted_laboratory_leaves_nothing(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in CONTENDERS if name not in OURS])
+@pytest.mark.parametrize("method", [name for name in LINEUP if name not in OURS])
 def test_pytorch_trains_on_the_same_batches(method, tmp_path):
     pytest.importorskip("torch")
     options = ["--hosts", "2", "--model", "mlp", "--seconds", "1"]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import gmc_jax
-from experiments.training.compression import COMPRESSORS, Messages
+from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.methods import METHODS
 from gmc_jax import methods as published
 
@@ -16,7 +16,7 @@ PARAMS = {"weights": jnp.zeros((40, 20)), "bias": jnp.zeros(200)}
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_every_method_can_be_made_with_every_compressor(method, compressor):
-    METHODS[method].build(0.1, Messages(compressor, 0.1), 0.9).init(PARAMS)
+    METHODS[method].build(0.1, Compression(compressor, 0.1), 0.9).init(PARAMS)
 
 
 def test_labels_are_told_apart():
@@ -48,16 +48,16 @@ def test_all_methods_of_the_library_can_be_compared():
     ],
 )
 def test_a_worker_sends_what_its_compressor_selects(method, compressor, bits):
-    assert METHODS[method].bits(Messages(compressor, 0.1), PARAMS) == bits
+    assert METHODS[method].bits(Compression(compressor, 0.1), PARAMS) == bits
 
 
 def test_cser_spends_what_the_others_do():
     """At the GMC paper's ratio, one half on steps and one on resets of 1/16."""
-    channel, reset, period = Messages("random_block", 1 / 1024).step_and_reset()
+    channel, reset, period = Compression("random_block", 1 / 1024).step_and_reset()
     params = jnp.zeros(2048 * 16)
 
     assert period == 128
     assert gmc_jax.message_bits(channel, params) == 16 * 32
     assert gmc_jax.message_bits(reset, params) == 2048 * 32
-    bits = METHODS["cser"].bits(Messages("random_block", 1 / 1024), params)
+    bits = METHODS["cser"].bits(Compression("random_block", 1 / 1024), params)
     assert bits == 32 * params.size / 1024

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.training import record
+from gmc_jax.checkpoints import manifest
 
 CONFIG = {"methods": ("a", "b"), "workers": 2, "seed": 3, "seeds": 2}
 
@@ -341,3 +342,33 @@ def test_results_must_be_a_directory_that_can_be_made(tmp_path):
     for path in (file, file / "results"):
         with pytest.raises(ValueError, match=r"`results` is .* cannot be made"):
             record.prepare(path)
+
+
+def test_the_newest_complete_checkpoint_of_each_method_is_named(tmp_path, monkeypatch):
+    """`launch run` printed that nothing was kept, and `run` that it goes on."""
+    complete = {"gmc-0": [10, 2], "sgp-0": [], "slowmo-0": [4]}
+    monkeypatch.setattr(
+        manifest, "complete_steps", lambda folder: complete[folder.name]
+    )
+    with record.create(tmp_path, "run", {}) as log:
+        assert record.describe(log.path) == ""
+        (log.path / record.CHECKPOINTS / "sgp-0").mkdir(parents=True)
+        log.append(kind="evaluation", method="gmc", seed=0, step=0)
+        assert record.describe(log.path) == ""
+        for method in complete:
+            (log.path / record.CHECKPOINTS / method).mkdir(exist_ok=True)
+        words = record.describe(log.path)
+    kept = f"kept in {log.path}: gmc-0 at step 10, slowmo-0 at step 4."
+    assert words == f"{kept} The same command goes on there."
+
+
+def test_a_study_keeps_its_rows(tmp_path):
+    with record.create(tmp_path, "run", {}) as log:
+        log.append(kind="measurement", rate=1.0)
+        assert (
+            record.describe(log.path) == f"kept in {log.path}: the rows of log.jsonl."
+        )
+
+
+def test_nothing_is_kept_where_there_is_no_record(tmp_path):
+    assert record.describe(tmp_path / "nowhere") == ""

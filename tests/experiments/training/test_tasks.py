@@ -73,15 +73,15 @@ def test_a_model_is_judged_on_all_images_or_on_so_many(task):
         train, data.train.labels
     )
 
-    judged = task.judge(task.params, task.stats)
-    part = task.judge(task.params, task.stats, 100)
+    judged = task.evaluate(task.params, task.stats)
+    part = task.evaluate(task.params, task.stats, 100)
 
     np.testing.assert_allclose(judged["loss"], loss.mean(), rtol=1e-5)
     right = np.argmax(test, axis=-1) == data.test.labels
     np.testing.assert_allclose(judged["accuracy"], right.mean(), rtol=1e-6)
     assert (part["accuracy"] * 100) % 1 == pytest.approx(0, abs=1e-4)
     assert part["loss"] != judged["loss"]
-    assert part == task.judge(task.params, task.stats, 100)
+    assert part == task.evaluate(task.params, task.stats, 100)
 
 
 def test_shares_are_those_of_the_partition(task):

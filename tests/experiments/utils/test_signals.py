@@ -23,7 +23,11 @@ def program(*lines: str) -> subprocess.Popen:
     """A process that has run some lines, and then says so."""
     # In a shell's background, processes start with SIGINT ignored, and so do theirs.
     heard = "[signal.signal(n, signal.SIG_DFL) for n in (1, 2, 15)]"
-    start = ("import os, signal, sys, time", "from experiments import signals", heard)
+    start = (
+        "import os, signal, sys, time",
+        "from experiments.utils import signals",
+        heard,
+    )
     process = subprocess.Popen(
         [sys.executable, "-uc", "\n".join((*start, *lines))],
         stdout=subprocess.PIPE,
@@ -138,7 +142,7 @@ def test_a_terminal_gets_its_cursor_back():
     """Progress bars hide it, and whoever is killed does not show it again."""
     screen, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm"}
-    line = "from experiments import signals; signals.say('the last')"
+    line = "from experiments.utils import signals; signals.say('the last')"
     subprocess.run([sys.executable, "-c", line], stdout=terminal, env=environment)
     os.close(terminal)
     assert b"\x1b[?25h" in os.read(screen, 100)
@@ -147,7 +151,7 @@ def test_a_terminal_gets_its_cursor_back():
 
 def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
     monkeypatch.setenv(signals.RECORD, str(tmp_path / "note"))
-    signals.recording(tmp_path)
+    signals.recording(tmp_path, str)
     signals.forget()
     assert (tmp_path / "note").read_text() == str(tmp_path)
 

@@ -121,7 +121,7 @@ def test_an_interruption_says_what_is_there(
     command, message, monkeypatch, tmp_path, capfd
 ):
     """`run` always said that it goes on, and all others that nothing is kept."""
-    monkeypatch.setattr(manifest, "whole", lambda folder: [3])
+    monkeypatch.setattr(manifest, "complete_steps", lambda folder: [3])
 
     def interrupt(options):
         if command != "list":
