@@ -54,5 +54,5 @@ def test_keys_are_of_the_seed_and_the_step():
 
 
 def test_a_batch_larger_than_a_share_is_an_error():
-    with pytest.raises(ValueError, match=r"`batch_size` is 13, .* at most 12"):
+    with pytest.raises(ValueError, match=r"`batch_size` must be at most 12, .* got 13"):
         draws(WORKERS, SIZE, 13, 0, 0, 1)

@@ -33,14 +33,14 @@ def test_each_character_is_followed_by_its_label(a_file):
 
 
 def test_what_is_no_text_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"`data_file` names no text.*--text-file"):
+    with pytest.raises(ValueError, match=r"`data_file` must name a text.*--text-file"):
         text(None)
     short = tmp_path / "short.txt"
     short.write_text("to be or not to be", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"holds 18 characters.* at least 650"):
+    with pytest.raises(ValueError, match=r"at least 650 characters .* got 18"):
         text(short)
     short.write_text("")
-    with pytest.raises(ValueError, match=r"holds 0 characters.* at least 650"):
+    with pytest.raises(ValueError, match=r"at least 650 characters .* got 0"):
         text(short)
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_option(tmp_path):
     for name, problem in (
         ("missing", "cannot be read .No such file"),
         ("", "cannot be read .Is a directory"),
-        ("latin", "holds no UTF-8"),
+        ("latin", "is not in UTF-8"),
     ):
         with pytest.raises(ValueError, match=rf"`data_file` is .*{problem}.*--text-f"):
             text(tmp_path / name)

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.hosts import launch
-from experiments.hosts.member import _words
+from experiments.hosts.member import _describe
 from experiments.hosts.options import Join
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.training.record import read
@@ -104,8 +104,8 @@ def test_waiting_has_an_end():
     ("options", "message"),
     [
         ({"hosts": 2, "host": 0}, "`coordinator` is missing"),
-        ({"coordinator": "a:1", "hosts": 2, "host": 2}, "`host` must be one of 0 to 1"),
-        ({"heartbeat": 0}, "`heartbeat` .* at least 1"),
+        ({"coordinator": "a:1", "hosts": 2, "host": 2}, "`host` must be in 0 to 1"),
+        ({"heartbeat": 0}, "`heartbeat`"),
     ],
 )
 def test_half_an_address_is_an_error(options, message):
@@ -138,27 +138,30 @@ def test_whose_parent_has_gone_does_not_start():
 )
 def test_whose_collective_fails_says_last_that_another_one_is_lost(words):
     """An `all-reduce` was taken for an error of its own, with a traceback."""
-    first, last = _words(ValueError(f"{words}\nmore")).splitlines()
+    first, last = _describe(ValueError(f"{words}\nmore")).splitlines()
     assert first == words
-    assert last.startswith("process 0 of 1 has lost another one")
+    assert last.startswith("process 0 of 1 has lost another process")
 
 
 def test_what_processes_write_is_passed_on_as_they_do(capfd):
     from_process = run("print('a warning', file=sys.stderr)")
     with started([from_process]) as group:
-        group.wait(hear=signals.write)
+        group.wait(on_output=signals.write)
     assert capfd.readouterr().err == "a warning\n"
 
 
-def test_a_watcher_hears_where_the_record_is(tmp_path):
-    """Process 0 knows; `launch` said that nothing was kept."""
+def test_a_parent_gets_the_directory_of_the_record(tmp_path):
+    """Only process 0 had it; `launch` printed that nothing was kept."""
     signals.forget()
-    lines = ("from experiments import signals", f"signals.recording({str(tmp_path)!r})")
+    lines = (
+        "from experiments.utils import signals",
+        f"signals.recording({str(tmp_path)!r}, str)",
+    )
     with started([run(*lines)]) as group:
         group.wait()
     (tmp_path / "checkpoints" / "gmc-0").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(manifest, "whole", lambda folder: [7])
+        patched.setattr(manifest, "complete_steps", lambda folder: [7])
         assert signals.kept().startswith(f"kept in {tmp_path}: gmc-0 at step 7.")
     signals.forget()
 

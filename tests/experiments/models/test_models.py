@@ -269,5 +269,5 @@ def test_only_the_large_vision_transformer_draws():
 
 
 def test_patches_that_do_not_divide_an_image_are_an_error():
-    with pytest.raises(ValueError, match=r"patches of 4 .* but they are 8 by 10"):
+    with pytest.raises(ValueError, match=r"multiples of 4, .* got 8 by 10"):
         start(MODELS["vit"](3), images(1, (8, 10, 1)))

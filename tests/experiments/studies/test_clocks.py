@@ -32,7 +32,7 @@ def test_a_straggler_holds_up_those_who_wait_for_all():
     assert apart < 1.5
 
 
-def test_one_worker_apart_is_one_worker_together():
+def test_a_single_worker_is_the_same_asynchronous_and_synchronous():
     """The same batches, the same steps: only the events differ."""
     alone = dataclasses.replace(SHORT, workers=1)
     one, other, third = (
@@ -66,9 +66,9 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, capsys):
 def test_numbers_that_make_no_run_are_errors():
     with pytest.raises(ValueError, match="`workers` must be even"):
         Clocks(workers=3)
-    with pytest.raises(ValueError, match="`slowdowns` is a magnitude"):
+    with pytest.raises(ValueError, match=r"`slowdowns` .*0\.0"):
         Clocks(slowdowns=(1.0, 0.0))
-    with pytest.raises(ValueError, match="`slowdowns` must name one"):
+    with pytest.raises(ValueError, match="`slowdowns` must name at least one"):
         Clocks(slowdowns=())
     with pytest.raises(ValueError, match="`bandwidth`"):
         Clocks(bandwidth=0)

@@ -214,9 +214,9 @@ def test_exponents_and_speed_ups_of_exact_powers():
 @pytest.mark.parametrize(
     ("steps", "workers", "message"),
     [
-        (1600, 12, r"`workers` .* power of two .* but is 12"),
-        (1600, 1, r"`workers` .* at least 2, but is 1\."),
-        (31, 16, r"`steps` .* at least 32, but is 31"),
+        (1600, 12, r"`workers` .* power of two .* got 12"),
+        (1600, 1, r"`workers` .* at least 2, .* got 1\."),
+        (31, 16, r"`steps` .* at least 32, .* got 31"),
     ],
 )
 def test_what_cannot_be_halved_is_an_error(steps, workers, message):

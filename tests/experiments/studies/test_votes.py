@@ -42,7 +42,7 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, monkeypatch, capsys):
 
 
 def test_numbers_that_make_no_run_are_errors():
-    with pytest.raises(ValueError, match="somebody must be honest"):
+    with pytest.raises(ValueError, match="one worker must be honest"):
         Votes(workers=3, liars=3)
     with pytest.raises(ValueError, match="`workers` must be odd"):
         Votes(workers=4)

@@ -76,7 +76,7 @@ def test_a_figure_is_drawn_of_losses_without_a_logarithm(loss, tmp_path):
 def test_before_the_second_evaluation_there_is_nothing_to_draw():
     """The kind: what has only begun, where matplotlib had no positive values."""
     first = [row for row in rows("gmc") if not row.get("step")]
-    with pytest.raises(ValueError, match="nothing to draw yet: no method was judged"):
+    with pytest.raises(ValueError, match="nothing to draw yet: no method was eval"):
         plot.draw(first)
     begun = [*rows("dmsgd"), *first[1:]]
     begun[0]["config"]["methods"] = ("dmsgd", "gmc")

@@ -12,7 +12,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.utils import terminal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEPT = ROOT / "experiments" / "results"
 
 
