@@ -49,8 +49,7 @@ class Compress:
     repeats: int = 21
     """The number of rounds that are timed."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `bench/compress-001` or a later
-    number."""
+    """The directory of results; this run's is `bench/compress-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

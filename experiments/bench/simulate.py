@@ -53,8 +53,7 @@ class Simulate:
     repeats: int = 9
     """The number of rounds that are timed."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `bench/simulate-001` or a later
-    number."""
+    """The directory of results; this run's is `bench/simulate-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

@@ -24,21 +24,18 @@ class Network:
     ratio: float = 0.001
     """The share of the entries that a message holds."""
     methods: tuple[str, ...] = OURS
-    """The methods to compare: dense, top_k, sampled_top_k, random_block, vote, slowmo,
-    and, with PyTorch (the extra `bench`), ddp and ddp_fp16."""
+    """The methods: dense, top_k, sampled_top_k, random_block, vote, slowmo.
+    With PyTorch (the extra `bench`) also ddp and ddp_fp16."""
     batch_size: int = 16
     """Samples a worker and step."""
     seconds: float = 20.0
-    """The approximate training time of each method at each rate; at least three
-    steps."""
+    """Approximate training time of a method at a rate; at least three steps."""
     interface: str | None = None
     """The interface whose bytes are counted; by default all but the loopback."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `network/run-001` or a later
-    number."""
+    """The directory of results; this run's is `network/run-001` or a later one."""
     report: Path | None = None
-    """A file for the rows of all hosts, instead of a directory; `network` itself uses
-    it."""
+    """A file for the rows, instead of a directory; for `network`'s own use."""
 
     def __post_init__(self):
         """Refuses unknown names, and values out of range."""

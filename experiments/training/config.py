@@ -26,13 +26,13 @@ class Config:
     data: str = "digits"
     """The data set: digits, cifar10, cifar100 or text."""
     data_file: Annotated[Path | None, tyro.conf.arg(aliases=["--text-file"])] = None
-    """A file with the images, instead of tensorflow-datasets: an .npz with the arrays
-    train_images, train_labels, test_images and test_labels. For text, a UTF-8 file."""
+    """A file to read instead of tensorflow-datasets; for text, a UTF-8 file.
+    Arrays of the .npz: train_images, train_labels, test_images, test_labels."""
     fraction: float = 1.0
     """The share of the training images to use, drawn at random."""
     model: str = "mlp"
-    """The network: mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small or
-    characters."""
+    """One of mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small.
+    Text needs characters."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",
@@ -43,18 +43,16 @@ class Config:
     )
     """The methods to compare, in this order."""
     compressor: str = "top_k"
-    """The compressor of the methods that are not dense: top_k, sampled_top_k,
-    random_k, random_block, scaled_sign or dense."""
+    """The compressor of all methods that are not dense.
+    One of top_k, sampled_top_k, random_k, random_block, scaled_sign, dense."""
     ratio: float = 0.01
     """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8
     """The number of workers."""
     partition: str = "dirichlet"
-    """How samples are divided among workers: dirichlet (by label, at random), by_label
-    (sorted by label) or iid."""
+    """How samples are divided: dirichlet (drawn by label), by_label (sorted) or iid."""
     alpha: float = 0.1
-    """Concentration of the Dirichlet partition; a smaller one gives a worker fewer
-    labels."""
+    """Concentration of the Dirichlet partition; small gives a worker few labels."""
     batch_size: int = 16
     """Samples a worker and step."""
     epochs: int = 60
@@ -62,36 +60,34 @@ class Config:
     steps: int | None = None
     """Steps to train for, instead of epochs."""
     evaluations: int = 30
-    """How often to evaluate the model in training; each evaluation saves a checkpoint
-    to resume from."""
+    """How often to evaluate the model in training, and save a checkpoint."""
     judge_on: int = 10_000
-    """The most images of each split to evaluate on in training; the last evaluation
-    uses all of them."""
+    """The most images of a split to evaluate on before the end of the training."""
     learning_rate: float = 0.05
     """The learning rate at the start."""
     learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
-    """Other learning rates for single methods. EF-SGD has no momentum, and a momentum
-    of 0.9 makes steps ten times as long in the long run."""
+    """Other learning rates for single methods.
+    EF-SGD lacks the momentum of 0.9 that makes steps ten times as long."""
     schedule: Literal["cosine", "cosine_by_epoch", "constant"] = "cosine"
-    """The learning rate: a cosine that falls to 0 step by step, one that falls epoch by
-    epoch (not quite to 0), or constant."""
+    """The schedule of the learning rate; a cosine falls to 0 step by step.
+    By epoch it falls not quite to 0."""
     momentum: float = 0.9
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
     """This multiple of the parameters is added to the gradients, before all else."""
     count: bool = True
-    """Whether to count entries for the relative communication cost, in a pass over the
-    parameters at each step."""
+    """Whether to count entries for the relative communication cost.
+    Counting takes a pass over the parameters at each step."""
     backend: str = "simulate"
     """What runs the workers: simulate (all on one device), distribute or pmap."""
     seed: int = 0
-    """The first seed, of the partition, the batches and the parameters. Compressors
-    draw from this seed for all seeds of the training."""
+    """The first seed, of the partition, the batches and the parameters.
+    Compressors draw from it for all seeds of the training."""
     seeds: int = 1
     """The number of seeds to train every method with, counting up from the first."""
     seeds_at_once: int | None = None
-    """The number of seeds to train in one program; by default all on an accelerator,
-    and one on a CPU."""
+    """How many seeds to train in one program.
+    By default all of them on an accelerator, and one on a CPU."""
 
     def __post_init__(self):
         """Refuses unknown names, and numbers that make no run."""

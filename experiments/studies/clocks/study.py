@@ -46,8 +46,8 @@ class Clocks:
     gradients: int = 250
     """Gradients of each worker, on average."""
     learning_rate: float = 0.1
-    """The constant learning rate of all methods with this number of workers; that of
-    the server of A-PSGD is divided by it."""
+    """The constant learning rate of all methods with this number of workers.
+    The server of A-PSGD divides it by the number."""
     slowdowns: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     """The factors by which one worker is slower than the others."""
     pace: float = 0.1
@@ -63,8 +63,7 @@ class Clocks:
     seed: int = 0
     """The seed of shares, batches, parameters, paces and neighbours."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `clocks/run-001` or a later
-    number."""
+    """The directory of results; this run's is `clocks/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

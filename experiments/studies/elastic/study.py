@@ -46,8 +46,7 @@ class Elastic:
     ratio: float = 0.01
     """The share of the entries that a message holds."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `elastic/run-001` or a later
-    number."""
+    """The directory of results; this run's is `elastic/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

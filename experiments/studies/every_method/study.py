@@ -33,7 +33,7 @@ class EveryMethod:
     seeds: int = 1
     """The number of seeds to train every method with."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `methods-001` or a later number."""
+    """The directory of results; this run's is `methods-001` or a later one."""
 
     @property
     def config(self) -> Config:

@@ -32,8 +32,7 @@ class PCA:
     """Compare Katyusha X with SVRG on the inner problem of a leading eigenvector."""
 
     gap: float = 0.01
-    """The distance of the shift to the largest eigenvalue, relative to the gap between
-    the first two eigenvalues."""
+    """Distance of the shift to the first eigenvalue, over the gap to the second."""
     workers: int = 16
     """The most workers, a power of two; the methods are compared with half as many."""
     seeds: int = 5
@@ -41,7 +40,7 @@ class PCA:
     epochs: int = 1500
     """The most epochs of a trajectory."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `pca/run-001` or a later number."""
+    """The directory of results; this run's is `pca/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

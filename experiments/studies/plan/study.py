@@ -35,8 +35,8 @@ class Plan:
     workers: int = 64
     """The number of workers."""
     bandwidth: str = "1gbit"
-    """The bandwidth of each worker's link in each direction: 100mbit, 1gbit, 12.5mbps
-    (bytes), unshaped."""
+    """The bandwidth of each worker's link in each direction.
+    Units: 100mbit, 1gbit, 12.5mbps (bytes), unshaped."""
     latency: str = "20ms"
     """The latency of a message: 20ms, 500us, 0.1s."""
     step_time: str = "0.5s"
@@ -46,10 +46,10 @@ class Plan:
     periods: tuple[int, ...] = (12, 48)
     """Steps from one synchronisation of local methods to the next."""
     measure: bool = False
-    """Time the compressors on this device, for about a minute. By default they take as
-    long as on two CPU cores, longer than on any accelerator."""
+    """Time the compressors on this device, for about a minute.
+    By default: their time on two CPU cores, longer than on any accelerator."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `plan/run-001` or a later number."""
+    """The directory of results; this run's is `plan/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses values out of range."""

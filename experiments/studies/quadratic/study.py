@@ -42,8 +42,7 @@ class Quadratic:
     momentum: float = 0.9
     """The momentum of every method."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `quadratic/run-001` or a later
-    number."""
+    """The directory of results; this run's is `quadratic/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

@@ -47,15 +47,14 @@ class Theory:
     """Check the theory of GMC and GMC+: residual, virtual iterate and rate."""
 
     steps: int = 16_000
-    """Steps of the longest trajectory of several workers. One worker takes four times
-    as many; trajectories for the residual and the gap are an eighth as long."""
+    """Steps of the longest trajectory of several workers; one takes four times more.
+    Trajectories for the residual and the gap are an eighth as long."""
     workers: int = 16
     """The most workers, a power of two; half as many where the number is fixed."""
     seeds: int = 16
     """The number of seeds over which expectations are averaged."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `theory/run-001` or a later
-    number."""
+    """The directory of results; this run's is `theory/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""

@@ -57,7 +57,7 @@ class Votes:
     seeds: int = 3
     """The number of trainings, and of draws of noise, that are averaged."""
     results: Path = Path("results")
-    """The directory of all results; this run's is `votes/run-001` or a later number."""
+    """The directory of results; this run's is `votes/run-001` or a later one."""
 
     def __post_init__(self):
         """Refuses numbers out of range."""
