@@ -57,7 +57,7 @@ class Compress:
         checks.fraction(ratio=self.ratio)
 
 
-def main_compress(config: Compress) -> None:
+def main(config: Compress) -> None:
     """Times all candidates; prints and logs the medians, their ratios and the bars."""
     record.prepare(config.results / "bench")
     chosen = candidates(config.d, config.ratio)

@@ -66,7 +66,7 @@ class Simulate:
         checks.fraction(ratio=self.ratio)
 
 
-def main_simulate(config: Simulate) -> None:
+def main(config: Simulate) -> None:
     """Times all candidates; prints and logs the medians, their ratios and the bars."""
     record.prepare(config.results / "bench")
     medians = take_turns(candidates(config), config.repeats)

@@ -77,8 +77,8 @@ def test_a_bar_is_met_up_to_the_number_itself():
 def test_compress_prints_and_logs_every_row_and_every_bar(tmp_path, capsys):
     config = compress.Compress(d=1000, repeats=1, results=tmp_path)
 
-    compress.main_compress(config)
-    compress.main_compress(config)
+    compress.main(config)
+    compress.main(config)
 
     printed = capsys.readouterr().out
     names = list(compress.candidates(10, 0.1))
@@ -131,7 +131,7 @@ def test_the_gradients_alone_are_those_of_the_first_step():
 
 @pytest.mark.slow
 def test_simulate_prints_every_row_and_its_bar(tmp_path, capsys):
-    simulate.main_simulate(dataclasses.replace(SMALL, results=tmp_path))
+    simulate.main(dataclasses.replace(SMALL, results=tmp_path))
 
     printed = capsys.readouterr().out
     for name in simulate.candidates(SMALL):
