@@ -1,4 +1,4 @@
-"""The benchmarks on small sizes; what they measure is for a quiet machine."""
+"""The benchmarks on small sizes; times are not checked."""
 
 import dataclasses
 import math
@@ -98,7 +98,7 @@ def test_compress_prints_and_logs_every_row_and_every_bar(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_all_simulated_candidates_start_alike_and_the_runs_of_gmc_stay_alike():
+def test_simulated_candidates_start_equal_and_those_of_gmc_stay_equal():
     chosen = simulate.candidates(SMALL)
 
     together = chosen[simulate.SGD]()

@@ -40,7 +40,7 @@ def test_all_commands_are_listed(capsys):
         (["run", "digits", "--results", "/dev/null"], "`results` is '/dev/null'"),
     ],
 )
-def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
+def test_an_error_of_this_project_has_no_traceback(arguments, message):
     assert len(jax.devices()) == 8  # Once JAX has started, a ninth cannot be had.
     with pytest.raises(SystemExit, match=message):
         main(arguments)
@@ -56,14 +56,14 @@ def test_an_error_of_ours_is_a_message_without_a_traceback(arguments, message):
         (["bench", "simulate", "--repeats", "0"], "`repeats`"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_an_error(arguments, message, capsys):
+def test_an_option_out_of_range_is_an_error(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
 
     assert message in capsys.readouterr().err
 
 
-def test_an_error_of_others_keeps_its_traceback(monkeypatch):
+def test_any_other_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(
         "experiments.commands.plot.main", lambda options: json.loads("{")
     )
@@ -81,10 +81,10 @@ def test_an_error_of_others_keeps_its_traceback(monkeypatch):
         ("list", "interrupted; nothing kept"),
     ],
 )
-def test_an_interruption_says_what_is_there(
+def test_an_interruption_names_what_is_kept(
     command, message, monkeypatch, tmp_path, capfd
 ):
-    """`run` always said that it goes on, and all others that nothing is kept."""
+    """`run` always printed that it goes on, and other commands that nothing is kept."""
     monkeypatch.setattr(manifest, "complete_steps", lambda folder: [3])
 
     def interrupt(options):
@@ -121,17 +121,17 @@ def test_an_interruption_says_what_is_there(
         (["launch", "run"], "got `launch`, which runs in one"),
     ],
 )
-def test_what_several_processes_cannot_run_is_refused_before_any_starts(
+def test_launch_refuses_bad_commands_before_it_starts_processes(
     command, message, monkeypatch
 ):
-    """It failed in all of them, in JAX's or orbax's words and a traceback."""
+    """All processes failed with a traceback of JAX or orbax."""
     monkeypatch.setattr(subprocess, "Popen", None)
     with pytest.raises(SystemExit, match=message):
         main(["launch", "--hosts", "2", *command])
 
 
-def test_what_joins_is_refused_as_well(monkeypatch):
-    """It waited for all others first, for their words about a misspelt name."""
+def test_join_refuses_bad_commands_before_it_waits(monkeypatch):
+    """It waited for the others, and all reported a misspelt name."""
     monkeypatch.setattr(subprocess, "Popen", None)
     others = ("--coordinator", "localhost:1", "--hosts", "2", "--host", "1")
     with pytest.raises(SystemExit, match="no run 'digit'"):

@@ -1,4 +1,4 @@
-"""What every study left behind is found, printed and drawn by one command."""
+"""The logs of all studies are found, printed and drawn."""
 
 import contextlib
 import json
@@ -96,8 +96,8 @@ def title(figure):
         ("d2_digits", "D-PSGD 0.1 96.58%", "d2_digits: mlp on digits, 8 workers, 300"),
     ],
 )
-def test_what_is_kept_of_a_study_is_printed_in_80_columns_and_drawn(name, words, of):
-    """The kind: `table` and `plot` knew the rows of runs, and no other study's."""
+def test_a_kept_log_is_printed_in_80_columns_and_drawn(name, words, of):
+    """`table` and `plot` could read the rows of runs only."""
     study, rows = _studies.read(KEPT / name)
     shown = printed(study, rows)
     assert words in " ".join(shown.split())
@@ -114,7 +114,7 @@ def test_what_is_kept_of_a_study_is_printed_in_80_columns_and_drawn(name, words,
         (METHODS, "SVRG 50.00% 8 0 5 w", None),
     ],
 )
-def test_studies_of_which_nothing_is_kept(rows, words, figures, tmp_path):
+def test_a_log_of_a_study_without_kept_results_is_shown(rows, words, figures, tmp_path):
     study, rows = _studies.read(written(tmp_path / "run", rows))
     assert words in " ".join(printed(study, rows).replace("│", " ").split())
     if figures is not None:
@@ -124,7 +124,7 @@ def test_studies_of_which_nothing_is_kept(rows, words, figures, tmp_path):
 
 
 def test_a_plan_in_80_columns_is_a_line_a_row():
-    """The kind: a row of the plan took five lines."""
+    """A row of the plan took five lines."""
     study, rows = _studies.read(KEPT / "plan")
     times, link, *_ = study.tables(rows)
     for shown in (times, link):
@@ -134,7 +134,7 @@ def test_a_plan_in_80_columns_is_a_line_a_row():
         assert capture.get().count("local, GMC of random_block every 12") == 3
 
 
-def test_a_clock_that_never_got_there_says_why():
+def test_a_goal_that_is_not_reached_is_explained():
     study, rows = _studies.read(KEPT / "clocks")
     assert "inf" not in printed(study, rows)
     header = rows[0] | {"config": rows[0]["config"] | {"goal": 1e-9}}
@@ -144,7 +144,7 @@ def test_a_clock_that_never_got_there_says_why():
     )
 
 
-def test_losses_that_are_not_finite_are_drawn(tmp_path):
+def test_losses_that_are_not_finite_are_recorded_as_none(tmp_path):
     with record.create(tmp_path, "run", {"slowdowns": [1.0]}) as log:
         log.append(kind="curve", losses=[1.0, float("nan")], inner={"a": float("inf")})
     assert record.read(log.path)[1]["losses"] == [1.0, None]
@@ -155,8 +155,8 @@ def test_losses_that_are_not_finite_are_drawn(tmp_path):
     "name", ["clocks", "elastic", "network", "pca", "plan", "theory", "votes"]
 )
 @pytest.mark.parametrize("share", [0.0, 0.4])
-def test_what_was_interrupted_is_shown_or_an_error_in_words(name, share):
-    """The kind: tables that index rows which are not there yet."""
+def test_an_interrupted_study_is_shown_or_an_error(name, share):
+    """Tables indexed rows that are not there yet."""
     study, rows = _studies.read(KEPT / name)
     first = rows[: 2 + int(share * len(rows))]
     for show in (lambda: printed(study, first), lambda: study.figures(first)):
@@ -182,8 +182,8 @@ def test_what_was_interrupted_is_shown_or_an_error_in_words(name, share):
         ([{"kind": "measurement", "rate": "1mbit"}], "has no 'config'"),
     ],
 )
-def test_what_nothing_knows_is_one_line(command, rows, message, tmp_path):
-    """The kind: a KeyError on logs of other versions, of others, and of no rows."""
+def test_an_unknown_log_is_an_error_in_one_line(command, rows, message, tmp_path):
+    """Logs of other versions or programs, or without rows, raised KeyError."""
     path = written(tmp_path / "run [red]", rows)
     with pytest.raises(SystemExit, match=message):
         main([command, str(path)])
@@ -191,7 +191,7 @@ def test_what_nothing_knows_is_one_line(command, rows, message, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["table", "plot"])
-def test_a_directory_of_directories_names_some(command, tmp_path):
+def test_a_directory_of_runs_names_some_of_them(command, tmp_path):
     written(tmp_path / "run-001", [HEADER])
     with pytest.raises(SystemExit, match=r"Name a directory below it, such as .*-001"):
         main([command, str(tmp_path)])
@@ -200,7 +200,7 @@ def test_a_directory_of_directories_names_some(command, tmp_path):
         main([command, str(tmp_path / "file")])
 
 
-def test_the_latest_is_of_any_study(tmp_path, capsys):
+def test_the_latest_record_can_be_of_any_study(tmp_path, capsys):
     """Studies are a level deeper than runs; a broken log beside them is left out."""
     (tmp_path / "clocks").mkdir()
     shutil.copytree(KEPT / "votes", tmp_path / "votes" / "run-001")
@@ -214,12 +214,12 @@ def test_the_latest_is_of_any_study(tmp_path, capsys):
     assert f"Left out, since its first line cannot be read: {broken}" in said
 
 
-def test_what_has_no_figure_says_so(tmp_path):
+def test_a_study_without_a_figure_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match="have no figure; use `table"):
         main(["plot", str(written(tmp_path / "run", BENCH))])
 
 
-def test_several_figures_are_told_apart_by_name(tmp_path, capsys):
+def test_several_figures_have_different_names(tmp_path, capsys):
     path = written(tmp_path / "run[a]", QUADRATIC)
     main(["plot", str(path), "--output", str(tmp_path / "my.svg")])
     assert {file.name for file in tmp_path.glob("*.svg")} == {

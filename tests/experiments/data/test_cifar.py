@@ -78,7 +78,7 @@ def png(feature, image):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Where `tensorflow_datasets` has prepared both of them."""
+    """The directory in which `tensorflow_datasets` has prepared both data sets."""
     archives, kept = (tmp_path_factory.mktemp(name) for name in ("archives", "kept"))
     file_system = types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open))
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,7 @@ def assert_is_made_up(data, classes):
 
 
 @every_cifar
-def test_what_is_prepared_is_read_in_the_order_of_the_archive(
+def test_prepared_images_are_read_in_the_order_of_the_archive(
     name, prepared, monkeypatch
 ):
     load, classes = CIFAR[name]
@@ -142,7 +142,7 @@ def test_a_file_is_read_as_it_is(name, tmp_path):
 
 
 @every_cifar
-def test_with_nothing_prepared_the_error_names_both_ways_out(
+def test_with_nothing_prepared_the_error_names_both_remedies(
     name, tmp_path, monkeypatch
 ):
     keep(monkeypatch, tmp_path)
@@ -255,7 +255,7 @@ def test_a_damaged_file_is_an_error(tmp_path):
         cifar10(path)
 
 
-def test_what_is_no_file_of_arrays_is_an_error(tmp_path):
+def test_a_file_without_arrays_is_an_error(tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.zeros(3))
 

@@ -10,7 +10,7 @@ import pytest
 from experiments.data import datasets
 
 
-def test_digits_are_what_the_docstring_says():
+def test_digits_agree_with_the_docstring():
     train, test, classes, *_ = datasets.digits()
 
     assert train.images.shape == (1280, 8, 8, 1)

@@ -1,4 +1,4 @@
-"""The laws of partitions, and what sets the two apart."""
+"""The laws of partitions, and the differences between them."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_class_counts_count_the_labels_of_each_worker():
 
 
 def largest_share(shares):
-    """How much of a worker's share its commonest label makes up, on average."""
+    """The share of a worker's commonest label, on average."""
     return class_counts(LABELS, shares).max(axis=1).mean() / shares.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Tests of text as data, on a text of our own."""
+"""Tests of text as data, on a small text."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from experiments.training.config import Config
 
 @pytest.fixture
 def a_file(tmp_path):
-    """Three thousand characters of which each tells the next."""
+    """Three thousand characters; each determines the next."""
     path = tmp_path / "text.txt"
     path.write_text("abcdefghij" * 300, encoding="utf-8")
     return path
@@ -32,7 +32,7 @@ def test_each_character_is_followed_by_its_label(a_file):
         )
 
 
-def test_what_is_no_text_is_an_error(tmp_path):
+def test_a_text_that_is_missing_or_too_short_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"`data_file` must name a text.*--text-file"):
         text(None)
     short = tmp_path / "short.txt"
@@ -45,7 +45,7 @@ def test_what_is_no_text_is_an_error(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_named_with_its_option(tmp_path):
-    """The kind: what is given as a text and is missing, a directory or no UTF-8."""
+    """The file can be missing, a directory, or not in UTF-8."""
     (tmp_path / "latin").write_bytes("é".encode("latin-1") * 1000)
     for name, problem in (
         ("missing", "cannot be read .No such file"),
@@ -66,7 +66,7 @@ def test_the_network_sees_no_character_ahead():
     np.testing.assert_array_equal(np.flatnonzero(differ), np.arange(40, WINDOW))
 
 
-def test_a_task_of_text_is_judged_by_characters(a_file):
+def test_a_task_of_text_is_evaluated_by_characters(a_file):
     config = Config(
         data="text",
         data_file=a_file,

@@ -66,7 +66,7 @@ def test_the_cause_is_the_last_line(output, line):
     assert last.startswith(line)
 
 
-def test_what_python_says_stays():
+def test_output_of_python_stays():
     log = "W1129 23:23:41.910628    8739 x.cc:147] Failed\nRPC: /some\n"
     error = "Traceback (most recent call last):\n  line 1\nValueError: too large"
     assert causes.readable(f"first\n{log}{error}") == f"first\n{error}"

@@ -1,4 +1,4 @@
-"""Processes that are killed at any moment: no hang, and nothing lost but time."""
+"""Processes that are killed at any moment: no hang, and no result is lost."""
 
 import contextlib
 import os
@@ -144,8 +144,8 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("name", "victim"), [("SIGKILL", 0), ("SIGKILL", 1), ("SIGTERM", 1), ("SIGSTOP", 1)]
 )
-def test_whoever_lost_another_process_says_so_last(tmp_path, name, victim):
-    """JAX swallowed SIGTERM, and what it had to say ended in a C++ stack trace."""
+def test_a_process_that_lost_another_one_reports_it_last(tmp_path, name, victim):
+    """JAX swallowed SIGTERM, and its errors ended in a C++ stack trace."""
     port = free_port()
     with endless(tmp_path, joins(0, port), joins(1, port)) as running:
         (pid,) = children(running[victim].pid)
@@ -162,7 +162,7 @@ def test_whoever_lost_another_process_says_so_last(tmp_path, name, victim):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_a_process_ends_with_its_watcher(tmp_path, name):
+def test_a_process_ends_with_its_parent(tmp_path, name):
     port = free_port()
     with endless(tmp_path, joins(0, port), joins(1, port)) as running:
         (pid,) = children(running[1].pid)
@@ -177,8 +177,8 @@ def test_a_process_ends_with_its_watcher(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
-def test_launched_processes_end_with_whoever_launched_them(tmp_path, name):
-    """Ctrl-C said that nothing is kept, although there was a checkpoint."""
+def test_launched_processes_end_with_their_launcher(tmp_path, name):
+    """Ctrl-C printed that nothing is kept, although there was a checkpoint."""
     with endless(tmp_path, ["launch", "--hosts", "2"]) as (process,):
         pids = children(process.pid)
         number = getattr(signal, name)
@@ -204,7 +204,7 @@ def test_a_launched_process_that_is_killed_is_named(tmp_path, name):
         assert re.fullmatch(KEPT, kept)
 
 
-def test_processes_that_do_not_find_each_other_say_so_last(tmp_path):
+def test_processes_that_do_not_find_each_other_report_it_last(tmp_path):
     options = ["--patience", "1", *ENDLESS, "--results", str(tmp_path)]
     alone = subprocess.run(
         [*EXPERIMENTS, *joins(0, free_port()), *options], capture_output=True, text=True

@@ -71,7 +71,7 @@ def test_the_norms_of_resnet20_keep_a_mean_and_a_variance_a_channel():
         if name != "characters"
     ],
 )
-def test_judging_looks_at_one_image_at_a_time_and_changes_nothing(model):
+def test_evaluation_treats_each_image_alone_and_changes_nothing(model):
     (network, variables), batch = started(model), images(3)
     kept = {name: variables[name] for name in variables if name != "params"}
 

@@ -1,4 +1,4 @@
-"""The laboratory: links of a rate, bytes as the kernel counts them, nothing left."""
+"""The laboratory: rates of links, the kernel's counters, and removal of hosts."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def names(pid: int) -> set[str]:
     return set(re.findall(rf"\bgmc{pid}(?:h\d+)?\b", f"{listed} {links} {files}"))
 
 
-def test_as_many_steps_as_fit_in_whole_periods():
+def test_steps_fit_into_the_budget_in_whole_periods():
     assert measurements.steps_for(0.5, 10) == 20
     assert measurements.steps_for(100, 10) == measurements.FEWEST
     assert measurements.steps_for(1e-9, 10) == measurements.MOST
@@ -83,7 +83,7 @@ def test_the_kernel_counts():
 
 
 def _send_and_receive(address: str, size: int, inside: list[str]) -> float:
-    """Seconds that so many bytes take from a host to the address of another."""
+    """Seconds to send bytes from one host to the address of another."""
     receiver = [*inside, sys.executable, "-c", _RECEIVE, address, str(size)]
     with subprocess.Popen(receiver, stdout=subprocess.PIPE, text=True) as receiving:
         assert receiving.stdout is not None
@@ -135,7 +135,7 @@ def test_a_link_has_its_rate_and_its_counters():
 
 
 @alone
-def test_hosts_are_taken_away_after_an_error():
+def test_hosts_are_removed_after_an_error():
     def fail():
         with namespaces.hosts(2):
             assert names(os.getpid())
@@ -147,7 +147,7 @@ def test_hosts_are_taken_away_after_an_error():
 
 
 @alone
-def test_what_a_killed_laboratory_left_is_taken_away_by_the_next():
+def test_hosts_of_a_killed_laboratory_are_removed_by_the_next():
     lines = (
         "import time",
         "from experiments.network import namespaces",
@@ -164,7 +164,7 @@ def test_what_a_killed_laboratory_left_is_taken_away_by_the_next():
 
 
 def seen(rate: str, method: str, seconds: float, predicted: float | None) -> dict:
-    """A row as the laboratory has it."""
+    """A row of the laboratory."""
     ends = [seconds * (step + 1) for step in range(4)]
     sizes = {"message_bytes": 8e4, "wire_bytes": 8e4}
     row = measurements.of_one(Traffic(400, 800), ends, [4.0, 3.0, 2.0, 1.0], **sizes)
@@ -172,7 +172,7 @@ def seen(rate: str, method: str, seconds: float, predicted: float | None) -> dic
     return {"rate": rate, "method": method, **row, **planned}
 
 
-def test_tables_compare_with_the_first_and_misses_are_named():
+def test_tables_compare_with_the_first_method_and_name_misses():
     measured = [
         seen("10mbit", "dense", 2.0, 1.8),
         seen("10mbit", "top_k", 0.1, 0.2),
@@ -210,7 +210,7 @@ def test_figures_have_step_times_and_a_panel_for_each_rate():
         ({"ratio": 2.0}, "`ratio`"),
     ],
 )
-def test_what_is_no_laboratory_is_an_error(options, message):
+def test_options_out_of_range_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         Network(**options)
 
@@ -223,7 +223,7 @@ def test_every_entry_of_ours_is_a_training():
 
 
 @pytest.mark.slow
-def test_without_root_it_is_the_loopback_and_says_so(tmp_path, monkeypatch, capsys):
+def test_without_root_the_loopback_is_used_with_a_remark(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 1)
     options = ["--hosts", "2", "--model", "mlp", "--seconds", "0.1"]
     results = ["--results", str(tmp_path)]
@@ -238,7 +238,7 @@ def test_without_root_it_is_the_loopback_and_says_so(tmp_path, monkeypatch, caps
 
 @alone
 @pytest.mark.slow
-def test_dense_momentum_sgd_takes_what_the_link_allows(tmp_path):
+def test_dense_momentum_sgd_takes_the_time_of_the_link(tmp_path):
     config = Network(
         hosts=2,
         model="mlp",
@@ -310,7 +310,7 @@ def test_pytorch_trains_on_the_same_batches(method, tmp_path):
     ],
 )
 def test_a_rate_that_tc_cannot_set_is_refused_before_anything_starts(rate, message):
-    """The kind: options that only `ip`, `tc` or a host refused, in their words."""
+    """These rates were refused only by `ip`, `tc` or a host."""
     with pytest.raises(ValueError, match=message):
         Network(rates=("10mbit", rate))
 

@@ -14,7 +14,7 @@ SHORT = Clocks(workers=4, gradients=24, slowdowns=(1.0, 10.0))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_its_clock_goes_on(method):
+def test_every_method_learns_and_its_clock_advances(method):
     curve = study.follow(method, SHORT, 4, 1.0)
     assert len(curve.losses) == len(curve.seconds) == 24
     assert (np.diff(curve.seconds) > 0).all()
@@ -22,7 +22,7 @@ def test_every_method_learns_and_its_clock_goes_on(method):
 
 
 @pytest.mark.slow
-def test_a_straggler_holds_up_those_who_wait_for_all():
+def test_a_straggler_delays_synchronous_methods():
     ends = {
         method: [study.follow(method, SHORT, 4, slow).seconds[-1] for slow in (1, 10)]
         for method in ("all_reduce", "ad_psgd")
@@ -63,7 +63,7 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, capsys):
     assert "AD-PSGD" in capsys.readouterr().out
 
 
-def test_numbers_that_make_no_run_are_errors():
+def test_numbers_out_of_range_are_errors():
     with pytest.raises(ValueError, match="`workers` must be even"):
         Clocks(workers=3)
     with pytest.raises(ValueError, match=r"`slowdowns` .*0\.0"):

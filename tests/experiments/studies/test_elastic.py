@@ -17,7 +17,7 @@ CONFIG = Elastic(methods=("gmc",), then=(8, 4), steps=20, every=10, batch_size=3
 
 
 @pytest.mark.slow
-def test_the_mean_residual_stays_and_the_loss_goes_on():
+def test_the_mean_residual_stays_and_the_loss_is_continuous():
     rows = follow("gmc", CONFIG)
     assert [row["workers"] for row in rows] == [8, 4]
     assert rows[0]["residual"] == 0
@@ -54,6 +54,6 @@ def test_a_state_without_a_residual_has_no_mean_residual():
         ({"steps": 15}, "`steps` must be a multiple of `every`"),
     ],
 )
-def test_what_is_no_run_is_an_error(options, message):
+def test_options_out_of_range_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         Elastic(**options)

@@ -32,7 +32,7 @@ def test_every_method_of_the_library_has_a_line():
         ("a_psgd", 1, 1, 1),
     ],
 )
-def test_methods_with_loops_of_their_own_learn(name, messages, own, shared):
+def test_methods_with_custom_loops_learn(name, messages, own, shared):
     task = tasks.build(CONFIG, 0)._replace(steps=40)
     line = CUSTOM_LOOPS[name][1](task, CONFIG)
     assert line.accuracy > 0.5

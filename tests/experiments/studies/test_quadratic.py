@@ -1,4 +1,4 @@
-"""Figures 1 and 2 of the GMC paper: the runs behind them, and what they show."""
+"""Figures 1 and 2 of the GMC paper: their trajectories and results."""
 
 from collections import defaultdict
 

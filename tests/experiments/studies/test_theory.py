@@ -33,7 +33,7 @@ KINDS = ("constant", "normal", "alternating", "spikes", "bursts", "growing", "al
 
 
 def series(kind: str, seed: int, steps: int = 60, d: int = D) -> np.ndarray:
-    """What enters the error feedback, [steps, d]; "along" it takes only the lengths."""
+    """Inputs of the error feedback, [steps, d]; for "along" only lengths matter."""
     draw = np.random.default_rng(seed)
     time = np.arange(steps)[:, None]
     once, every = draw.normal(size=d), draw.normal(size=(steps, d))
@@ -74,7 +74,7 @@ def _owing(compressor: str, ratio: float):
 
 
 def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **sizes):
-    """Sup E|e|^2 over sup E|a|^2, and the least that the compressor kept."""
+    """Sup E|e|^2 over sup E|a|^2, and the compressor's smallest delta."""
     with jax.enable_x64(True):
         entered = jnp.asarray(series(kind, seed, **sizes))
         seeds = jnp.arange(SEEDS)
@@ -90,7 +90,7 @@ def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **siz
     seed=st.integers(0, 2**16),
 )
 @settings(deadline=None, derandomize=True, max_examples=50)
-def test_the_residual_stays_below_its_bound_whatever_enters(compressor, kind, seed):
+def test_the_residual_stays_below_its_bound_for_any_input(compressor, kind, seed):
     measured, kept = owing(compressor, kind, seed)
 
     delta = {"dense": 1.0, "scaled_sign": kept}.get(compressor, RATIO)
@@ -98,7 +98,7 @@ def test_the_residual_stays_below_its_bound_whatever_enters(compressor, kind, se
 
 
 def test_the_bound_is_not_far_off():
-    """Against what `random_k` owes when given the worst, or the same forever."""
+    """Compared with `random_k` on the worst input, and on a constant one."""
     worst, _ = owing("random_k", "along", ratio=0.05, steps=100, d=400)
     same, _ = owing("random_k", "constant")
 
@@ -130,7 +130,7 @@ SMALL = Theory(steps=2000, workers=8, seeds=8)
 
 
 class InNumpy:
-    """The problem as the transcriptions want it, with the samples of one seed."""
+    """The problem in the form of the transcriptions, with one seed's samples."""
 
     workers, steps, start = 2, 40, np.zeros(D)
 
@@ -219,7 +219,7 @@ def test_exponents_and_speed_ups_of_exact_powers():
         (31, 16, r"`steps` .* at least 32, .* got 31"),
     ],
 )
-def test_what_cannot_be_halved_is_an_error(steps, workers, message):
+def test_numbers_that_cannot_be_halved_are_errors(steps, workers, message):
     with pytest.raises(ValueError, match=message):
         sweep(steps, workers)
 
@@ -294,7 +294,7 @@ def test_the_claims_hold_in_a_small_run_too(finished):
 
 
 @pytest.mark.slow
-def test_the_log_holds_the_configuration_and_every_walk(finished):
+def test_the_log_holds_the_configuration_and_every_trajectory(finished):
     path, _ = finished
     header, *rows = record.read(path / "run-001")
     found = [row for row in rows if row["kind"] == "walk"]
@@ -316,7 +316,7 @@ def test_the_figure_is_a_picture_and_nothing_is_overwritten(finished):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_shows_what_is_not_met():
+def test_the_table_shows_claims_that_are_not_met():
     claim = claims.Claim("it", "a method", 2.0, "at most 1", most=1, spread=0.25)
     met = claim._replace(measured=1.0)
 

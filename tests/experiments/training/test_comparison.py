@@ -50,7 +50,7 @@ def test_a_figure_is_drawn_where_it_is_asked_for(results, tmp_path):
 
 
 def test_results_are_where_checkpoints_can_be(tmp_path, monkeypatch):
-    """It trained up to the first save; with a `~`, log and checkpoints went apart."""
+    """It trained up to the first save; a `~` separated log and checkpoints."""
     command = ["run", "digits_quick", "--results"]
     with pytest.raises(SystemExit, match=r"a name that orbax takes as it is"):
         main([*command, str(tmp_path / "a[lr=0.1]")])
@@ -66,7 +66,7 @@ def rows(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_process_is_taken_up_by_the_next_one(tmp_path, kill):
+def test_a_killed_run_is_continued_by_the_next_process(tmp_path, kill):
     run = ["run", "digits_quick", "--steps", "120", "--evaluations", "40"]
     command = [*EXPERIMENTS, *run]
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -1,4 +1,4 @@
-"""What a configuration refuses, and what it passes on."""
+"""The configuration: values that it refuses, and the optimizer that it makes."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from experiments.training.config import Config
         ("seed", -1, r"`seed` must be in \[0, 2\^32\), got -1"),
     ],
 )
-def test_what_makes_no_run_is_an_error(field, value, message):
+def test_a_value_out_of_range_is_an_error(field, value, message):
     with pytest.raises(ValueError, match=message):
         Config(**{field: value})
 
@@ -97,7 +97,7 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
         ({"learning_rates": (("gmc", 1.0), ("gmc", 2.0))}, "no method twice"),
     ],
 )
-def test_what_only_the_training_refused_is_refused_at_once(options, message):
-    """The kind: options that ended in the words of Flax, NumPy or JAX."""
+def test_values_that_training_would_refuse_are_refused_at_once(options, message):
+    """These options ended in errors of Flax, NumPy or JAX."""
     with pytest.raises(ValueError, match=message):
         Config(**options)

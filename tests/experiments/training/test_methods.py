@@ -1,4 +1,4 @@
-"""The registry: every method is made as its line says."""
+"""The registry of methods."""
 
 import pkgutil
 
@@ -18,7 +18,7 @@ def test_every_method_can_be_made_with_every_compressor(method, compressor):
     METHODS[method].build(0.1, Compression(compressor, 0.1), 0.9).init(PARAMS)
 
 
-def test_labels_are_told_apart():
+def test_labels_are_unique():
     labels = {entry.label for entry in METHODS.values()}
 
     assert len(labels) == len(METHODS)

@@ -14,7 +14,7 @@ def test_a_study_owns_rows_of_its_kind_with_its_column():
 
 
 def test_a_figure_is_written_whole_or_what_was_there_stays(tmp_path):
-    """The kind: a full disk under a figure that is drawn again."""
+    """The disk was full when a figure was drawn again."""
 
     class Failing(Figure):
         def savefig(self, fname, **options):

@@ -129,7 +129,7 @@ def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted)
 
 
 def test_a_summary_is_written_once(tmp_path, task):
-    """Even if the checkpoint is older than it."""
+    """Even if the checkpoint is older than the summary."""
     run(tmp_path, CONFIG, task)
     with record.Record(tmp_path / "run-001") as log:
         before = list(log.rows)

@@ -68,7 +68,7 @@ def test_counts(text, number):
         (whole, "1e9 parameters", "is not a number such as 1e9"),
     ],
 )
-def test_errors_show_what_was_given_and_what_would_do(read, text, message):
+def test_errors_show_the_text_and_an_example(read, text, message):
     with pytest.raises(ValueError, match=message):
         read(text)
 
