@@ -78,9 +78,9 @@ def test_a_task_of_text_is_evaluated_by_characters(a_file):
         epochs=1,
     )
     task = tasks.build(config, 0)
-    judged = task.evaluate(task.params, task.stats)
-    assert judged["loss"] == pytest.approx(np.log(10), abs=1.5)
-    assert 0 <= judged["accuracy"] <= 1
+    evaluated = task.evaluate(task.params, task.stats)
+    assert evaluated["loss"] == pytest.approx(np.log(10), abs=1.5)
+    assert 0 <= evaluated["accuracy"] <= 1
     assert task.class_counts.sum() == 2 * 21 * WINDOW
     with pytest.raises(ValueError, match="--partition iid"):
         tasks.build(dataclasses.replace(config, partition="dirichlet"), 0)

@@ -76,15 +76,15 @@ def test_evaluation_treats_each_image_alone_and_changes_nothing(model):
     kept = {name: variables[name] for name in variables if name != "params"}
 
     @jax.jit
-    def judge(images):
+    def evaluate(images):
         return network.apply(variables, images, train=False, mutable=list(kept))
 
-    logits, changed = judge(batch)
+    logits, changed = evaluate(batch)
 
     assert logits.shape == (3, 7)
     assert logits.dtype == jnp.float32
     assert np.std(logits) > 1e-3
-    alone, _ = judge(batch[:1].repeat(3, axis=0))
+    alone, _ = evaluate(batch[:1].repeat(3, axis=0))
     np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, dict(changed), kept)
 

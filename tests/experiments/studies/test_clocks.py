@@ -34,9 +34,9 @@ def test_a_straggler_delays_synchronous_methods():
 
 def test_a_single_worker_is_the_same_asynchronous_and_synchronous():
     """The same batches, the same steps: only the events differ."""
-    alone = dataclasses.replace(SHORT, workers=1)
+    single = dataclasses.replace(SHORT, workers=1)
     one, other, third = (
-        study.follow(method, alone, 1, 1.0)
+        study.follow(method, single, 1, 1.0)
         for method in ("all_reduce", "ad_psgd", "a_psgd")
     )
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)

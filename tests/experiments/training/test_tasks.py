@@ -73,14 +73,14 @@ def test_a_model_is_evaluated_on_all_images_or_on_some(task):
         train, data.train.labels
     )
 
-    judged = task.evaluate(task.params, task.stats)
+    evaluated = task.evaluate(task.params, task.stats)
     part = task.evaluate(task.params, task.stats, 100)
 
-    np.testing.assert_allclose(judged["loss"], loss.mean(), rtol=1e-5)
+    np.testing.assert_allclose(evaluated["loss"], loss.mean(), rtol=1e-5)
     right = np.argmax(test, axis=-1) == data.test.labels
-    np.testing.assert_allclose(judged["accuracy"], right.mean(), rtol=1e-6)
+    np.testing.assert_allclose(evaluated["accuracy"], right.mean(), rtol=1e-6)
     assert (part["accuracy"] * 100) % 1 == pytest.approx(0, abs=1e-4)
-    assert part["loss"] != judged["loss"]
+    assert part["loss"] != evaluated["loss"]
     assert part == task.evaluate(task.params, task.stats, 100)
 
 

@@ -99,8 +99,8 @@ def test_rows_say_what_was_measured(task, uninterrupted):
     costs = [row["relative_cost"] for row in evaluations]
     assert costs == [0, *[pytest.approx(851 / 85_002, rel=1e-6)] * 3]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
-    judged = task.evaluate(*params)
-    assert (summary["loss"], summary["accuracy"]) == tuple(judged.values())
+    evaluated = task.evaluate(*params)
+    assert (summary["loss"], summary["accuracy"]) == tuple(evaluated.values())
     assert summary["bytes_per_step"] == sent
     assert summary["dense_bytes_per_step"] == 4 * 85_002
     assert summary["relative_cost"] == costs[-1]
