@@ -34,7 +34,7 @@ def _allowed() -> bool:
     return True
 
 
-needs_namespaces = pytest.mark.skipif(
+needs_root = pytest.mark.skipif(
     not _allowed(), reason="needs root, iproute2 and Linux"
 )
 
@@ -116,7 +116,7 @@ connection.recv(1)
 """
 
 
-@needs_namespaces
+@needs_root
 def test_a_link_has_its_rate_and_its_counters():
     with namespaces.hosts(2) as network:
         network.shape(1e6)
@@ -136,7 +136,7 @@ def test_a_link_has_its_rate_and_its_counters():
     assert not names(os.getpid())
 
 
-@needs_namespaces
+@needs_root
 def test_hosts_are_removed_after_an_error():
     def fail():
         with namespaces.hosts(2):
@@ -148,7 +148,7 @@ def test_hosts_are_removed_after_an_error():
     assert not names(os.getpid())
 
 
-@needs_namespaces
+@needs_root
 def test_hosts_of_a_killed_laboratory_are_removed_by_the_next():
     lines = (
         "import time",
@@ -238,7 +238,7 @@ def test_without_root_the_loopback_is_used_with_a_remark(tmp_path, monkeypatch, 
     assert dense["out"] == pytest.approx(dense["dense_bytes"], rel=0.3)
 
 
-@needs_namespaces
+@needs_root
 @pytest.mark.slow
 def test_dense_momentum_sgd_takes_the_time_of_the_link(tmp_path):
     config = Network(
@@ -268,7 +268,7 @@ def test_dense_momentum_sgd_takes_the_time_of_the_link(tmp_path):
     assert fast["predicted"] > fast["computing"] > 0
 
 
-@needs_namespaces
+@needs_root
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_laboratory_leaves_nothing(tmp_path, name):
@@ -327,7 +327,7 @@ def test_unknown_models_and_names_given_twice_are_refused_too():
     Network(rates=("1kbit", "80gbit", "unshaped"))
 
 
-@needs_namespaces
+@needs_root
 def test_tc_sets_the_slowest_and_the_fastest_rate():
     with namespaces.hosts(1) as network:
         network.shape(namespaces.SLOWEST)
