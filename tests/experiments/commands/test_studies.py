@@ -139,7 +139,7 @@ def test_a_goal_that_is_not_reached_is_explained():
     assert "inf" not in printed(study, rows)
     header = rows[0] | {"config": rows[0]["config"] | {"goal": 1e-9}}
     assert (
-        "inf: a loss of 1e-09 was not reached within 250 gradients of each worker. Take"
+        "inf: a loss of 1e-09 was not reached within 250 gradients of each worker. Use"
         in " ".join(printed(study, [header, *rows[1:]]).split())
     )
 

@@ -202,7 +202,7 @@ def test_nothing_is_downloaded_that_could_not_be_prepared(tensorflow, monkeypatc
         (
             "test_labels",
             lambda x: x + 10,
-            r"holds 1\d, but the labels of cifar10 are 0",
+            r"in 0 to 9 for cifar10, got 1\d",
         ),
         ("train_labels", lambda x: -1 - x, "in 0 to .*, got -"),
         (

@@ -26,5 +26,5 @@ def test_a_figure_is_written_whole_or_what_was_there_stays(tmp_path):
     with pytest.raises(OSError, match=r"No space.*figure\.png"):
         save(Failing(), old)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
-    with pytest.raises(ValueError, match=r"`output` is .*none of .*png"):
+    with pytest.raises(ValueError, match=r"`output` must end in .*png.* got"):
         save(Failing(), tmp_path / "figure.xyz")

@@ -96,7 +96,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(closed, tmp_path):
         f"[os.close(number) for number in {closed}]",
         "import sys",
         "sys.stdout = sys.stderr = None",
-        "from experiments import signals, terminal",
+        "from experiments.utils import signals, terminal",
         "terminal.open_streams()",
         "signals.end_at_once()",
         f"log = open({str(tmp_path / 'log')!r}, 'w')",
