@@ -42,14 +42,14 @@ def arguments(command: Sequence[str], **options: str | int | None) -> list[str]:
 def _watch(config: Join, command: Sequence[str]) -> None:
     """Runs the command in a child process, and reports why that ended."""
     signals.unwind()
-    preflight.check_own_name()
+    preflight.check_hostname()
     if config.coordinator and config.host == 0:
-        preflight.check_here(config.coordinator)
+        preflight.check_coordinator_here(config.coordinator)
     elif config.coordinator:
         waits = f"Waiting for process 0 at {config.coordinator}"
         limit = f"for at most {config.patience} seconds (`--patience`)."
         with preflight.patient(f"{waits}, {limit}"):
-            preflight.check_there(config.coordinator, config.patience)
+            preflight.wait_for_coordinator(config.coordinator, config.patience)
     child = Command(
         arguments(command, **dataclasses.asdict(config)),
         {member.PARENT: str(os.getpid())},

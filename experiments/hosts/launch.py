@@ -43,7 +43,7 @@ def main(config: Launch, command: Sequence[str]) -> None:
       SystemExit: if a process fails, after its error; the others are stopped.
     """
     signals.unwind()
-    preflight.check_own_name()
+    preflight.check_hostname()
     coordinator = f"localhost:{preflight.free_port()}"
     commands = [
         Command(
@@ -68,7 +68,7 @@ def main(config: Launch, command: Sequence[str]) -> None:
 
 
 def environment(host: int, devices: int) -> dict[str, str]:
-    """Environment variables of a child: it ends with this process, on own devices.
+    """Environment variables of a child: its parent, and its accelerators.
 
     Args:
       host: the index of the process.

@@ -33,7 +33,7 @@ def address(coordinator: str) -> tuple[str, int]:
     return match[1].strip("[]"), int(match[2])
 
 
-def check_here(coordinator: str) -> None:
+def check_coordinator_here(coordinator: str) -> None:
     """Checks for process 0 that it can listen at the coordinator's address.
 
     Raises:
@@ -58,7 +58,7 @@ def check_here(coordinator: str) -> None:
     )
 
 
-def check_there(coordinator: str, patience: float) -> None:
+def wait_for_coordinator(coordinator: str, patience: float) -> None:
     """Waits, in the other processes, until process 0 listens at the address.
 
     Raises:
@@ -81,7 +81,7 @@ def check_there(coordinator: str, patience: float) -> None:
         ) from None
 
 
-def check_own_name() -> None:
+def check_hostname() -> None:
     """Checks that the name of this machine has an address, where Gloo listens.
 
     Raises:

@@ -16,7 +16,7 @@ class Figures(NamedTuple):
     loss: float | None = None
 
     def __str__(self) -> str:
-        """As a cell of the table."""
+        """Formats the figures as a cell of the table."""
         text = f"{self.accuracy:.2f}"
         if self.cost is not None:
             text += f" ({self.cost:.2f})"

@@ -24,7 +24,7 @@ class Problem(NamedTuple):
       params: the parameters at the start.
       gradient: maps params and a batch to the loss and its gradients.
       loss: maps params to the loss on all training images.
-      batch: maps a worker and a number of its gradient to the indices of the samples.
+      batch: maps a worker and the index of its gradient to the indices of its samples.
     """
 
     params: Tree

@@ -90,7 +90,7 @@ class Config:
     By default all of them on an accelerator, and one on a CPU."""
 
     def __post_init__(self):
-        """Refuses unknown names, and numbers that make no run."""
+        """Refuses unknown names, and values out of range."""
         _known("data", self.data, DATA)
         _known("model", self.model, MODELS)
         _known("compressor", self.compressor, COMPRESSORS)

@@ -143,7 +143,7 @@ def _ef_sign_sgd(rate, compression, momentum):
     return gmc_jax.ef_sign_sgd(rate)
 
 
-# Methods whose parameters differ between workers, and methods whose do not.
+# Methods whose parameters differ between workers, and methods that share them.
 _own = partial(Method, counted=False, gradient_at="each worker's x")
 _common = partial(Method, counted=False)
 

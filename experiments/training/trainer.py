@@ -20,8 +20,8 @@ from gmc_jax.execution.step import Step
 class Trainer:
     """Trains the tasks of some seeds together, several steps at a time.
 
-    Several seeds are simulated as the workers of an outer simulation, which never
-    communicate. Counters, which all seeds have in common, are then kept once, so
+    Several seeds are the workers of an outer simulation, without communication. State
+    that is equal for all seeds is then kept once. So the counters are not batched, and
     conditionals on them stay conditionals.
 
     On an accelerator several steps are one compiled scan: the workers' shares are on

@@ -34,7 +34,7 @@ class Ended(KeyboardInterrupt):
 
 
 def end_at_once() -> None:
-    """Makes such a signal print the last line and end this process immediately.
+    """Makes SIGINT, SIGTERM and SIGHUP print the last line and end this process.
 
     Nothing is unwound. An exception would get lost in a callback of JAX, threads of
     orbax would report it, and XLA's threads would outlive Python's shutdown. Files on
@@ -48,7 +48,7 @@ def end_at_once() -> None:
 
 
 def unwind() -> None:
-    """Makes such a signal raise `Ended`; a second one ends this process at once.
+    """Makes SIGINT, SIGTERM and SIGHUP raise `Ended`; a second one ends the process.
 
     Commands that must remove processes and links, and that do not compute, use it.
     """
@@ -73,7 +73,7 @@ def raise_again() -> None:
 
 
 def end_in_silence() -> None:
-    """Lets such a signal kill this process; another process prints the last line."""
+    """Restores the default of SIGINT, SIGTERM and SIGHUP; nothing is printed."""
     signal.set_wakeup_fd(-1)
     _handle(signal.SIG_DFL)
 

@@ -33,7 +33,7 @@ def draw(curves: Mapping[tuple[str, int, float], Curve], config: Row) -> Figure:
     for panel, slowdown in zip(panels, slowdowns, strict=True):
         for method, (colour, dashes) in LOOKS.items():
             curve = curves.get((method, workers, slowdown))
-            if curve is None:  # The study was interrupted before.
+            if curve is None:  # The study was interrupted before this training.
                 continue
             panel.plot(
                 curve.seconds,

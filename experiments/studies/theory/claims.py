@@ -41,7 +41,7 @@ Trajectories: TypeAlias = Mapping[Setting, Trajectory]
 
 
 class Sweep(NamedTuple):
-    """The settings to compute. A line has a name in `COMPARED`; settings may recur.
+    """The settings to compute; a line is a sequence of them, named as in `COMPARED`.
 
     Attributes:
       residual: every compressor, with every method and loss.

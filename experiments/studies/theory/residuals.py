@@ -18,10 +18,10 @@ def residual_bound(delta: float) -> float:
         E|e_{t+1}|^2 <= (1 - delta) ((1 + eta) E|e_t|^2 + (1 + 1 / eta) E|a_t|^2)
                      <= (1 - delta / 2) E|e_t|^2 + 2 (1 - delta) / delta E|a_t|^2
 
-    and the geometric sum from e_0 = 0 on adds the factor 2 / delta. The constant 4 is
-    the smallest for all delta: if every a_t is along e_t and the compressor always
-    loses as much as it may, |e_t|^2 tends to (1 - delta) (1 + sqrt(1 - delta))^2 /
-    delta^2 |a|^2.
+    and the geometric sum from e_0 = 0 on adds the factor 2 / delta. No constant below 4
+    holds for all delta: if every a_t is along e_t and the compressor always loses as
+    much as it may, |e_t|^2 tends to (1 - delta) (1 + sqrt(1 - delta))^2 / delta^2
+    |a|^2.
     """
     return 4 * (1 - delta) / delta**2
 

@@ -51,13 +51,13 @@ def test_process_0_needs_a_free_port():
         taken_port() as port,
         pytest.raises(ValueError, match=rf"cannot .* port {port}"),
     ):
-        preflight.check_here(f"localhost:{port}")
+        preflight.check_coordinator_here(f"localhost:{port}")
 
 
 def test_process_0_needs_an_address_of_its_own_machine(monkeypatch):
     """JAX waited for `--patience`, and then ended in a C++ stack trace."""
     port = preflight.free_port()
-    preflight.check_here(f"localhost:{port}")
+    preflight.check_coordinator_here(f"localhost:{port}")
     with taken_port() as other:
         connect = socket.create_connection
         elsewhere = ("localhost", other)
@@ -65,14 +65,14 @@ def test_process_0_needs_an_address_of_its_own_machine(monkeypatch):
             socket, "create_connection", lambda address, timeout: connect(elsewhere)
         )
         with pytest.raises(ValueError, match=r"address of this machine.*\(another ma"):
-            preflight.check_here(f"localhost:{port}")
+            preflight.check_coordinator_here(f"localhost:{port}")
 
 
 def test_other_processes_need_a_listener():
     with taken_port() as port:
-        preflight.check_there(f"localhost:{port}", patience=0.2)
+        preflight.wait_for_coordinator(f"localhost:{port}", patience=0.2)
     with pytest.raises(ValueError, match=r"did not answer there for 0\.2 seconds"):
-        preflight.check_there(f"localhost:{port}", patience=0.2)
+        preflight.wait_for_coordinator(f"localhost:{port}", patience=0.2)
 
 
 def test_an_unknown_host_is_named(monkeypatch):
@@ -81,7 +81,7 @@ def test_an_unknown_host_is_named(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", unknown)
     with pytest.raises(ValueError, match=r"the host 'node7' is unknown"):
-        preflight.check_there("node7:1234", patience=0.2)
+        preflight.wait_for_coordinator("node7:1234", patience=0.2)
 
 
 def test_a_machine_without_loopback_is_an_error(monkeypatch):
@@ -97,10 +97,10 @@ def test_a_machine_without_loopback_is_an_error(monkeypatch):
 
 def test_a_machine_whose_name_has_no_address_is_an_error(monkeypatch):
     """Gloo ended in a traceback with a line of its C++ source."""
-    preflight.check_own_name()
+    preflight.check_hostname()
     monkeypatch.setattr(socket, "gethostname", lambda: "nosuchhost.invalid")
     with pytest.raises(ValueError, match=r"'nosuchhost\.invalid', has no address"):
-        preflight.check_own_name()
+        preflight.check_hostname()
 
 
 def test_a_long_wait_prints_its_reason(monkeypatch, capfd):
