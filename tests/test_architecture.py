@@ -296,6 +296,7 @@ LEVELS = {
     "hosts": 3,
     "network": 4,
     "bench": 4,
+    "docs": 4,
     "runs": 4,
     "commands": 5,
     "__main__": 6,
@@ -335,10 +336,11 @@ def test_a_module_of_experiments_has_a_test_file(file):
     assert any(candidate.exists() for candidate in candidates)
 
 
-def test_a_folder_of_experiments_or_of_their_tests_has_a_docstring():
+def test_a_folder_of_experiments_or_of_their_tests_imports_nothing():
     for folder in (EXPERIMENTS, ROOT / "tests" / "experiments"):
-        for inner in (folder, *{file.parent for file in folder.rglob("*.py")}):
-            assert ast.get_docstring(parsed(inner / "__init__.py")), inner
+        for room in folder.rglob("__init__.py"):
+            assert ast.get_docstring(parsed(room)), room
+            assert not list(imported(room)), room
 
 
 # The public names.
