@@ -48,7 +48,7 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
         raise ValueError(
             "`alpha` must be positive, since it is the concentration of a Dirichlet "
             f"distribution, got {alpha}. Use 0.1 for workers with few labels each, or "
-            "`--partition iid` for workers that are alike."
+            "`--partition iid` for IID workers."
         )
     size = share_size(labels, workers)
     generator = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ SCALED = ("all_reduce", "a_psgd", "ad_psgd")  # From one worker to sixteen.
 
 @dataclass(frozen=True)
 class Clocks:
-    """Loss against simulated seconds, of synchronous and asynchronous methods."""
+    """Measure loss against simulated seconds, with stragglers and without."""
 
     workers: int = 8
     """The number of workers, which must be even."""

@@ -33,7 +33,7 @@ LOGGED = 10  # Steps from one logged distance to the next; paths have every step
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Two workers with a quadratic each: trajectories and distances to the optimum."""
+    """Train two workers with a quadratic each; measure distances to the optimum."""
 
     steps: int = 4000
     """The number of steps."""
