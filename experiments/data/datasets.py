@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from experiments.data.augmentation import no_augmentation
 from experiments.data.cifar import cifar10, cifar100
 from experiments.data.images import Data, Split
 from experiments.data.text import text
@@ -40,7 +40,7 @@ def digits(data_file: Path | None = None) -> Data:
         test=Split(images[test], labels[test]),
         classes=10,
         prepare=lambda images: images,
-        augment=_unchanged,
+        augment=no_augmentation,
     )
 
 
@@ -50,8 +50,3 @@ DATA: dict[str, Callable[[Path | None], Data]] = {
     "cifar100": cifar100,
     "text": text,
 }
-
-
-def _unchanged(key: jax.Array, images: jax.Array) -> jax.Array:
-    del key
-    return images

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.data.augmentation import no_augmentation
 from experiments.data.images import Data, Split
 
 WINDOW = 64  # Characters in a sample.
@@ -49,7 +49,7 @@ def text(data_file: Path | None = None) -> Data:
         test=_windows(codes[cut:]),
         classes=len(alphabet),
         prepare=lambda windows: jnp.asarray(windows, jnp.int32),
-        augment=_unchanged,
+        augment=no_augmentation,
     )
 
 
@@ -60,8 +60,3 @@ def _windows(codes: np.ndarray) -> Split:
         seen.reshape(count, WINDOW).astype(np.uint8),
         next_.reshape(count, WINDOW).astype(np.int32),
     )
-
-
-def _unchanged(key: jax.Array, windows: jax.Array) -> jax.Array:
-    del key
-    return windows

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import gmc_jax
+from experiments.training.compression import COMPRESSORS as EVERY_COMPRESSOR
 from gmc_jax.core import Tree
 
 MOMENTUM = 0.9
@@ -20,12 +21,9 @@ METHODS: Mapping[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "gmc": gmc_jax.gmc,
     "gmc_plus": gmc_jax.gmc_plus,
 }
-COMPRESSORS: Mapping[str, Callable[[float], gmc_jax.Compressor]] = {
-    "dense": lambda ratio: gmc_jax.dense(),
-    "top_k": gmc_jax.top_k,
-    "random_k": gmc_jax.random_k,
-    "random_block": gmc_jax.random_block,
-    "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
+COMPRESSORS = {
+    name: EVERY_COMPRESSOR[name]
+    for name in ("dense", "top_k", "random_k", "random_block", "scaled_sign")
 }
 # The losses are r^2 / (1 + bend r^2). The second one is not convex: it is concave where
 # |r| > 1 / sqrt(3).
