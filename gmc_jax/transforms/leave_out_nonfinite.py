@@ -115,6 +115,7 @@ def leave_out_nonfinite(
 
     def update(updates, state, params=None, **extra_args):
         workers = workers_on(axis_name, "leave_out_nonfinite")
+        checks.floating(updates)
         nonfinite = has_nonfinite(updates)
         share = share_of_workers(nonfinite, vote)
         all_nonfinite = share == 1
