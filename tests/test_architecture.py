@@ -321,11 +321,11 @@ def test_a_folder_of_experiments_imports_from_lower_ones(file):
 def test_a_module_of_experiments_has_a_test_file(file):
     """Its own, or its folder's: `test_train.py` of `train`, `test_bench.py` of `bench`.
 
-    Types alone, runs and the command line need none.
+    Types alone, runs, the command line and the settings of Sphinx need none.
     """
     folder = file.parent.relative_to(EXPERIMENTS)
     functions = any(isinstance(x, ast.FunctionDef) for x in ast.walk(parsed(file)))
-    if not functions or file.parent == EXPERIMENTS:
+    if not functions or file.parent == EXPERIMENTS or file.name == "conf.py":
         return
     mirror = ROOT / "tests" / "experiments" / folder
     its_own, of_its_folder = f"test_{file.stem}.py", f"test_{folder.name}.py"

@@ -21,7 +21,7 @@ from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import downcast, find, upcast
+from gmc_jax.utils.trees import downcast, find, is_floating, upcast
 
 
 class LeaveOutNonfiniteState(NamedTuple):
@@ -115,7 +115,6 @@ def leave_out_nonfinite(
 
     def update(updates, state, params=None, **extra_args):
         workers = workers_on(axis_name, "leave_out_nonfinite")
-        checks.floating(updates)
         nonfinite = has_nonfinite(updates)
         share = share_of_workers(nonfinite, vote)
         all_nonfinite = share == 1
@@ -145,8 +144,10 @@ def _scale_or_zero(updates: Tree, nonfinite: jax.Array, factor: jax.Array) -> Tr
         if not is_inexact(leaf):
             return leaf
         wide = upcast(leaf)
-        most = jnp.finfo(wide.dtype).max
-        scaled = jnp.clip(wide * factor.astype(wide.dtype), -most, most)
+        scaled = wide * factor.astype(wide.dtype)
+        if is_floating(leaf):  # Complex numbers have no order, and no channel.
+            most = jnp.finfo(wide.dtype).max
+            scaled = jnp.clip(scaled, -most, most)
         return downcast(jnp.where(nonfinite, 0, scaled), leaf)
 
     return jax.tree.map(scale, updates)
