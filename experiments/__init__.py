@@ -1,1 +1,1 @@
-"""Experiments over `gmc_jax`: `python -m experiments --help` says what can be run."""
+"""Experiments with `gmc_jax`; `python -m experiments --help` lists the commands."""

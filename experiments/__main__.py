@@ -1,9 +1,9 @@
-"""The command line; without arguments it runs the main job, `run digits`."""
+"""The command line; without arguments it runs `run digits`."""
 
 from experiments.utils import signals, terminal
 
 if __name__ == "__main__":
-    # Before what takes long to import.
+    # Before the imports that take long.
     terminal.open_streams()
     signals.end_at_once()
 

@@ -284,6 +284,66 @@ def test_a_room_itself_is_a_docstring(room):
     assert isinstance(only.value.value, str)
 
 
+# The experiments.
+
+# A folder of `experiments` imports from lower levels alone. `runs` are loaded by name.
+LEVELS = {
+    "utils": 0,
+    "data": 1,
+    "models": 1,
+    "training": 2,
+    "paper": 3,
+    "studies": 3,
+    "hosts": 3,
+    "network": 4,
+    "bench": 4,
+    "docs": 4,
+    "runs": 4,
+    "commands": 5,
+    "__main__": 6,
+}
+EXPERIMENTS = ROOT / "experiments"
+every_experiment = pytest.mark.parametrize(
+    "file",
+    sorted(file for file in EXPERIMENTS.rglob("*.py") if file.stem != "__init__"),
+    ids=lambda file: str(file.relative_to(EXPERIMENTS)),
+)
+
+
+@every_experiment
+def test_a_folder_of_experiments_imports_from_lower_ones(file):
+    folder = room_of(module_of(file))
+    others = {room_of(n) for n in imported(file) if n.startswith("experiments.")}
+    assert all(LEVELS[other] < LEVELS[folder] for other in others - {folder})
+
+
+@every_experiment
+def test_a_module_of_experiments_has_a_test_file(file):
+    """Its own, or its folder's: `test_train.py` of `train`, `test_bench.py` of `bench`.
+
+    Types alone, runs, the command line and the settings of Sphinx need none.
+    """
+    folder = file.parent.relative_to(EXPERIMENTS)
+    functions = any(isinstance(x, ast.FunctionDef) for x in ast.walk(parsed(file)))
+    if not functions or file.parent == EXPERIMENTS or file.name == "conf.py":
+        return
+    mirror = ROOT / "tests" / "experiments" / folder
+    its_own, of_its_folder = f"test_{file.stem}.py", f"test_{folder.name}.py"
+    candidates = (
+        mirror / its_own,
+        mirror / of_its_folder,
+        mirror.parent / of_its_folder,
+    )
+    assert any(candidate.exists() for candidate in candidates)
+
+
+def test_a_folder_of_experiments_or_of_their_tests_imports_nothing():
+    for folder in (EXPERIMENTS, ROOT / "tests" / "experiments"):
+        for room in folder.rglob("__init__.py"):
+            assert ast.get_docstring(parsed(room)), room
+            assert not list(imported(room)), room
+
+
 # The public names.
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: what compression costs, and what simulating costs."""
+"""Benchmarks of compression and of simulation."""

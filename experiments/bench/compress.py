@@ -1,10 +1,9 @@
-"""What an encoding costs, in units of one pass `u + g` over the vector.
+"""Times an encoding, in units of one pass `u + g` over the vector.
 
-Every candidate does a worker's part of a step, over and over on a vector of its own:
-it adds the gradient g to the residual u, encodes, and keeps what is lost as the next
-u. So the residual is one that has evolved as in training, and the gradient is fixed
-and normal. All are compiled, u is donated, g is shared, and the candidates take turns
-as `timing` says.
+Every candidate repeats one worker's part of a step on its own vector: it adds the
+gradient g to the residual u, encodes the sum, and keeps what is lost as the next u. The
+residual thus evolves as in training; the gradient is fixed, with normal entries. All
+candidates are compiled, u is donated and g is shared. They take turns as in `timing`.
 """
 
 import functools
@@ -41,29 +40,29 @@ BARS = (
 
 @dataclass(frozen=True)
 class Compress:
-    """Times one worker's encoding against one pass over its vector."""
+    """Time one worker's encoding, relative to one pass over its vector."""
 
     d: int = 11_000_000
-    """Entries of the vector."""
+    """The number of entries of the vector."""
     ratio: float = 0.001
-    """The share of them that a message holds."""
+    """The share of the entries that a message holds."""
     repeats: int = 21
-    """Rounds that count."""
+    """The number of rounds that are timed."""
     results: Path = Path("results")
-    """Where a new directory, `bench/compress-001` or a later number, is made."""
+    """The directory of results; this run's is `bench/compress-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no benchmark."""
+        """Refuses numbers out of range."""
         checks.positive_int(d=self.d, repeats=self.repeats)
         checks.fraction(ratio=self.ratio)
 
 
-def main_compress(config: Compress) -> None:
-    """Times all candidates in turns; prints and logs medians, ratios and bars."""
+def main(config: Compress) -> None:
+    """Times all candidates; prints and logs the medians, their ratios and the bars."""
     record.prepare(config.results / "bench")
     chosen = candidates(config.d, config.ratio)
     if TORCH not in chosen:
-        print("PyTorch for this device is not installed: its row and bar are left out.")
+        print("Left out: PyTorch, which is not installed for this device.")
     medians = take_turns(chosen, config.repeats)
     torch = importlib.metadata.version("torch") if TORCH in chosen else None
     settings = asdict(config) | {"results": str(config.results), "torch": torch}
@@ -71,7 +70,7 @@ def main_compress(config: Compress) -> None:
 
 
 def candidates(d: int, ratio: float) -> dict[str, Candidate]:
-    """Each returns its message, or nothing, when that and its next u are there."""
+    """Makes the candidates; each returns its message once that and u are computed."""
     g = np.random.default_rng(0).standard_normal(d, dtype=np.float32)
     s = max(1, math.ceil(ratio * d))
     encoders = {
@@ -113,7 +112,7 @@ def _plain_top_k(s: int, key: jax.Array, x: jax.Array):
     del key
     _, places = lax.top_k(jnp.abs(x), s)
     values = x[places]
-    # Subtracting what was read works in place, where setting to 0 would copy x.
+    # Subtracting the values that were read works in place; setting 0 would copy x.
     return (values, places), x.at[places].add(-values, unique_indices=True)
 
 

@@ -1,8 +1,8 @@
-"""What simulating costs: a step of GMC for all workers against one of plain SGD.
+"""Times a simulated step of GMC for all workers, relative to a step of plain SGD.
 
-Both train ResNet-20 on the same number of synthetic images a step: GMC on one batch a
-worker, plain momentum SGD on one batch of all of them. The candidates take turns as
-`timing` says, each on a state of its own, which is donated.
+Both train ResNet-20 on the same number of synthetic images a step: GMC on one batch for
+each worker, momentum SGD on one batch of all images. The candidates take turns as in
+`timing`. Each has its own state, which is donated.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import optax
 
 import gmc_jax
 from experiments.bench.timing import Bar, Candidate, report, take_turns
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training import record
 from gmc_jax.utils import checks
 
@@ -38,25 +38,25 @@ BARS = (Bar(UNROLLED, SGD, most=2),)
 
 @dataclass(frozen=True)
 class Simulate:
-    """Times a simulated step of GMC against a step of plain SGD."""
+    """Time a simulated step of GMC, relative to a step of plain SGD."""
 
     workers: int = 8
-    """How many workers are simulated."""
+    """The number of simulated workers."""
     batch_size: int = 16
     """Images a worker and step."""
     image_size: int = 32
-    """Height and width of the images, which have three channels."""
+    """The height and width of the images, which have three channels."""
     model: Literal["resnet20_gn", "mlp"] = "resnet20_gn"
     """The network."""
     ratio: float = 0.001
     """The share of the entries that a message holds."""
     repeats: int = 9
-    """Rounds that count."""
+    """The number of rounds that are timed."""
     results: Path = Path("results")
-    """Where a new directory, `bench/simulate-001` or a later number, is made."""
+    """The directory of results; this run's is `bench/simulate-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no benchmark."""
+        """Refuses numbers out of range."""
         checks.positive_int(
             workers=self.workers,
             batch_size=self.batch_size,
@@ -66,8 +66,8 @@ class Simulate:
         checks.fraction(ratio=self.ratio)
 
 
-def main_simulate(config: Simulate) -> None:
-    """Times all candidates in turns; prints and logs medians, ratios and bars."""
+def main(config: Simulate) -> None:
+    """Times all candidates; prints and logs the medians, their ratios and the bars."""
     record.prepare(config.results / "bench")
     medians = take_turns(candidates(config), config.repeats)
     settings = asdict(config) | {"results": str(config.results)}
@@ -75,7 +75,7 @@ def main_simulate(config: Simulate) -> None:
 
 
 def candidates(config: Simulate) -> dict[str, Candidate]:
-    """Each takes a step, or its gradients alone, and returns the loss or losses."""
+    """Makes the candidates; each takes a step, or computes gradients only."""
     draw = np.random.default_rng(0)
     shape = (config.workers, config.batch_size)
     pixels = (config.image_size, config.image_size, 3)
@@ -102,19 +102,19 @@ def candidates(config: Simulate) -> dict[str, Candidate]:
     batch = (images, labels)
     together = (images.reshape(-1, *pixels), labels.reshape(-1))
     plain = jax.jit(_step(sgd, gradient), donate_argnums=0)
-    # A copy, since the donated parameters are everybody's start.
+    # A copy: the state is donated, and all candidates start from these parameters.
     state = jax.tree.map(jnp.copy, (params, sgd.init(params)))
     return {
         SGD: _candidate(plain, state, together),
         UNROLLED: _candidate(*simulated(gmc_jax.unrolled(gradient)), batch),
         BATCHED: _candidate(*simulated(gradient), batch),
-        GRADIENTS: _candidate(_alone(gmc_jax.unrolled(gradient)), params, batch),
-        GRADIENTS_BATCHED: _candidate(_alone(gradient), params, batch),
+        GRADIENTS: _candidate(_gradients(gmc_jax.unrolled(gradient)), params, batch),
+        GRADIENTS_BATCHED: _candidate(_gradients(gradient), params, batch),
     }
 
 
-def _alone(gradient: Callable):
-    """All workers' losses and gradients, and nothing done with them."""
+def _gradients(gradient: Callable):
+    """Computes all workers' losses and gradients, and does not use them."""
 
     @jax.jit
     def step(params, batch):

@@ -1,10 +1,10 @@
-"""Timing of candidates that take turns, and the report of it.
+"""Times candidates that take turns, and reports the medians.
 
-A round runs every candidate once, in the same order, so that a machine that slows
-down slows all of them. The first rounds are left out (compilation, first touches of
-memory), and of the others the median counts. A candidate returns when its result is
-there. Before its turn there is a pause, in which the threads that others left spinning
-go to sleep.
+A round runs every candidate once, in the same order, so a machine that becomes slower
+affects all of them. The first rounds are left out, since they compile and touch memory
+for the first time; the median of the other rounds counts. A candidate returns when its
+result is computed. Before each one there is a pause, in which threads that spin after
+the previous one go to sleep.
 """
 
 import time
@@ -25,13 +25,13 @@ PAUSE = 0.02  # seconds; OpenMP's threads spin for some milliseconds
 
 
 class Bar(NamedTuple):
-    """A ratio of two medians, and where it must lie.
+    """A requirement on the ratio of two medians.
 
     Attributes:
-      above: the candidate above the fraction line.
-      below: the candidate below it.
-      most: the largest ratio that is good enough, if there is one.
-      least: the smallest that is good enough, if there is one.
+      above: the candidate in the numerator.
+      below: the candidate in the denominator.
+      most: the largest ratio that is accepted.
+      least: the smallest ratio that is accepted.
     """
 
     above: str
@@ -41,20 +41,20 @@ class Bar(NamedTuple):
 
     @property
     def required(self) -> str:
-        """The bar in words."""
+        """The requirement in words."""
         return f"at least {self.least:g}" if self.least else f"at most {self.most:g}"
 
     def ratio(self, medians: Mapping[str, float]) -> float:
-        """What was measured."""
+        """The measured ratio."""
         return medians[self.above] / medians[self.below]
 
     def met(self, medians: Mapping[str, float]) -> bool:
-        """Whether that is good enough."""
+        """Whether the measured ratio is accepted."""
         return self.least <= self.ratio(medians) <= self.most
 
 
 def take_turns(candidates: Mapping[str, Candidate], repeats: int) -> dict[str, float]:
-    """The median seconds of each candidate over `repeats` rounds after the warm-up."""
+    """Measures the median seconds of each candidate over `repeats` rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(WARM_UP + repeats):
         for name, candidate in candidates.items():
@@ -72,14 +72,14 @@ def report(
     medians: Mapping[str, float],
     bars: Sequence[Bar],
 ) -> None:
-    """Prints the medians, and the bars that all had a candidate for; logs both.
+    """Logs and prints the medians, and the bars whose candidates were all timed.
 
     Args:
-      path: the directory of results.
-      name: of the benchmark; its log goes to `bench/name-001` or a later number.
-      config: what was asked for.
-      medians: seconds a candidate; the first one is the unit of the others.
-      bars: what is required.
+      path: the directory of all results.
+      name: of the benchmark; its directory is `bench/name-001` or a later number.
+      config: of the benchmark.
+      medians: seconds of each candidate; the first one is the unit of the others.
+      bars: the requirements.
     """
     bars = [bar for bar in bars if {bar.above, bar.below} <= medians.keys()]
     with record.create(path / "bench", name, config) as log:

@@ -1,4 +1,4 @@
-"""Finds the command that is asked for, runs it, and puts failures in one line."""
+"""Runs one command and reports its failure in one line."""
 
 import importlib
 import signal
@@ -13,9 +13,13 @@ from experiments.utils import failures, signals, terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command, which imports what it needs and nothing else."""
-    given = sys.argv[1:] if arguments is None else arguments
-    command, *options = given or ("run", "digits")
+    """Runs one command; the modules of the other commands are not imported.
+
+    Args:
+      arguments: the command and its options; by default those of this process.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *options = arguments or ("run", "digits")
     signals.forget()
     try:
         with terminal.output():
@@ -41,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _usage() -> Table:
     usage = Table(
-        title=f"{PROGRAM} COMMAND; without one, the main job",
+        title=f"{PROGRAM} COMMAND; by default `run digits`",
         title_justify="left",
-        caption="COMMAND --help lists the options of each.",
+        caption="`COMMAND --help` lists the options of a command.",
         caption_justify="left",
         show_header=False,
         box=None,

@@ -1,4 +1,4 @@
-"""The studies whose records `table` and `plot` show: a module each, with a `STUDY`."""
+"""Finds the study that wrote a record, for the commands `table` and `plot`."""
 
 import importlib
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ NAMES = (
     "studies.votes.study",
     "bench.timing",
 )
-"""Of the modules; the first one that knows a record shows it."""
+"""Modules with a `STUDY`; the first study that owns a record shows it."""
 
 
 def read(path: Path) -> tuple[Study, Sequence[Row]]:
-    """The record in a directory, and the study that wrote it.
+    """Reads the record in a directory, and finds the study that wrote it.
 
     Raises:
-      FileNotFoundError: if there is no record.
-      ValueError: if none of the studies knows it, or it holds nothing yet.
+      FileNotFoundError: if the directory holds no record.
+      ValueError: if no study wrote the record, or the record has no results yet.
     """
     rows = record.read(path)
     studies: list[Study] = [
@@ -39,10 +39,12 @@ def read(path: Path) -> tuple[Study, Sequence[Row]]:
         if study.owns(rows):
             return study, rows
     if len(rows) < 2:
-        raise ValueError(f"nothing was measured yet in {path}: its log is a header.")
+        raise ValueError(
+            f"nothing was measured yet in {path}: its log holds only a header."
+        )
     known = ", ".join(f"{study.kind} with {study.column}" for study in studies)
     raise ValueError(
-        f"nothing here knows the log in {path}, which has rows of kind "
-        f"{', '.join(dict.fromkeys(str(row['kind']) for row in rows))}. Looked for "
-        f"were {known}."
+        f"no study here wrote the log in {path}. It has rows of kind "
+        f"{', '.join(dict.fromkeys(str(row['kind']) for row in rows))}; the rows of "
+        f"our studies are {known}."
     )

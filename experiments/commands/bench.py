@@ -1,21 +1,20 @@
-"""The command `bench`."""
+"""The command `bench`: the time of compressors and of simulation."""
 
 from collections.abc import Sequence
 
 import tyro
 
-from experiments.bench.compress import Compress, main_compress
-from experiments.bench.simulate import Simulate, main_simulate
+from experiments.bench import compress, simulate
 from experiments.commands import PROGRAM
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
-    benches = {"compress": Compress, "simulate": Simulate}
+    """Runs the command with its command-line options."""
+    benches = {"compress": compress.Compress, "simulate": simulate.Simulate}
     config = tyro.extras.subcommand_cli_from_dict(
         benches, prog=f"{PROGRAM} bench", args=options
     )
-    if isinstance(config, Compress):
-        main_compress(config)
+    if isinstance(config, compress.Compress):
+        compress.main(config)
     else:
-        main_simulate(config)
+        simulate.main(config)

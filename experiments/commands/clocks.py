@@ -1,4 +1,4 @@
-"""The command `clocks`."""
+"""The command `clocks`: loss against simulated seconds."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.clocks import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.Clocks, "clocks", options))

@@ -1,4 +1,4 @@
-"""The command `join`."""
+"""The command `join`: runs a command as one of several processes."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from experiments.hosts.options import Join
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     own, command = split(options, "join")
     config = call(Join, "join", own)
     if command[0] == "run":
-        run.asked(command[1:], None)  # Before it waits for the others.
+        run.parse(command[1:], None)  # Refuses bad options before it waits.
     join.main(config, command, _dispatch.main)

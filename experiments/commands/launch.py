@@ -1,4 +1,4 @@
-"""The command `launch`."""
+"""The command `launch`: runs a command in several processes on this machine."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from experiments.hosts import launch
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     own, command = split(options, "launch")
     config = call(launch.Launch, "launch", own)
     if command[0] == "run":
-        run.asked(command[1:], (config.hosts, config.hosts * config.devices_per_host))
+        run.parse(command[1:], (config.hosts, config.hosts * config.devices_per_host))
     launch.main(config, command)

@@ -1,4 +1,4 @@
-"""The command `list`: the named runs, and the first line of each docstring."""
+"""The command `list`: the named runs and the first line of their docstrings."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from experiments.training import named_runs
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     call(show, "list", options)
 
 
 def show() -> None:
     """Prints all named runs."""
-    shown = Table("name", "what it is", box=None)
+    shown = Table("name", "description", box=None)
     for name in named_runs.names():
         shown.add_row(name, (named_runs.find(name).__doc__ or "").partition("\n")[0])
     Console().print(shown)

@@ -1,4 +1,4 @@
-"""The command `methods`."""
+"""The command `methods`: every method of the library in one table."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.every_method import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.EveryMethod, "methods", options))

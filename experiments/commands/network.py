@@ -1,4 +1,4 @@
-"""The command `network`."""
+"""The command `network`: training over links of given rates."""
 
 from collections.abc import Sequence
 
@@ -8,5 +8,5 @@ from experiments.network.options import Network
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     laboratory.main(call(Network, "network", options))

@@ -1,4 +1,4 @@
-"""The command `pca`."""
+"""The command `pca`: Katyusha X and SVRG on a leading eigenvector."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.pca import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.PCA, "pca", options))

@@ -1,4 +1,4 @@
-"""The command `plan`."""
+"""The command `plan`: the predicted time of a step over a link."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.plan import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.Plan, "plan", options))

@@ -1,4 +1,4 @@
-"""The command `plot`: of a run, loss and accuracy against epochs and bytes."""
+"""The command `plot`: draws the figures of a run or a study from its log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from experiments.training.study import save, say
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     call(show, "plot", options)
 
 
@@ -21,19 +21,19 @@ def show(
     results: Path = Path("results"),
     output: Path | None = None,
 ) -> None:
-    """Draws what a run or a study recorded.
+    """Draws the figures of a run or a study from its log.
 
     Args:
-      path: the directory of the run or the study; the latest in `results` by default.
+      path: the directory of the run or the study; by default the latest in `results`.
       results: the directory of all results.
-      output: the file to write, or of several figures what their names begin with;
-        `figure.png` and the like beside the record by default.
+      output: the file to write; several figures are told apart by a suffix of its
+        name. By default `figure.png`, or a file for each figure, beside the log.
     """
     path = path or record.latest(results)
     study, rows = _studies.read(path)
     figures = study.figures(rows)
     if not figures:
-        raise ValueError(f"what is in {path} has no figure; `table` prints it.")
+        raise ValueError(f"the results in {path} have no figure; use `table {path}`.")
     for name, figure in figures.items():
         file = output or path / f"{name}.png"
         if output and len(figures) > 1:

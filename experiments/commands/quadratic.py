@@ -1,4 +1,4 @@
-"""The command `quadratic`."""
+"""The command `quadratic`: two workers with a quadratic each."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.quadratic import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.Quadratic, "quadratic", options))

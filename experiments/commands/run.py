@@ -1,4 +1,4 @@
-"""The command `run`."""
+"""The command `run`: trains and compares methods."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,29 +13,36 @@ from experiments.training.config import Config
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     joined = jax.distributed.is_initialized()
-    places = (jax.process_count(), jax.device_count()) if joined else None
-    comparison.main(*asked(options, places))
+    cluster = (jax.process_count(), jax.device_count()) if joined else None
+    comparison.main(*parse(options, cluster))
 
 
-def asked(
-    options: Sequence[str], places: tuple[int, int] | None
+def parse(
+    options: Sequence[str], cluster: tuple[int, int] | None
 ) -> tuple[str, Config, Path]:
-    """The name, configuration and directory of results that options of `run` mean.
+    """Parses the options of `run`.
 
     Args:
       options: of the command line.
-      places: how many processes train together and how many devices they hold, where
-        they do.
+      cluster: how many processes train together, and how many devices they hold in
+        all; None for a process on its own, or where the devices are not known yet.
+
+    Returns:
+      The name of the run, its configuration, and the directory of all results.
+
+    Raises:
+      ValueError: if no run has this name, or the processes cannot train this
+        configuration.
     """
     name, *options = options or ("digits",)
     if name in ("-h", "--help"):
         name, options = "digits", [name]
     named = named_runs.find(name)
     config = named.config
-    if places:
-        config = dataclasses.replace(config, backend="distribute", workers=places[1])
+    if cluster:
+        config = dataclasses.replace(config, backend="distribute", workers=cluster[1])
 
     @dataclasses.dataclass(frozen=True)
     class Run:
@@ -43,15 +50,15 @@ def asked(
         results: Path = Path("results")
         """The directory of all results."""
 
-    said = tyro.cli(
+    parsed = tyro.cli(
         Run,
         prog=f"{PROGRAM} run {name}",
         description=named.__doc__,
         default=Run(config),
         args=options,
     )
-    if places:
+    if cluster:
         backends.check_processes(
-            *places, workers=said.config.workers, backend=said.config.backend
+            *cluster, workers=parsed.config.workers, backend=parsed.config.backend
         )
-    return name, said.config, said.results
+    return name, parsed.config, parsed.results

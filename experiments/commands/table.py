@@ -1,4 +1,4 @@
-"""The command `table`: what was recorded, or a table of the paper beside ours."""
+"""The command `table`: the tables of a run or a study, or of the GMC paper."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ from experiments.training import record
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     call(show, "table", options)
 
 
 def show(
     which: tyro.conf.Positional[str | None] = None, results: Path = Path("results")
 ) -> None:
-    """Prints what a run or a study recorded, or a table of the GMC paper beside ours.
+    """Prints the tables of a run or a study, or a table of the GMC paper beside ours.
 
     Args:
-      which: the directory of a run or of a study, the latest in `results` by default;
-        or 1, 2, 3 or 4, for a table of the paper.
+      which: the directory of the run or the study, by default the latest in `results`;
+        or 1, 2, 3 or 4 for a table of the paper.
       results: the directory of all results.
     """
     if which in TABLES:
@@ -33,7 +33,8 @@ def show(
         return
     if which and which.isdigit():
         raise ValueError(
-            f"the tables of the paper are {', '.join(TABLES)}, and there is no {which}."
+            f"the tables of the paper are {', '.join(TABLES)}, got {which}. Name one "
+            "of them, or a directory."
         )
     study, rows = _studies.read(Path(which) if which else record.latest(results))
     study.print(rows)

@@ -1,4 +1,4 @@
-"""The command `theory`."""
+"""The command `theory`: the GMC paper's lemmas and theorems, numerically."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.theory import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.Theory, "theory", options))

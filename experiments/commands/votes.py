@@ -1,4 +1,4 @@
-"""The command `votes`."""
+"""The command `votes`: majority votes with lying workers."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,5 @@ from experiments.studies.votes import study
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     study.main(call(study.Votes, "votes", options))

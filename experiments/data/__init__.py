@@ -1,1 +1,1 @@
-"""Data sets, and who holds which samples."""
+"""Data sets, and how their samples are divided among workers."""

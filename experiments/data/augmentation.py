@@ -1,4 +1,4 @@
-"""Random crops and flips of images, inside the compiled program."""
+"""Random crops and flips of images, computed inside the compiled program."""
 
 from functools import partial
 
@@ -7,29 +7,35 @@ import jax.numpy as jnp
 
 
 def pad_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
-    """Moves every image by up to `pad` pixels each way, and mirrors half of them.
+    """Crops every image at a random offset after padding, and mirrors half of them.
 
-    An image is padded with zeros on its four sides, cut out again at an offset that is
-    uniform over the (2 pad + 1)^2 ones there are, and with probability 1/2 mirrored
-    left to right. Each image has its own draw.
+    Each image is padded with zeros on its four sides. It is cropped to its old size at
+    an offset drawn uniformly from the (2 pad + 1)^2 possible ones. With probability 1/2
+    it is mirrored left to right. Images are drawn independently.
 
     Args:
-      key: another key is another draw.
+      key: of the random draws.
       images: [n, height, width, channels], of any dtype.
-      pad: at least 0; with 0 images are mirrored or not.
+      pad: pixels on each side, at least 0; with 0, images are only mirrored.
 
     Returns:
       Images of the same shape and dtype.
 
     References:
       He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2016, section
-      4.2 (32 by 32 crops from images padded by 4, and their mirror images).
+      4.2 (32 by 32 crops of images padded by 4, and their mirror images).
     """
     crop, flip = jax.random.split(key)
     count = images.shape[0]
     offsets = jax.random.randint(crop, (count, 2), 0, 2 * pad + 1)
     flipped = jax.random.bernoulli(flip, 0.5, (count,))
     return jax.vmap(partial(_one, pad=pad))(images, offsets, flipped)
+
+
+def no_augmentation(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the images unchanged."""
+    del key
+    return images
 
 
 def _one(image, offset, flipped, pad):

@@ -1,4 +1,4 @@
-"""Which samples every worker draws at which step."""
+"""Draws the samples of every worker's batch at every step."""
 
 import functools
 from typing import NamedTuple
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 
 class Draw(NamedTuple):
-    """What decides the batches of all workers at some steps.
+    """The random choices that determine the batches of all workers at some steps.
 
-    The compiled program does the rest with it: it takes the samples out of each
-    worker's share, and draws augmentations and dropout.
+    The compiled program takes the samples from each worker's share by these indices.
+    It draws augmentations and dropout from the seed and the step.
 
     Attributes:
-      chosen: int32 [steps, workers, batch_size], places in each worker's own share.
-      seed: uint32 [steps, workers], the same everywhere.
-      step: uint32 [steps, workers], counted from 0; the same for all workers.
+      chosen: indices into each worker's own share, int32 [steps, workers, batch_size].
+      seed: the same for all steps and workers, uint32 [steps, workers].
+      step: counted from 0, the same for all workers, uint32 [steps, workers].
     """
 
     chosen: NDArray[np.int32]
@@ -25,23 +25,23 @@ class Draw(NamedTuple):
     step: NDArray[np.uint32]
 
     def key(self) -> jax.Array:
-        """One worker's key at one step, inside the program: the same for all workers.
+        """The key of one step, inside the compiled program; the same for all workers.
 
-        `gmc_jax.worker_key` makes it the worker's own.
+        `gmc_jax.worker_key` makes a different key for each worker from it.
         """
         return jax.random.fold_in(jax.random.key(self.seed), self.step)
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Steps in which a worker goes through its share once.
+    """The number of steps in which a worker passes over its share once.
 
     Raises:
       ValueError: if the share is smaller than a batch.
     """
     if batch_size > size:
         raise ValueError(
-            f"`batch_size` is {batch_size}, but each worker holds only {size} samples. "
-            f"Use a batch of at most {size}, or fewer workers."
+            f"`batch_size` must be at most {size}, the number of samples of a worker, "
+            f"got {batch_size}. Use a smaller batch, or fewer workers."
         )
     return size // batch_size
 
@@ -49,17 +49,17 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 def draws(
     workers: int, size: int, batch_size: int, seed: int, first: int, last: int
 ) -> Draw:
-    """The draws of the steps from `first` up to `last`, that one not included.
+    """Draws the batches of the steps from `first` up to but not including `last`.
 
-    Each worker goes through its own share in a new order every epoch; what does not
-    fill a batch at an epoch's end is left out. The draws depend on nothing but the
-    arguments: as there is no iterator, there is none to restore when a run resumes.
+    Each worker passes over its own share in a new order every epoch. Samples that do
+    not fill a batch at the end of an epoch are left out. The draws depend only on the
+    arguments, so a resumed run has no iterator to restore.
 
     Args:
-      workers: their number.
-      size: the samples in each worker's share.
+      workers: the number of workers.
+      size: the number of samples in each worker's share.
       batch_size: samples a worker and step.
-      seed: another seed draws other orders.
+      seed: of the orders.
       first: a step, counted from 0.
       last: a later step.
 
@@ -82,7 +82,7 @@ def draws(
     )
 
 
-@functools.lru_cache(maxsize=32)  # An epoch of as many seeds is drawn step by step.
+@functools.lru_cache(maxsize=32)  # Each epoch is drawn step by step, for many seeds.
 def _orders(workers: int, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     generators = (np.random.default_rng((seed, k, epoch)) for k in range(workers))
     return np.stack([generator.permutation(size) for generator in generators])

@@ -18,35 +18,35 @@ _LAYOUT = (
 
 
 def cifar10(data_file: Path | None = None) -> Data:
-    """CIFAR-10: 50,000 colour images of 32 by 32 to train on, 10,000 to test on.
+    """CIFAR-10: 50,000 training and 10,000 test images, in colour, 32 by 32 pixels.
 
-    Without a file `tensorflow_datasets` has them where it keeps its data, which
-    `TFDS_DATA_DIR` can move. It downloads and prepares them the first time, which takes
-    TensorFlow; reading them afterwards does not. Images are in the order of the
-    authors' archive.
+    By default the images come from `tensorflow_datasets`, whose directory
+    `TFDS_DATA_DIR` can change. It downloads and prepares them the first time, which
+    needs TensorFlow; later reads do not. Images are in the order of the authors'
+    archive.
 
     `prepare` is (images / 255 - mean) / deviation, channel by channel. `augment` is
-    `augmentation.pad_crop_flip` on the pixels: what moves in is black, not the mean.
+    `augmentation.pad_crop_flip` on the pixels, so the padding is black, not the mean.
 
     Args:
-      data_file: an .npz file with the arrays train_images and test_images
-        [n, 32, 32, 3] in uint8, train_labels and test_labels [n] of integers, in its
-        place.
+      data_file: an .npz file to read instead. It has the arrays train_images and
+        test_images [n, 32, 32, 3] in uint8, and train_labels and test_labels [n] of
+        integers.
 
     Raises:
-      ValueError: if `tensorflow_datasets` does not have them and cannot get them, or if
-        the file is not as above.
+      ValueError: if `tensorflow_datasets` neither has the images nor can prepare them,
+        or the file is not as described.
 
     References:
       Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    # Over all pixels of the 50,000 training images, as the whole field has them.
+    # Over all pixels of the 50,000 training images; the field uses these figures.
     mean, deviation = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return _data("cifar10", 10, mean, deviation, data_file)
 
 
 def cifar100(data_file: Path | None = None) -> Data:
-    """CIFAR-100: as `cifar10`, with 100 classes of 600 images each, the fine labels."""
+    """CIFAR-100: as `cifar10`, with 100 classes of 600 images (the fine labels)."""
     mean, deviation = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
     return _data("cifar100", 100, mean, deviation, data_file)
 
@@ -77,16 +77,17 @@ def _prepared(name):
         )
     except Exception as error:  # Of the network, the disk, TensorFlow or a bare assert.
         raise ValueError(
-            f"{name} is not where `tensorflow_datasets` keeps its data, and could not "
-            f"be prepared there ({type(error).__name__}: {error}). This takes the "
-            'network and TensorFlow, once: `pip install -e ".[cifar]"` and try again. '
-            f"Or bring the images in a file: `--data-file X.npz`, with {_LAYOUT}."
+            f"{name} is not in the data directory of `tensorflow_datasets`, and could "
+            f"not be prepared there ({type(error).__name__}: {error}). Preparing it "
+            'once needs the network and TensorFlow: `pip install -e ".[cifar]"`, then '
+            f"run this again. Or give the images in a file, `--data-file X.npz`, with "
+            f"{_LAYOUT}."
         ) from error
     return tuple(_stack(source) for source in sources)
 
 
 def _stack(source):
-    # It is shuffled; the number in the id is the place in the archive.
+    # The source is shuffled; ids are in the order of the authors' archive.
     examples = sorted(source, key=lambda example: example["id"])
     return Split(
         np.stack([example["image"] for example in examples]),
@@ -97,13 +98,13 @@ def _stack(source):
 def _from_file(path, name, classes):
     if not path.is_file():
         raise ValueError(
-            f"`data_file` is {str(path)!r}, and there is no such file. Name an .npz "
-            f"file with {_LAYOUT}."
+            f"`data_file` must name a file, got {str(path)!r}, which does not exist. "
+            f"Name an .npz file with {_LAYOUT}."
         )
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"`data_file` is {str(path)!r}, which is no .npz file. Make one with "
-            f"`numpy.savez`, of {_LAYOUT}."
+            f"`data_file` must be an .npz file, got {str(path)!r}, which is none. Make "
+            f"one with `numpy.savez`, with {_LAYOUT}."
         )
     with np.load(path, allow_pickle=False) as arrays:
         return tuple(
@@ -117,27 +118,27 @@ def _split(path, arrays, split, name, classes):
     if not fits or not len(images):
         raise ValueError(
             f"`{split}_images` of {str(path)!r} must be uint8 [n, 32, 32, 3] and not "
-            f"empty, but is {images.dtype} {list(images.shape)}. Store the pixels as "
-            "they are, 0 to 255, with the channels last."
+            f"empty, got {images.dtype} {list(images.shape)}. Store pixels from 0 to "
+            "255, with the channels last."
         )
     labels = _array(path, arrays, f"{split}_labels")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise ValueError(
             f"`{split}_labels` of {str(path)!r} must be integers [{len(images)}], one "
-            f"for each of `{split}_images`, but is {labels.dtype} {list(labels.shape)}."
+            f"for each of `{split}_images`, got {labels.dtype} {list(labels.shape)}."
         )
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise ValueError(
-            f"`{split}_labels` of {str(path)!r} holds {wrong[0]}, but the labels of "
-            f"{name} are 0 to {classes - 1}. Number them so, or name the data set that "
-            "the file holds with `--data`."
+            f"`{split}_labels` of {str(path)!r} must be in 0 to {classes - 1} for "
+            f"{name}, got {wrong[0]}. Renumber the labels, or name the file's data set "
+            "with `--data`."
         )
     if len(labels) >= 1000 and labels.max() < 10 < classes:
         raise ValueError(
-            f"all {len(labels):,} of `{split}_labels` of {str(path)!r} are below 10, "
-            f"but those of {name} go up to {classes - 1}. Name the data set that the "
-            "file holds, such as `--data cifar10`."
+            f"`{split}_labels` of {str(path)!r} must go up to {classes - 1} for "
+            f"{name}, but all {len(labels):,} of them are below 10. Name the file's "
+            "data set, such as `--data cifar10`."
         )
     return Split(images, labels.astype(np.int32))
 
@@ -145,13 +146,13 @@ def _split(path, arrays, split, name, classes):
 def _array(path, arrays, array):
     if array not in arrays:
         raise ValueError(
-            f"{str(path)!r} has no array `{array}`, but {', '.join(arrays)}. It needs "
-            f"{_LAYOUT}."
+            f"{str(path)!r} must have an array `{array}`, got {', '.join(arrays)}. It "
+            f"needs {_LAYOUT}."
         )
     try:
         return np.atleast_1d(arrays[array])
     except (ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"`{array}` of {str(path)!r} cannot be read ({error}). Store it with "
-            "`numpy.savez`, as an array of numbers."
+            f"`{array}` of {str(path)!r} cannot be read ({error}). Store an array of "
+            "numbers with `numpy.savez`."
         ) from error

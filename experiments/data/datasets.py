@@ -1,33 +1,33 @@
-"""The data sets, by name."""
+"""The data sets by name."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from experiments.data.augmentation import no_augmentation
 from experiments.data.cifar import cifar10, cifar100
 from experiments.data.images import Data, Split
 from experiments.data.text import text
 
 
 def digits(data_file: Path | None = None) -> Data:
-    """Scikit-learn's handwritten digits: 1,280 images to train on, 517 to test on.
+    """Scikit-learn's handwritten digits: 1,280 training and 517 test images.
 
-    The images are 8 by 8 and come with scikit-learn, so nothing is downloaded. The
-    split is always the same one, and 1,280 shares out evenly over up to 8 workers.
-    They are stored with mean 0 and variance 1, and are not augmented.
+    The images have 8 by 8 pixels. They come with scikit-learn, so nothing is
+    downloaded. The split is fixed; 2, 4 or 8 workers divide 1,280 images evenly. Pixels
+    are scaled to mean 0 and variance 1, and are not augmented.
 
     Raises:
-      ValueError: if there is a file, since there is nothing to read from one.
+      ValueError: if a file is given, since digits are not read from one.
     """
     from sklearn.datasets import load_digits
 
     if data_file is not None:
         raise ValueError(
-            f"`data_file` is {str(data_file)!r}, but the digits come with scikit-learn "
-            "and are read from no file. Leave `--data-file` out, or name a data set "
-            "that has one, such as `--data cifar10`."
+            "`data_file` must be left out for the digits, which come with "
+            f"scikit-learn, got {str(data_file)!r}. Leave `--data-file` out, or name a "
+            "data set that is read from files, such as `--data cifar10`."
         )
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -40,7 +40,7 @@ def digits(data_file: Path | None = None) -> Data:
         test=Split(images[test], labels[test]),
         classes=10,
         prepare=lambda images: images,
-        augment=_nothing,
+        augment=no_augmentation,
     )
 
 
@@ -50,8 +50,3 @@ DATA: dict[str, Callable[[Path | None], Data]] = {
     "cifar100": cifar100,
     "text": text,
 }
-
-
-def _nothing(key: jax.Array, images: jax.Array) -> jax.Array:
-    del key
-    return images

@@ -1,4 +1,4 @@
-"""What a data set of images is, and what a network is shown of it."""
+"""The type of a data set: its splits, and how a network's inputs are made from them."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -11,9 +11,11 @@ Images: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Split(NamedTuple):
-    """Images [n, height, width, channels] and their labels [n] in int32.
+    """Samples and labels.
 
-    Of text, windows [n, places], and for each character the next one.
+    Attributes:
+      images: [n, height, width, channels]; for text, windows of characters [n, places].
+      labels: int32 [n]; for text, the next character of each one, [n, places].
     """
 
     images: Images
@@ -21,15 +23,16 @@ class Split(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A data set for classification; the functions are for inside a compiled program.
+    """A data set for classification; its functions run inside the compiled program.
 
     Attributes:
-      train: what to train on.
-      test: what to judge on.
-      classes: labels count from 0 to one less.
-      prepare: maps images as they are stored to those of a network, in float32.
-      augment: maps a key and images to other images of the same dtype and shape, a
-        draw an image. It comes before `prepare`, and only in training.
+      train: the training samples.
+      test: the samples that models are evaluated on.
+      classes: the number of classes; labels are from 0 to `classes - 1`.
+      prepare: maps stored images to the network's input, in float32; text, in int32.
+      augment: maps a key and stored images to random variations of the same dtype and
+        shape, independent for each image. It is applied before `prepare`, and only in
+        training.
     """
 
     train: Split

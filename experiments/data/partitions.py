@@ -1,4 +1,4 @@
-"""Who holds which samples: shares of equal size, drawn alike or by label."""
+"""Divides samples among workers in shares of equal size, at random or by label."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Indices = NDArray[np.int64]
 
 
 def iid(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
-    """Deals the shuffled samples out evenly; `alpha` plays no part."""
+    """Shuffles the samples and divides them evenly; `alpha` is not used."""
     del alpha
     size = share_size(labels, workers)
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -20,19 +20,20 @@ def iid(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
 def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
     """Draws the labels of each worker from its own p ~ Dirichlet(alpha).
 
-    In rounds over the workers in random order, each asks for what its share still
-    lacks, in counts drawn from its p over the labels that are still there, and gets as
-    much as is left. Shares are of equal size and hold no sample twice, so the workers
-    cannot all have the mixture they drew: who comes late takes what is left.
+    Shares are filled in rounds over the workers, in random order. In its turn, a worker
+    draws counts from its p, restricted to labels that are not used up, for the samples
+    that its share still lacks. It gets as many of each label as are left. Shares have
+    equal size and no sample is in two of them, so late workers can deviate from the
+    mixture that they drew.
 
     Args:
       labels: of all samples, [n].
       workers: the number of shares.
-      alpha: concentration, above 0; the smaller, the fewer labels a worker sees.
-      seed: another seed draws another partition.
+      alpha: concentration, above 0; a smaller one gives a worker fewer labels.
+      seed: of the partition.
 
     Returns:
-      The samples of each worker, [workers, n // workers].
+      The indices of each worker's samples, [workers, n // workers].
 
     Raises:
       ValueError: if `alpha` is not positive, there are fewer samples than workers, or
@@ -40,15 +41,14 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
 
     References:
       Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for
-      Federated Visual Classification, 2019 (the prior; equal shares are how we fill
-      it).
+      Federated Visual Classification, 2019 (the prior; equal shares are our choice).
     """
     _single(labels)
     if not alpha > 0:
         raise ValueError(
-            f"`alpha` is the concentration of a Dirichlet distribution and must be "
-            f"positive, but is {alpha}. Use 0.1 for workers with few labels each, or "
-            "`--partition iid` for workers that are alike."
+            "`alpha` must be positive, since it is the concentration of a Dirichlet "
+            f"distribution, got {alpha}. Use 0.1 for workers with few labels each, or "
+            "`--partition iid` for IID workers."
         )
     size = share_size(labels, workers)
     generator = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
     while (lacking := size - counts.sum(axis=1)).any():
         for worker in generator.permutation(np.flatnonzero(lacking)):
             wanted = mixtures[worker] * (supply > 0)
-            # Of a worker whose labels have all run out, only the supply can decide.
+            # All labels of this worker can be used up; then only the supply counts.
             odds = wanted if wanted.sum() > 0 else supply
             drawn = generator.multinomial(lacking[worker], odds / odds.sum())
             taken = np.minimum(drawn, supply)
@@ -78,10 +78,10 @@ def dirichlet(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
 
 
 def by_label(labels: Labels, workers: int, alpha: float, seed: int) -> Indices:
-    """Sorts samples by their label and cuts: each worker holds one label or two.
+    """Sorts the samples by label and cuts: each worker holds one label or two.
 
-    More where there are fewer workers than labels. `alpha` plays no part; the seed
-    orders the samples of a label and says which worker holds which share.
+    With fewer workers than labels, a worker holds more. The seed orders the samples of
+    a label, and assigns the shares to workers. `alpha` is not used.
 
     Raises:
       ValueError: if there are fewer samples than workers, or a sample has several
@@ -106,25 +106,28 @@ PARTITIONS: dict[str, Callable[[Labels, int, float, int], Indices]] = {
 
 def _single(labels: Labels) -> None:
     if labels.ndim > 1:
-        raise ValueError("text has no labels to draw shares by. Use `--partition iid`.")
+        raise ValueError(
+            "samples must have one label each for this partition, and text has none. "
+            "Use `--partition iid`."
+        )
 
 
 def share_size(labels: Labels, workers: int) -> int:
-    """Samples that each worker gets; what does not divide evenly stays out.
+    """The number of samples of each worker; a remainder is left out.
 
     Raises:
-      ValueError: if there is not one sample for each worker.
+      ValueError: if there are fewer samples than workers.
     """
     if not 1 <= workers <= len(labels):
         raise ValueError(
-            f"`workers` is {workers}, but {len(labels)} samples can be shared by 1 to "
-            f"{len(labels)} workers only."
+            f"`workers` must be from 1 to {len(labels)}, the number of samples, got "
+            f"{workers}."
         )
     return len(labels) // workers
 
 
 def class_counts(labels: Labels, shares: Indices) -> NDArray[np.int64]:
-    """How many samples of each class each worker holds, [workers, classes]."""
+    """Counts the samples of each class that each worker holds, [workers, classes]."""
     classes = int(labels.max()) + 1
     return np.stack(
         [np.bincount(labels[share].ravel(), minlength=classes) for share in shares]

@@ -1,1 +1,1 @@
-"""Several processes that train together, here or each on a host of its own."""
+"""Several processes that train together, on one machine or on several hosts."""

@@ -1,4 +1,4 @@
-"""Why JAX's C++ ended a process: the line that matters, out of what it logged."""
+"""Extracts from the log of JAX's C++ why it ended a process."""
 
 import re
 
@@ -8,29 +8,29 @@ _NEXT = re.compile(rf"^(?={_HEAD}|Traceback )", re.MULTILINE)
 _MORE = ("RPC: ", "Additional GRPC ", ":UNKNOWN:")
 _STACK = "*** Check failure stack trace: ***"
 _SILENT = (
-    "has fallen silent: it has failed, or was killed or stopped, or its network is "
+    "stopped responding: it failed, or it was killed or suspended, or its network is "
     "down. Its own output says why."
 )
 
 
 def readable(output: str) -> str:
-    """What a process wrote to its standard error, without what C++ logged.
+    """The standard error of a process, without the log lines of C++.
 
-    Where C++ ended the process, its cause in words is the last line.
+    If C++ ended the process, the last line describes the cause.
     """
     end = cause(output)
     kept = []
     for part in _NEXT.split(output):
         lines = part.splitlines()
         if _LOG.match(part):
-            # Where C++ ended it, nobody else had a word after C++'s first.
+            # If C++ ended the process, Python printed nothing after C++'s first line.
             lines = [] if end else lines[1:]
         kept += [line for line in lines if not line.startswith(_MORE)]
     return "\n".join(filter(None, ["\n".join(kept).strip(), end]))
 
 
 def cause(output: str) -> str:
-    """Why C++ ended a process, in a line; nothing if it did not."""
+    """Describes in one line why C++ ended a process; empty if C++ did not."""
     logged = [match for match in map(_LOG.match, _NEXT.split(output)) if match]
     fatal = [match[2] for match in logged if match[1].startswith("F")]
     if not fatal:
@@ -41,9 +41,9 @@ def cause(output: str) -> str:
         return f"process {lost} {_SILENT}"
     if "RegisterTask" in status:
         return (
-            "the processes have not found each other in time: process 0 did not answer "
-            "at the coordinator's address, or others did not come."
+            "the processes did not find each other in time: process 0 did not answer "
+            "at the coordinator's address, or other processes did not start."
         )
     if re.search("Heartbeat|Failed to send RPC|Socket closed", status):
-        return f"process 0, with which the others register, {_SILENT}"
-    return f"JAX's coordination ended it: {' '.join(status.split())}"
+        return f"process 0, where all processes register, {_SILENT}"
+    return f"JAX's coordination service ended it: {' '.join(status.split())}"

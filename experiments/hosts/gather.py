@@ -1,4 +1,4 @@
-"""Rows of all processes."""
+"""Gathers the rows of all processes."""
 
 import json
 
@@ -9,13 +9,13 @@ from experiments.training.record import Row
 
 
 def gather(row: Row) -> list[Row]:
-    """The rows of all processes, in their order; all call this together."""
+    """Returns the rows of all processes in their order; every process must call it."""
     own = np.frombuffer(json.dumps(row).encode(), np.uint8)
     sizes = np.atleast_1d(multihost_utils.process_allgather(np.int32(own.size)))
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: own.size] = own
-    everyones = multihost_utils.process_allgather(padded).reshape(-1, padded.size)
+    texts = multihost_utils.process_allgather(padded).reshape(-1, padded.size)
     return [
         json.loads(text[:size].tobytes())
-        for text, size in zip(everyones, sizes, strict=True)
+        for text, size in zip(texts, sizes, strict=True)
     ]

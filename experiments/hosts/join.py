@@ -1,4 +1,4 @@
-"""The command `join`: runs a command as one process of several that train together."""
+"""Runs a command as one of several processes that train together."""
 
 import dataclasses
 import os
@@ -13,15 +13,15 @@ from experiments.utils import signals
 def main(
     config: Join, command: Sequence[str], run: Callable[[Sequence[str]], None]
 ) -> None:
-    """Runs a command together with the others, in a process that this one watches.
+    """Runs a command together with the other processes, in a child that it watches.
 
-    A process that nobody watches starts itself once more and watches that one: XLA ends
-    processes from C++, and somebody must have the last word.
+    XLA ends processes from C++, without a readable error. So the process that the user
+    starts only starts a child, watches it, and reports why it ended.
 
     Args:
-      config: who and where the others are.
+      config: how many processes there are, and where.
       command: of `python -m experiments`, with its options.
-      run: what runs it.
+      run: runs the command in this process.
     """
     if member.PARENT in os.environ:
         member.take_part(config, command, run)
@@ -30,7 +30,7 @@ def main(
 
 
 def arguments(command: Sequence[str], **options: str | int | None) -> list[str]:
-    """The arguments of a process that joins the others to run a command."""
+    """The command line of a process that joins the others and runs a command."""
     flags = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in options.items()
@@ -40,23 +40,23 @@ def arguments(command: Sequence[str], **options: str | int | None) -> list[str]:
 
 
 def _watch(config: Join, command: Sequence[str]) -> None:
-    """Runs this command in another process, whose end it puts in words."""
+    """Runs the command in a child process, and reports why that ended."""
     signals.unwind()
-    preflight.check_own_name()
+    preflight.check_hostname()
     if config.coordinator and config.host == 0:
-        preflight.check_here(config.coordinator)
+        preflight.check_coordinator_here(config.coordinator)
     elif config.coordinator:
-        waits = f"Waits for process 0 at {config.coordinator}"
-        limit = f"for {config.patience} seconds at most (`--patience`)."
+        waits = f"Waiting for process 0 at {config.coordinator}"
+        limit = f"for at most {config.patience} seconds (`--patience`)."
         with preflight.patient(f"{waits}, {limit}"):
-            preflight.check_there(config.coordinator, config.patience)
-    watched = Command(
+            preflight.wait_for_coordinator(config.coordinator, config.patience)
+    child = Command(
         arguments(command, **dataclasses.asdict(config)),
         {member.PARENT: str(os.getpid())},
     )
     try:
-        with started([watched]) as group:
-            group.wait(hear=signals.write)
+        with started([child]) as group:
+            group.wait(on_output=signals.write)
     except ProcessFailed as error:
         how = f"the process {error.how}." if error.code < 0 else ""
         words = [*filter(None, [how, causes.cause(error.output), signals.kept()])]

@@ -1,4 +1,4 @@
-"""The command `launch`: starts the processes of several hosts on this machine."""
+"""Runs a command in several processes on this machine, as if on several hosts."""
 
 import os
 from collections.abc import Sequence
@@ -14,22 +14,21 @@ from gmc_jax.utils import checks
 
 @dataclass(frozen=True)
 class Launch:
-    """Start several processes here that run a command together, for development.
+    """Run a command in several processes on this machine, for development.
 
-    `launch --hosts 4 --devices-per-host 2 run NAME ...`. Each is what `join` starts on
-    a host of its own.
+    `launch --hosts 4 --devices-per-host 2 run NAME ...`. Each process is like one that
+    `join` runs on a host of its own.
     """
 
     hosts: int = 2
-    """How many processes."""
+    """The number of processes."""
     devices_per_host: int = 1
-    """How many workers each of them holds: CPU devices, or as many of the
-    accelerators."""
+    """Workers in each process: one a CPU device or accelerator."""
     heartbeat: int = 20
-    """Seconds of silence after which a process counts as dead."""
+    """Seconds without a heartbeat after which a process counts as dead."""
 
     def __post_init__(self):
-        """Refuses numbers that make no group."""
+        """Refuses numbers that are not positive."""
         checks.positive_int(
             hosts=self.hosts,
             devices_per_host=self.devices_per_host,
@@ -38,13 +37,13 @@ class Launch:
 
 
 def main(config: Launch, command: Sequence[str]) -> None:
-    """Runs a command in all processes; shows what process 0 says.
+    """Runs a command in all processes; only process 0 prints.
 
     Raises:
-      SystemExit: if one fails, after its words; the others are stopped.
+      SystemExit: if a process fails, after its error; the others are stopped.
     """
     signals.unwind()
-    preflight.check_own_name()
+    preflight.check_hostname()
     coordinator = f"localhost:{preflight.free_port()}"
     commands = [
         Command(
@@ -69,9 +68,14 @@ def main(config: Launch, command: Sequence[str]) -> None:
 
 
 def environment(host: int, devices: int) -> dict[str, str]:
-    """Of a process that ends with this one and has its own part of accelerators."""
-    places = range(host * devices, (host + 1) * devices)
+    """Environment variables of a child: its parent, and its accelerators.
+
+    Args:
+      host: the index of the process.
+      devices: how many accelerators each process uses.
+    """
+    indices = range(host * devices, (host + 1) * devices)
     return {
         PARENT: str(os.getpid()),
-        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, places)),
+        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, indices)),
     }

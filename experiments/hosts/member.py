@@ -1,4 +1,4 @@
-"""One process of several that train together, which another one watches."""
+"""The process that trains together with the others; its parent watches it."""
 
 import ctypes
 import os
@@ -16,27 +16,27 @@ from experiments.hosts.options import Join
 from experiments.utils import signals, terminal
 
 PARENT = "GMC_JAX_PARENT"
-"""The variable that names the process without which this one has no purpose."""
+"""An environment variable: the id of the parent process, with which this one ends."""
 
 
 def take_part(
     config: Join, command: Sequence[str], run: Callable[[Sequence[str]], None]
 ) -> None:
-    """Joins the others and runs a command, with the words of process 0 alone.
+    """Joins the other processes and runs a command; only process 0 prints.
 
     Args:
-      config: who and where the others are.
+      config: how many processes there are, and where.
       command: of `python -m experiments`, with its options.
-      run: what runs it.
+      run: runs the command.
     """
     signals.end_in_silence()
     _end_with_parent()
     jax.config.update("jax_num_cpu_devices", config.devices_per_host)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Its handler in C++ swallows SIGTERM.
+    # The service's handler in C++ swallows SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     waiting = preflight.patient(
-        f"Waits for the other processes, for {config.patience} seconds at most "
+        f"Waiting for the other processes, for at most {config.patience} seconds "
         "(`--patience`)."
     )
     try:
@@ -54,50 +54,50 @@ def take_part(
         if config.coordinator:
             raise
         _fail(
-            "no scheduler of a cluster says where the other processes are. Name "
+            "JAX found no cluster scheduler that names the other processes. Give "
             f"`--coordinator ADDRESS:PORT --hosts N --host I`. ({error})"
         )
-    _speak(first=jax.process_index() == 0)
+    _redirect_output(first=jax.process_index() == 0)
     try:
         run(command)
     except SystemExit as end:
         if isinstance(end.code, str):
             _fail(end.code)
         if end.code:
-            os._exit(end.code)  # Its words are said.
+            os._exit(end.code)  # The error is printed already.
     except BaseException as error:
-        _fail(_words(error))
+        _fail(_describe(error))
     jax.distributed.shutdown()
 
 
-def _speak(first: bool) -> None:
-    """Lets the first process print, and nobody's libraries."""
-    silence = os.open(os.devnull, os.O_WRONLY)
-    spoken = os.dup(sys.stdout.fileno()) if first else silence
-    # Gloo prints its connections to the standard output whatever one tells it.
-    os.dup2(silence, sys.stdout.fileno())
-    sys.stdout = os.fdopen(spoken, "w", buffering=1)
+def _redirect_output(first: bool) -> None:
+    """Lets only Python in the first process write to the standard output."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    output = os.dup(sys.stdout.fileno()) if first else nowhere
+    # Gloo prints its connections to the standard output, and no setting stops it.
+    os.dup2(nowhere, sys.stdout.fileno())
+    sys.stdout = os.fdopen(output, "w", buffering=1)
 
 
 def _fail(words: str) -> NoReturn:
-    """Ends at once: others wait in collectives, and at the exit for each other."""
+    """Ends the process at once; a normal exit would wait for the other processes."""
     terminal.note(words)
     os._exit(1)
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     lost = r"Gloo [\w-]+ failed|heartbeat|coordination service"
     if re.search(lost, str(error)):
         return (
             f"{str(error).splitlines()[0]}\n"
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
-            "one, which must have failed or been killed: its own output says why."
+            "process, which failed or was killed. The other's own output says why."
         )
     return "".join(traceback.format_exception(error)).strip()
 
 
 def _end_with_parent() -> None:
-    """Whoever was started by `launch` or `network` is not to outlive it (on Linux)."""
+    """Makes the kernel kill this process when its parent ends (on Linux)."""
     parent = os.environ.get(PARENT)
     if parent and sys.platform == "linux":
         deliver_when_parent_dies = 1  # PR_SET_PDEATHSIG of prctl(2).

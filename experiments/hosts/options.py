@@ -1,4 +1,4 @@
-"""What `join` is asked for; its fields are the command-line options."""
+"""The options of `join`: each field is a command-line option."""
 
 from dataclasses import dataclass
 
@@ -8,44 +8,42 @@ from gmc_jax.utils import checks
 
 @dataclass(frozen=True)
 class Join:
-    """Run a command as one process of several, on one host or on many.
+    """Run a command as one of several processes, on one host or on several.
 
-    `join [OPTIONS] run NAME ...`, once a host. Under Slurm, Open MPI and on TPUs the
-    processes find each other; elsewhere all three of coordinator, hosts and host say
-    where and which.
+    `join [OPTIONS] run NAME ...`, once a host. Under Slurm, under Open MPI and on TPUs
+    the processes find each other. Elsewhere, give coordinator, hosts and host.
     """
 
     coordinator: str | None = None
-    """Address and port that process 0 listens on, as the others reach it."""
+    """The address and port of process 0, as the other processes reach it."""
     hosts: int | None = None
-    """How many processes there are."""
+    """The number of processes."""
     host: int | None = None
-    """Which one this is, from 0."""
+    """The index of this process, from 0."""
     devices_per_host: int = 1
-    """Workers of this process where it computes on CPUs; accelerators are taken as
-    they are."""
+    """Workers of this process on CPUs; on accelerators, each device is a worker."""
     heartbeat: int = 20
-    """Seconds of silence after which a process counts as dead, and all others end."""
+    """Seconds without a heartbeat after which a process counts as dead and all end."""
     patience: int = 300
-    """Seconds to wait for the others at the start, as long as the address is known."""
+    """Seconds to wait for the other processes at the start."""
 
     def __post_init__(self):
-        """Refuses numbers that make no group, and half an address."""
+        """Refuses values that do not describe a group of processes."""
         checks.positive_int(
             devices_per_host=self.devices_per_host,
             heartbeat=self.heartbeat,
             patience=self.patience,
         )
-        given = {
+        group = {
             "coordinator": self.coordinator,
             "hosts": self.hosts,
             "host": self.host,
         }
-        missing = [name for name, value in given.items() if value is None]
-        if 0 < len(missing) < len(given):
+        missing = [name for name, value in group.items() if value is None]
+        if 0 < len(missing) < len(group):
             raise ValueError(
-                f"`{missing[0]}` is missing: name all of coordinator, hosts and host, "
-                "or none of them where a cluster's scheduler tells."
+                f"`{missing[0]}` is missing: give all of coordinator, hosts and host, "
+                "or none of them under a cluster's scheduler."
             )
         if self.coordinator is not None:
             preflight.address(self.coordinator)
@@ -53,6 +51,6 @@ class Join:
             checks.positive_int(hosts=self.hosts)
             if not 0 <= self.host < self.hosts:
                 raise ValueError(
-                    f"`host` must be one of 0 to {self.hosts - 1}, since there are "
-                    f"{self.hosts} hosts, but is {self.host}."
+                    f"`host` must be in 0 to {self.hosts - 1}, since there are "
+                    f"{self.hosts} hosts, got {self.host}."
                 )

@@ -1,6 +1,6 @@
-"""What must hold before processes can find each other, looked at before JAX starts.
+"""Checks, before JAX starts, that the processes can find each other.
 
-JAX itself waits for minutes, and then ends the process from C++.
+JAX itself would wait for minutes, and then end the process from C++.
 """
 
 import contextlib
@@ -13,30 +13,32 @@ from collections.abc import Iterator
 
 from experiments.utils import signals, terminal
 
-_NAME_KNOWN_WITHIN = 10  # Seconds; a name server may be late, a typing error stays.
-_SILENT_FOR = 5  # Seconds, before a process says what it waits for.
+_NAME_KNOWN_WITHIN = 10  # Seconds; a name server may be late.
+_SILENT_FOR = 5  # Seconds, before a process prints what it waits for.
 
 
 def address(coordinator: str) -> tuple[str, int]:
-    """The host and the port that a coordinator's address names.
+    """Parses a coordinator's address into a host and a port.
 
     Raises:
-      ValueError: if it names none.
+      ValueError: if the text is no address with a port.
     """
     match = re.fullmatch(r"(\[[^\[\]]+\]|[^:\s]+):([0-9]{1,5})", coordinator)
     if not match or not 0 < int(match[2]) < 2**16:
         raise ValueError(
-            f"`coordinator` is {coordinator!r}, and must be an address and a port from "
-            "1 to 65535, such as 10.0.0.1:1234, node7:1234 or [fd00::1]:1234."
+            "`coordinator` must be an address and a port from 1 to 65535, such as "
+            "10.0.0.1:1234, node7:1234 or [fd00::1]:1234, got "
+            f"{coordinator!r}."
         )
     return match[1].strip("[]"), int(match[2])
 
 
-def check_here(coordinator: str) -> None:
-    """For process 0: that it can listen at this address, which leads to itself.
+def check_coordinator_here(coordinator: str) -> None:
+    """Checks for process 0 that it can listen at the coordinator's address.
 
     Raises:
-      ValueError: if another process listens there, or the address leads elsewhere.
+      ValueError: if another process listens there, or the address is that of another
+        machine.
     """
     host, port = address(coordinator)
     with _listener(coordinator, port) as listener:
@@ -50,54 +52,54 @@ def check_here(coordinator: str) -> None:
         except OSError as error:
             problem = _reason(error)
     raise ValueError(
-        f"`coordinator` is {coordinator!r}, which does not lead to this machine "
-        f"({problem}), and process 0 must listen there. Give an address of process 0's "
-        f"own machine, or start the process of `--host 0` on {host}."
+        "`coordinator` must be an address of this machine, since process 0 listens "
+        f"there, got {coordinator!r} ({problem}). Give an address of this machine, or "
+        f"start `--host 0` on {host}."
     )
 
 
-def check_there(coordinator: str, patience: float) -> None:
-    """For the others: that something listens at this address, or comes to.
+def wait_for_coordinator(coordinator: str, patience: float) -> None:
+    """Waits, in the other processes, until process 0 listens at the address.
 
     Raises:
-      ValueError: if nothing does within `patience` seconds, or nobody knows the name.
+      ValueError: if nothing listens there within `patience` seconds, or the host's name
+        is unknown.
     """
     try:
         _connection(coordinator, patience).close()
     except socket.gaierror as error:
         host, _ = address(coordinator)
         raise ValueError(
-            f"`coordinator` is {coordinator!r}, and nobody here knows the host "
-            f"{host!r} ({_reason(error)}). Name the machine of process 0."
+            f"`coordinator` is {coordinator!r}, but the host {host!r} is unknown on "
+            f"this machine ({_reason(error)}). Name the machine of process 0."
         ) from None
     except OSError as error:
         raise ValueError(
-            f"`coordinator` is {coordinator!r}, where process 0 could not be reached "
-            f"for {patience:g} seconds ({_reason(error)}). Start process 0 there, or "
-            "wait longer: `--patience SECONDS`."
+            f"`coordinator` is {coordinator!r}, but process 0 did not answer there for "
+            f"{patience:g} seconds ({_reason(error)}). Start process 0 there, or wait "
+            "longer: `--patience SECONDS`."
         ) from None
 
 
-def check_own_name() -> None:
-    """That the name of this machine leads to an address, on which Gloo listens.
+def check_hostname() -> None:
+    """Checks that the name of this machine has an address, where Gloo listens.
 
     Raises:
-      ValueError: if it does not.
+      ValueError: if it has none.
     """
     name = socket.gethostname()
     try:
         socket.getaddrinfo(name, None)
     except OSError as error:
         raise ValueError(
-            f"this machine is called {name!r}, which leads to no address "
-            f"({_reason(error)}), and processes listen on that of their machine. Add "
-            "the name to /etc/hosts."
+            f"the name of this machine, {name!r}, has no address ({_reason(error)}), "
+            "and processes listen at that address. Add the name to /etc/hosts."
         ) from None
 
 
 @contextlib.contextmanager
 def patient(words: str) -> Iterator[None]:
-    """Says what is waited for, once it has taken some seconds."""
+    """Prints what a block waits for, if the block takes longer than some seconds."""
     timer = threading.Timer(_SILENT_FOR, terminal.note, [words])
     timer.daemon = True
     timer.start()
@@ -108,10 +110,10 @@ def patient(words: str) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on.
+    """Finds a free port of this machine.
 
     Raises:
-      ValueError: if this machine cannot reach itself.
+      ValueError: if this machine cannot connect to itself.
     """
     try:
         with socket.create_server(("localhost", 0)) as listener:
@@ -120,28 +122,28 @@ def free_port() -> int:
                 return port
     except OSError as error:
         raise ValueError(
-            "the processes of one machine meet over its loopback device, and "
-            f"`localhost` cannot be reached ({_reason(error)}). On Linux, "
-            "`ip link set lo up` starts the device."
+            "the processes of one machine connect over its loopback device, but "
+            f"`localhost` cannot be reached ({_reason(error)}). On Linux, start the "
+            "device with `ip link set lo up`."
         ) from None
 
 
 def _listener(coordinator: str, port: int) -> socket.socket:
-    """Where JAX is going to listen: on all addresses of this machine."""
+    """A socket that listens as JAX will: on all addresses of this machine."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise ValueError(
-            f"`coordinator` is {coordinator!r}, and process 0 cannot listen on port "
+            f"`coordinator` is {coordinator!r}, but process 0 cannot listen on port "
             f"{port} of this machine ({_reason(error)}). Choose another port, the same "
             "for all processes."
         ) from None
 
 
 def _connection(coordinator: str, seconds: float) -> socket.socket:
-    """Tries until it is there; the last error is raised."""
+    """Connects, with retries for some seconds; then raises the last error."""
     began = time.monotonic()
     while True:
         try:
@@ -156,14 +158,14 @@ def _connection(coordinator: str, seconds: float) -> socket.socket:
 
 
 def _arrives(token: bytes, listener: socket.socket) -> bool:
-    """Whether a connection carries these bytes; others may knock already."""
+    """Whether some connection carries these bytes; other processes may connect too."""
     listener.settimeout(1)
     with contextlib.suppress(TimeoutError):
         while True:
-            visitor, _ = listener.accept()
-            with visitor, contextlib.suppress(OSError):
-                visitor.settimeout(1)
-                if visitor.recv(len(token)) == token:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(1)
+                if connection.recv(len(token)) == token:
                     return True
     return False
 

@@ -1,4 +1,4 @@
-"""Runs processes that need each other: when one fails, all end, with one error."""
+"""Runs processes that depend on each other: when one fails, all end with its error."""
 
 import contextlib
 import os
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.hosts import causes
+from experiments.training import record
 from experiments.utils import signals
 
 _POLL = 0.02  # Seconds.
-_LINES = 60  # Of a failed process's output are shown at most.
+_LINES = 60  # The most lines of a failed process's output that are shown.
 
 
 class Command(NamedTuple):
     """What one process runs.
 
     Attributes:
-      arguments: of the program, itself the first.
-      environment: variables on top of those of this process.
+      arguments: the program and its arguments.
+      environment: variables that are added to those of this process.
     """
 
     arguments: Sequence[str]
@@ -34,14 +35,14 @@ class ProcessFailed(Exception):
     """One of several processes failed, and the others were stopped.
 
     Attributes:
-      index: of the first that failed.
-      code: its exit status; minus the number of the signal that ended it.
-      output: what it wrote to its standard error.
-      how: it ended.
+      index: of the first process that failed.
+      code: its exit status, or minus the number of the signal that ended it.
+      output: its standard error.
+      how: how it ended, in words.
     """
 
     def __init__(self, index: int, count: int, code: int, output: str):
-        """Says which one failed, how, and with which words."""
+        """Describes which process failed, how, and the end of its output."""
         self.index, self.code, self.output = index, code, output
         self.how = f"ended with the exit status {code}"
         if code < 0:
@@ -52,13 +53,13 @@ class ProcessFailed(Exception):
 
     @property
     def status(self) -> int:
-        """The exit status for a process that ends because of this, as shells count."""
+        """The exit status for the parent, by the convention of shells."""
         return self.code if self.code > 0 else 128 - self.code
 
 
 @contextlib.contextmanager
 def started(commands: Sequence[Command]) -> Iterator["Group"]:
-    """Starts processes, all of which have ended when the block is left."""
+    """Starts processes for the length of a block, and kills those that still run."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
         running = []
         recorded = Path(folder) / "recorded"
@@ -76,7 +77,7 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
                         },
                         stdin=subprocess.DEVNULL,
                         stderr=files.enter_context(log.open("w")),
-                        # Ctrl-C is for this process to hear, which then stops them.
+                        # Ctrl-C must reach this process alone, which stops the others.
                         start_new_session=True,
                     )
                 )
@@ -84,7 +85,7 @@ def started(commands: Sequence[Command]) -> Iterator["Group"]:
         finally:
             group.kill()
             if recorded.exists() and (path := recorded.read_text()):
-                signals.recording(Path(path))
+                signals.recording(Path(path), record.describe)
 
 
 class Group:
@@ -95,25 +96,25 @@ class Group:
     """
 
     def __init__(self, running: list[subprocess.Popen], logs: Sequence[Path]):
-        """Of processes whose standard errors go to files."""
+        """Takes running processes, and the files that their standard errors go to."""
         self.running = running
         self._logs = logs
-        self._heard = [0] * len(logs)
+        self._passed = [0] * len(logs)
 
     def wait(
         self,
         seconds: float | None = None,
-        hear: Callable[[bytes], object] = lambda said: None,
+        on_output: Callable[[bytes], object] = lambda output: None,
     ) -> None:
-        """Waits until all have ended well.
+        """Waits until all processes have ended with success.
 
         Args:
-          seconds: to wait at most; as long as it takes if it is not told.
-          hear: is given what they write to their standard errors, as they do.
+          seconds: the longest wait; None for no limit.
+          on_output: is called with what the processes write to their standard errors.
 
         Raises:
-          ProcessFailed: as soon as one has not; the others are stopped.
-          TimeoutError: if they take longer than `seconds`; they are stopped.
+          ProcessFailed: as soon as a process fails; the others are stopped.
+          TimeoutError: if they take longer than `seconds`; all are stopped.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while None in (codes := [process.poll() for process in self.running]):
@@ -123,9 +124,9 @@ class Group:
             if end is not None and time.monotonic() > end:
                 self.kill()
                 raise TimeoutError(f"processes still ran after {seconds} seconds")
-            self._pass_on(hear)
+            self._pass_on(on_output)
             time.sleep(_POLL)
-        self._pass_on(hear)
+        self._pass_on(on_output)
         failed = {index: code for index, code in enumerate(codes) if code}
         if failed:
             self.kill()
@@ -133,35 +134,35 @@ class Group:
             raise ProcessFailed(first, len(codes), failed[first], self.output(first))
 
     def output(self, index: int) -> str:
-        """What a process wrote to its standard error so far."""
+        """The standard error of a process so far."""
         return self._logs[index].read_text(errors="replace").strip()
 
     def kill(self) -> None:
-        """Ends those that still run, and what they have started."""
+        """Kills the processes that still run, and their children."""
         for process in self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self.running:
             process.wait()
 
-    def _pass_on(self, hear: Callable[[bytes], object]) -> None:
+    def _pass_on(self, on_output: Callable[[bytes], object]) -> None:
         for index, log in enumerate(self._logs):
-            if log.stat().st_size > self._heard[index]:
+            if log.stat().st_size > self._passed[index]:
                 with log.open("rb") as file:
-                    file.seek(self._heard[index])
-                    hear(said := file.read())
-                self._heard[index] += len(said)
+                    file.seek(self._passed[index])
+                    on_output(output := file.read())
+                self._passed[index] += len(output)
 
     def _blame(self, index: int, code: int) -> tuple[bool, float]:
-        """The first to fail sorts first: the errors of the others come of it.
+        """A sort key: the first process that failed, which caused the other errors.
 
-        Whoever is killed from outside has no last word. The others write theirs when
-        they fail (XLA ends itself by SIGABRT).
+        A process that was killed from outside comes first, since it writes nothing.
+        Other processes write their error when they fail; XLA ends itself by SIGABRT.
         """
         from_outside = code < 0 and code != -signal.SIGABRT
         return not from_outside, self._logs[index].stat().st_mtime
 
 
 def python(*arguments: str) -> list[str]:
-    """The command that runs this Python with arguments."""
+    """The command line that runs this Python with arguments."""
     return [sys.executable, *arguments]

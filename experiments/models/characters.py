@@ -8,15 +8,15 @@ from experiments.models.vit import Attention, Hidden, dense, norm
 
 
 class Characters(nn.Module):
-    """Two causal blocks of width 64 with 4 heads; norms ahead of their branches.
+    """Two causal pre-norm blocks of width 64 with 4 heads.
 
-    79,169 parameters for 65 kinds of characters in windows of 64.
+    It has 79,169 parameters for 65 different characters in windows of 64.
 
     Attributes:
-      classes: kinds of characters.
+      classes: the number of different characters.
       width: of a token.
       heads: of the attention.
-      blocks: each of attention and of a hidden layer.
+      blocks: the number of blocks, each of attention and a hidden layer.
     """
 
     classes: int
@@ -26,7 +26,7 @@ class Characters(nn.Module):
 
     @nn.compact
     def __call__(self, windows: jax.Array, train: bool) -> jax.Array:
-        """Maps windows [n, places] of codes to logits [n, places, classes]."""
+        """Maps character codes [n, places] to logits [n, places, classes]."""
         del train
         small = nn.initializers.normal(0.02)
         places = self.param("positions", small, (1, windows.shape[1], self.width))

@@ -1,4 +1,4 @@
-"""A perceptron."""
+"""A multilayer perceptron."""
 
 import flax.linen as nn
 import jax

@@ -7,18 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# It makes a norm of its own for every place, told whether the network is in training.
+# Makes a new norm layer; the argument is whether the network is in training.
 Norm: TypeAlias = Callable[[bool], nn.Module]
 
-NORM_GROUPS = 8  # Our choice: the papers do not say; it divides 16, 32 and 64.
+NORM_GROUPS = 8  # Our choice, as the papers give none; it divides 16, 32 and 64.
 
 
 def resnet20_bn(classes: int) -> nn.Module:
-    """ResNet-20 with batch norm, whose statistics are of each worker's own batch.
+    """ResNet-20 with batch norm; each worker keeps its own statistics.
 
-    In training it normalises with the mean and variance of the batch at hand, and keeps
-    running averages of them in `batch_stats`: 0.9 of the old and 0.1 of the new. It
-    normalises with those when it is judged. Workers keep their own.
+    In training it normalises with the mean and variance of the worker's own batch. It
+    keeps running averages of them in `batch_stats`, 0.9 of the old plus 0.1 of the new,
+    and normalises with these in evaluation.
 
     References:
       Ioffe, Szegedy: Batch Normalization, 2015.
@@ -27,10 +27,10 @@ def resnet20_bn(classes: int) -> nn.Module:
 
 
 def resnet20_gn(classes: int) -> nn.Module:
-    """ResNet-20 with group norm, because the batch statistics of workers disagree.
+    """ResNet-20 with group norm, for workers whose batch statistics disagree.
 
-    Each image is normalised alone, in 8 groups of channels; where workers hold
-    different labels, the mean of their gradients then belongs to one network.
+    Each image is normalised by itself, in 8 groups of channels. So all workers compute
+    gradients of the same function, even if they hold different labels.
 
     References:
       Wu, He: Group Normalization, 2018.
@@ -39,12 +39,12 @@ def resnet20_gn(classes: int) -> nn.Module:
 
 
 def batch_norm(train: bool) -> nn.Module:
-    """In training the statistics are of the batch, else those that were kept."""
+    """Batch norm: statistics of the batch in training, running averages otherwise."""
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
 
 
 def group_norm(train: bool) -> nn.Module:
-    """The statistics are of each image alone, in training and out of it."""
+    """Group norm: statistics of each image by itself, in training and evaluation."""
     del train
     return nn.GroupNorm(num_groups=NORM_GROUPS)
 
@@ -52,8 +52,9 @@ def group_norm(train: bool) -> nn.Module:
 class ResNet20(nn.Module):
     """ResNet-20 for small images.
 
-    Three stages of three blocks, with 16, 32 and 64 channels, and shortcuts without
-    parameters: 269,722 parameters for 10 classes of colour images, with either norm.
+    It has three stages of three blocks with 16, 32 and 64 channels, and shortcuts
+    without parameters: 269,722 parameters for 10 classes of colour images, with either
+    norm.
 
     References:
       He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2016, section
@@ -74,7 +75,7 @@ class ResNet20(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut; halves the image where channels double."""
+    """Two convolutions beside a shortcut; halves the image when channels double."""
 
     channels: int
     norm: Norm

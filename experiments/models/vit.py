@@ -4,42 +4,43 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_EPSILON = 1e-5  # Added to the variances of layer norms.
+_EPSILON = 1e-5  # Added to the variances in layer norms.
 
 
 def vit(classes: int) -> "VisionTransformer":
     """Four blocks of width 192 with 12 heads of 16, and stochastic depth of 0.1.
 
-    1,210,186 parameters for 10 classes of colour images of 32 by 32.
+    It has 1,210,186 parameters for 10 classes of colour images of 32 by 32.
     """
     return VisionTransformer(classes, width=192, heads=12, depth_rate=0.1)
 
 
 def vit_small(classes: int) -> "VisionTransformer":
-    """Four blocks of width 96 with 6 heads of 16, patches of 8: our own, for CPUs.
+    """Four blocks of width 96 with 6 heads of 16 and patches of 8; ours, for CPUs.
 
-    No stochastic depth; 319,402 parameters for 10 classes of colour images of 32 by 32.
+    It has no stochastic depth, and 319,402 parameters for 10 classes of colour images
+    of 32 by 32.
     """
     return VisionTransformer(classes, width=96, heads=6, depth_rate=0.0, patch=8)
 
 
 class VisionTransformer(nn.Module):
-    """Square patches, a class token, and blocks with norms ahead of their branches.
+    """Square patches, a class token, and pre-norm blocks.
 
-    As Lee et al. set ViT up for small images, without their shifted patches and
-    locality: positions are learned, hidden layers twice as wide, linear layers start
-    Xavier-normal, class token and positions standard normal. In training a branch
-    leaves an image alone with the probability `depth_rate`, the same in all blocks, and
-    counts for more otherwise, so that the mean stays.
+    The network follows Lee et al.'s ViT for small images, without their shifted patch
+    tokenisation and locality attention. Positions are learned. Hidden layers are twice
+    as wide as tokens. Linear layers start Xavier-normal, the class token and positions
+    standard normal. In training each branch is dropped with probability `depth_rate`,
+    for each image by itself; a kept branch is scaled up, so that the mean is the same.
 
     Attributes:
       classes: the number of logits.
       width: of a token.
-      heads: of the attention; divides the width.
-      depth_rate: stochastic depth, in [0, 1).
-      blocks: each of attention and of a hidden layer.
-      patch: pixels of its height and width, which divides those of the image: with 4,
-        64 tokens of 32 by 32 pixels and 4 of 8 by 8.
+      heads: of the attention; it divides the width.
+      depth_rate: the probability to drop a branch, in [0, 1).
+      blocks: the number of blocks, each of attention and a hidden layer.
+      patch: the height and width of a patch in pixels. It divides those of the image:
+        patches of 4 make 64 tokens of 32 by 32 pixels, and 4 of 8 by 8.
 
     References:
       Dosovitskiy et al.: An Image is Worth 16x16 Words, 2021. Lee, Lee, Song: Vision
@@ -59,7 +60,7 @@ class VisionTransformer(nn.Module):
         """Maps images [n, height, width, channels] to logits [n, classes].
 
         Raises:
-          ValueError: if patches do not divide the images.
+          ValueError: if patches do not divide the images evenly.
         """
         patches = _patches(images, self.patch)
         count, places, _ = patches.shape
@@ -71,26 +72,26 @@ class VisionTransformer(nn.Module):
         )
         tokens = tokens + positions
         for _ in range(self.blocks):
-            tokens = tokens + self._sometimes(Attention(self.heads), tokens, train)
-            tokens = tokens + self._sometimes(Hidden(), tokens, train)
+            tokens = tokens + self._stochastic(Attention(self.heads), tokens, train)
+            tokens = tokens + self._stochastic(Hidden(), tokens, train)
         return dense(self.classes)(norm()(tokens[:, 0]))
 
-    def _sometimes(self, branch, tokens, train):
+    def _stochastic(self, branch, tokens, train):
         branched = branch(norm()(tokens))
-        # The draw of an image is for all of its tokens and channels.
+        # One draw decides for all tokens and channels of an image.
         drop = nn.Dropout(self.depth_rate, broadcast_dims=(1, 2))
         return drop(branched, deterministic=not train)
 
 
 class Attention(nn.Module):
-    """Every token looks at every token, or at none behind it, in several heads."""
+    """Attention with several heads; causal attention looks at earlier tokens only."""
 
     heads: int
     causal: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps tokens [n, places, width] to as many."""
+        """Maps tokens [n, places, width] to tokens of the same shape."""
         count, places, width = tokens.shape
         joint = dense(3 * width, use_bias=False)(tokens)
         joint = joint.reshape(count, places, 3, self.heads, width // self.heads)
@@ -100,11 +101,11 @@ class Attention(nn.Module):
 
 
 class Hidden(nn.Module):
-    """A hidden layer of GELUs, twice as wide, for each token alone."""
+    """A hidden layer of GELUs, twice as wide as a token, for each token by itself."""
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps tokens [n, places, width] to as many."""
+        """Maps tokens [n, places, width] to tokens of the same shape."""
         width = tokens.shape[-1]
         hidden = nn.gelu(dense(2 * width)(tokens), approximate=False)
         return dense(width)(hidden)
@@ -114,9 +115,8 @@ def _patches(images: jax.Array, size: int) -> jax.Array:
     n, height, width, channels = images.shape
     if height % size or width % size:
         raise ValueError(
-            f"a transformer with patches of {size} pixels needs images whose height "
-            f"and width are multiples of it, but they are {height} by {width}. Use "
-            "another model, or pad the images."
+            f"the height and width of images must be multiples of {size}, the size of "
+            f"a patch, got {height} by {width}. Use another model, or pad the images."
         )
     cut = images.reshape(n, height // size, size, width // size, size, channels)
     return cut.swapaxes(2, 3).reshape(n, -1, size * size * channels)
@@ -130,5 +130,5 @@ def dense(width: int, use_bias: bool = True) -> nn.Dense:
 
 
 def norm() -> nn.LayerNorm:
-    """The layer norm of all transformers here."""
+    """The layer norm of all transformers."""
     return nn.LayerNorm(epsilon=_EPSILON)

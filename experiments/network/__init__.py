@@ -1,1 +1,1 @@
-"""A laboratory: hosts on one machine, joined by links of any rate."""
+"""The network laboratory: hosts on one machine, connected by links of any rate."""

@@ -1,4 +1,4 @@
-"""What the kernel counted on the interfaces of this host."""
+"""Reads the kernel's byte counters of this host's network interfaces."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ _COUNTERS = Path("/proc/self/net/dev")
 
 
 class Traffic(NamedTuple):
-    """Bytes, with the headers of packets from Ethernet on.
+    """Bytes, including the headers of packets from Ethernet up.
 
     Attributes:
       out: sent.
@@ -20,10 +20,10 @@ class Traffic(NamedTuple):
 
 
 def read(interface: str | None = None) -> Traffic | None:
-    """The counters of an interface, or of all but the loopback together.
+    """Reads the counters of an interface, or the sum of all but the loopback.
 
     Returns:
-      None where the kernel does not tell (it is not Linux).
+      The counters; None if the kernel has none (it is not Linux).
 
     Raises:
       ValueError: if there is no such interface.
@@ -40,14 +40,14 @@ def read(interface: str | None = None) -> Traffic | None:
         return Traffic(*map(sum, zip(*counted.values(), strict=True)))
     if interface not in counted:
         raise ValueError(
-            f"`interface` is {interface!r}, which is none of this host's: "
-            f"{', '.join(counted)}."
+            "`interface` must be one of this host's interfaces, "
+            f"{', '.join(counted)}, got {interface!r}."
         )
     return counted[interface]
 
 
 def since(earlier: Traffic | None, interface: str | None = None) -> Traffic | None:
-    """What came on top of what was read earlier of the same interface."""
+    """The traffic of an interface since an earlier reading."""
     now = read(interface)
     if now is None or earlier is None:
         return None

@@ -1,8 +1,8 @@
-"""PyTorch's DistributedDataParallel on the same links, model and batches.
+"""Trains with PyTorch's DistributedDataParallel on the same links, model and batches.
 
-The laboratory runs it once a host: `python -m experiments.network.ddp OPTIONS`. It
-needs PyTorch: `pip install -e ".[bench]"`. Its PowerSGD hook is left out: over Gloo
-(torch 2.13), with a million parameters, it hung.
+The laboratory runs it once a host, as `python -m experiments.network.ddp OPTIONS`. It
+needs PyTorch: `pip install -e ".[bench]"`. The PowerSGD hook is left out: over Gloo
+(torch 2.13) and with a million parameters, it hung.
 """
 
 import copy
@@ -32,32 +32,32 @@ _WARM_UP = 2  # Steps; the first one connects the processes.
 
 @dataclass(frozen=True)
 class Member:
-    """One of the processes, each on a host."""
+    """The options of one process on its host."""
 
     coordinator: str
-    """Address and port of process 0."""
+    """The address and port of process 0."""
     hosts: int
-    """How many processes there are."""
+    """The number of processes."""
     host: int
-    """Which one this is."""
+    """The index of this process."""
     method: str
-    """ddp, or ddp_fp16."""
+    """The method: ddp or ddp_fp16."""
     model: str
-    """mlp, mlp_1m or mlp_10m: the layers are those of the network of that name."""
+    """The network: mlp, mlp_1m or mlp_10m, with the layers of the Flax network."""
     batch_size: int
     """Samples a worker and step."""
     learning_rate: float
-    """Of momentum SGD."""
+    """The learning rate of momentum SGD."""
     seconds: float
-    """How long the training takes, about."""
+    """The approximate time of the training."""
     report: Path
-    """Where process 0 writes what all have seen."""
+    """The file to which process 0 writes the rows of all processes."""
     interface: str | None = None
-    """Whose bytes are counted."""
+    """The interface whose bytes are counted."""
 
 
 def main(member: Member) -> None:
-    """Trains, counts, and lets process 0 report."""
+    """Trains and measures; process 0 writes the report."""
     distributed.init_process_group(
         "gloo",
         init_method=f"tcp://{member.coordinator}",
@@ -65,15 +65,15 @@ def main(member: Member) -> None:
         world_size=member.hosts,
     )
     row = train(member)
-    everyones = [None] * member.hosts
-    distributed.all_gather_object(everyones, row)
+    rows = [None] * member.hosts
+    distributed.all_gather_object(rows, row)
     if member.host == 0:
-        member.report.write_text(json.dumps(everyones))
+        member.report.write_text(json.dumps(rows))
     distributed.destroy_process_group()
 
 
 def train(member: Member) -> dict[str, Any]:
-    """What `experiments.network.measure.measure` does, in PyTorch."""
+    """Does in PyTorch what `experiments.network.measure.measure` does."""
     config = Config(
         model=member.model,
         workers=member.hosts,
@@ -106,9 +106,9 @@ def train(member: Member) -> dict[str, Any]:
         step(number)
     began = time.perf_counter()
     step(_WARM_UP - 1)
-    agreed = torch.tensor([time.perf_counter() - began])
-    distributed.broadcast(agreed, 0)
-    steps = measurements.steps_for(float(agreed), member.seconds)
+    seconds = torch.tensor([time.perf_counter() - began])
+    distributed.broadcast(seconds, 0)  # All processes must take as many steps.
+    steps = measurements.steps_for(float(seconds), member.seconds)
     network.load_state_dict(start[0])
     optimizer.load_state_dict(start[1])
     distributed.barrier()
@@ -129,7 +129,7 @@ def train(member: Member) -> dict[str, Any]:
 
 
 def compress(model: Any, method: str) -> float:
-    """Sets the hook of a method; the bytes that each process puts into all-reduces."""
+    """Registers a method's hook; returns a process's bytes in all-reduces a step."""
     dense = 4 * sum(leaf.numel() for leaf in model.parameters())
     if method == "ddp_fp16":
         model.register_comm_hook(None, hooks.fp16_compress_hook)
@@ -138,7 +138,7 @@ def compress(model: Any, method: str) -> float:
 
 
 def layers(params: dict[str, Any]) -> Any:
-    """A perceptron of the layers of the flax network with these parameters."""
+    """Makes a perceptron with the layers of the Flax network of these parameters."""
     made = []
     for layer in params.values():
         inputs, outputs = layer["kernel"].shape

@@ -1,4 +1,4 @@
-"""Draws what the laboratory saw: step times against rates, losses against seconds."""
+"""Draws the laboratory's results: step times against rates, losses against seconds."""
 
 from collections.abc import Collection, Sequence
 
@@ -21,11 +21,11 @@ LOOKS = {
     "ddp_fp16": ("#999999", "--", "*"),
 }
 OTHER = ("0.5", "-", ".")
-_SMOOTH = 0.1  # The weight of a new loss in the running mean that is drawn.
+_SMOOTH = 0.1  # The weight of a new loss in the running mean.
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:
-    """A panel of step times, and one of losses for each rate."""
+    """Draws a panel of step times, and a panel of losses for each rate."""
     rates = list(dict.fromkeys(row["rate"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(2.6 * (1 + len(rates)), 3), dpi=200, layout="constrained")

@@ -1,22 +1,22 @@
-"""What trains in the laboratory: a method, and through what it sends."""
+"""The methods that the laboratory compares."""
 
 from typing import NamedTuple
 
 import gmc_jax
-from experiments.training.compression import Messages
+from experiments.training.compression import Compression
 from experiments.training.local_methods import PERIOD
 from gmc_jax import planning
 
 
-class Contender(NamedTuple):
-    """A method as the laboratory runs it.
+class Entry(NamedTuple):
+    """A method of the laboratory.
 
     Attributes:
-      label: in tables and figures.
-      method: a name in `METHODS`; None for one of PyTorch.
-      compressor: a name in `COMPRESSORS`, of the methods that have one.
+      label: its name in tables and figures.
+      method: a name in `METHODS`; None for a method of PyTorch.
+      compressor: a name in `COMPRESSORS`, for methods that compress.
       learning_rate: at which this method learns the digits.
-      period: steps between two meetings.
+      period: steps from one synchronisation to the next.
     """
 
     label: str
@@ -26,9 +26,9 @@ class Contender(NamedTuple):
     period: int = 1
 
     def pattern(self, ratio: float) -> planning.Pattern:
-        """What it does on the link."""
+        """The communication pattern that the planner predicts."""
         channels = {
-            "gmc": Messages(self.compressor, ratio).channel(),
+            "gmc": Compression(self.compressor, ratio).channel(),
             "sign_sgd": gmc_jax.majority_vote(),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
@@ -36,20 +36,20 @@ class Contender(NamedTuple):
         return planning.Pattern(self.label, (sync,))
 
 
-CONTENDERS = {
-    "dense": Contender("momentum SGD, dense", "dmsgd"),
-    "top_k": Contender("GMC, top_k", "gmc"),
-    "sampled_top_k": Contender("GMC, sampled_top_k", "gmc", "sampled_top_k"),
-    "random_block": Contender("GMC, random_block", "gmc", "random_block"),
-    "vote": Contender("signSGD, vote", "sign_sgd", learning_rate=1e-4),
-    "slowmo": Contender("SlowMo", "slowmo", period=PERIOD),
-    "ddp": Contender("PyTorch DDP, dense", None),
-    "ddp_fp16": Contender("PyTorch DDP, fp16", None),
+LINEUP = {
+    "dense": Entry("momentum SGD, dense", "dmsgd"),
+    "top_k": Entry("GMC, top_k", "gmc"),
+    "sampled_top_k": Entry("GMC, sampled_top_k", "gmc", "sampled_top_k"),
+    "random_block": Entry("GMC, random_block", "gmc", "random_block"),
+    "vote": Entry("signSGD, vote", "sign_sgd", learning_rate=1e-4),
+    "slowmo": Entry("SlowMo", "slowmo", period=PERIOD),
+    "ddp": Entry("PyTorch DDP, dense", None),
+    "ddp_fp16": Entry("PyTorch DDP, fp16", None),
 }
 
-OURS = tuple(name for name, contender in CONTENDERS.items() if contender.method)
+OURS = tuple(name for name, entry in LINEUP.items() if entry.method)
 
 
 def label(name: str) -> str:
-    """What tables and figures call a contender; its name, if a later version had it."""
-    return CONTENDERS[name].label if name in CONTENDERS else name
+    """An entry's label in tables and figures; its name if there is no such entry."""
+    return LINEUP[name].label if name in LINEUP else name

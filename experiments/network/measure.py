@@ -1,4 +1,4 @@
-"""Trains with one method on the link of this host, and counts."""
+"""Trains with one method over the link of this host; measures bytes and seconds."""
 
 import time
 from typing import TypeAlias
@@ -10,12 +10,12 @@ from jax.experimental import multihost_utils
 
 import gmc_jax
 from experiments.network import counters, measurements
-from experiments.network.lineup import Contender
+from experiments.network.lineup import Entry
 from experiments.training.config import Config
 from experiments.training.methods import METHODS
 from experiments.training.record import Row
 from experiments.training.tasks import Task
-from experiments.training.trainer import Program
+from experiments.training.trainer import Trainer
 from gmc_jax.costs.hlo import collectives
 from gmc_jax.utils.multihost import on_first_process
 
@@ -23,36 +23,37 @@ Seconds: TypeAlias = float
 
 
 def measure(
-    contender: Contender,
+    entry: Entry,
     task: Task,
     config: Config,
     budget: Seconds,
     interface: str | None,
 ) -> Row:
-    """Trains from the start for about `budget` seconds, in step with other processes.
+    """Trains from the start for about `budget` seconds, together with other processes.
 
     Args:
-      contender: what to train with.
+      entry: the method.
       task: what to train, with one worker for each process.
-      config: that the task was built from, with the contender's part.
-      budget: what the steps are to take; at least three are taken, or three periods.
+      config: of this entry; the task was built from it.
+      budget: seconds of training; at least three periods are trained.
       interface: whose bytes are counted; see `counters.read`.
 
     Returns:
-      What this process saw: a row, equal in the keys but for `out`, `into`, `losses`.
+      A row with the measurements of this process. Its columns are the same in all
+      processes; `out`, `into` and `losses` differ.
     """
     (method,) = config.methods
-    program = Program(method, [task], config)
-    program.compile(1)
-    # The first steps connect the processes; the next ones tell how long they take.
-    start = jax.tree.map(jnp.copy, program.state)
-    program.run(0, contender.period)
+    trainer = Trainer(method, [task], config)
+    trainer.compile(1)
+    # The first period connects the processes; the second one is timed.
+    start = jax.tree.map(jnp.copy, trainer.state)
+    trainer.run(0, entry.period)
     began = time.perf_counter()
-    program.run(contender.period, 2 * contender.period)
+    trainer.run(entry.period, 2 * entry.period)
     seconds = time.perf_counter() - began
-    program.state = start
+    trainer.state = start
     steps = on_first_process(
-        lambda: measurements.steps_for(seconds, budget, contender.period)
+        lambda: measurements.steps_for(seconds, budget, entry.period)
     )
     multihost_utils.sync_global_devices("measure")
 
@@ -60,26 +61,26 @@ def measure(
     began = time.perf_counter()
     ends, losses = [], []
     for step in range(steps):
-        program.run(step, step + 1)
+        trainer.run(step, step + 1)
         ends.append(time.perf_counter() - began)
-        losses.append(program.metrics["loss"])
+        losses.append(trainer.metrics["loss"])
     traffic = counters.since(before, interface)
 
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params)
-    sent = METHODS[method].bits(config.messages(steps), task.params)
+    sent = METHODS[method].bits(config.compression(steps), task.params)
     return measurements.of_one(
         traffic,
         ends,
         [_own(loss) for loss in losses],
         message_bytes=sent / 8,
-        wire_bytes=_wire_bytes(program, contender.period),
+        wire_bytes=_wire_bytes(trainer, entry.period),
         dense_bytes=dense / 8,
     )
 
 
-def _wire_bytes(program: Program, period: int) -> float:
-    """Of the compiled step: what it sends always, and at meetings, on average."""
-    cost = collectives(program.text)
+def _wire_bytes(trainer: Trainer, period: int) -> float:
+    """Bytes in the compiled step's collectives, averaged over a period."""
+    cost = collectives(trainer.text)
     return cost.always + (cost.most - cost.always) / period
 
 

@@ -1,4 +1,4 @@
-"""What a measurement is: how many steps, what each host saw, and all of them."""
+"""The rows of measurements: of one host, and of all hosts together."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ from experiments.network.counters import Traffic
 from experiments.training.record import Row
 
 FEWEST = 3
-"""Steps, or periods, that are timed at least."""
+"""The fewest periods that are timed."""
 MOST = 600
-"""Steps that are timed at most."""
+"""The most steps that are timed."""
 
 
 def steps_for(seconds: float, budget: float, period: int = 1) -> int:
-    """Steps that fit into a budget, in whole periods.
+    """The number of steps that fit into a budget, in whole periods.
 
     Args:
-      seconds: that one period takes.
-      budget: seconds that there are.
+      seconds: of one period.
+      budget: seconds for all steps.
       period: in steps.
 
     Returns:
-      At least `FEWEST` periods; beyond them at most `MOST` steps.
+      At least `FEWEST` periods; otherwise at most `MOST` steps.
     """
     return max(FEWEST, min(round(budget / seconds), MOST // period)) * period
 
@@ -31,11 +31,11 @@ def of_one(
     losses: Sequence[float],
     **sizes: float,
 ) -> Row:
-    """What one host saw.
+    """Makes the row of one host.
 
     Args:
-      traffic: bytes of all steps, where the kernel counts them.
-      ends: seconds since the start at which each step was done.
+      traffic: bytes of all steps; None if the kernel does not count them.
+      ends: seconds from the start to the end of each step.
       losses: of this host's workers, at each step.
       **sizes: bytes a worker and step, by other counts.
     """
@@ -52,17 +52,17 @@ def of_one(
 
 
 def of_all(rows: Sequence[Row], shared_interface: bool) -> Row:
-    """One row of those of all hosts: the mean of their bytes and of their losses.
+    """Makes one row of the rows of all hosts: the mean of their bytes and losses.
 
     Args:
-      rows: one a host.
-      shared_interface: whether each counted what all of them sent.
+      rows: one for each host.
+      shared_interface: whether each host counted the bytes of all hosts.
     """
     parts = len(rows) ** 2 if shared_interface else len(rows)
     row = dict(rows[0])
-    for way in ("out", "into"):
-        if row[way] is not None:
-            row[way] = sum(other[way] for other in rows) / parts
+    for direction in ("out", "into"):
+        if row[direction] is not None:
+            row[direction] = sum(other[direction] for other in rows) / parts
     losses = zip(*(other["losses"] for other in rows), strict=True)
     row["losses"] = [_short(sum(each) / len(each)) for each in losses]
     return row

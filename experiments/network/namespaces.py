@@ -1,4 +1,4 @@
-"""Hosts of one's own: network namespaces of Linux on a bridge, with shaped links."""
+"""Hosts as network namespaces of Linux, on a bridge, with shaped links."""
 
 import contextlib
 import os
@@ -12,40 +12,40 @@ from pathlib import Path
 from gmc_jax.utils import checks
 
 INTERFACE = "eth0"
-"""What a host's interface is called inside its namespace."""
+"""The name of a host's interface inside its namespace."""
 SLOWEST, FASTEST = 1e3 / 8, 80e9 / 8
-"""Bytes a second that tc can set: what waits in a link's queue is 32 bits of bytes."""
+"""Bytes a second that tc can set; it keeps the length of a queue in 32 bits."""
 _NAMES = Path("/etc/netns")
-_SECONDS_TO_WAIT = 0.4  # In the queue of a link, before a packet is dropped.
+_SECONDS_TO_WAIT = 0.4  # In a link's queue, before a packet is dropped.
 
 
 class Hosts:
-    """Namespaces with an address each, whose links have the same rate both ways."""
+    """Namespaces with an address each; their links have the same rate both ways."""
 
     def __init__(self, count: int):
-        """Names them after this process; nothing is made yet."""
+        """Chooses names that contain the id of this process; makes nothing yet."""
         self._bridge = f"gmc{os.getpid()}"
         self._names = [f"{self._bridge}h{host}" for host in range(count)]
 
     def address(self, host: int) -> str:
-        """Its IPv4 address, which its host name stands for inside."""
+        """The IPv4 address of a host; its host name resolves to it inside."""
         return f"10.77.{(host + 1) // 256}.{(host + 1) % 256}"
 
     def inside(self, host: int) -> list[str]:
-        """What to put in front of a command to run it on a host."""
+        """The words in front of a command that runs on a host."""
         return ["ip", "netns", "exec", self._names[host]]
 
     def shape(self, bytes_per_second: float) -> None:
-        """Gives every link this rate in each direction; infinity leaves it alone."""
+        """Sets the rate of every link in each direction; infinity is unshaped."""
         shaped = bytes_per_second != float("inf")
         if shaped:
             checks.positive(bytes_per_second=bytes_per_second)
         for host, name in enumerate(self._names):
             for where, interface in ((self.inside(host), INTERFACE), ([], name)):
-                with contextlib.suppress(OSError):  # There may be none yet.
+                with contextlib.suppress(OSError):  # There may be no rate yet.
                     _ip(*where, "tc", "qdisc", "del", "dev", interface, "root")
                 if shaped:
-                    # What may leave at once: a millisecond's worth, or two packets.
+                    # A millisecond's worth of bytes may leave at once, or two packets.
                     burst = max(3_028, round(bytes_per_second / 1000))
                     limit = burst + round(bytes_per_second * _SECONDS_TO_WAIT)
                     _ip(
@@ -58,14 +58,14 @@ class Hosts:
         """Makes the bridge and the hosts.
 
         Raises:
-          OSError: if the kernel refuses, with its words.
+          OSError: if the kernel refuses, with its message.
         """
         _ip("ip", "link", "add", self._bridge, "type", "bridge")
         _ip("ip", "link", "set", self._bridge, "up")
         for host, name in enumerate(self._names):
             folder = _NAMES / name
             folder.mkdir(parents=True)
-            # Gloo listens where the name of the machine leads to.
+            # Gloo listens at the address of the machine's name.
             folder.joinpath("hosts").write_text(
                 f"127.0.0.1 localhost\n{self.address(host)} {socket.gethostname()}\n"
             )
@@ -80,7 +80,7 @@ class Hosts:
             _ip(*inside, "ip", "link", "set", "lo", "up")
 
     def remove(self) -> None:
-        """Takes away whatever there is of them."""
+        """Removes the hosts and the bridge, as far as they exist."""
         for name in self._names:
             _forget(name)
         with contextlib.suppress(OSError):
@@ -89,15 +89,15 @@ class Hosts:
 
 @contextlib.contextmanager
 def hosts(count: int) -> Iterator[Hosts]:
-    """Makes hosts for the length of a block, and takes them away however it ends.
+    """Makes hosts for the length of a block, and removes them when it ends.
 
-    What an earlier process left behind when it was killed is taken away as well.
+    Hosts of earlier processes that were killed are removed too.
 
     Raises:
-      OSError: if this machine lets nobody make them, with the reason.
+      OSError: if hosts cannot be made on this machine, with the reason.
     """
     if not shutil.which("ip") or not shutil.which("tc"):
-        raise OSError("there are no `ip` and `tc` here (iproute2, on Linux)")
+        raise OSError("`ip` and `tc` are missing (iproute2, on Linux)")
     if os.geteuid():
         raise OSError("only root can make network namespaces")
     _remove_leftovers()
@@ -110,7 +110,7 @@ def hosts(count: int) -> Iterator[Hosts]:
 
 
 def _remove_leftovers() -> None:
-    """Of laboratories whose process has gone."""
+    """Removes hosts of laboratories whose process has ended."""
     names = {*_words("ip", "netns", "list"), *_words("ip", "-brief", "link", "show")}
     names |= {path.name for path in _NAMES.glob("gmc*")}
     for name in sorted(names):
@@ -123,7 +123,7 @@ def _remove_leftovers() -> None:
 
 
 def _forget(name: str) -> None:
-    """Deletes a namespace and its link (by itself that would go some time later)."""
+    """Deletes a namespace and its link, which the kernel would delete only later."""
     for kind in ("link", "netns"):
         with contextlib.suppress(OSError):
             _ip("ip", kind, "delete", name)

@@ -1,10 +1,10 @@
-"""What the laboratory is asked for; its fields are the command-line options."""
+"""The options of `network`: each field is a command-line option."""
 
 import dataclasses
 from pathlib import Path
 
 from experiments.network.counters import LOOPBACK
-from experiments.network.lineup import CONTENDERS, OURS, Contender
+from experiments.network.lineup import LINEUP, OURS, Entry
 from experiments.network.namespaces import FASTEST, SLOWEST
 from experiments.training.config import Config
 from experiments.utils.units import bytes_per_second
@@ -13,62 +13,61 @@ from gmc_jax.utils import checks
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Train over links of given rates, and count bytes and seconds on them."""
+    """Train over links of given rates; measure bytes and seconds."""
 
     hosts: int = 4
-    """How many hosts, of one worker each."""
+    """The number of hosts, with one worker each."""
     rates: tuple[str, ...] = ("10mbit", "100mbit", "1gbit", "unshaped")
-    """Of every link in each direction, as `tc` writes them; or unshaped."""
+    """The rates of the links in each direction, as `tc` writes them, or unshaped."""
     model: str = "mlp_10m"
     """The network: mlp_1m or mlp_10m, of one or ten million parameters, or mlp."""
     ratio: float = 0.001
     """The share of the entries that a message holds."""
     methods: tuple[str, ...] = OURS
-    """What to compare: dense, top_k, sampled_top_k, random_block, vote, slowmo, and
-    with PyTorch (the extra `bench`) ddp and ddp_fp16."""
+    """The methods: dense, top_k, sampled_top_k, random_block, vote, slowmo.
+    With PyTorch (the extra `bench`) also ddp and ddp_fp16."""
     batch_size: int = 16
     """Samples a worker and step."""
     seconds: float = 20.0
-    """How long each method trains at each rate, about; three steps at the least."""
+    """Approximate training time of a method at a rate; at least three steps."""
     interface: str | None = None
-    """Whose bytes are counted; all interfaces but the loopback if it is not told."""
+    """The interface whose bytes are counted; by default all but the loopback."""
     results: Path = Path("results")
-    """Where a new directory, `network/run-001` or a later number, is made."""
+    """The directory of results; this run's is `network/run-001` or a later one."""
     report: Path | None = None
-    """A file for what all hosts saw, in place of a directory: for its own use."""
+    """A file for the rows, instead of a directory; for `network`'s own use."""
 
     def __post_init__(self):
-        """Refuses what is no laboratory."""
+        """Refuses unknown names, and values out of range."""
         checks.positive_int(hosts=self.hosts, batch_size=self.batch_size)
         checks.fraction(ratio=self.ratio)
         checks.positive(seconds=self.seconds)
         if not self.rates or not self.methods:
-            raise ValueError("`rates` and `methods` must each name one at least.")
+            raise ValueError("`rates` and `methods` must each name at least one.")
         for name in ("rates", "methods"):
             named = getattr(self, name)
             if len(set(named)) < len(named):
-                raise ValueError(f"`{name}` must name nothing twice, but is {named}.")
+                raise ValueError(f"`{name}` must name nothing twice, got {named}.")
         for rate in self.rates:
             self._check_rate(rate)
         for name in self.methods:
-            if name not in CONTENDERS:
+            if name not in LINEUP:
                 raise ValueError(
-                    f"`methods` names {name!r}, which is none of "
-                    f"{', '.join(CONTENDERS)}."
+                    f"`methods` must be among {', '.join(LINEUP)}, got {name!r}."
                 )
-            self.config(CONTENDERS[name])  # Which refuses a model that is none.
+            self.config(LINEUP[name])  # It refuses an unknown model.
 
-    def config(self, contender: Contender) -> Config:
-        """The training with one method of ours."""
+    def config(self, entry: Entry) -> Config:
+        """The configuration of the training with one of our methods."""
         return Config(
             model=self.model,
-            methods=(contender.method or "dmsgd",),
-            compressor=contender.compressor,
+            methods=(entry.method or "dmsgd",),
+            compressor=entry.compressor,
             ratio=self.ratio,
             workers=self.hosts,
             partition="iid",
             batch_size=self.batch_size,
-            learning_rate=contender.learning_rate,
+            learning_rate=entry.learning_rate,
             schedule="constant",
             count=False,
             backend="distribute",
@@ -81,6 +80,6 @@ class Network:
         speed = bytes_per_second(rate)
         if not SLOWEST <= speed <= FASTEST and speed != float("inf"):
             raise ValueError(
-                f"`rates` names {rate!r}, which `tc` cannot set on a link. Name rates "
-                "from 1kbit to 80gbit, or unshaped."
+                "`rates` must be from 1kbit to 80gbit, which `tc` can set, or "
+                f"unshaped, got {rate!r}."
             )

@@ -1,4 +1,4 @@
-"""Starts the hosts of the laboratory, on links of one rate after another."""
+"""Starts the processes of the laboratory, at one rate of the links after another."""
 
 import contextlib
 import dataclasses
@@ -18,15 +18,15 @@ from experiments.hosts import join, launch, preflight
 from experiments.hosts.processes import Command, ProcessFailed, python, started
 from experiments.network import measurements, namespaces
 from experiments.network.counters import LOOPBACK
-from experiments.network.lineup import CONTENDERS, OURS
+from experiments.network.lineup import LINEUP, OURS
 from experiments.network.options import Network
 from experiments.training.record import Row
 from experiments.utils import signals
 from experiments.utils.units import bytes_per_second
 
-_PORT = 4711  # Of the coordinator; the namespace is its own.
-# By itself glibc gives large arrays back to the kernel at every step, and having them
-# zeroed anew took half of a step of ten million parameters.
+_PORT = 4711  # Of the coordinator; no other process is in its namespace.
+# By default glibc returns large arrays to the kernel at every step. The kernel zeroes
+# them again, which took half of a step of ten million parameters.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -34,12 +34,12 @@ _KEEP_MEMORY = {
 }
 
 
-def conduct(config: Network, console: Console) -> Iterator[Row]:
-    """Measures at every rate, on hosts of our own where this machine allows them.
+def orchestrate(config: Network, console: Console) -> Iterator[Row]:
+    """Measures at every rate, in network namespaces if this machine allows them.
 
     Args:
       config: of the laboratory.
-      console: where it says what it does.
+      console: for progress and remarks.
 
     Yields:
       A row for each rate and method.
@@ -50,8 +50,8 @@ def conduct(config: Network, console: Console) -> Iterator[Row]:
             hosts = stack.enter_context(namespaces.hosts(config.hosts))
         except OSError as reason:
             console.print(
-                f"The links are not shaped: {reason}. Everything goes over the "
-                "loopback, and an equal part of its bytes is counted for each host."
+                f"The links are not shaped: {reason}. All hosts use the loopback, and "
+                "each host counts an equal part of its bytes."
             )
             hosts = None
             config = dataclasses.replace(config, rates=(LOOPBACK,), interface=LOOPBACK)
@@ -60,15 +60,15 @@ def conduct(config: Network, console: Console) -> Iterator[Row]:
         for rate in config.rates:
             if hosts:
                 hosts.shape(bytes_per_second(rate))
-            for methods in _turns(config.methods, console):
+            for methods in _groups(config.methods, console):
                 bar = progress.add_task(f"{rate}: {', '.join(methods)}", total=1)
-                asked = dataclasses.replace(config, rates=(rate,), methods=methods)
-                yield from _run(asked, folder / f"{rate}-{methods[0]}.json", hosts)
+                part = dataclasses.replace(config, rates=(rate,), methods=methods)
+                yield from _run(part, folder / f"{rate}-{methods[0]}.json", hosts)
                 progress.update(bar, completed=1)
 
 
-def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]]:
-    """Ours train in the same processes one after another, each of PyTorch's apart."""
+def _groups(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]]:
+    """Groups methods that train in the same processes: ours, and each of PyTorch's."""
     ours = tuple(name for name in methods if name in OURS)
     if ours:
         yield ours
@@ -84,19 +84,19 @@ def _turns(methods: Sequence[str], console: Console) -> Iterator[tuple[str, ...]
 
 
 def _run(config: Network, report: Path, hosts: namespaces.Hosts | None) -> list[Row]:
-    """What process 0 reports of methods that train in the same processes."""
+    """Runs a group of methods, and returns the rows that process 0 reports."""
     config = dataclasses.replace(config, report=report)
     coordinator = f"localhost:{preflight.free_port()}"
     if hosts:
         coordinator = f"{hosts.address(0)}:{_PORT}"
-    program = _ours if config.methods[0] in OURS else _of_pytorch
+    command_of = _ours if config.methods[0] in OURS else _of_pytorch
     commands = []
     for host in range(config.hosts):
-        arguments, more = program(config, coordinator, host)
-        environment = launch.environment(host, devices=1) | _KEEP_MEMORY | more
+        arguments, variables = command_of(config, coordinator, host)
+        environment = launch.environment(host, devices=1) | _KEEP_MEMORY | variables
         inside = hosts.inside(host) if hosts else []
-        own = _processors(host, config.hosts)
-        commands.append(Command([*inside, *own, *arguments], environment))
+        pinned = _processors(host, config.hosts)
+        commands.append(Command([*inside, *pinned, *arguments], environment))
     try:
         with started(commands) as group:
             group.wait()
@@ -104,14 +104,14 @@ def _run(config: Network, report: Path, hosts: namespaces.Hosts | None) -> list[
         words = filter(None, [str(error), signals.kept()])
         raise SystemExit("\n".join(words)) from None
     reported = json.loads(report.read_text())
-    if program is _ours:
+    if command_of is _ours:
         return reported
     together = measurements.of_all(reported, config.interface == LOOPBACK)
     return [{"method": config.methods[0], "rate": config.rates[0], **together}]
 
 
 def _processors(host: int, hosts: int) -> list[str]:
-    """Holds a host to its own part of the processors; more hosts than these share."""
+    """Pins a host to its own processors; hosts share them if there are too few."""
     if not shutil.which("taskset"):
         return []
     here = sorted(os.sched_getaffinity(0))
@@ -123,7 +123,7 @@ def _processors(host: int, hosts: int) -> list[str]:
 def _ours(
     config: Network, coordinator: str, host: int
 ) -> tuple[list[str], dict[str, str]]:
-    """The same command on one host."""
+    """The command line and environment of one host, for our methods."""
     arguments = join.arguments(
         ["network", *_flags(dataclasses.asdict(config))],
         coordinator=coordinator,
@@ -136,7 +136,7 @@ def _ours(
 def _of_pytorch(
     config: Network, coordinator: str, host: int
 ) -> tuple[list[str], dict[str, str]]:
-    """The one method that is left, in PyTorch."""
+    """The command line and environment of one host, for a method of PyTorch."""
     (method,) = config.methods
     fields = {
         "coordinator": coordinator,
@@ -145,7 +145,7 @@ def _of_pytorch(
         "method": method,
         "model": config.model,
         "batch_size": config.batch_size,
-        "learning_rate": CONTENDERS[method].learning_rate,
+        "learning_rate": LINEUP[method].learning_rate,
         "seconds": config.seconds,
         "report": config.report,
         "interface": config.interface,
@@ -158,10 +158,10 @@ def _of_pytorch(
 
 
 def _flags(fields: dict[str, Any]) -> list[str]:
-    """The command line that means these values."""
-    words = []
+    """The command-line options with these values."""
+    options = []
     for name, value in fields.items():
         if value is not None:
-            several = value if isinstance(value, tuple) else (value,)
-            words += [f"--{name.replace('_', '-')}", *map(str, several)]
-    return words
+            values = value if isinstance(value, tuple) else (value,)
+            options += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return options

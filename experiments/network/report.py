@@ -1,4 +1,4 @@
-"""What the laboratory shows: a table for each rate, and how well it was predicted."""
+"""Prints the laboratory's results: a table for each rate, and the prediction errors."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -13,20 +13,21 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 
 MISS = 0.25
-"""A prediction that is further off is named."""
+"""A relative prediction error above it is reported."""
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[Table | str]:
-    """A table for each rate, what its columns are, and how well they were predicted."""
+    """A table for each rate, an explanation of its columns, and prediction errors."""
     hosts, measured = rows[0]["config"]["hosts"], _measurements(rows)
     for rate in dict.fromkeys(row["rate"] for row in measured):
         yield table([row for row in measured if row["rate"] == rate], rate, hosts)
     yield (
-        "Of a host in a step: seconds, how many times fewer than of the first method, "
-        "and as planned from the step without a network; bytes that left its interface "
-        "and came in, as the kernel counted (headers included); its message; what it "
-        "puts into collectives. A message of an all-gather goes to every other host, "
-        "the bytes of an all-reduce twice round a ring."
+        "Columns, for a host and a step. seconds: as measured. times: the first "
+        "method's seconds over these. plan: seconds predicted from the step without a "
+        "network. out, in: bytes that the kernel counted on the interface, with "
+        "headers. message: bytes of the message. wire: bytes in collectives. An "
+        "all-gather sends a message to every other host, an all-reduce sends its bytes "
+        "twice round a ring."
     )
     yield from hits(measured)
 
@@ -48,7 +49,7 @@ STUDY = Study("measurement", "rate", _tables, _figures)
 
 
 def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
-    """All methods at one rate; times are over the first method's, too."""
+    """A table of all methods at one rate; `times` is relative to the first method."""
     shown = Table(
         title=f"{hosts} hosts, links: {rate}",
         title_justify="left",
@@ -73,7 +74,7 @@ def table(rows: Sequence[Row], rate: str, hosts: int) -> Table:
 
 
 def hits(rows: Sequence[Row]) -> list[str]:
-    """How far predictions are off, and which ones miss."""
+    """The median prediction error, and the predictions with a large error."""
     errors = {
         (row["rate"], row["method"]): row["predicted"] / row["seconds"] - 1
         for row in rows
@@ -90,7 +91,7 @@ def hits(rows: Sequence[Row]) -> list[str]:
 
 
 def _size(count: float | None) -> str:
-    """So many bytes, as kB or MB."""
+    """Formats bytes as kB or MB."""
     if count is None:
         return ""
     return f"{count / 1e6:.3g} MB" if count >= 1e6 else f"{count / 1e3:.3g} kB"

@@ -1,1 +1,1 @@
-"""The GMC paper: its settings, its tables and our runs beside them."""
+"""The GMC paper's settings, and its tables beside our results."""

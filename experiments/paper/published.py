@@ -1,4 +1,4 @@
-"""What the GMC paper's tables say: its figures, and which run of ours makes each."""
+"""The figures of the GMC paper's tables, and the named run that reproduces each."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from experiments.training.methods import DETACHMENTS
 
 
 class Figures(NamedTuple):
-    """Test accuracy in percent, with the cost or the training loss as printed."""
+    """Test accuracy in percent, with the cost or the training loss if printed."""
 
     accuracy: float
     cost: float | None = None
     loss: float | None = None
 
     def __str__(self) -> str:
-        """As a cell of the table."""
+        """Formats the figures as a cell of the table."""
         text = f"{self.accuracy:.2f}"
         if self.cost is not None:
             text += f" ({self.cost:.2f})"
@@ -26,7 +26,7 @@ class Figures(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a table: the run that makes it, and the figures for each method."""
+    """A line of a table: its named run, and the published figures of each method."""
 
     label: str
     run: str

@@ -1,15 +1,19 @@
-"""The settings of the GMC paper's experiments, which its named runs are made of.
+"""The settings of the GMC paper's experiments, from which its named runs are made.
 
-Printed in the paper: 8 workers, a total batch of 128, 200 epochs, weight decay 1e-4, no
-warm-up of the sparsity, batch norm where workers are alike and group norm where they
-are not, and Dirichlet(0.1) over the labels for those. Reconstructed, since no copy with
-its formulas was at hand: momentum 0.9, the rate of 0.1 that falls epoch by epoch along
-a cosine, 0.1 % of the entries by a sampled threshold, random blocks of 1/64, and how
-CSER spends its budget; also that group norm has 8 groups, that one selection is made
-for the whole network, how Dirichlet shares are filled up to equal sizes
-(`partitions.dirichlet`), and that DEF-A is judged at x - mean of e (`def_sgd` is the
-same training judged at x). The images are augmented as is usual: padded by 4, cropped,
-mirrored.
+The paper prints: 8 workers, a total batch of 128, 200 epochs, weight decay 1e-4, no
+warm-up of the sparsity, batch norm for IID workers, group norm for non-IID workers, and
+Dirichlet(0.1) over the labels for the latter.
+
+The rest is reconstructed, since no copy with the formulas was available:
+
+* momentum 0.9, and a learning rate of 0.1 that falls epoch by epoch along a cosine;
+* 0.1 % of the entries, selected by a sampled threshold from the whole network at once;
+* random blocks of 1/64 of the entries;
+* how CSER divides its budget (`training.compression`);
+* group norm with 8 groups;
+* how Dirichlet shares are filled up to equal sizes (`data.partitions.dirichlet`);
+* evaluation of DEF-A at x - mean(e); `def_sgd` is the same training evaluated at x;
+* the usual augmentation: pad by 4, crop, mirror.
 """
 
 import dataclasses
@@ -31,7 +35,7 @@ def setting(
     partition: Literal["iid", "dirichlet"],
     methods: tuple[str, ...] = TOP_S,
 ) -> Config:
-    """A comparison that sends what a sampled threshold selects (Tables 1 and 2)."""
+    """Tables 1 and 2: messages hold what a sampled threshold selects."""
     norm = "bn" if partition == "iid" else "gn"
     return Config(
         data=data,
@@ -57,7 +61,7 @@ def blocks(
     partition: Literal["iid", "dirichlet"],
     methods: tuple[str, ...] = ("def_a_0.3", "gmc_plus_0.5"),
 ) -> Config:
-    """A comparison that sends random blocks (Tables 3 and 4)."""
+    """Tables 3 and 4: messages hold random blocks."""
     return dataclasses.replace(
         setting(data, model, partition, methods),
         compressor="random_block",

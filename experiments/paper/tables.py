@@ -1,4 +1,4 @@
-"""A table of the GMC paper, and the same with what our runs came to."""
+"""Tables of the GMC paper beside the results of our runs."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.paper.published import TABLES, Figures
-from experiments.training import named_runs as runs
-from experiments.training import record
+from experiments.training import named_runs, record
 from experiments.training.config import Config
 
 KEPT = Path(__file__).parents[1] / "results"
+"""The results that are kept with the project."""
 
-# What may differ between two runs of the same experiment.
+# Options that may differ between two runs of the same experiment.
 _INCIDENTAL = {
     "methods",
     "data_file",
@@ -29,11 +29,12 @@ _INCIDENTAL = {
 
 
 def beside_ours(number: str, results: Path) -> Table:
-    """A table of the paper, each of its lines followed by ours.
+    """A table of the paper with our results below each line.
 
-    Ours are the means over all seeds of all runs, in `results` and of those kept with
-    the project, whose configuration is that of the named run: another number of epochs
-    or a part of the data is another experiment.
+    Ours are means over the seeds of all runs with the configuration of the named run,
+    in `results` and among the results that are kept with the project. A run with
+    another number of epochs, or on a part of the data, is another experiment and does
+    not count.
 
     Args:
       number: of the table, 1 to 4.
@@ -48,9 +49,9 @@ def beside_ours(number: str, results: Path) -> Table:
         title=printed.title,
         title_justify="left",
         caption=(
-            "Ours: mean and standard deviation over the seeds that were run, which are "
-            "counted in brackets. Which settings are reconstructed is said in "
-            "experiments/paper/settings.py."
+            "Ours: mean and standard deviation over seeds, with the number of seeds in "
+            "brackets. experiments/paper/settings.py lists the settings that are "
+            "reconstructed."
         ),
         caption_justify="left",
     )
@@ -82,8 +83,8 @@ def _cell(rows: Sequence[record.Row], published: Figures) -> str:
 
 
 def _summaries(run: str, results: Path) -> Iterator[record.Row]:
-    """The summaries of all records of a named run as it is named, but for seeds."""
-    wanted = _essential(dataclasses.asdict(runs.find(run).config))
+    """The summaries in all records with the configuration of a named run."""
+    wanted = _essential(dataclasses.asdict(named_runs.find(run).config))
     for log in sorted(
         (*results.glob(f"*/{record.LOG}"), *KEPT.glob(f"*/{record.LOG}"))
     ):

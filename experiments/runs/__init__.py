@@ -1,1 +1,1 @@
-"""Named runs: a file is one run, and its docstring says what to expect of it."""
+"""Named runs: one file each, with a docstring of command, time and expectation."""

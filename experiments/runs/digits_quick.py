@@ -1,11 +1,11 @@
-"""A look at whether everything works: two methods, four epochs.
+"""A short test of the installation: two methods, four epochs.
 
 Command: python -m experiments run digits_quick
 
 Time: 10 seconds on 2 CPU cores
 
-Expect: above 90 % of test accuracy for both, dense momentum SGD ahead. It is too short
-to compare anything.
+Expect: test accuracy above 90 % with both methods, dense momentum SGD ahead. It is too
+short for a comparison.
 """
 
 from experiments.training.config import Config

@@ -1,14 +1,14 @@
-"""Figure 7 of the GMC paper: GMC and its two alternatives, workers that are alike.
+"""Figure 7 of the GMC paper: GMC and its two alternatives, IID workers.
 
-Momentum on the server (Algorithm 3) and the learning rate inside the residual
-(Algorithm 4), ResNet-20 on CIFAR-10. Which ratio and rate the figure was made with is
-not known; those of Tables 1 and 2 are used.
+The alternatives are momentum on the server (Algorithm 3) and the learning rate inside
+the residual (Algorithm 4). They train ResNet-20 on CIFAR-10. The figure's ratio and
+learning rate are not known; those of Tables 1 and 2 are used.
 
 Command: python -m experiments run figure7_iid
 
-Time: not yet run; for an accelerator
+Time: not yet run; it is meant for an accelerator
 
-Expect: in the paper GMC ahead of both, most of all with few labels a worker.
+Expect: in the paper GMC is ahead of both, most clearly with non-IID workers.
 """
 
 from experiments.paper.settings import ALTERNATIVES, setting

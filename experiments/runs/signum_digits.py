@@ -1,14 +1,14 @@
-"""Signum with majority vote beside Adam, and other ways with signs, on digits.
+"""Signum with majority vote, other sign methods and Adam on handwritten digits.
 
-All with a rate of their own, which falls to zero along a cosine; workers are alike.
-Signs are sent in one bit, gradients in 32.
+Each method has its own learning rate, which falls to zero along a cosine. Workers are
+IID. A sign takes one bit, an entry of a gradient 32.
 
 Command: python -m experiments run signum_digits
 
 Time: 80 seconds on 1 CPU core, shared with other work
 
-Expect: Signum 98.65 % of test accuracy and Adam 98.58 %, give or take 0.4, with 28
-times fewer bytes; signSGD without momentum 97.9 %, EF-signSGD 98.8 %.
+Expect: test accuracy 98.65 % with Signum and 98.58 % with Adam, both within 0.4; Signum
+sends 28 times fewer bytes. signSGD, without momentum, 97.9 %; EF-signSGD 98.8 %.
 """
 
 from experiments.training.config import Config

@@ -1,16 +1,16 @@
 """SlowMo over local SGD on CIFAR-10, for a CPU.
 
-The transformer of `small_vit`, two epochs; workers are alike and meet every 12 steps.
-The rate is smaller than in `small_vit`, since slow momentum lengthens steps; the base
-does as well with it.
+IID workers train the transformer of `small_vit` for two epochs and synchronise every 12
+steps. The learning rate is smaller than in `small_vit`, since slow momentum makes steps
+longer; local SGD is as good with it.
 
 Command: python -m experiments run slowmo_cifar10
 
 Time: 22 minutes on 1 CPU core, shared with other work
 
-Expect: 41.2 % of test accuracy without slow momentum, 42.7 % with 0.4; training losses
-1.627 and 1.593; ahead for each of three seeds. At a rate of 0.05 it is the other way
-round, by half a point.
+Expect: test accuracy 41.2 % without slow momentum and 42.7 % with 0.4; training losses
+1.627 and 1.593. Slow momentum is ahead for each of three seeds. At a learning rate of
+0.05 it is behind by half a point.
 """
 
 import dataclasses

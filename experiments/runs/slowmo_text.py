@@ -1,17 +1,17 @@
 """SlowMo over local Adam on text, character by character.
 
-A transformer of 79,000 parameters reads windows of 64 characters; workers are alike and
-meet every 12 steps. In place of the translation task of the paper, whose base is local
-Adam too. It reads any text, `--text-file X.txt`.
+A transformer of 79,000 parameters reads windows of 64 characters. Workers are IID and
+synchronise every 12 steps. It stands in for the paper's translation task, which uses
+local Adam too. Any text works: `--text-file X.txt`.
 
 Command: python -m experiments run slowmo_text
 
 Time: 43 minutes on 1 CPU core, shared with other work
 
-Expect: on a tenth of a million characters of Shakespeare, held out, 31.3 % without slow
-momentum, 32.9 % with 0.4, 32.6 % with 0.6 and 28.0 % with 0.8, give or take 0.5;
-training losses 2.351, 2.274, 2.288 and 2.466. SlowMo with 0.4 is ahead for each of
-three seeds; 0.8 is too much for 50 meetings.
+Expect: test accuracy on the held-out tenth of a million characters of Shakespeare:
+31.3 % without slow momentum, 32.9 % with 0.4, 32.6 % with 0.6 and 28.0 % with 0.8, all
+within 0.5; training losses 2.351, 2.274, 2.288 and 2.466. SlowMo with 0.4 is ahead for
+each of three seeds; 0.8 is too large for 50 synchronisations.
 """
 
 import dataclasses

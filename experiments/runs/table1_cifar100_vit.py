@@ -1,13 +1,13 @@
-"""Table 1 of the GMC paper: ViT on CIFAR-100, workers that are alike.
+"""Table 1 of the GMC paper: ViT on CIFAR-100, IID workers.
 
-Five methods that send 0.1 % of the entries, three seeds; their curves are in Figures 3
-to 6. What of the setting is reconstructed: `experiments/paper/settings.py`.
+Five methods send 0.1 % of the entries, with three seeds. Figures 3 to 6 have their
+curves. `experiments/paper/settings.py` lists the settings that are reconstructed.
 
 Command: python -m experiments run table1_cifar100_vit
 
-Time: not yet run; for an accelerator
+Time: not yet run; it is meant for an accelerator
 
-Expect: in the paper GMC and DGC with masking 59.3 %.
+Expect: in the paper 59.3 % with GMC and with masked DGC.
 """
 
 from experiments.paper.settings import setting

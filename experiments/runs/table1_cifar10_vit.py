@@ -1,13 +1,13 @@
-"""Table 1 of the GMC paper: ViT on CIFAR-10, workers that are alike.
+"""Table 1 of the GMC paper: ViT on CIFAR-10, IID workers.
 
-Five methods that send 0.1 % of the entries, three seeds; their curves are in Figures 3
-to 6. What of the setting is reconstructed: `experiments/paper/settings.py`.
+Five methods send 0.1 % of the entries, with three seeds. Figures 3 to 6 have their
+curves. `experiments/paper/settings.py` lists the settings that are reconstructed.
 
 Command: python -m experiments run table1_cifar10_vit
 
-Time: not yet run; for an accelerator
+Time: not yet run; it is meant for an accelerator
 
-Expect: in the paper GMC 83.5 % and DGC with masking 83.7 %.
+Expect: in the paper 83.5 % with GMC and 83.7 % with masked DGC.
 """
 
 from experiments.paper.settings import setting

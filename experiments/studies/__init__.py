@@ -1,1 +1,1 @@
-"""Studies of single questions: a folder each."""
+"""Studies of single questions, one folder each."""

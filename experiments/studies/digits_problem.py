@@ -1,4 +1,4 @@
-"""One perceptron on handwritten digits, for trainings with loops of their own."""
+"""A perceptron on handwritten digits, for studies with their own training loop."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,20 +11,20 @@ import optax
 
 from experiments.data.datasets import digits
 from experiments.data.partitions import iid
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from gmc_jax.core import Tree
 
 BATCH = 16
 
 
 class Problem(NamedTuple):
-    """What all methods train.
+    """A training problem.
 
     Attributes:
-      params: at the start.
-      gradient: from params and a batch to the loss and its gradients.
-      loss: of params on all training images.
-      batch: the samples of one worker's gradient, by worker and count.
+      params: the parameters at the start.
+      gradient: maps params and a batch to the loss and its gradients.
+      loss: maps params to the loss on all training images.
+      batch: maps a worker and the index of its gradient to the indices of its samples.
     """
 
     params: Tree
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 def problem(workers: int, gradients: int, seed: int) -> Problem:
-    """A perceptron on digits that are dealt out evenly."""
+    """Makes the problem; the digits are divided among workers at random."""
     train = digits().train
     shares = iid(train.labels, workers, 0.0, seed)
     draw = np.random.default_rng(seed)

@@ -1,1 +1,1 @@
-"""Training with one method after another, and the record, tables and figures."""
+"""Training of methods one after another; records, tables and figures of the results."""

@@ -1,4 +1,4 @@
-"""Where the workers of a run live: on one device together, or on one each."""
+"""Runs a step on all workers: on one device together, or on one device each."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,10 +16,11 @@ class Running(NamedTuple):
     """A step that runs on all workers.
 
     Attributes:
-      train: `(state, batch) -> (state, metrics)` of all workers; it has their layout.
-      state: as it is kept.
-      place: puts what all batches have in common where the workers are; each process
-        gives what is its own workers'.
+      train: maps `(state, batch)` to `(state, metrics)` of all workers; its `layout` is
+        that of the state.
+      state: of all workers, in this layout.
+      place: puts data that all batches share onto the devices of the workers; each
+        process passes the data of its own workers.
       nests: whether `train` can be part of a larger compiled program.
     """
 
@@ -33,13 +34,13 @@ Runner: TypeAlias = Callable[[Step, Tree, Tree, int], Running]
 
 
 def simulate(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
-    """All workers on one device, through `jax.vmap`."""
+    """Runs all workers on one device, through `jax.vmap`."""
     train, state = gmc_jax.simulate(step, state, batch, workers)
     return Running(train, state, jax.device_put, nests=True)
 
 
 def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
-    """One worker a device, through `jax.shard_map`."""
+    """Runs one worker on each device, through `jax.shard_map`."""
     devices = mesh(workers)
     train, state = gmc_jax.distribute(step, state, batch, mesh=devices)
     sharding = jax.sharding.NamedSharding(
@@ -55,15 +56,15 @@ def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
 
 
 def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
-    """One worker a device, through `jax.pmap`."""
+    """Runs one worker on each device, through `jax.pmap`."""
     devices = mesh(workers).devices.tolist()
-    plan = gmc_jax.layout(step, state, batch, workers)
-    axes = (plan.axes, 0)
+    layout = gmc_jax.layout(step, state, batch, workers)
+    axes = (layout.axes, 0)
     train = jax.pmap(
         step, axis_name="workers", in_axes=axes, out_axes=axes, devices=devices
     )
     place = jax.pmap(lambda tree: tree, devices=devices)
-    return Running(plan.checked(train), plan.lay_out(state), place, nests=False)
+    return Running(layout.checked(train), layout.lay_out(state), place, nests=False)
 
 
 BACKENDS: dict[str, Runner] = {
@@ -74,10 +75,10 @@ BACKENDS: dict[str, Runner] = {
 
 
 def mesh(workers: int) -> jax.sharding.Mesh:
-    """A device for each worker; of CPUs more can be asked for until JAX starts.
+    """Makes a mesh of one device a worker; JAX can add CPU devices until it starts.
 
     Raises:
-      ValueError: if there are fewer.
+      ValueError: if there are fewer devices than workers.
     """
     if jax.config.values["jax_num_cpu_devices"] < workers:
         with contextlib.suppress(RuntimeError):
@@ -86,9 +87,10 @@ def mesh(workers: int) -> jax.sharding.Mesh:
     check_processes(jax.process_count(), len(present), workers)
     if len(present) < workers:
         raise ValueError(
-            f"`workers` is {workers}, one a device, but there are {len(present)} "
-            f"devices ({present[0].device_kind}). Use `--workers {len(present)}`, or "
-            "`--backend simulate`, which holds any number of workers on one device."
+            f"`workers` must be at most {len(present)}, the number of devices "
+            f"({present[0].device_kind}), since each is one worker; got {workers}. Use "
+            f"`--workers {len(present)}`, or `--backend simulate`, which runs any "
+            "number of workers on one device."
         )
     return jax.sharding.Mesh(present[:workers], ("workers",))
 
@@ -96,27 +98,30 @@ def mesh(workers: int) -> jax.sharding.Mesh:
 def check_processes(
     processes: int, devices: int, workers: int, backend: str = "distribute"
 ) -> None:
-    """Refuses what several processes cannot train.
+    """Checks that several processes can train with a backend and a number of workers.
 
     Raises:
-      ValueError: if the workers are not one a device, over all processes.
+      ValueError: if the backend runs in one process only, or the workers are not as
+        many as the devices of all processes.
     """
     if processes == 1:
         return
     if backend != "distribute":
         raise ValueError(
-            f"`backend` is {backend!r}, which keeps the workers of one process, and "
-            f"there are {processes}. Leave it out, or use `--backend distribute`."
+            f"`backend` must be 'distribute' for {processes} processes, got "
+            f"{backend!r}, which runs in one process. Leave it out, or use `--backend "
+            "distribute`."
         )
     if workers != devices:
         raise ValueError(
-            f"`workers` is {workers}, but {processes} processes hold {devices} "
-            f"devices, each of which is a worker. Use `--workers {devices}`."
+            f"`workers` must be {devices}, the number of devices of {processes} "
+            f"processes, since each is one worker; got {workers}. Use `--workers "
+            f"{devices}`."
         )
 
 
 def own_workers(backend: str, workers: int) -> list[int]:
-    """Whose data this process holds: those of its devices, or everybody's."""
+    """The workers whose data this process holds: those on its devices, or all."""
     if backend != "distribute":
         return list(range(workers))
     devices = mesh(workers).devices

@@ -1,4 +1,4 @@
-"""The command `run`: compares methods on a task and shows what came out."""
+"""Compares methods on one task: trains each, then prints a table and draws figures."""
 
 import dataclasses
 import itertools
@@ -33,15 +33,15 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     """Trains every method of `config`, and draws and prints the comparison.
 
     Args:
-      name: what the results are filed under.
+      name: of the run; its directory is `name-001` or a later number.
       config: what to compare.
-      results: the directory of all results; this run's is a new one in it, or that of
-        an interrupted run of the same configuration.
+      results: the directory of all results. An interrupted run of the same
+        configuration in it continues; otherwise a new directory is made.
 
     Returns:
       The directory of the run.
     """
-    results = Path(os.path.expanduser(results))  # As checkpoints have it.
+    results = Path(os.path.expanduser(results))  # Checkpoints expand it too.
     record.prepare(results)
     _directories.usable_path(str(results))
     failures.hush_threads()

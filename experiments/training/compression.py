@@ -1,4 +1,4 @@
-"""What a method of a comparison is made of: what it sends, and how it is built."""
+"""How a comparison compresses, and the type of a method that it compares."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -20,16 +20,16 @@ COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
 RESET_RATIO = 1 / 16  # Of CSER; reconstructed for the GMC paper's experiments.
 
 
-class Messages(NamedTuple):
-    """What the methods of a comparison send.
+class Compression(NamedTuple):
+    """How the methods of a comparison compress, and what else their channels need.
 
     Attributes:
       compressor: a name in `COMPRESSORS`.
       ratio: the share of the entries that a message holds.
       seed: of the compressor's draws.
-      workers: how many send them.
+      workers: the number of workers.
       steps: of the whole training.
-      counts: whether channels count the entries that go up and come down.
+      counts: whether channels count the entries that a server receives and sends.
     """
 
     compressor: str
@@ -40,20 +40,20 @@ class Messages(NamedTuple):
     counts: bool = True
 
     def channel(self, ratio: float | None = None, seed: int = 0) -> gmc_jax.Channel:
-        """How a method averages; one with two channels gives them two seeds."""
+        """Makes a channel; a method with two channels gives them different seeds."""
         code = COMPRESSORS[self.compressor](self.ratio if ratio is None else ratio)
         over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
         return over(code, seed=self.seed + seed)
 
     def counted(self, channel: gmc_jax.Channel, extra: bool = False) -> gmc_jax.Channel:
-        """The channel as methods that are to be counted average through it."""
+        """Makes a channel count its entries, if `counts` is set."""
         return gmc_jax.count_entries(channel, extra=extra) if self.counts else channel
 
     def step_and_reset(self) -> tuple[gmc_jax.Channel, gmc_jax.Channel, int]:
-        """CSER's two channels and its period, which spend as much as one channel.
+        """Makes CSER's two channels and its period, which send as much as one channel.
 
-        One half on steps and one on resets of 1/16 of the entries, as the authors'
-        scripts divide it.
+        One half is sent in steps and the other in resets of 1/16 of the entries, as in
+        the authors' scripts.
         """
         reset = max(RESET_RATIO, self.ratio)
         period = max(1, round(2 * reset / self.ratio))
@@ -61,40 +61,41 @@ class Messages(NamedTuple):
 
 
 Build: TypeAlias = Callable[
-    [optax.ScalarOrSchedule, Messages, float], optax.GradientTransformationExtraArgs
+    [optax.ScalarOrSchedule, Compression, float], optax.GradientTransformationExtraArgs
 ]
-"""Makes a method from a learning rate, what it sends, and its momentum."""
+"""Makes a method from a learning rate, a compression and a momentum."""
 
 
-Count: TypeAlias = Callable[[optax.GradientTransformation, Messages, Tree], float]
-"""What one worker sends in a step, on average."""
+Count: TypeAlias = Callable[[optax.GradientTransformation, Compression, Tree], float]
+"""The bits that one worker sends in a step, on average."""
 
 
-def _in_the_long_run(tx, messages, params):
-    del messages
+def _long_run(tx, compression, params):
+    del compression
     return gmc_jax.message_bits(tx, params)
 
 
 class Method(NamedTuple):
-    """What tables call a method, and how it is made.
+    """A method of a comparison.
 
     Attributes:
       label: its name in tables and figures.
-      build: makes it; of what it sends, it counts the entries.
-      dense: whether it is there to be compared with, and sends everything.
-      sends: what one worker sends in a step, on average.
-      counted: whether the paper's count of what a server sends and gets fits it.
-      gradient_at: where it takes its gradients.
+      build: makes the method.
+      dense: whether it sends all entries, as a baseline.
+      sends: the bits that one worker sends in a step, on average.
+      counted: whether the relative cost of the GMC paper, which counts the entries that
+        a server receives and sends, applies to it.
+      gradient_at: the point at which it computes gradients.
     """
 
     label: str
     build: Build
     dense: bool = False
-    sends: Count = _in_the_long_run
+    sends: Count = _long_run
     counted: bool = True
     gradient_at: str = "w"
 
-    def bits(self, messages: Messages, params: Tree) -> float:
-        """What one worker sends in a step, on average."""
-        tx = self.build(0.1, messages._replace(counts=False), 0.9)
-        return self.sends(tx, messages, params)
+    def bits(self, compression: Compression, params: Tree) -> float:
+        """The bits that one worker sends in a step, on average."""
+        tx = self.build(0.1, compression._replace(counts=False), 0.9)
+        return self.sends(tx, compression, params)

@@ -1,4 +1,4 @@
-"""What a comparison of methods is made of; its fields are the command-line options."""
+"""The options of `run`: each field is a command-line option."""
 
 import dataclasses
 from collections.abc import Collection
@@ -12,27 +12,27 @@ import tyro
 
 from experiments.data.datasets import DATA
 from experiments.data.partitions import PARTITIONS
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training.backends import BACKENDS
-from experiments.training.compression import COMPRESSORS, Messages
+from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.methods import METHODS
 from gmc_jax.utils import checks
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A comparison of methods on one task; the defaults are the main job."""
+    """A comparison of methods on one task; the defaults are the run `digits`."""
 
     data: str = "digits"
     """The data set: digits, cifar10, cifar100 or text."""
     data_file: Annotated[Path | None, tyro.conf.arg(aliases=["--text-file"])] = None
-    """A file to read the images from in place of tensorflow-datasets: an .npz with
-    train_images, train_labels, test_images and test_labels. Or the text."""
+    """A file to read instead of tensorflow-datasets; for text, a UTF-8 file.
+    Arrays of the .npz: train_images, train_labels, test_images, test_labels."""
     fraction: float = 1.0
-    """The share of the training images that is used, drawn at random."""
+    """The share of the training images to use, drawn at random."""
     model: str = "mlp"
-    """The network: mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small or
-    characters."""
+    """One of mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small.
+    Text needs characters."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",
@@ -41,57 +41,56 @@ class Config:
         "gmc_server_momentum",
         "gmc",
     )
-    """What to compare, in this order."""
+    """The methods to compare, in this order."""
     compressor: str = "top_k"
-    """What the methods send that are not dense: top_k, sampled_top_k, random_k,
-    random_block, scaled_sign or dense."""
+    """The compressor of all methods that are not dense.
+    One of top_k, sampled_top_k, random_k, random_block, scaled_sign, dense."""
     ratio: float = 0.01
     """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8
-    """How many workers there are."""
+    """The number of workers."""
     partition: str = "dirichlet"
-    """How samples are shared out: dirichlet (drawn by label), by_label or iid."""
+    """How samples are divided: dirichlet (drawn by label), by_label (sorted) or iid."""
     alpha: float = 0.1
-    """Concentration of the Dirichlet partition; the smaller, the fewer labels each."""
+    """Concentration of the Dirichlet partition; small gives a worker few labels."""
     batch_size: int = 16
     """Samples a worker and step."""
     epochs: int = 60
     """Passes of every worker over its share."""
     steps: int | None = None
-    """Steps to train for, in place of epochs."""
+    """Steps to train for, instead of epochs."""
     evaluations: int = 30
-    """How often to judge the model on the way; each time is a point to resume from."""
+    """How often to evaluate the model in training, and save a checkpoint."""
     judge_on: int = 10_000
-    """How many images of each split judge the model on the way, at most; the last time
-    it is all of them."""
+    """The most images of a split to evaluate on before the end of the training."""
     learning_rate: float = 0.05
-    """The rate at the start."""
+    """The learning rate at the start."""
     learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
-    """Other rates for single methods. EF-SGD has no momentum, and a momentum of 0.9
-    makes steps ten times as long in the long run."""
+    """Other learning rates for single methods.
+    EF-SGD lacks the momentum of 0.9 that makes steps ten times as long."""
     schedule: Literal["cosine", "cosine_by_epoch", "constant"] = "cosine"
-    """How the rate goes on: down to 0 along a cosine, step by step or (not quite to 0)
-    epoch by epoch, or constant."""
+    """The schedule of the learning rate; a cosine falls to 0 step by step.
+    By epoch it falls not quite to 0."""
     momentum: float = 0.9
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
-    """Added to the gradients before anything else, times the parameters."""
+    """This multiple of the parameters is added to the gradients, before all else."""
     count: bool = True
-    """Whether to count entries for the relative communication cost, in a pass over the
-    parameters at each step."""
+    """Whether to count entries for the relative communication cost.
+    Counting takes a pass over the parameters at each step."""
     backend: str = "simulate"
-    """Where the workers live: simulate (all on one device), distribute or pmap."""
+    """What runs the workers: simulate (all on one device), distribute or pmap."""
     seed: int = 0
-    """The first seed: of the partition, the batches and the parameters. Compressors
-    draw from this one whatever the seed of the training."""
+    """The first seed, of the partition, the batches and the parameters.
+    Compressors draw from it for all seeds of the training."""
     seeds: int = 1
-    """How many seeds every method is trained with, counting up from the first."""
+    """The number of seeds to train every method with, counting up from the first."""
     seeds_at_once: int | None = None
-    """How many of them in one program; all on an accelerator and one on a CPU, unless
-    told."""
+    """How many seeds to train in one program.
+    By default all of them on an accelerator, and one on a CPU."""
 
     def __post_init__(self):
-        """Refuses names that nothing goes by, and numbers that make no run."""
+        """Refuses unknown names, and values out of range."""
         _known("data", self.data, DATA)
         _known("model", self.model, MODELS)
         _known("compressor", self.compressor, COMPRESSORS)
@@ -101,12 +100,12 @@ class Config:
             _known("methods", method, METHODS)
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(
-                "`methods` must name at least one method and none of them twice, but "
-                f"is {self.methods}."
+                "`methods` must name at least one method and no method twice, got "
+                f"{self.methods}."
             )
         if len(dict(self.learning_rates)) < len(self.learning_rates):
             raise ValueError(
-                "`learning_rates` must name no method twice, but is "
+                "`learning_rates` must name no method twice, got "
                 f"{self.learning_rates}."
             )
         for name in (
@@ -121,7 +120,7 @@ class Config:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
         checks.fraction(fraction=self.fraction, ratio=self.ratio)
         amounts = {
             "learning_rate": self.learning_rate,
@@ -131,34 +130,33 @@ class Config:
         for name, value in amounts.items():
             if not 0 <= value < np.inf:
                 raise ValueError(
-                    f"`{name}` must be finite and at least 0, but is {value}."
+                    f"`{name}` must be finite and at least 0, got {value}."
                 )
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"`seed` must be in [0, 2^32), but is {self.seed}.")
+            raise ValueError(f"`seed` must be in [0, 2^32), got {self.seed}.")
         if (self.data == "text") != (self.model == "characters"):
             raise ValueError(
-                f"`model` {self.model!r} cannot learn the data set {self.data!r}: "
-                "`characters` reads text, and nothing else does. Use both, or neither."
+                "`model` 'characters' and `data` 'text' must be used together, got "
+                f"{self.model!r} with {self.data!r}. Use both, or neither."
             )
         if self.backend != "simulate" and (self.seeds_at_once or 1) > 1:
             raise ValueError(
-                f"`seeds_at_once` is {self.seeds_at_once}, but the backend "
-                f"{self.backend!r} trains one seed at a time. Use 1, or "
-                "`--backend simulate`."
+                f"`seeds_at_once` must be 1 for the backend {self.backend!r}, got "
+                f"{self.seeds_at_once}. Use 1, or `--backend simulate`."
             )
         for method in self.methods:
-            self.optimizer(method, 1, 1)  # Which refuses what it cannot use.
+            self.optimizer(method, 1, 1)  # It refuses hyper-parameters out of range.
 
-    def messages(self, steps: int) -> Messages:
-        """What the methods send that are not dense, in so many steps."""
-        return Messages(
+    def compression(self, steps: int) -> Compression:
+        """How the methods that are not dense compress, in a training of `steps`."""
+        return Compression(
             self.compressor, self.ratio, self.seed, self.workers, steps, self.count
         )
 
     def optimizer(
         self, method: str, steps: int, steps_per_epoch: int
     ) -> optax.GradientTransformationExtraArgs:
-        """`method` with the schedule and the weight decay of this comparison."""
+        """Makes a method with the schedule and the weight decay of this comparison."""
         rate = self.rate(method)
         falling = optax.cosine_decay_schedule(rate, steps)
         schedules: dict[str, optax.ScalarOrSchedule] = {
@@ -169,19 +167,19 @@ class Config:
             ),
         }
         tx = METHODS[method].build(
-            schedules[self.schedule], self.messages(steps), self.momentum
+            schedules[self.schedule], self.compression(steps), self.momentum
         )
         if self.weight_decay:
             tx = optax.chain(optax.add_decayed_weights(self.weight_decay), tx)
         return tx
 
     def rate(self, method: str) -> float:
-        """The learning rate of `method` at the start."""
+        """The learning rate of a method at the start."""
         return dict(self.learning_rates).get(method, self.learning_rate)
 
 
 def _known(argument: str, name: str, names: Collection[str]) -> None:
     if name not in names:
         raise ValueError(
-            f"`{argument}` names {name!r}, which is none of {', '.join(names)}."
+            f"`{argument}` must be among {', '.join(names)}, got {name!r}."
         )

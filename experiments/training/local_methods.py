@@ -1,4 +1,4 @@
-"""Methods with local steps, of neighbours, and of signs: one line each."""
+"""Methods with local steps, gossip or signs, one line each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,56 +9,56 @@ import gmc_jax
 from experiments.training.compression import Method
 from gmc_jax import topologies
 
-PERIOD = 12  # SlowMo's for local SGD, on every base.
-SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # The authors tune it from 0.4 to 0.8.
+PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
+SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # SlowMo's authors tune it from 0.4 to 0.8.
 
 
-def _local_sgd(rate, messages, momentum):
-    """The base of SlowMo's experiments: Nesterov's momentum on each worker."""
-    del messages
+def _local_sgd(rate, compression, momentum):
+    """SlowMo's inner optimizer in its paper: Nesterov's momentum on each worker."""
+    del compression
     return optax.sgd(rate, momentum, nesterov=True)
 
 
-def _local_adam(rate, messages, momentum):
-    del messages
+def _local_adam(rate, compression, momentum):
+    del compression
     return optax.adam(rate, b1=momentum)
 
 
-def _all_reduce(rate, messages, momentum):
-    del messages
+def _all_reduce(rate, compression, momentum):
+    del compression
     return gmc_jax.dmsgd(rate, gmc_jax.exact(), momentum=momentum)
 
 
-def _sgp(rate, messages, momentum, delay=0):
-    peers = topologies.one_peer_exponential(messages.workers)
+def _sgp(rate, compression, momentum, delay=0):
+    peers = topologies.one_peer_exponential(compression.workers)
     return gmc_jax.sgp(rate, peers, momentum=momentum, nesterov=True, delay=delay)
 
 
-def _d_psgd(rate, messages, momentum):
-    ring = topologies.ring(messages.workers)
+def _d_psgd(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
     return gmc_jax.d_psgd(rate, ring, momentum=momentum)
 
 
-def _d2(rate, messages, momentum):
-    ring = topologies.lazy(topologies.ring(messages.workers))
+def _d2(rate, compression, momentum):
+    ring = topologies.lazy(topologies.ring(compression.workers))
     return gmc_jax.d2(rate, ring, momentum=momentum)
 
 
-def _gradient_tracking(rate, messages, momentum):
-    ring = topologies.ring(messages.workers)
+def _gradient_tracking(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
     return gmc_jax.gradient_tracking(rate, ring, momentum=momentum)
 
 
-def _votes(tx, messages, params):
-    """A bit each way: votes, and the results of one's own share."""
-    return gmc_jax.message_bits(tx, params) * (1 + 1 / messages.workers)
+def _votes(tx, compression, params):
+    """A worker sends its votes, and the results for its own share of the entries."""
+    return gmc_jax.message_bits(tx, params) * (1 + 1 / compression.workers)
 
 
-def _in_this_training(tx, messages, params):
-    return gmc_jax.message_bits(tx, params, steps=messages.steps)
+def _this_training(tx, compression, params):
+    return gmc_jax.message_bits(tx, params, steps=compression.steps)
 
 
-# What SlowMo stands on.
+# The inner optimizers of SlowMo, and their labels.
 BASES = {
     "local_sgd": (_local_sgd, "local SGD"),
     "local_adam": (_local_adam, "local Adam"),
@@ -70,9 +70,9 @@ BASES = {
 
 
 def _slowmo(base: Callable, slow_momentum: float) -> Callable:
-    def build(rate, messages, momentum):
+    def build(rate, compression, momentum):
         return gmc_jax.slowmo(
-            base(rate, messages, momentum),
+            base(rate, compression, momentum),
             gmc_jax.exact(),
             period=PERIOD,
             slow_momentum=slow_momentum,
@@ -83,10 +83,10 @@ def _slowmo(base: Callable, slow_momentum: float) -> Callable:
 
 
 def _periodic(factory: Callable, *more, **options) -> Callable:
-    """A method with a local momentum and a period."""
+    """Makes a method with a local momentum and a period."""
 
-    def build(rate, messages, momentum):
-        del messages
+    def build(rate, compression, momentum):
+        del compression
         return factory(
             rate, gmc_jax.exact(), *more, period=PERIOD, momentum=momentum, **options
         )
@@ -94,61 +94,62 @@ def _periodic(factory: Callable, *more, **options) -> Callable:
     return build
 
 
-def _post_local_sgd(rate, messages, momentum):
-    """The second half of the training is local."""
+def _post_local_sgd(rate, compression, momentum):
+    """Trains locally in the second half."""
     return _periodic(
         gmc_jax.post_local_sgd,
         nesterov=True,
-        local_from_step=max(1, messages.steps // 2),
-    )(rate, messages, momentum)
+        local_from_step=max(1, compression.steps // 2),
+    )(rate, compression, momentum)
 
 
 def _over_local_sgd(factory: Callable, **options) -> Callable:
-    def build(rate, messages, momentum):
-        base = _local_sgd(rate, messages, momentum)
+    def build(rate, compression, momentum):
+        base = _local_sgd(rate, compression, momentum)
         return factory(base, gmc_jax.exact(), period=PERIOD, **options)
 
     return build
 
 
-def _diloco(rate, messages, momentum):
-    del messages, momentum
+def _diloco(rate, compression, momentum):
+    del compression, momentum
     return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
 
 
-def _local_gmc(rate, messages, momentum):
-    """Local SGD whose ways are compressed, with GMC's momentum between meetings."""
-    outer = gmc_jax.gmc(1.0, messages.channel(), momentum=0.5)
-    return gmc_jax.periodic(_local_sgd(rate, messages, momentum), outer, PERIOD)
+def _local_gmc(rate, compression, momentum):
+    """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
+    outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
+    return gmc_jax.periodic(_local_sgd(rate, compression, momentum), outer, PERIOD)
 
 
-def _adam(rate, messages, momentum):
-    del messages
+def _adam(rate, compression, momentum):
+    del compression
     mean = gmc_jax.averaged(gmc_jax.exact())
     return optax.chain(mean, optax.adam(rate, b1=momentum))
 
 
-def _sign_sgd(rate, messages, momentum):
-    del messages, momentum
+def _sign_sgd(rate, compression, momentum):
+    del compression, momentum
     return gmc_jax.sign_sgd(rate, gmc_jax.majority_vote())
 
 
-def _signum(rate, messages, momentum):
-    del messages
+def _signum(rate, compression, momentum):
+    del compression
     return gmc_jax.signum(rate, gmc_jax.majority_vote(), momentum=momentum)
 
 
-def _ef_sign_sgd(rate, messages, momentum):
-    del messages, momentum
+def _ef_sign_sgd(rate, compression, momentum):
+    del compression, momentum
     return gmc_jax.ef_sign_sgd(rate)
 
 
+# Methods whose parameters differ between workers, and methods that share them.
 _own = partial(Method, counted=False, gradient_at="each worker's x")
 _common = partial(Method, counted=False)
 
 LOCAL_METHODS = {
     "local_sgd": _own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
-    "post_local_sgd": _own("post-local SGD", _post_local_sgd, sends=_in_this_training),
+    "post_local_sgd": _own("post-local SGD", _post_local_sgd, sends=_this_training),
     "double_averaging": _own(
         "double averaging",
         _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),

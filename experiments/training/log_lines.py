@@ -1,4 +1,4 @@
-"""The lines of a log as rows; what is broken is named, or dropped if it is the last."""
+"""Parses the lines of a log into rows, and reports a broken line."""
 
 import json
 from pathlib import Path
@@ -10,23 +10,25 @@ Row: TypeAlias = dict[str, Any]
 
 
 class _Columns(dict[str, Any]):
-    """What a log holds between two braces; a missing column is an error in words."""
+    """A JSON object of a log; a missing key raises an error that names the log."""
 
     log: Path
 
     def __missing__(self, column: str) -> NoReturn:
         raise ValueError(
-            f"a row of {self.log} has no {column!r}, so that another version of this "
-            "project wrote it, or another program. Look at it with the version that "
-            "its first line names."
+            f"a row of {self.log} has no {column!r}: another version of this project "
+            "wrote it, or another program. Use the version that its first line names."
         )
 
 
 def parse(log: Path) -> tuple[list[Row], list[int]]:
-    """Rows and where they end, in bytes, up to what a crash left of the last one.
+    """Parses all rows; a last line that a crash has cut short is left out.
+
+    Returns:
+      The rows, and the offset in bytes at which each ends.
 
     Raises:
-      ValueError: if another line than the last is broken.
+      ValueError: if a line other than the last is broken.
     """
     rows, ends, end = [], [], 0
     lines = log.read_bytes().splitlines(keepends=True)
@@ -36,20 +38,20 @@ def parse(log: Path) -> tuple[list[Row], list[int]]:
         except ValueError as error:
             if number < len(lines):
                 raise ValueError(
-                    f"line {number} of {log} is broken ({error}). Mend the line, or "
-                    "move the directory to another place."
+                    f"line {number} of {log} is broken ({error}). Repair the line, or "
+                    "move the directory away."
                 ) from None
-            note(f"The last line of {log} was cut short, and is left out.")
+            note(f"The last line of {log} was cut short and is left out.")
         else:
             ends.append(end := end + len(line))
     return rows, ends
 
 
 def parse_line(line: bytes, log: Path) -> Row:
-    """The row of one line.
+    """Parses one line; reading a column that the row lacks raises a `ValueError`.
 
     Raises:
-      ValueError: if it is none, and when a column is asked for that it lacks.
+      ValueError: if the line is not a complete row.
     """
 
     def columns(found: Row) -> _Columns:
@@ -59,5 +61,5 @@ def parse_line(line: bytes, log: Path) -> Row:
 
     row = json.loads(line, object_hook=columns)
     if not isinstance(row, dict) or "kind" not in row or not line.endswith(b"\n"):
-        raise ValueError("which is no whole row")
+        raise ValueError("not a complete row")
     return row

@@ -15,41 +15,41 @@ DETACHMENTS = (0.0, 0.3, 0.5, 0.8, 1.0)  # The lambdas of the GMC paper's Table 
 def _through(
     factory: Callable[..., optax.GradientTransformationExtraArgs],
 ) -> Build:
-    """A method with one channel and a momentum."""
+    """Makes a method with one channel and a momentum."""
 
-    def build(rate, messages, momentum):
-        channel = messages.counted(messages.channel())
+    def build(rate, compression, momentum):
+        channel = compression.counted(compression.channel())
         return factory(rate, channel, momentum=momentum)
 
     return build
 
 
-def _dense(rate, messages, momentum):
-    return gmc_jax.dmsgd(rate, messages.counted(gmc_jax.exact()), momentum=momentum)
+def _dense(rate, compression, momentum):
+    return gmc_jax.dmsgd(rate, compression.counted(gmc_jax.exact()), momentum=momentum)
 
 
-def _ef_sgd(rate, messages, momentum):
+def _ef_sgd(rate, compression, momentum):
     del momentum
-    return gmc_jax.ef_sgd(rate, messages.counted(messages.channel()))
+    return gmc_jax.ef_sgd(rate, compression.counted(compression.channel()))
 
 
-def _cser(rate, messages, momentum):
-    channel, reset, period = messages.step_and_reset()
+def _cser(rate, compression, momentum):
+    channel, reset, period = compression.step_and_reset()
     return gmc_jax.cser(
         rate,
-        messages.counted(channel),
-        messages.counted(reset, extra=True),
+        compression.counted(channel),
+        compression.counted(reset, extra=True),
         period=period,
         momentum=momentum,
     )
 
 
-def _dist_ef_sgdm(rate, messages, momentum):
-    code = COMPRESSORS[messages.compressor](messages.ratio)
+def _dist_ef_sgdm(rate, compression, momentum):
+    code = COMPRESSORS[compression.compressor](compression.ratio)
     return gmc_jax.dist_ef_sgdm(
         rate,
-        messages.counted(messages.channel()),
-        gmc_jax.simulated_server(code, seed=messages.seed + 1),
+        compression.counted(compression.channel()),
+        gmc_jax.simulated_server(code, seed=compression.seed + 1),
         momentum=momentum,
     )
 
@@ -94,5 +94,5 @@ METHODS |= LOCAL_METHODS
 
 
 def label(method: str) -> str:
-    """What tables and figures call a method; its name, if a later version had it."""
+    """A method's label in tables and figures; its name if this version has no label."""
     return METHODS[method].label if method in METHODS else method

@@ -1,26 +1,27 @@
-"""The named runs: the files in `experiments/runs`."""
+"""The named runs: the files in `experiments/runs`, which are loaded by name."""
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
-from experiments import runs
+_RUNS = Path(__file__).parents[1] / "runs"
 
 
 def names() -> list[str]:
-    """The names of all runs: of the files beside each other in `experiments/runs`."""
-    return [module.name for module in pkgutil.iter_modules(runs.__path__)]
+    """The names of all runs, in alphabetical order."""
+    return [module.name for module in pkgutil.iter_modules([str(_RUNS)])]
 
 
 def find(name: str) -> ModuleType:
-    """The run of that name: a module with a docstring and a `config`.
+    """Imports a run: a module with a docstring and a `config`.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if no run has this name.
     """
     if name not in names():
         raise ValueError(
             f"there is no run {name!r}. The named runs are {', '.join(names())}; "
-            "`python -m experiments list` says what each of them is."
+            "`python -m experiments list` describes them."
         )
-    return importlib.import_module(f"{runs.__name__}.{name}")
+    return importlib.import_module(f"experiments.runs.{name}")

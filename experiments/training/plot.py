@@ -15,8 +15,8 @@ from experiments.training.local_methods import BASES, SLOW_MOMENTA
 from experiments.training.methods import DETACHMENTS, label
 from experiments.training.table import title
 
-# Okabe and Ito's colours, which stay apart in every kind of colour vision, and dashes,
-# which stay apart without colour. Methods that are rarely compared share a colour.
+# Okabe and Ito's colours can be told apart with any kind of colour vision, and dashes
+# without colour. Methods that are rarely compared share a colour.
 LOOKS = {
     "dmsgd": ("#000000", "-"),
     "ef_sgd": ("#999999", "--"),
@@ -33,7 +33,7 @@ LOOKS = {
     "gmc": ("#0072B2", "-"),
     "gmc_plus": ("#56B4E9", "-"),
 }
-# The same method at several detachments: the darker, the further.
+# The same method with several values of lambda; darker is larger.
 LOOKS |= {
     f"{name}_{detach}": (to_hex(colormaps[shades](0.3 + 0.65 * detach)), dashes)
     for name, shades, dashes in (
@@ -65,7 +65,7 @@ LOOKS |= {
     "ef_sign_sgd": ("#999999", ":"),
     "slowmo": ("#D55E00", "-"),
 }
-# SlowMo on one base with several slow momenta: the darker, the larger.
+# SlowMo over one inner optimizer with several slow momenta; darker is larger.
 LOOKS |= {
     f"slowmo_{name}_{beta}": (to_hex(colormaps[shades](0.3 + 0.65 * beta)), "-")
     for name, shades in zip(
@@ -76,18 +76,19 @@ LOOKS |= {
 
 
 def draw(rows: Sequence[record.Row]) -> Figure:
-    """Draws what was measured after the start, in four panels that share a legend.
+    """Draws loss and accuracy against epochs and bytes, in four panels.
 
-    Of several seeds it draws the mean, and a band from the least to the greatest.
+    The evaluation before the first step is left out. For several seeds, a line is the
+    mean, and a band reaches from the least to the greatest value.
 
     Raises:
-      ValueError: if nothing was.
+      ValueError: if there is no evaluation after a step.
     """
     measured = [row for row in rows if row["kind"] == "evaluation" and row["step"]]
     if not measured:
         raise ValueError(
-            "there is nothing to draw yet: no method was judged after a step. Start "
-            "the run again, and it goes on."
+            "there is nothing to draw yet: no method was evaluated after a step. Start "
+            "the run again; it continues."
         )
     figure = Figure(figsize=(7.2, 5.4), dpi=200, layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -115,15 +116,15 @@ def draw(rows: Sequence[record.Row]) -> Figure:
     (losses, _), (accuracies, sent) = panels
     losses.set(ylabel="training loss")
     shown = [row["loss"] for row in measured if 0 < row["loss"] < np.inf]
-    if shown:  # A logarithm wants one to show.
+    if shown:  # A logarithmic axis needs a positive value.
         losses.set_yscale("log")
     losses.yaxis.set_major_formatter("{x:g}")
-    wide = shown and max(shown) > 10 * min(shown)  # All labels would overlap.
+    wide = shown and max(shown) > 10 * min(shown)  # Minor labels would overlap.
     losses.yaxis.set_minor_formatter("" if wide else "{x:g}")
     accuracies.set(ylabel="test accuracy", xlabel="epochs")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     sent.set(xlabel="bytes sent by a worker")
-    if any(row["bytes"] for row in measured):  # One worker sends to nobody.
+    if any(row["bytes"] for row in measured):  # A single worker sends nothing.
         sent.set_xscale("log")
     for panel in panels.flat:
         tidy(panel)
@@ -134,9 +135,9 @@ def draw(rows: Sequence[record.Row]) -> Figure:
 def legend(
     figure: Figure, panel: Axes, title: str, columns: int, fontsize: str = "medium"
 ) -> None:
-    """Above all panels, what the figure is of and the names of a panel's lines.
+    """Puts a title and the labels of a panel's lines above all panels.
 
-    In fewer columns than are asked for if so many are wider than the figure.
+    The legend has fewer than `columns` columns if it would be wider than the figure.
     """
     for count in range(columns, 0, -1):
         made = figure.legend(
@@ -153,7 +154,7 @@ def legend(
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """Above all panels, what the figure is of, where no legend is there."""
+    """Puts a title above all panels of a figure without a legend."""
     figure.suptitle(_broken(figure, title), fontsize="medium")
 
 
@@ -162,6 +163,6 @@ def _broken(figure: Figure, title: str) -> str:
 
 
 def tidy(panel: Axes) -> None:
-    """A pale grid, and no frame on the right and above."""
+    """Gives a panel a pale grid, and removes its right and upper frame."""
     panel.grid(color="0.9", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
-"""Results on disk: a numbered directory a run, and in it JSON lines that only grow."""
+"""Results on disk: a numbered directory for each run, with a log of JSON lines."""
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -16,27 +17,28 @@ from experiments.utils import signals
 from experiments.utils.environment import environment
 from experiments.utils.failures import naming
 from experiments.utils.terminal import note
+from gmc_jax.checkpoints import manifest
 
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
-"""The directory that a run removes last."""
+"""A directory of the run; the run removes it at the very end."""
 
 
 class Record:
-    """The rows of one run, in memory and in its log; holds the log's lock while open.
+    """The rows of one run, in memory and in a log that is locked while it is open.
 
-    A row of kind `header` comes first (command, configuration, versions, commit,
-    device). A row of kind `evaluation` has a method, a seed, a step and what was
-    measured there; a row of kind `summary` closes a method's training with one seed.
-    What is not finite is `null` on disk, since JSON has no word for it, and NaN here.
+    The first row has the kind `header`: command, configuration, versions, commit and
+    device. A row of kind `evaluation` has a method, a seed, a step and the measurements
+    there. A row of kind `summary` ends the training of a method with one seed. JSON has
+    no infinite numbers: they are `null` on disk, and NaN in memory.
     """
 
     def __init__(self, path: Path):
-        """Opens the log in `path`, and drops what a crash left of its last line.
+        """Opens the log in `path`, and removes a last line that a crash has cut short.
 
         Raises:
-          BlockingIOError: if another process is writing it.
-          ValueError: if another line than the last is broken.
+          BlockingIOError: if another process writes the log.
+          ValueError: if a line other than the last is broken.
         """
         self.path = path
         self._file = (path / LOG).open("a+")
@@ -54,17 +56,17 @@ class Record:
             self._file.truncate(self._length)
 
     def __enter__(self) -> Self:
-        """Closes the log at the end of the block."""
-        signals.recording(self.path)
+        """Registers the record for the last line that a signal prints."""
+        signals.recording(self.path, describe)
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Closes the log, which frees it for others."""
+        """Closes the log and releases its lock."""
         with naming(self.path / LOG):
             self._file.close()
 
     def append(self, **row: Any) -> None:
-        """Adds a row, on disk before this returns."""
+        """Adds a row; it is on disk when this returns."""
         line = json.dumps(_finite(row), allow_nan=False) + "\n"
         with naming(self.path / LOG):
             self._file.write(line)
@@ -73,28 +75,28 @@ class Record:
         self._ends.append(self._length + len(line.encode()))
 
     def rewind(self, method: str, seeds: Collection[int], step: int) -> None:
-        """Takes back the rows of `method` with these seeds beyond `step`."""
-        taken = [
+        """Removes the rows of a method with these seeds beyond a step."""
+        removed = [
             row.get("method") == method and row["seed"] in seeds and row["step"] > step
             for row in self.rows
         ]
-        if any(taken):
-            first = taken.index(True)
-            later = zip(self.rows[first:], taken[first:], strict=True)
+        if any(removed):
+            first = removed.index(True)
+            later = zip(self.rows[first:], removed[first:], strict=True)
             del self.rows[first:], self._ends[first:]
             self._file.truncate(self._length)
-            for row, gone in later:
-                if not gone:
+            for row, skipped in later:
+                if not skipped:
                     self.append(**row)
 
     @property
     def trained(self) -> set[tuple[str, int]]:
-        """The methods and seeds that have their summary."""
+        """The methods and seeds with a summary."""
         return _trained(self.rows)
 
     @property
     def finished(self) -> bool:
-        """Whether every method of the configuration has a summary for every seed."""
+        """Whether every method of the configuration has a summary for each seed."""
         return _finished(self.rows)
 
     @property
@@ -103,12 +105,13 @@ class Record:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows in the directory of a run, without what a crash left of its last line.
+    """Reads the rows of a run; a last line that a crash has cut short is left out.
+
+    Reading a column that a row lacks raises a `ValueError`.
 
     Raises:
-      FileNotFoundError: if there is no run in the directory.
-      ValueError: if another line than the last is broken. Asking a row for a column
-        that it lacks raises this too.
+      FileNotFoundError: if the directory holds no run.
+      ValueError: if a line other than the last is broken.
     """
     if not (path / LOG).is_file():
         raise FileNotFoundError(_no_run(path))
@@ -120,30 +123,56 @@ def read(path: Path) -> list[Row]:
 
 
 def header(path: Path) -> Row:
-    """The first row in the directory of a run; an empty one if it cannot be read."""
+    """Reads the first row of a run; an empty one if that fails."""
     log = path / LOG
     try:
         with log.open("rb") as file:
             line = file.readline()
         return parse_line(line, log) if line else {}
     except (OSError, ValueError) as error:
-        note(f"Left out, as its first line cannot be read: {log} ({error}).")
+        note(f"Left out, since its first line cannot be read: {log} ({error}).")
         return {}
 
 
 def ends(path: Path) -> list[int]:
-    """Where each line of a log ends, in bytes."""
+    """The offset in bytes at which each line of a log ends."""
     return parse(path / LOG)[1]
 
 
+def describe(path: Path) -> str:
+    """Describes what an interrupted command has left in the directory of its record.
+
+    Args:
+      path: of a run, which continues from its checkpoints, or of a study, which does
+        not.
+
+    Returns:
+      A sentence or two; empty if nothing is kept.
+    """
+    rows: list[Row] = []
+    with contextlib.suppress(OSError, ValueError):
+        rows = read(path)
+    checkpoints = path / CHECKPOINTS
+    reached = []
+    if checkpoints.is_dir():
+        for folder in sorted(checkpoints.iterdir()):
+            newest = manifest.complete_steps(folder)[:1]
+            reached += [f"{folder.name} at step {step}" for step in newest]
+    if reached:
+        return f"kept in {path}: {', '.join(reached)}. The same command goes on there."
+    if checkpoints.is_dir() or len(rows) < 2:
+        return ""
+    return f"kept in {path}: the rows of {LOG}."
+
+
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
-    """Opens the record of a run: an unfinished one like it, else a new one.
+    """Opens the record of an unfinished run with the same configuration, or a new one.
 
     Args:
       results: the directory of all runs.
-      name: what the run is called; its directory is `name-001` or a later number.
-      config: what must be the same for a run to be taken up again.
-      **facts: what else belongs in the header.
+      name: of the run; its directory is `name-001` or a later number.
+      config: of the run; only a run with an equal configuration is continued.
+      **facts: further columns of the header.
 
     Returns:
       The open record, with a header as its first row.
@@ -168,7 +197,14 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
 
 
 def create(results: Path, name: str, config: Row, **facts: Any) -> Record:
-    """Opens the record of a new run, with a header as its first row; as `begin`."""
+    """Opens the record of a new run, with a header as its first row.
+
+    Args:
+      results: the directory of all runs.
+      name: of the run; its directory is `name-001` or a later number.
+      config: of the run.
+      **facts: further columns of the header.
+    """
     program, *options = sys.orig_argv
     header = {
         "kind": "header",
@@ -184,10 +220,10 @@ def create(results: Path, name: str, config: Row, **facts: Any) -> Record:
 
 
 def prepare(results: Path) -> None:
-    """Makes the directory of all results, before any work is done for it.
+    """Makes the directory of all results; commands call it before they compute.
 
     Raises:
-      ValueError: if it cannot be made, or nothing can be written there.
+      ValueError: if the directory cannot be made or written to.
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -198,13 +234,13 @@ def prepare(results: Path) -> None:
             return
         problem = "cannot be written to"
     raise ValueError(
-        f"`results` is {str(results)!r}, a directory that {problem}. Name another one: "
-        "`--results DIRECTORY`."
+        f"`results` is {str(results)!r}, a directory that {problem}. Name another "
+        "directory: `--results DIRECTORY`."
     )
 
 
 def plain(row: Row) -> Row:
-    """A row as it comes back from the disk: tuples as lists, paths as strings."""
+    """Converts a row as a log does: tuples become lists, paths become strings."""
     return json.loads(json.dumps(row, default=str))
 
 
@@ -212,20 +248,20 @@ def latest(results: Path) -> Path:
     """The directory of the run that was written last.
 
     Raises:
-      FileNotFoundError: if there is none.
+      FileNotFoundError: if there is no run.
     """
     logs = sorted(_logs(results), key=lambda log: log.stat().st_mtime, reverse=True)
     for log in logs:
         if header(log.parent):
             return log.parent
     raise FileNotFoundError(
-        f"there are no results in {results}. `python -m experiments` makes some, and "
-        "`--results` looks elsewhere."
+        f"there are no results in {results}. Run `python -m experiments` first, or "
+        "name another directory with `--results`."
     )
 
 
 def _finite(value: Any) -> Any:
-    """With None for what is not finite, wherever in a row."""
+    """Replaces numbers that are not finite by None, at any depth."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -234,16 +270,16 @@ def _finite(value: Any) -> Any:
 
 
 def _logs(results: Path) -> list[Path]:
-    """All logs of a directory of results: of runs, and a level below of studies."""
+    """The logs in a directory of results: of runs, and one level deeper of studies."""
     return [*results.glob(f"*/{LOG}"), *results.glob(f"*/*/{LOG}")]
 
 
 def _no_run(path: Path) -> str:
-    words = f"there is no run in {path}, which would have a file {LOG}."
+    problem = f"there is no run in {path}: it has no file {LOG}."
     found = sorted(str(log.parent) for log in _logs(path))[:3]
     if found:
-        return f"{words} Name one of those below it, such as {', '.join(found)}."
-    return f"{words} Name the directory of a run, such as results/digits-001."
+        return f"{problem} Name a directory below it, such as {', '.join(found)}."
+    return f"{problem} Name the directory of a run, such as results/digits-001."
 
 
 def _trained(rows: Sequence[Row]) -> set[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""One record of a run for all its processes: the first one writes it."""
+"""One record for all processes of a run; only the first process writes it."""
 
 import io
 from pathlib import Path
@@ -13,18 +13,18 @@ from gmc_jax.utils.multihost import on_first_process
 
 
 class Follower(Record):
-    """The record in a process that writes none: what it appends, it keeps in memory."""
+    """The record in the other processes; rows that are appended stay in memory."""
 
     def __init__(self, path: Path):
-        """Reads what the first process has written so far.
+        """Reads the rows that the first process has written so far.
 
         Raises:
-          FileNotFoundError: if that is not to be seen from here.
+          FileNotFoundError: if this process cannot see the record.
         """
         if not (path / record.LOG).is_file():
             raise FileNotFoundError(
-                f"process {jax.process_index()} does not see {path}, the run that "
-                "process 0 has begun. Name a directory that all hosts share: "
+                f"process {jax.process_index()} cannot see {path}, the directory of "
+                "the run on process 0. Name a directory that all hosts share: "
                 "`--results DIRECTORY`."
             )
         self.path = path
@@ -34,7 +34,7 @@ class Follower(Record):
 
 
 def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
-    """Opens the record of a run in every process, as `record.begin`."""
+    """Opens the record of a run in every process; see `record.begin`."""
     written: list[Record] = []
 
     def first() -> str:
@@ -43,6 +43,6 @@ def begin(results: Path, name: str, config: Row, **facts: Any) -> Record:
 
     path = results / on_first_process(first)
     log = written[0] if written else Follower(path)
-    # Nobody appends before everybody has read.
+    # No process may append before all processes have read.
     multihost_utils.sync_global_devices("record")
     return log

@@ -1,4 +1,4 @@
-"""What a command leaves behind: which logs are its own, and how they are shown."""
+"""How a command's log is recognised, printed and drawn."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,35 +12,35 @@ from experiments.training import record
 from experiments.training.record import Row
 
 
-def _none(rows: Sequence[Row]) -> Mapping[str, Figure]:
+def _no_figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
     del rows
     return {}
 
 
 class Study(NamedTuple):
-    """How a command's record is told from others, printed and drawn.
+    """How a command's log is recognised, printed and drawn.
 
-    Tables and figures are made of rows as they are on disk, and of the first ones
-    alone where the study was interrupted.
+    Tables and figures are made from rows on disk. If the study was interrupted, only
+    the first rows are there.
 
     Attributes:
-      kind: of a row that no other study writes...
-      column: ...with this column.
-      tables: maps rows to what is printed, tables and lines of text.
-      figures: maps rows to figures, by their files' names without the ending.
+      kind: of a row; only this study writes rows of this kind with `column`.
+      column: a column of this row.
+      tables: maps rows to the tables and lines of text that are printed.
+      figures: maps rows to figures, by the names of their files without the suffix.
     """
 
     kind: str
     column: str
     tables: Callable[[Sequence[Row]], Iterable[Table | str]]
-    figures: Callable[[Sequence[Row]], Mapping[str, Figure]] = _none
+    figures: Callable[[Sequence[Row]], Mapping[str, Figure]] = _no_figures
 
     def owns(self, rows: Sequence[Row]) -> bool:
-        """Whether this study wrote them."""
+        """Whether this study wrote the rows."""
         return any(row["kind"] == self.kind and self.column in row for row in rows)
 
     def show(self, path: Path) -> None:
-        """Draws and prints what was recorded in a directory."""
+        """Draws and prints the record in a directory."""
         rows = record.read(path)
         drawn = [
             save(figure, path / f"{name}.png")
@@ -59,22 +59,22 @@ class Study(NamedTuple):
 
 
 def say(words: str) -> None:
-    """Prints a line that is not broken, since it holds a path."""
+    """Prints a line without wrapping it, since it holds a path."""
     Console().print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Writes a figure in the format of the file's ending; all of it or nothing.
+    """Writes a figure in the format of the file's suffix, completely or not at all.
 
     Raises:
-      OSError: if it cannot be written; what was there stays.
-      ValueError: if there is no such format.
+      OSError: if the file cannot be written; an older file stays.
+      ValueError: if the suffix names no format.
     """
     formats = figure.canvas.get_supported_filetypes()
     ending = file.suffix[1:].lower()
     if ending not in formats:
         raise ValueError(
-            f"`output` is {str(file)!r}, whose ending is none of {', '.join(formats)}. "
+            f"`output` must end in one of {', '.join(formats)}, got {str(file)!r}. "
             "Name a file such as figure.png."
         )
     half = file.with_name(f".{file.name}.part")

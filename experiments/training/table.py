@@ -11,9 +11,10 @@ from experiments.training.methods import label
 
 
 def class_counts(counts: Sequence[Sequence[int]]) -> Table:
-    """How many samples of each class (a column) each worker (a row) holds.
+    """A table of the samples of each class (a column) that each worker (a row) holds.
 
-    Of more than ten classes, how many a worker holds at all, and of which the most.
+    For more than ten classes, it shows how many classes a worker holds, and the class
+    with the most samples.
     """
     shown = Table(
         "worker",
@@ -39,9 +40,9 @@ def class_counts(counts: Sequence[Sequence[int]]) -> Table:
 
 
 def comparison(rows: Sequence[record.Row]) -> Table:
-    """One line a method that has finished, in the order of the record.
+    """A table with one line for each finished method, in the order of the run.
 
-    Of several seeds it shows the mean, and of accuracies the standard deviation too.
+    For several seeds it shows the mean, and for accuracy the standard deviation too.
     """
     header, config = rows[0], rows[0]["config"]
     summaries = [row for row in rows if row["kind"] == "summary"]
@@ -50,9 +51,9 @@ def comparison(rows: Sequence[record.Row]) -> Table:
         padding=0,
         title=title(header),
         caption=(
-            "Judged at the last step. Bytes are what a worker sends in a step; RCC is "
-            "what the paper's server receives and sends, against dense. Seconds are of "
-            "training steps alone."
+            "Evaluated after the last step. Bytes: what a worker sends in a step. RCC: "
+            "the entries that the paper's server receives and sends, relative to "
+            "dense. Seconds: of training steps only."
         ),
         title_justify="left",
         caption_justify="left",
@@ -77,7 +78,7 @@ def comparison(rows: Sequence[record.Row]) -> Table:
         def mean(quantity: str, seeds: Sequence[record.Row] = seeds) -> float:
             return float(np.mean([row[quantity] for row in seeds]))
 
-        fewer = "none"  # A ring of one worker sends nothing.
+        fewer = "none"  # A single worker sends nothing.
         if first["bytes_per_step"]:
             fewer = f"{first['dense_bytes_per_step'] / first['bytes_per_step']:.1f}"
         cost = mean("relative_cost")
@@ -95,7 +96,7 @@ def comparison(rows: Sequence[record.Row]) -> Table:
 
 
 def title(header: record.Row) -> str:
-    """What was trained, on what and by how many."""
+    """The run's name, network, data set, workers and steps."""
     config = header["config"]
     return (
         f"{header['name']}: {config['model']} on {config['data']}, "
@@ -104,7 +105,7 @@ def title(header: record.Row) -> str:
 
 
 def percent(shares: Sequence[float]) -> str:
-    """The mean of shares in percent and, of several, their standard deviation."""
+    """The mean of shares in percent and, for several, their standard deviation."""
     mean = f"{np.mean(shares):.2%}"
     if len(shares) == 1:
         return mean

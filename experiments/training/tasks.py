@@ -1,4 +1,4 @@
-"""A task: data shared out over workers, a network, its loss and how it is judged."""
+"""A task: data divided among workers, a network, its loss and its evaluation."""
 
 import functools
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from experiments.data.batches import Draw, draws, steps_per_epoch
 from experiments.data.datasets import DATA
 from experiments.data.images import Data, Images, Split
 from experiments.data.partitions import PARTITIONS, class_counts
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training.backends import own_workers
 from experiments.training.config import Config
 from gmc_jax.core import Tree
 
-_CHUNK = 1000  # Images judged at a time, to bound the memory.
+_CHUNK = 1000  # Images that are evaluated at a time, to bound the memory.
 
 
 class Batch(NamedTuple):
-    """What one worker trains on in one step.
+    """The samples of one worker in one step.
 
     Attributes:
-      images: as they are stored, augmented.
+      images: augmented, in the dtype in which they are stored.
       labels: int32.
-      key: for what the network itself draws.
+      key: for the random draws of the network.
     """
 
     images: jax.Array
@@ -39,19 +39,19 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a method is given to train, and nothing about the method.
+    """A training problem, independent of the method.
 
     Attributes:
       params: the network's parameters at the start.
-      stats: its batch statistics; an empty dict where it keeps none.
-      share: the samples of every worker of this process, [its workers, size, ...].
-      draws: maps a first and a last step to what decides the batches between them.
-      take: one worker's batch, from its share and its draw at one step.
+      stats: its batch statistics at the start; an empty dict if it has none.
+      share: the samples of each worker of this process, [its workers, size, ...].
+      draws: maps a first and a last step to the `Draw` of the steps between them.
+      take: maps one worker's share and its draw at one step to its batch.
       loss: maps params, stats and a batch to the mean loss and new stats.
-      judge: maps params and stats to what is measured of them, on so many images at
-        most; on all if no number is given.
-      class_counts: how many samples of each class each worker holds.
-      steps_per_epoch: steps in which every worker goes through its share once.
+      evaluate: maps params, stats and the most images to use (by default all) to the
+        training loss and the test accuracy.
+      class_counts: the samples of each class that each worker holds.
+      steps_per_epoch: steps in which every worker passes over its share once.
       steps: of the whole training.
     """
 
@@ -61,14 +61,14 @@ class Task(NamedTuple):
     draws: Callable[[int, int], Draw]
     take: Callable[[Split, Draw], Batch]
     loss: Callable[[Tree, Tree, Batch], tuple[jax.Array, Tree]]
-    judge: Callable[..., dict[str, float]]
+    evaluate: Callable[..., dict[str, float]]
     class_counts: NDArray[np.int64]
     steps_per_epoch: int
     steps: int
 
 
 def build(config: Config, seed: int) -> Task:
-    """The task that `config` describes, for one seed; the same one for every method."""
+    """Builds the task of a configuration for one seed; all methods train the same."""
     data = _data(config.data, config.data_file, config.fraction)
     shares = PARTITIONS[config.partition](
         data.train.labels, config.workers, config.alpha, seed
@@ -103,8 +103,8 @@ def build(config: Config, seed: int) -> Task:
     def total(params, stats, split):
         images = data.prepare(split.images)
         logits = model.apply({"params": params, **stats}, images, train=False)
-        right = jnp.argmax(jnp.asarray(logits), axis=-1) == split.labels
-        return _cross_entropy(logits, split.labels).sum(), right.sum()
+        correct = jnp.argmax(jnp.asarray(logits), axis=-1) == split.labels
+        return _cross_entropy(logits, split.labels).sum(), correct.sum()
 
     def mean(params, stats, split):
         starts = range(0, len(split.labels), _CHUNK)
@@ -112,7 +112,7 @@ def build(config: Config, seed: int) -> Task:
         totals = [total(params, stats, part) for part in parts]
         return np.sum(totals, axis=0) / split.labels.size
 
-    def judge(params, stats, most=None):
+    def evaluate(params, stats, most=None):
         loss, _ = mean(params, stats, _some(data.train, most))
         _, accuracy = mean(params, stats, _some(data.test, most))
         return {"loss": float(loss), "accuracy": float(accuracy)}
@@ -124,7 +124,7 @@ def build(config: Config, seed: int) -> Task:
         draws=functools.partial(draws, config.workers, size, config.batch_size, seed),
         take=take,
         loss=loss,
-        judge=judge,
+        evaluate=evaluate,
         class_counts=class_counts(data.train.labels, shares),
         steps_per_epoch=per_epoch,
         steps=config.steps or config.epochs * per_epoch,
@@ -137,14 +137,14 @@ def _data(name: str, data_file: Path | None, fraction: float) -> Data:
     images = len(data.train.labels)
     if round(fraction * images) < 1:
         raise ValueError(
-            f"`fraction` is {fraction} of {images:,} training images, which is less "
-            "than one. Use more of them."
+            f"`fraction` must leave at least one of {images:,} training images, got "
+            f"{fraction}. Use a larger one."
         )
     return data._replace(train=_some(data.train, round(fraction * images)))
 
 
 def _some(split: Split, most: int | None) -> Split:
-    """At most so many samples of a split, always the same ones, drawn at random."""
+    """Draws at most `most` samples of a split; every call draws the same ones."""
     if most is None or most >= len(split.labels):
         return split
     chosen = np.random.default_rng(0).permutation(len(split.labels))[:most]

@@ -1,4 +1,4 @@
-"""Trains tasks with one method, from wherever an earlier attempt was interrupted."""
+"""Trains tasks with one method, and resumes from the latest checkpoint."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from experiments.training.config import Config
 from experiments.training.methods import METHODS
 from experiments.training.record import CHECKPOINTS, Record
 from experiments.training.tasks import Task
-from experiments.training.trainer import Program
+from experiments.training.trainer import Trainer
 from gmc_jax.core import Tree
 
 
@@ -25,32 +25,32 @@ def train(
     record: Record,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[Tree]:
-    """Trains some seeds of a task; evaluations and summaries go to `record`.
+    """Trains a method on the tasks of some seeds; evaluations go to the record.
 
-    At every evaluation rows are written and then a checkpoint, so the record holds all
-    that a checkpoint has seen, and rows beyond the last checkpoint are made again.
+    Each evaluation first writes its rows and then saves a checkpoint. So the record has
+    all rows up to the latest checkpoint, and later rows are written again on resuming.
 
     Args:
       method: a name in `METHODS`.
-      tasks: what to train, one for each seed.
-      seeds: that the tasks were built for.
-      config: how.
-      record: where rows go; its directory holds the checkpoints.
-      advance: called with the number of steps done.
+      tasks: one for each seed.
+      seeds: for which the tasks were built.
+      config: from which the tasks were built.
+      record: receives the rows; its directory holds the checkpoints.
+      advance: is called with the number of steps done.
 
     Returns:
       Parameters and batch statistics of each seed at the end, as NumPy arrays.
     """
     task = tasks[0]
-    program = Program(method, tasks, config)
-    sent = METHODS[method].bits(config.messages(task.steps), task.params) / 8
+    trainer = Trainer(method, tasks, config)
+    sent = METHODS[method].bits(config.compression(task.steps), task.params) / 8
     every = -(-task.steps // config.evaluations)
     stops = [*range(0, task.steps, every), task.steps]
 
     def measure(done: int) -> list[Tree]:
-        models = program.judged()
+        models = trainer.models()
         most = None if done == task.steps else config.judge_on
-        states = program.of_each_seed()
+        states = trainer.of_each_seed()
         for seed, model, state in zip(seeds, models, states, strict=True):
             cost = 0.0
             if done:
@@ -64,19 +64,19 @@ def train(
                 epoch=done / task.steps_per_epoch,
                 bytes=done * sent,
                 relative_cost=cost,
-                **task.judge(*model, most),
+                **task.evaluate(*model, most),
             )
         return models
 
     with gmc_jax.Checkpoints(
         record.path / CHECKPOINTS / f"{method}-{seeds[0]}",
-        program.layout,
+        trainer.layout,
         about={"method": method, "seeds": list(seeds), "steps": task.steps},
     ) as checkpoints:
         seconds = 0.0
         done = checkpoints.latest
         if done is not None:
-            done, program.state, extras = checkpoints.restore(program.state)
+            done, trainer.state, extras = checkpoints.restore(trainer.state)
             seconds = cast(float, extras["seconds"])
         record.rewind(method, seeds, -1 if done is None else done)
         models = None
@@ -84,14 +84,14 @@ def train(
             if done is not None and stop <= done:
                 continue
             if stop:
-                program.compile(stop - (done or 0))
+                trainer.compile(stop - (done or 0))
             began = time.perf_counter()
             if stop:
-                program.run(done or 0, stop, advance)
+                trainer.run(done or 0, stop, advance)
             seconds += time.perf_counter() - began
             done = stop
             models = measure(stop)
-            checkpoints.save(stop, program.state, seconds=seconds)
+            checkpoints.save(stop, trainer.state, seconds=seconds)
 
     ended = {
         row["seed"]: row
@@ -99,7 +99,7 @@ def train(
         if row["kind"] == "evaluation"
         and (row["method"], row["step"]) == (method, task.steps)
     }
-    models = program.judged() if models is None else models
+    models = trainer.models() if models is None else models
     for seed, model in zip(seeds, models, strict=True):
         _keep(model, record.path / "models" / f"{method}-{seed}.npz")
         if (method, seed) in record.trained:
@@ -122,7 +122,7 @@ def train(
 
 
 def _keep(model: Tree, path: Path) -> None:
-    """Writes parameters and batch statistics under their names in the model."""
+    """Writes parameters and batch statistics, named by their paths in the tree."""
     if jax.process_index():
         return
     path.parent.mkdir(exist_ok=True)

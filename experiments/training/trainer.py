@@ -1,4 +1,4 @@
-"""The compiled training of one method: for all workers, and for one or many seeds."""
+"""The compiled training of one method, for all workers and for one or more seeds."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ import optax
 
 import gmc_jax
 from experiments.data.batches import Draw
-from experiments.models import CONVOLUTIONAL
+from experiments.models.networks import CONVOLUTIONAL
 from experiments.training.backends import BACKENDS
 from experiments.training.config import Config
 from experiments.training.tasks import Task
@@ -17,31 +17,32 @@ from gmc_jax.core import Tree
 from gmc_jax.execution.step import Step
 
 
-class Program:
-    """Trains the tasks of some seeds together, a stretch of steps at a time.
+class Trainer:
+    """Trains the tasks of some seeds together, several steps at a time.
 
-    Several seeds are the workers of one more simulation around the first, workers that
-    never communicate: what does not differ between them, such as the counters that
-    conditionals read, is kept once and stays a conditional.
+    Several seeds are the workers of an outer simulation, without communication. State
+    that is equal for all seeds is then kept once. So the counters are not batched, and
+    conditionals on them stay conditionals.
 
-    On an accelerator a stretch of steps is one compiled scan: the shares of the workers
-    are on the device, and the host only draws the orders. A CPU runs convolutions in a
-    scan ten times slower than outside, so there the loop is Python's.
+    On an accelerator several steps are one compiled scan: the workers' shares are on
+    the device, and the host only draws the order of the samples. On a CPU convolutions
+    run ten times slower in a scan, so the loop is in Python.
 
     Attributes:
-      state: of the training, as it is kept: `(params, opt_state, stats)`.
-      layout: of the state: what differs between workers, or between several seeds.
-      metrics: of the last step, or of each step of the last stretch where that is one
-        compiled scan; with an axis of workers.
+      state: `(params, opt_state, stats)`, in `layout`.
+      layout: of the state: what differs between workers or, for several seeds, between
+        seeds.
+      metrics: of the last step or, after a compiled scan, of each of its steps; with an
+        axis of workers.
     """
 
     def __init__(self, method: str, tasks: Sequence[Task], config: Config):
-        """Compiles nothing yet, but traces the step to find what differs.
+        """Traces the step to find what differs between workers; compiles nothing yet.
 
         Args:
           method: a name in `METHODS`.
-          tasks: one for each seed; more than one only on the backend `simulate`.
-          config: that the tasks were built from.
+          tasks: one for each seed; several only on the backend `simulate`.
+          config: from which the tasks were built.
 
         """
         self._tasks = tasks
@@ -57,7 +58,7 @@ class Program:
         example = _of_all_workers(task.share, config.workers), draws[0]
         running = BACKENDS[config.backend](step, starts[0], example, config.workers)
         self.state, self._train = running.state, running.train
-        self.layout = self._plan = running.train.layout
+        self.layout = self._worker_layout = running.train.layout
         share = task.share
         if len(tasks) > 1:
             shares = [task.share for task in tasks]
@@ -65,13 +66,17 @@ class Program:
                 lambda *x: np.stack(x), *zip(shares, draws, strict=True)
             )
             self._train, _ = gmc_jax.simulate(
-                _apart(running.train), self.state, batch, len(tasks), axis_name="seeds"
+                _one_seed(running.train),
+                self.state,
+                batch,
+                len(tasks),
+                axis_name="seeds",
             )
             self.layout = self._train.layout
             self.state = jax.tree.map(
                 lambda differs, *leaves: jnp.stack(leaves) if differs else leaves[0],
                 self.layout.differs,
-                *map(self._plan.lay_out, starts),
+                *map(self._worker_layout.lay_out, starts),
             )
         self._share = running.place(share)
         self.metrics: Tree = {}
@@ -79,9 +84,9 @@ class Program:
         self._compiled: dict[int, jax.stages.Compiled] = {}
 
     def compile(self, steps: int) -> None:
-        """Compiles what a stretch of so many steps needs, unless it has been already.
+        """Compiles what `run` needs for this many steps, unless that is done already.
 
-        It is a call of its own so that training can be timed without it.
+        It is separate from `run`, so that training can be timed without compilation.
         """
         length = steps if self._scans else 1
         if length not in self._compiled:
@@ -94,13 +99,13 @@ class Program:
     def run(
         self, first: int, last: int, advance: Callable[[int], None] = lambda done: None
     ) -> None:
-        """Takes the steps from `first` up to `last`, that one not included.
+        """Takes the steps from `first` up to but not including `last`.
 
         Args:
           first: a step, counted from 0.
           last: a later step.
-          advance: called with the number of steps done: after every step, or after
-            all of them where they are one compiled scan.
+          advance: is called with the number of steps done, after every step or, if the
+            steps are one compiled scan, after all of them.
         """
         self.compile(last - first)
         draws = self._draws(first, last)
@@ -113,17 +118,17 @@ class Program:
         for index in range(last - first):
             batch = self._share, _at(draws, index)
             self.state, self.metrics = self._compiled[1](self.state, batch)
-            # Steps that queue up starve XLA's collectives between CPU devices.
+            # Queued steps can starve XLA's collectives between CPU devices.
             jax.block_until_ready(self.metrics)
             advance(first + index + 1)
 
     @property
     def text(self) -> str:
-        """Of the compiled program that runs a single step, or the latest stretch."""
+        """The HLO text of the program that was compiled last."""
         return list(self._compiled.values())[-1].as_text() or ""
 
     def of_each_seed(self) -> list[Tree]:
-        """The state of each seed alone, as it is kept for all workers."""
+        """The state of each seed, in the layout of its workers."""
         if len(self._tasks) == 1:
             return [self.state]
         return [
@@ -135,10 +140,10 @@ class Program:
             for seed in range(len(self._tasks))
         ]
 
-    def judged(self) -> list[tuple[Tree, Tree]]:
-        """Parameters and batch statistics to judge, in NumPy, for each seed."""
-        trained = self._plan.of(lambda state: state[:2])
-        statistics = self._plan.of(lambda state: state[2])
+    def models(self) -> list[tuple[Tree, Tree]]:
+        """The parameters and batch statistics to evaluate, in NumPy, for each seed."""
+        trained = self._worker_layout.of(lambda state: state[:2])
+        statistics = self._worker_layout.of(lambda state: state[2])
         models = []
         for params, opt_state, stats in self.of_each_seed():
             point = gmc_jax.evaluate(opt_state, params, trained)
@@ -148,13 +153,13 @@ class Program:
 
     @property
     def _scan(self):
-        def stretch(state: Tree, batch: tuple[Tree, Draw]) -> tuple[Tree, Tree]:
+        def steps(state: Tree, batch: tuple[Tree, Draw]) -> tuple[Tree, Tree]:
             share, draws = batch
             return jax.lax.scan(
                 lambda state, draw: self._train(state, (share, draw)), state, draws
             )
 
-        return jax.jit(stretch, donate_argnums=0)
+        return jax.jit(steps, donate_argnums=0)
 
     def _draws(self, first: int, last: int) -> Draw:
         draws = [task.draws(first, last) for task in self._tasks]
@@ -166,7 +171,7 @@ class Program:
 def worker_step(
     task: Task, tx: optax.GradientTransformationExtraArgs, unroll: bool = False
 ) -> Step:
-    """The step of one worker, the same under every backend."""
+    """Makes the step of one worker; it is the same for all backends."""
     gradient = jax.value_and_grad(task.loss, has_aux=True)
     if unroll:
         gradient = gmc_jax.unrolled(gradient)
@@ -182,8 +187,8 @@ def worker_step(
     return step
 
 
-def _apart(train: Step) -> Step:
-    """The step of one seed, which learns nothing of the others."""
+def _one_seed(train: Step) -> Step:
+    """Makes the step of one seed, which does not communicate with other seeds."""
     channel = gmc_jax.no_communication(axis_name="seeds")
 
     def step(state, batch):
@@ -198,7 +203,7 @@ def _at(draws: Draw, step: int) -> Draw:
 
 
 def _of_all_workers(share: Tree, workers: int) -> Tree:
-    """The shapes of everybody's samples, of which this process may hold some."""
+    """The shapes of all workers' samples; this process may hold only some of them."""
     return jax.tree.map(
         lambda own: jax.ShapeDtypeStruct((workers, *own.shape[1:]), own.dtype), share
     )

@@ -1,1 +1,1 @@
-"""Terminals, signals, failures and units."""
+"""What all experiments share: signals, failures, the terminal, units, environment."""

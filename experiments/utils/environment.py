@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, and the commit of this checkout."""
+"""Where a result comes from: package versions, the machine and the commit."""
 
 import importlib.metadata
 import os
@@ -10,7 +10,7 @@ import jax
 
 
 def environment() -> dict[str, str | int | None]:
-    """What computes: versions, the machine, and the commit if this is a checkout."""
+    """Versions, machine and device; the commit if this is a git checkout."""
     device = jax.devices()[0]
     packages = ("gmc_jax", "jax", "jaxlib", "optax", "flax", "numpy")
     return {

@@ -1,4 +1,4 @@
-"""Failures that need no traceback, in one line: what failed, and what to do."""
+"""Reports a failure that needs no traceback in one line: what failed, what to do."""
 
 import contextlib
 import errno
@@ -23,18 +23,18 @@ _REMEDIES = {
     errno.EISDIR: "Name a file.",
     errno.ENOTDIR: "Name a directory.",
     errno.ENAMETOOLONG: "Name a shorter one.",
-    errno.ELOOP: "Name the place that is meant.",
+    errno.ELOOP: "Name the place that the link should lead to.",
     errno.EIO: "Look at the device, and give the same command again.",
     errno.ESTALE: "Look at the file system, and give the same command again.",
 }
-"""What the machine refuses and no change of the program would help."""
+"""Errors of the machine that no change of the program would help."""
 
 
 def in_words(error: BaseException) -> str | None:
-    """One line for what this project refuses and for what the machine refuses.
+    """Describes an error of this project or of the machine in one line.
 
     Returns:
-      None for any other error, whose traceback is wanted.
+      None for any other error, whose traceback is needed.
     """
     error = _of_the_machine(error)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
@@ -46,10 +46,10 @@ def in_words(error: BaseException) -> str | None:
 
 
 def hush_threads() -> None:
-    """Keeps threads of orbax from saying what fails here, which is said in a line.
+    """Silences orbax's threads, since the command reports their failure in one line.
 
-    One logs it with its whole traceback, and those of TensorStore answer an event loop
-    that has gone with it.
+    One of them logs the whole traceback. Those of TensorStore call an event loop that
+    is already closed.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 
@@ -62,7 +62,7 @@ def hush_threads() -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names the file in what goes wrong in the block, where the machine does not."""
+    """Adds the file's name to an `OSError` of the block that does not have one."""
     try:
         yield
     except OSError as error:
@@ -72,7 +72,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _of_the_machine(error: BaseException) -> BaseException:
-    """The same, or an OSError that orbax's TensorStore hands on as text."""
+    """The error, or the `OSError` that TensorStore has turned into text."""
     code = re.search(r"\[os_error_code='(\d+)'", str(error))
     if not code or isinstance(error, OSError):
         return error
@@ -81,6 +81,6 @@ def _of_the_machine(error: BaseException) -> BaseException:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this project raised it, in words that need no traceback."""
+    """Whether this project raised the error."""
     raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return raised.is_relative_to(Path(__file__).parents[2])

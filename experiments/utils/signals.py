@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and SIGHUP do to a command, and what it says last."""
+"""Ends a command at SIGINT, SIGTERM or SIGHUP, and prints one last line."""
 
 import contextlib
 import os
@@ -11,50 +11,51 @@ from pathlib import Path
 from types import FrameType
 
 RECORD = "GMC_JAX_RECORD"
-"""The variable that names a file for the directory of the record that is written."""
+"""An environment variable: the file to which a child writes its record's directory."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_recorded: list[Path] = []  # Where the record is that was opened last, if one was.
-_temporary: list[str] = []  # Directories to take away.
-_came: list[int] = []  # The signal that `unwind` has raised.
+# The directory of the latest record, if there is one, and what describes it.
+_recorded: list[tuple[Path, Callable[[Path], str]]] = []
+_temporary: list[str] = []  # Directories to remove.
+_raised: list[int] = []  # The signal for which `unwind` has raised `Ended`.
 
 
 class Ended(KeyboardInterrupt):
-    """A signal that ends a command.
+    """A signal has ended the command.
 
     Attributes:
       number: of the signal.
     """
 
     def __init__(self, number: int):
-        """Of a signal."""
+        """Keeps the number of the signal."""
         super().__init__()
         self.number = number
 
 
 def end_at_once() -> None:
-    """Ends this process at such a signal, wherever it is, with its last words.
+    """Makes SIGINT, SIGTERM and SIGHUP print the last line and end this process.
 
-    Nothing is unwound: exceptions from outside get lost in callbacks of JAX, threads
-    of orbax complain of them, and XLA's own run on while Python is taken apart. What is
-    on disk is whole at any moment. A second signal does not wait for the words.
+    Nothing is unwound. An exception would get lost in a callback of JAX, threads of
+    orbax would report it, and XLA's threads would outlive Python's shutdown. Files on
+    disk are complete at any moment. A second signal ends the process without the line.
     """
-    heard, sender = os.pipe()
+    receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     _handle(lambda number, frame: None)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+    threading.Thread(target=_listen, args=(receiver,), daemon=True).start()
 
 
 def unwind() -> None:
-    """Raises `Ended` at such a signal; a second one ends this process at once.
+    """Makes SIGINT, SIGTERM and SIGHUP raise `Ended`; a second one ends the process.
 
-    It is for commands that have processes and links to take away, and do not compute.
+    Commands that must remove processes and links, and that do not compute, use it.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         _handle(signal.SIG_DFL)
-        _came.append(number)
+        _raised.append(number)
         raise Ended(number)
 
     signal.set_wakeup_fd(-1)
@@ -62,58 +63,60 @@ def unwind() -> None:
 
 
 def raise_again() -> None:
-    """Raises `Ended` once more if it was raised, for loops that wait.
+    """Raises `Ended` again if it was raised before; for loops that wait.
 
-    What is raised in a callback of JAX or of the garbage collector is lost there.
+    An exception that is raised in a callback of JAX or of the garbage collector is
+    lost.
     """
-    if _came:
-        raise Ended(_came[0])
+    if _raised:
+        raise Ended(_raised[0])
 
 
 def end_in_silence() -> None:
-    """Leaves such a signal to the kernel, and the last words to another process."""
+    """Restores the default of SIGINT, SIGTERM and SIGHUP; nothing is printed."""
     signal.set_wakeup_fd(-1)
     _handle(signal.SIG_DFL)
 
 
-def recording(path: Path) -> None:
-    """Notes where the record is, for the last words of this process and its parent."""
-    _recorded[:] = [path]
+def recording(path: Path, describe: Callable[[Path], str]) -> None:
+    """Registers the record that the last line of this process and its parent names.
+
+    Args:
+      path: the directory of the record.
+      describe: maps the directory to a description of what it holds; empty if nothing.
+    """
+    _recorded[:] = [(path, describe)]
     if RECORD in os.environ:
         Path(os.environ[RECORD]).write_text(str(path))
 
 
 def forget() -> None:
-    """Starts anew: no record was opened, and no signal came."""
+    """Clears the registered record and the signal that was raised."""
     _recorded.clear()
-    _came.clear()
+    _raised.clear()
 
 
 def kept() -> str:
-    """What the record holds, in words; nothing if nothing is kept."""
-    if not _recorded:
-        return ""
-    from experiments.training import remains
-
-    return remains.words(_recorded[0])
+    """Describes what the registered record holds; empty if nothing is kept."""
+    return "".join(describe(path) for path, describe in _recorded)
 
 
 def say(words: str) -> None:
-    """Writes last words, on a terminal with a cursor and a line of their own."""
+    """Prints the last line; on a terminal, restores the cursor and starts a line."""
     with contextlib.suppress(OSError):
         if os.isatty(1) and os.environ.get("TERM") != "dumb":
-            os.write(1, b"\x1b[?25h\n")  # Whoever drew a bar here has hidden it.
+            os.write(1, b"\x1b[?25h\n")  # A progress bar has hidden the cursor.
     write(f"{words}\n".encode(errors="replace"))
 
 
-def write(said: bytes) -> None:
-    """Writes to the standard error, if somebody hears; from any thread, at any time."""
+def write(output: bytes) -> None:
+    """Writes to the standard error if it is open; from any thread, at any time."""
     with contextlib.suppress(OSError):
-        os.write(2, said)
+        os.write(2, output)
 
 
 def last_words(number: int) -> str:
-    """What a command says that a signal ends."""
+    """The last line of a command that a signal ends."""
     how = "interrupted"
     if number != signal.SIGINT:
         how = f"ended by {signal.Signals(number).name}"
@@ -122,7 +125,7 @@ def last_words(number: int) -> str:
 
 @contextlib.contextmanager
 def temporary_directory() -> Iterator[str]:
-    """A directory for the length of a block, gone even if the process ends at once."""
+    """Makes a directory for a block; it is removed even if the process ends at once."""
     with tempfile.TemporaryDirectory() as directory:
         _temporary.append(directory)
         try:
@@ -135,15 +138,15 @@ def _handle(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> None:
     for number in _ENDING:
-        # `nohup` and a shell's background ignore some, and mean it.
+        # `nohup` and a shell's background ignore some signals on purpose.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
-def _listen(heard: int) -> None:
-    number = os.read(heard, 1)[0]
+def _listen(receiver: int) -> None:
+    number = os.read(receiver, 1)[0]
     threading.Thread(target=_end, args=(number,), daemon=True).start()
-    os._exit(128 + os.read(heard, 1)[0])
+    os._exit(128 + os.read(receiver, 1)[0])
 
 
 def _end(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The output of every command: plain characters where a terminal knows no others."""
+"""Output streams of all commands; ASCII where the terminal has no other characters."""
 
 import codecs
 import contextlib
@@ -21,16 +21,16 @@ _PLAIN = {
 
 
 def open_streams() -> None:
-    """Opens nothing in place of standard streams that were closed from the start.
+    """Opens `/dev/null` for each standard stream that was closed from the start.
 
-    Else the next file to be opened takes the place of one, and what JAX's C++ logs goes
-    into it: into a log, or into the pipe by which signals are heard.
+    Otherwise the next file that is opened gets the stream's number. JAX's C++ would
+    then log into that file: a record, or the pipe that signals arrive through.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
+            # `os.open` returns the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -39,11 +39,11 @@ def open_streams() -> None:
 
 @contextlib.contextmanager
 def output() -> Iterator[None]:
-    """Has all written by the end of the block; what is not ASCII only where it can be.
+    """Flushes the output at the end of a block, with ASCII where nothing else works.
 
     Raises:
-      OSError: if the standard output cannot be written, a full disk for one.
-      SystemExit: if nobody reads it any more, without a word.
+      OSError: if the standard output cannot be written, such as on a full disk.
+      SystemExit: if nothing reads the standard output any more; no message.
     """
     open_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -70,20 +70,20 @@ def output() -> Iterator[None]:
 
 
 def note(words: str) -> None:
-    """Says something beside the results, on the standard error, if somebody hears."""
+    """Prints a remark to the standard error, if that is open."""
     with contextlib.suppress(OSError):
         print(words, file=sys.stderr, flush=True)
 
 
 def _is_read() -> bool:
-    """Whether the standard output still leads somewhere; else its pipe is broken."""
+    """Whether something still reads the standard output."""
     reader = select.poll()
     reader.register(sys.stdout, 0)
     return not reader.poll(0)
 
 
 def _silence() -> None:
-    """Forgets what could not be written, or the interpreter would try it once more."""
+    """Discards the output that is left; the interpreter would try to write it again."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

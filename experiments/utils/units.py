@@ -1,10 +1,10 @@
-"""Numbers with units, as iproute2's tc reads them: `100mbit`, `20ms`, `1e9`."""
+"""Parses numbers with units as iproute2's tc does: `100mbit`, `20ms`, `1e9`."""
 
 import math
 import re
 
-# https://man7.org/linux/man-pages/man8/tc.8.html: rates in SI units, or IEC ones with
-# an i; bit for bits, bps for bytes; without a unit bits.
+# https://man7.org/linux/man-pages/man8/tc.8.html: rates in SI units, or in IEC units
+# with an i; `bit` is bits a second, `bps` bytes a second; no unit is bits a second.
 _PREFIXES = {
     letter + i: base**power
     for power, letter in enumerate(("", "k", "m", "g", "t"))
@@ -25,31 +25,31 @@ _TIMES = {
     )
     for name in names
 }
-_MOST = 1e18  # Of parameters; NumPy counts in 63 bits.
+_MOST = 1e18  # NumPy counts in 63 bits.
 _UNSHAPED = ("inf", "unshaped")
 
 
 def bytes_per_second(text: str) -> float:
-    """A rate: `100mbit`, `1gbit`, `12.5mbps` (bytes, in tc), `inf` or `unshaped`.
+    """Parses a rate: `100mbit`, `1gbit`, `12.5mbps` (bytes), `inf` or `unshaped`.
 
-    Without a unit it is bits a second, as in tc.
+    A number without a unit is in bits a second, as in tc.
 
     Raises:
-      ValueError: if it is no rate, or not greater than 0.
+      ValueError: if the text is no rate, or the rate is not greater than 0.
     """
     if text.strip().lower() in _UNSHAPED:
         return math.inf
     rate = _read(text, _RATES, "a rate such as 100mbit, 1gbit or unshaped")
     if rate <= 0:
         raise ValueError(
-            f"a rate must be greater than 0, but is {text!r}. A link that sends "
-            "nothing has no plan."
+            f"a rate must be greater than 0, got {text!r}. Nothing can be planned for "
+            "a link that sends nothing."
         )
     return rate
 
 
 def in_bits(rate: float) -> str:
-    """Bytes a second in a unit of tc; unshaped if they are infinite."""
+    """Formats bytes a second in a unit of tc; infinity is `unshaped`."""
     if math.isinf(rate):
         return _UNSHAPED[-1]
     for unit, size in (("gbit", 1e9), ("mbit", 1e6)):
@@ -59,25 +59,24 @@ def in_bits(rate: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """A time: `20ms`, `500us`, `0.5s`; without a unit in seconds.
+    """Parses a time: `20ms`, `500us`, `0.5s`; a number without a unit is in seconds.
 
     Raises:
-      ValueError: if it is no time.
+      ValueError: if the text is no time.
     """
     return _read(text, _TIMES, "a time such as 20ms, 500us or 0.5s")
 
 
 def whole(text: str) -> int:
-    """A whole number of at least 1, with an exponent if need be: `1e9`, `25_000_000`.
+    """Parses a whole number of at least 1: `64`, `1e9`, `25_000_000`.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if the text is no such number.
     """
     number = _read(text, {"": 1.0}, "a number such as 1e9")
     if number < 1 or number != round(number) or number > _MOST:
         raise ValueError(
-            f"a count must be a whole number of at least 1 and at most {_MOST:.0e}, "
-            f"not {text!r}."
+            f"a count must be a whole number from 1 to {_MOST:.0e}, got {text!r}."
         )
     return round(number)
 
@@ -92,5 +91,5 @@ def _read(text: str, units: dict[str, float], what: str) -> float:
         raise ValueError(f"{text!r} is not {what}.{units_known}")
     number = float(found[1]) * units[found[2]]
     if math.isinf(number):
-        raise ValueError(f"{text!r} is not {what}: it is beyond all numbers.")
+        raise ValueError(f"{text!r} is not {what}: it is too large.")
     return number

@@ -52,7 +52,7 @@ def summary_of(metrics: Metrics) -> Callable[[Tree], Tree]:
                 "step returns, or pass `metrics='each'`."
             )
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return mean_over_workers(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+            return mean_over_workers(leaf, jnp.dtype(jnp.float32))
         return mean_over_workers(leaf, accumulator_dtype(leaf.dtype))
 
     if metrics == "each":

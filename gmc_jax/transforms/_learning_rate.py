@@ -27,4 +27,4 @@ def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> ja
     """
     value = learning_rate(step) if callable(learning_rate) else learning_rate
     rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
-    return jnp.where(rate < jnp.finfo(jnp.float32).tiny, 0, rate)
+    return jnp.where(rate < float(jnp.finfo(jnp.float32).tiny), 0, rate)

@@ -21,7 +21,7 @@ from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
-from gmc_jax.utils.trees import downcast, find, upcast
+from gmc_jax.utils.trees import downcast, find, is_floating, upcast
 
 
 class LeaveOutNonfiniteState(NamedTuple):
@@ -144,8 +144,10 @@ def _scale_or_zero(updates: Tree, nonfinite: jax.Array, factor: jax.Array) -> Tr
         if not is_inexact(leaf):
             return leaf
         wide = upcast(leaf)
-        most = jnp.finfo(wide.dtype).max
-        scaled = jnp.clip(wide * factor.astype(wide.dtype), -most, most)
+        scaled = wide * factor.astype(wide.dtype)
+        if is_floating(leaf):  # Complex numbers have no order, and no channel.
+            most = jnp.finfo(wide.dtype).max
+            scaled = jnp.clip(scaled, -most, most)
         return downcast(jnp.where(nonfinite, 0, scaled), leaf)
 
     return jax.tree.map(scale, updates)

@@ -1,4 +1,4 @@
-"""What tests of several commands have in common."""
+"""Fixtures for the tests of several commands."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from experiments.studies.plan import figures
 
 @pytest.fixture(scope="module")
 def quick_figure():
-    """Plans are drawn of two numbers of workers and of as many methods."""
+    """Draws plans for two numbers of workers and two methods only."""
     few = {name: figures.LOOKS[name] for name in ("dense all-reduce", "GMC, top_k")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "WORKERS", [2, 4])

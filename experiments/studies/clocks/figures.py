@@ -26,14 +26,14 @@ LOOKS = {
 
 
 def draw(curves: Mapping[tuple[str, int, float], Curve], config: Row) -> Figure:
-    """One panel for each slowdown of one worker, all of them with a line a method."""
+    """Draws a panel for each slowdown of one worker, with a line for each method."""
     workers, slowdowns = config["workers"], config["slowdowns"]
     figure = Figure(figsize=(2.4 * len(slowdowns), 2.8), dpi=200, layout="constrained")
     panels = figure.subplots(1, len(slowdowns), sharey=True, squeeze=False)[0]
     for panel, slowdown in zip(panels, slowdowns, strict=True):
         for method, (colour, dashes) in LOOKS.items():
             curve = curves.get((method, workers, slowdown))
-            if curve is None:  # Not followed yet when the study was interrupted.
+            if curve is None:  # The study was interrupted before this training.
                 continue
             panel.plot(
                 curve.seconds,

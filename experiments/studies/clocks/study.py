@@ -1,12 +1,13 @@
-"""The command `clocks`: loss against simulated seconds, with stragglers and without.
+"""Measures loss against simulated seconds, with stragglers and without.
 
-A perceptron on handwritten digits. All methods share one model of the clocks: a
-gradient takes its worker's pace, a message `latency + bytes / bandwidth`. Values are
-computed exactly as the methods have them; the seconds are simulated
-(`gmc_jax.timelines`), and nothing here measures the speed of this machine.
+All methods train a perceptron on handwritten digits. Parameters and losses are computed
+exactly; only the seconds are simulated (`gmc_jax.timelines`), and the speed of this
+machine does not matter. All methods share one model of time: a gradient takes its
+worker's pace, a message `latency + bytes / bandwidth`.
 
-Of more workers each step is worth more, if the rate grows with them: where the number
-of workers is compared, it does, from an eighth of the rate of eight.
+A step of more workers is worth more if the learning rate grows with their number. So
+the rate is proportional to the number of workers where these numbers are compared: one
+worker has an eighth of the rate of eight.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments.studies.clocks import figures
-from experiments.studies.clocks.trajectories import Curve, apart, together
+from experiments.studies.clocks.trajectories import Curve, asynchronous, synchronous
 from experiments.studies.digits_problem import problem
 from experiments.training import record
 from experiments.training.record import Row
@@ -38,57 +39,57 @@ SCALED = ("all_reduce", "a_psgd", "ad_psgd")  # From one worker to sixteen.
 
 @dataclass(frozen=True)
 class Clocks:
-    """Loss against simulated seconds: AD-PSGD, its server, and who waits for all."""
+    """Measure loss against simulated seconds, with stragglers and without."""
 
     workers: int = 8
-    """How many workers there are, an even number."""
+    """The number of workers, which must be even."""
     gradients: int = 250
-    """Gradients of each worker, in the mean."""
+    """Gradients of each worker, on average."""
     learning_rate: float = 0.1
-    """The constant rate of all methods with so many workers; a server's is divided by
-    their number."""
+    """The constant learning rate of all methods with this number of workers.
+    The server of A-PSGD divides it by the number."""
     slowdowns: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """How much slower one worker is than the others."""
+    """The factors by which one worker is slower than the others."""
     pace: float = 0.1
     """Seconds that a gradient takes."""
     spread: float = 0.1
-    """The deviation of the logarithm of a gradient's seconds."""
+    """The standard deviation of the logarithm of these seconds."""
     latency: float = 1e-3
     """Seconds before a message arrives."""
     bandwidth: float = 125e6
     """Bytes a second of each worker's link, and of the server's."""
     goal: float = 0.1
-    """The training loss that is to be reached."""
+    """The training loss to reach."""
     seed: int = 0
-    """Of shares, batches, parameters, paces and neighbours."""
+    """The seed of shares, batches, parameters, paces and neighbours."""
     results: Path = Path("results")
-    """Where a new directory, `clocks/run-001` or a later number, is made."""
+    """The directory of results; this run's is `clocks/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no run."""
+        """Refuses numbers out of range."""
         checks.positive_int(workers=self.workers, gradients=self.gradients)
         checks.positive(learning_rate=self.learning_rate, pace=self.pace)
         checks.positive(bandwidth=self.bandwidth, goal=self.goal)
         checks.nonnegative(spread=self.spread, latency=self.latency)
         checks.nonnegative_int(seed=self.seed)
         if not self.slowdowns:
-            raise ValueError("`slowdowns` must name one, such as 1, but is empty.")
+            raise ValueError("`slowdowns` must name at least one, such as 1.")
         for slowdown in self.slowdowns:
             checks.positive(slowdowns=slowdown)
         if self.workers > 1 and self.workers % 2:
             raise ValueError(
-                f"`workers` must be even, since a ring of {self.workers} has no two "
-                "sides, active and passive."
+                "`workers` must be even, since AD-PSGD divides its ring into active "
+                f"and passive workers, got {self.workers}."
             )
 
 
 def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
-    """A method in `METHODS` with one worker slowed down."""
+    """Trains with a method in `METHODS`; one worker is slower than the others."""
     rate = config.learning_rate * workers / config.workers
     steps = round(config.gradients * max(1, config.workers / workers))
     total = steps * workers
-    goal = problem(workers, steps, config.seed)
-    size = gmc_jax.message_bits(gmc_jax.exact(), goal.params) / 8
+    digits = problem(workers, steps, config.seed)
+    size = gmc_jax.message_bits(gmc_jax.exact(), digits.params) / 8
     link = timelines.Link(config.latency, config.bandwidth)
     pace = paces.random(workers, steps, config.spread, config.pace, config.seed)
     pace[0] *= slowdown
@@ -96,41 +97,41 @@ def follow(method: str, config: Clocks, workers: int, slowdown: float) -> Curve:
     if method == "a_psgd":
         events = timelines.server_events(pace, total, size, link)
         tx = gmc_jax.a_psgd(
-            optax.sgd(rate / workers), gradient=goal.gradient, workers=workers
+            optax.sgd(rate / workers), gradient=digits.gradient, workers=workers
         )
-        return apart(tx, goal, events, workers)
+        return asynchronous(tx, digits, events, workers)
     if method == "ad_psgd":
         events = timelines.neighbour_events(
             pace, total, size, link, ring, seed=config.seed
         )
-        tx = gmc_jax.ad_psgd(optax.sgd(rate), gradient=goal.gradient, workers=workers)
-        return apart(tx, goal, events, workers)
+        tx = gmc_jax.ad_psgd(optax.sgd(rate), gradient=digits.gradient, workers=workers)
+        return asynchronous(tx, digits, events, workers)
     if method == "d_psgd":
         times = timelines.gossip_times(pace, steps, size, link, ring)
-        return together(gmc_jax.d_psgd(rate, ring), goal, times, workers)
+        return synchronous(gmc_jax.d_psgd(rate, ring), digits, times, workers)
     period = PERIOD if method == "local_sgd" else 1
     times = timelines.all_reduce_times(pace, steps, size, link, period=period)
     tx = gmc_jax.local_sgd(rate, gmc_jax.exact(), period=period)
-    return together(tx, goal, times, workers)
+    return synchronous(tx, digits, times, workers)
 
 
 def main(config: Clocks) -> None:
-    """Follows all methods; leaves tables, a figure and a log."""
+    """Trains with all methods; records, prints and draws the losses."""
     record.prepare(config.results / "clocks")
-    fewer = [2**i for i in range(5)]
-    asked = [
+    numbers = [2**i for i in range(5)]
+    trainings = [
         (method, config.workers, slowdown)
         for slowdown in config.slowdowns
         for method in METHODS
     ]
-    asked += [(method, workers, 1.0) for workers in fewer for method in SCALED]
-    asked = list(dict.fromkeys(asked))
+    trainings += [(method, workers, 1.0) for workers in numbers for method in SCALED]
+    trainings = list(dict.fromkeys(trainings))
     with (
         record.create(config.results / "clocks", "run", asdict(config)) as log,
         Progress(transient=True) as progress,
     ):
-        task = progress.add_task(f"{len(asked)} trainings", total=len(asked))
-        for method, workers, slowdown in asked:
+        task = progress.add_task(f"{len(trainings)} trainings", total=len(trainings))
+        for method, workers, slowdown in trainings:
             curve = follow(method, config, workers, slowdown)
             log.append(
                 kind="curve",
@@ -167,8 +168,8 @@ def _tables(rows: Sequence[Row]) -> list[Table | str]:
     if not all(np.isfinite(each.reaches(config["goal"])) for each in curves.values()):
         shown.append(
             f"inf: a loss of {config['goal']:g} was not reached within "
-            f"{config['gradients']} gradients of each worker. Take more (--gradients), "
-            "or name another goal (--goal)."
+            f"{config['gradients']} gradients of each worker. Use more (`--gradients`) "
+            "or another goal (`--goal`)."
         )
     return shown
 
@@ -177,7 +178,7 @@ def _stragglers(curves: Curves, config: Row) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title=f"Simulated seconds to a training loss of {config['goal']:g}",
-        caption="One worker is slower than the others by the factor above.",
+        caption="The factor at the top is how much slower one worker is.",
         title_justify="left",
         caption_justify="left",
     )
@@ -196,7 +197,7 @@ def _stragglers(curves: Curves, config: Row) -> Table:
 def _speed_up(curves: Curves, goal: float) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title="Without a straggler: seconds to the same loss, and speed-up",
+        title="Without a straggler: seconds to the same loss, and the speed-up",
         title_justify="left",
     )
     shown.add_column("workers", justify="right")
@@ -210,15 +211,15 @@ def _speed_up(curves: Curves, goal: float) -> Table:
             one, many = ((method, count, 1.0) for count in (1, workers))
             speed_up = ""
             if one in curves and many in curves:
-                alone, now = (curves[each].reaches(goal) for each in (one, many))
-                speed_up = f"{alone / now:.2f}" if np.isfinite(alone) else ""
+                single, now = (curves[each].reaches(goal) for each in (one, many))
+                speed_up = f"{single / now:.2f}" if np.isfinite(single) else ""
             cells += [_seconds(curves, many, goal), speed_up]
         shown.add_row(*cells)
     return shown
 
 
 def _seconds(curves: Curves, place: tuple[str, int, float], goal: float) -> str:
-    """In a table; nothing of what has not been followed yet."""
+    """A cell of a table; empty if this training is missing."""
     return f"{curves[place].reaches(goal):.1f}" if place in curves else ""
 
 

@@ -1,4 +1,4 @@
-"""Trainings of one perceptron, step by step together or event by event apart."""
+"""Trains one perceptron synchronously, or event by event with asynchronous workers."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,19 @@ from experiments.studies.digits_problem import Problem
 
 
 class Curve(NamedTuple):
-    """Training losses, and the simulated seconds at which they were reached."""
+    """Training losses, and the simulated seconds at which they are reached."""
 
     seconds: np.ndarray
     losses: np.ndarray
 
     def reaches(self, goal: float) -> float:
-        """The seconds until the loss is first as low as this; infinite if never."""
-        there = np.flatnonzero(self.losses <= goal)
-        return float(self.seconds[there[0]]) if there.size else np.inf
+        """The seconds until the loss is at most `goal`; infinite if it never is."""
+        reached = np.flatnonzero(self.losses <= goal)
+        return float(self.seconds[reached[0]]) if reached.size else np.inf
 
 
-def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
-    """A method whose workers step together, as often as there are times."""
+def synchronous(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
+    """Trains workers that step together, one step for each time in `times`."""
 
     def step(state, batch):
         params, opt_state = state
@@ -32,49 +32,50 @@ def together(tx, problem: Problem, times: np.ndarray, workers: int) -> Curve:
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {}
 
-    everyone = jnp.arange(workers)
-    batches = jax.vmap(lambda t: problem.batch(everyone, t))(jnp.arange(len(times)))
+    indices = jnp.arange(workers)
+    batches = jax.vmap(lambda t: problem.batch(indices, t))(jnp.arange(len(times)))
     state = problem.params, tx.init(problem.params)
     train, state = gmc_jax.simulate(step, state, batches[0], workers)
 
     @jax.jit
-    def walk(state, batches):
-        def on(state, batch):
+    def losses(state, batches):
+        def advance(state, batch):
             state, _ = train(state, batch)
             params = gmc_jax.evaluate(state[1], state[0], train.layout)
             return state, problem.loss(params)
 
-        return jax.lax.scan(on, state, batches)[1]
+        return jax.lax.scan(advance, state, batches)[1]
 
-    return Curve(times, np.asarray(walk(state, batches)))
+    return Curve(times, np.asarray(losses(state, batches)))
 
 
-def apart(
+def asynchronous(
     method: gmc_jax.Asynchronous, problem: Problem, events, workers: int
 ) -> Curve:
-    """A method without common steps; judged after every `workers` gradients."""
+    """Trains workers without common steps; evaluates every `workers` gradients."""
     counts = events.counts
-    whole = len(counts) // workers * workers
+    total = len(counts) // workers * workers
 
     def blocks(values):
-        return jnp.asarray(values[:whole]).reshape(-1, workers, *values.shape[1:])
+        return jnp.asarray(values[:total]).reshape(-1, workers, *values.shape[1:])
 
     rows = gmc_jax.Event(
         blocks(events.worker), blocks(events.partner), blocks(events.reads)
     )
 
     @jax.jit
-    def walk(state, rows, counts):
-        def one(state, row):
+    def losses(state, rows, counts):
+        def one_event(state, row):
             event, count = row
             batch = problem.batch(event.worker, count)
             return method.step(state, event, batch)
 
         def block(state, rows):
-            state, _ = jax.lax.scan(one, state, rows)
+            state, _ = jax.lax.scan(one_event, state, rows)
             return state, problem.loss(method.evaluate(state))
 
         return jax.lax.scan(block, state, (rows, counts))[1]
 
-    losses = walk(method.init(problem.params), rows, blocks(counts))
-    return Curve(events.time[workers - 1 : whole : workers], np.asarray(losses))
+    times = events.time[workers - 1 : total : workers]
+    start = method.init(problem.params)
+    return Curve(times, np.asarray(losses(start, rows, blocks(counts))))

@@ -1,1 +1,1 @@
-"""Going on with another number of workers."""
+"""Resuming with another number of workers."""

@@ -1,4 +1,4 @@
-"""The command `elastic`: stops with 8 workers, goes on with other numbers of them."""
+"""Trains with 8 workers, then resumes with other numbers from the checkpoint."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from experiments.training.methods import label
 from experiments.training.plot import legend, tidy
 from experiments.training.record import Row
 from experiments.training.study import Study
-from experiments.training.trainer import Program
+from experiments.training.trainer import Trainer
 from experiments.utils import failures, signals
 from gmc_jax.core import Tree
 from gmc_jax.utils import checks
@@ -29,16 +29,16 @@ LOOKS = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."), ("#009E73", ":"
 
 @dataclasses.dataclass(frozen=True)
 class Elastic:
-    """Stop with one number of workers, and go on with others from the checkpoint."""
+    """Train with one number of workers, then resume with others from the checkpoint."""
 
     methods: tuple[str, ...] = ("gmc", "dgc", "cser", "slowmo")
-    """What to train."""
+    """The methods to train."""
     workers: int = 8
-    """How many there are at first."""
+    """The number of workers up to the checkpoint."""
     then: tuple[int, ...] = (8, 4, 2, 6)
-    """How many go on, each time from the same checkpoint."""
+    """The numbers of workers that resume from the same checkpoint."""
     steps: int = 200
-    """Up to the checkpoint, and once more after it."""
+    """Steps up to the checkpoint, and as many after it."""
     every: int = 10
     """Steps from one evaluation to the next."""
     batch_size: int = 96
@@ -46,31 +46,31 @@ class Elastic:
     ratio: float = 0.01
     """The share of the entries that a message holds."""
     results: Path = Path("results")
-    """Where a new directory, `elastic/run-001` or a later number, is made."""
+    """The directory of results; this run's is `elastic/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no run."""
+        """Refuses numbers out of range."""
         checks.positive_int(batch_size=self.batch_size)
         for workers in (self.workers, *self.then):
             checks.positive_int(workers=workers)
             if self.batch_size % workers:
                 raise ValueError(
-                    f"`batch_size` is {self.batch_size}, which {workers} workers "
-                    "cannot share out evenly. Use a multiple of all their numbers."
+                    "`batch_size` must be a multiple of all numbers of workers, such "
+                    f"as {workers}, got {self.batch_size}."
                 )
         if not self.methods or not self.then:
-            raise ValueError("`methods` and `then` must each name one at least.")
+            raise ValueError("`methods` and `then` must each name at least one.")
         for method in self.methods:
-            self.config(method, self.workers)  # Which refuses what it cannot train.
+            self.config(method, self.workers)  # It refuses values out of range.
         checks.positive_int(steps=self.steps, every=self.every)
         if self.steps % self.every:
             raise ValueError(
-                f"`steps` must be a multiple of `every`, but is {self.steps} with "
-                f"evaluations every {self.every}."
+                f"`steps` must be a multiple of `every`, got {self.steps} and "
+                f"{self.every}."
             )
 
     def config(self, method: str, workers: int) -> Config:
-        """The training of one method by so many workers."""
+        """The configuration of the training of one method by `workers` workers."""
         return Config(
             methods=(method,),
             workers=workers,
@@ -81,43 +81,44 @@ class Elastic:
 
 
 def follow(method: str, config: Elastic) -> list[Row]:
-    """Trains one method up to the checkpoint, and from it with each number.
+    """Trains one method up to the checkpoint, and from there with each number.
 
     Returns:
-      A row for each number: losses on all training samples by step, and how far the
-      mean residual is from what it was, relative to its norm (None without residuals).
+      A row for each number of workers: losses on all training samples, and the change
+      of the mean residual at the checkpoint, relative to its norm (None without a
+      residual).
     """
     with signals.temporary_directory() as directory:
         before = config.config(method, config.workers)
         task = tasks.build(before, before.seed)
-        program = Program(method, [task], before)
-        with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
-            losses = _losses(program, task, 0, config.steps, config.every)
-            checkpoints.save(config.steps, program.state)
-        owed = mean_residual(program.state)
+        trainer = Trainer(method, [task], before)
+        with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
+            losses = _losses(trainer, task, 0, config.steps, config.every)
+            checkpoints.save(config.steps, trainer.state)
+        old = mean_residual(trainer.state)
         rows = []
         for workers in config.then:
             after = config.config(method, workers)
             task = tasks.build(after, after.seed)
-            program = Program(method, [task], after)
-            with gmc_jax.Checkpoints(directory, program.layout) as checkpoints:
-                _, program.state, _ = checkpoints.restore(program.state, resize=True)
-            kept = mean_residual(program.state)
-            more = _losses(program, task, config.steps, 2 * config.steps, config.every)
+            trainer = Trainer(method, [task], after)
+            with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
+                _, trainer.state, _ = checkpoints.restore(trainer.state, resize=True)
+            new = mean_residual(trainer.state)
+            more = _losses(trainer, task, config.steps, 2 * config.steps, config.every)
             rows.append(
                 {
                     "method": method,
                     "workers": workers,
                     "before": losses,
                     "after": more,
-                    "residual": _apart(owed, kept),
+                    "residual": _relative_change(old, new),
                 }
             )
     return rows
 
 
 def mean_residual(state: Tree) -> np.ndarray | None:
-    """What is owed on average, in one float64 vector; None if nothing ever is."""
+    """The mean residual of all workers, a float64 vector; None without a residual."""
     residual = optax.tree.get(state, "residual")
     if residual is None:
         return None
@@ -126,7 +127,7 @@ def mean_residual(state: Tree) -> np.ndarray | None:
 
 
 def main(config: Elastic) -> None:
-    """Trains all methods; leaves a table, a figure and a log."""
+    """Trains all methods; records, prints and draws the losses."""
     record.prepare(config.results / "elastic")
     failures.hush_threads()
     with record.create(
@@ -139,7 +140,7 @@ def main(config: Elastic) -> None:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Losses around the checkpoint, and what became of the residual."""
+    """A table of the losses around the checkpoint, and the change of the residual."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -147,7 +148,7 @@ def table(rows: Sequence[Row]) -> Table:
         title_justify="left",
     )
     shown.add_column("method", no_wrap=True)
-    columns = ("workers", "loss\nbefore", "after", "next", "last", "residual\noff")
+    columns = ("workers", "loss\nbefore", "after", "next", "last", "residual\nchange")
     for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in _continuations(rows):
@@ -163,7 +164,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A panel for each method, a line for each number of workers."""
+    """Draws a panel for each method, with a line for each number of workers."""
     config = rows[0]["config"]
     methods, last, every = config["methods"], config["steps"], config["every"]
     figure = Figure(figsize=(2.4 * len(methods), 2.8), dpi=200, layout="constrained")
@@ -203,22 +204,22 @@ def _title(config: Row) -> str:
 
 
 def _losses(
-    program: Program, task: tasks.Task, first: int, last: int, every: int
+    trainer: Trainer, task: tasks.Task, first: int, last: int, every: int
 ) -> list[float]:
-    """On all training samples, at the start and after every few steps."""
+    """Losses on all training samples, at the start and after every few steps."""
     losses = []
     for stop in range(first, last + 1, every):
         if stop > first:
-            program.run(stop - every, stop)
-        (model,) = program.judged()
-        losses.append(float(f"{task.judge(*model)['loss']:.5g}"))
+            trainer.run(stop - every, stop)
+        (model,) = trainer.models()
+        losses.append(float(f"{task.evaluate(*model)['loss']:.5g}"))
     return losses
 
 
-def _apart(owed: np.ndarray | None, kept: np.ndarray | None) -> float | None:
-    if owed is None or kept is None:
+def _relative_change(old: np.ndarray | None, new: np.ndarray | None) -> float | None:
+    if old is None or new is None:
         return None
-    return float(np.linalg.norm(kept - owed) / np.linalg.norm(owed))
+    return float(np.linalg.norm(new - old) / np.linalg.norm(old))
 
 
 STUDY = Study(

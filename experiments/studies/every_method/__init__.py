@@ -1,1 +1,1 @@
-"""Every method of the library on one problem."""
+"""Every method of the library on one problem, in one table."""

@@ -1,7 +1,7 @@
-"""Methods whose loop is not the one of all others, for the table of every method.
+"""Training loops of methods that do not fit into the common one.
 
-SVRG and Katyusha X want full gradients, and AD-PSGD and A-PSGD have no common step.
-They train the task of the table as long as the others, without augmentation.
+SVRG and Katyusha X need full gradients; workers of AD-PSGD and A-PSGD have no common
+step. These methods train the same task for as many steps, without augmentation.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,16 @@ from gmc_jax.utils.trees import entries_in
 
 
 class Line(NamedTuple):
-    """What the table says of a method.
+    """A line of the table.
 
     Attributes:
       accuracy: on the test images.
-      bytes_per_step: what one worker sends, in the mean.
-      own: state that each worker has of its own, in units of the parameters.
-      shared: state that all have alike.
-      gradient_at: where gradients are taken.
+      bytes_per_step: what one worker sends in a step, on average.
+      own: the size of the state that differs between workers, for one worker, relative
+        to the parameters.
+      shared: the size of the state that is the same on all workers, relative to the
+        parameters.
+      gradient_at: the point at which gradients are computed.
     """
 
     accuracy: float
@@ -40,7 +42,7 @@ class Line(NamedTuple):
 
 
 def svrg(task: Task, config: Config) -> Line:
-    """An epoch is a pass of all workers over their shares."""
+    """Trains with SVRG; an epoch is a pass of all workers over their shares."""
     rate = optax.cosine_decay_schedule(0.2, task.steps)
     return _with_snapshots(
         gmc_jax.svrg(rate, gmc_jax.exact(), epoch_length=task.steps_per_epoch),
@@ -50,13 +52,13 @@ def svrg(task: Task, config: Config) -> Line:
 
 
 def katyusha_x(task: Task, config: Config) -> Line:
-    """The version for losses that need not be strongly convex."""
+    """Trains with Katyusha X for losses that need not be strongly convex."""
     tx = gmc_jax.katyusha_x(0.05, gmc_jax.exact(), epoch_length=task.steps_per_epoch)
     return _with_snapshots(tx, task, config)
 
 
 def ad_psgd(task: Task, config: Config) -> Line:
-    """Neighbours on a ring, with local momentum."""
+    """Trains with AD-PSGD on a ring, with local momentum."""
     rate = optax.cosine_decay_schedule(0.05, task.steps)
     method = gmc_jax.ad_psgd(
         optax.sgd(rate, config.momentum),
@@ -70,13 +72,15 @@ def ad_psgd(task: Task, config: Config) -> Line:
         timelines.Link(),
         topologies.ring(config.workers),
     )
-    # In an exchange two send.
+    # Both workers send in an exchange.
     messages = 2 * float(np.mean(events.partner != events.worker))
-    return _apart(method, events, task, messages, lambda state: state, "x it last read")
+    return _asynchronous(
+        method, events, task, messages, lambda state: state, "x it last read"
+    )
 
 
 def a_psgd(task: Task, config: Config) -> Line:
-    """A server applies each gradient, at a rate over the number of workers."""
+    """Trains with A-PSGD; the server's rate is divided by the number of workers."""
     rate = optax.cosine_decay_schedule(
         0.2 / config.workers, task.steps * config.workers
     )
@@ -89,10 +93,12 @@ def a_psgd(task: Task, config: Config) -> Line:
         0,
         timelines.Link(),
     )
-    return _apart(method, events, task, 1, lambda state: state.known, "w it last read")
+    return _asynchronous(
+        method, events, task, 1, lambda state: state.known, "w it last read"
+    )
 
 
-OWN_LOOPS: dict[str, tuple[str, Callable[[Task, Config], Line]]] = {
+CUSTOM_LOOPS: dict[str, tuple[str, Callable[[Task, Config], Line]]] = {
     "svrg": ("SVRG", svrg),
     "katyusha_x": ("Katyusha X", katyusha_x),
     "ad_psgd": ("AD-PSGD", ad_psgd),
@@ -108,10 +114,10 @@ def _gradient(task: Task) -> Callable[[Tree, Batch], tuple[jax.Array, Tree]]:
 
 
 def _batches(task: Task) -> Batch:
-    """Of all steps and workers, [steps, workers, batch, ...]."""
+    """The batches of all steps and workers, [steps, workers, batch, ...]."""
     chosen = task.draws(0, task.steps).chosen
-    everyone = np.arange(chosen.shape[1])[:, None]
-    images, labels = (jnp.asarray(x)[everyone, chosen] for x in task.share)
+    workers = np.arange(chosen.shape[1])[:, None]
+    images, labels = (jnp.asarray(x)[workers, chosen] for x in task.share)
     return Batch(images, labels, jax.random.split(jax.random.key(0), chosen.shape[:2]))
 
 
@@ -119,7 +125,7 @@ def _line(
     task: Task, params: Tree, messages: float, own: float, shared: float, at: str
 ) -> Line:
     dense = gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8
-    accuracy = task.judge(params, task.stats)["accuracy"]
+    accuracy = task.evaluate(params, task.stats)["accuracy"]
     return Line(accuracy, messages * dense, own, shared, at)
 
 
@@ -130,9 +136,9 @@ def _with_snapshots(
 
     def step(state, batch):
         params, opt_state = state
-        _, there = gradient(gmc_jax.svrg_snapshot(opt_state), batch)
-        _, here = gradient(params, batch)
-        updates, opt_state = tx.update(here, opt_state, params, snapshot_grads=there)
+        _, old = gradient(gmc_jax.svrg_snapshot(opt_state), batch)
+        _, grads = gradient(params, batch)
+        updates, opt_state = tx.update(grads, opt_state, params, snapshot_grads=old)
         return (optax.apply_updates(params, updates), opt_state), {}
 
     batches = _batches(task)
@@ -155,11 +161,11 @@ def _with_snapshots(
         state = epoch(state, part)
     params = gmc_jax.evaluate(state[1], state[0], train.layout)
     own, shared = own_and_shared(begin, train.layout, task.params)
-    # A mean at each step, and a full gradient an epoch.
+    # A worker sends a gradient at each step, and a full gradient in each epoch.
     return _line(task, params, 1 + 1 / length, own, shared, "w, snapshot")
 
 
-def _apart(
+def _asynchronous(
     method: gmc_jax.Asynchronous,
     events: timelines.Events,
     task: Task,
@@ -167,23 +173,23 @@ def _apart(
     own: Callable[[Tree], Tree],
     at: str,
 ) -> Line:
-    """`own` picks of the state what has a leading axis of workers."""
+    """Trains event by event; `own` selects the state with a leading axis of workers."""
     batches = _batches(task)
     rows = gmc_jax.Event(events.worker, events.partner, events.reads)
 
     @jax.jit
-    def walk(state, rows, counts):
-        def one(state, row):
+    def train(state, rows, counts):
+        def one_event(state, row):
             event, count = row
             batch = jax.tree.map(
                 lambda leaf: leaf[count % task.steps, event.worker], batches
             )
             return method.step(state, event, batch)[0], None
 
-        return jax.lax.scan(one, state, (rows, counts))[0]
+        return jax.lax.scan(one_event, state, (rows, counts))[0]
 
-    state = walk(method.init(task.params), rows, jnp.asarray(events.counts))
-    everyones, size = entries_in(own(state)), entries_in(task.params)
-    each = everyones / events.reads.shape[1] / size
-    shared = (entries_in(state) - everyones) / size
-    return _line(task, method.evaluate(state), messages, each, shared, at)
+    state = train(method.init(task.params), rows, jnp.asarray(events.counts))
+    of_all_workers, size = entries_in(own(state)), entries_in(task.params)
+    of_one_worker = of_all_workers / events.reads.shape[1] / size
+    shared = (entries_in(state) - of_all_workers) / size
+    return _line(task, method.evaluate(state), messages, of_one_worker, shared, at)

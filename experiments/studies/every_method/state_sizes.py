@@ -1,4 +1,4 @@
-"""How much state a method keeps, in vectors of the size of the parameters."""
+"""The size of a method's state, relative to the parameters."""
 
 import jax
 
@@ -10,7 +10,16 @@ from gmc_jax.utils.trees import entries_in
 def own_and_shared(
     state: Tree, layout: gmc_jax.Layout, params: Tree
 ) -> tuple[float, float]:
-    """What a worker keeps of its own, and what all have alike, before any step."""
+    """Measures the state that differs between workers, and the state that does not.
+
+    Args:
+      state: before the first step, of a single worker.
+      layout: of the state.
+      params: in whose size both results are measured.
+
+    Returns:
+      The size of one worker's own state, and of the state that all workers share.
+    """
     leaves = zip(jax.tree.leaves(state), jax.tree.leaves(layout.differs), strict=True)
     own = sum(leaf.size for leaf, differs in leaves if differs)
     size = entries_in(params)

@@ -1,4 +1,4 @@
-"""The command `methods`: every method of the library on one problem, in one table."""
+"""Trains every method of the library on one problem, for one table."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
-from experiments.studies.every_method.custom_loops import OWN_LOOPS
+from experiments.studies.every_method.custom_loops import CUSTOM_LOOPS
 from experiments.studies.every_method.state_sizes import own_and_shared
 from experiments.training import comparison, record, table, tasks
 from experiments.training.config import Config
@@ -26,18 +26,18 @@ EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
 
 @dataclasses.dataclass(frozen=True)
 class EveryMethod:
-    """Every method of the library on one problem, in one table."""
+    """Train every method of the library on one problem, for one table."""
 
     epochs: int = 20
     """Passes over the digits."""
     seeds: int = 1
-    """How many seeds every method is trained with."""
+    """The number of seeds to train every method with."""
     results: Path = Path("results")
-    """Where a new directory, `methods-001` or a later number, is made."""
+    """The directory of results; this run's is `methods-001` or a later one."""
 
     @property
     def config(self) -> Config:
-        """Digits, and a rate for each kind of method."""
+        """The comparison on digits, with a learning rate for each kind of method."""
         signs, adaptive = 0.001, 0.003
         return Config(
             methods=EVERY_METHOD,
@@ -57,7 +57,7 @@ class EveryMethod:
 
 
 def main(options: EveryMethod) -> None:
-    """Trains all methods, and prints what each reaches, sends and keeps."""
+    """Trains all methods; records and prints their accuracy, bytes and state."""
     config = options.config
     path = comparison.main("methods", config, options.results)
     if jax.process_index():
@@ -80,7 +80,8 @@ def main(options: EveryMethod) -> None:
                 shared=shared,
                 gradient_at=METHODS[method].gradient_at,
             )
-        for label, train in track(OWN_LOOPS.values(), "own loops", transient=True):
+        loops = track(CUSTOM_LOOPS.values(), "custom loops", transient=True)
+        for label, train in loops:
             lines = [
                 train(tasks.build(config, config.seed + seed), config)
                 for seed in range(options.seeds)
@@ -98,7 +99,7 @@ def main(options: EveryMethod) -> None:
 
 
 def everything(rows: Sequence[record.Row]) -> Table:
-    """One line a method that has finished."""
+    """A table with a line for each finished method."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -106,10 +107,10 @@ def everything(rows: Sequence[record.Row]) -> Table:
             f"Every method, {rows[0]['steps']:,} steps on {rows[0]['config']['data']}"
         ),
         caption=(
-            "State in vectors of the size of the parameters, these included: what each "
-            "worker has of its own, and what all have alike. Of the points where "
-            "gradients are taken, w are parameters that all have alike, x a worker's "
-            "own, and e its residual."
+            "State, with the parameters, in vectors of their size. own: differs "
+            "between workers, for one worker. shared: the same on all workers. "
+            "gradient at: the point where gradients are computed; w are shared "
+            "parameters, x a worker's own, and e is its residual."
         ),
         title_justify="left",
         caption_justify="left",
@@ -132,12 +133,12 @@ def everything(rows: Sequence[record.Row]) -> Table:
 
 
 def state_of(method: str, config: Config, task: Task) -> tuple[float, float]:
-    """A worker's own state and what all have alike, in units of the parameters."""
+    """The sizes of a worker's own state and of the shared state; see `state_sizes`."""
     tx = config.optimizer(method, task.steps, task.steps_per_epoch)
     state = task.params, tx.init(task.params), task.stats
     batch = task.share, jax.tree.map(lambda leaf: leaf[0], task.draws(0, 1))
-    plan = gmc_jax.layout(worker_step(task, tx), state, batch, config.workers)
-    return own_and_shared(state, plan, task.params)
+    layout = gmc_jax.layout(worker_step(task, tx), state, batch, config.workers)
+    return own_and_shared(state, layout, task.params)
 
 
 STUDY = Study("line", "own", lambda rows: [everything(rows)], comparison.STUDY.figures)

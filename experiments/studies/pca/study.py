@@ -1,4 +1,4 @@
-"""The command `pca`: Katyusha X and SVRG on a leading eigenvector's inner problem."""
+"""Compares Katyusha X with SVRG on the inner problem of a leading eigenvector."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,32 +23,32 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from gmc_jax.utils import checks
 
-GOAL = 1e-8
-RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # The same grid for all.
+GOAL = 1e-8  # Of the loss above its minimum, relative to the start.
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # The same grid for all methods.
 
 
 @dataclass(frozen=True)
 class PCA:
-    """Katyusha X and SVRG on a leading eigenvector's inner problem."""
+    """Compare Katyusha X with SVRG on the inner problem of a leading eigenvector."""
 
     gap: float = 0.01
-    """How far the shift lies above the largest eigenvalue, in gaps to the second."""
+    """Distance of the shift to the first eigenvalue, over the gap to the second."""
     workers: int = 16
-    """The most workers, a power of two; the methods are compared with half of them."""
+    """The most workers, a power of two; the methods are compared with half as many."""
     seeds: int = 5
-    """How many problems, each with draws of its own."""
+    """The number of problems, each with its own random draws."""
     epochs: int = 1500
-    """When to give up."""
+    """The most epochs of a trajectory."""
     results: Path = Path("results")
-    """Where a new directory, `pca/run-001` or a later number, is made."""
+    """The directory of results; this run's is `pca/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no run."""
+        """Refuses numbers out of range."""
         checks.positive_int(workers=self.workers, seeds=self.seeds, epochs=self.epochs)
         checks.positive(gap=self.gap)
         if self.workers & (self.workers - 1) or self.workers > SAMPLES:
             raise ValueError(
-                f"`workers` must be a power of two, at most {SAMPLES}, but is "
+                f"`workers` must be a power of two, at most {SAMPLES}, got "
                 f"{self.workers}."
             )
 
@@ -56,7 +56,7 @@ class PCA:
 def optimizer(
     method: str, rate: float, epoch_length: int, sigma: float
 ) -> optax.GradientTransformationExtraArgs:
-    """The method by its name in `LABELS`."""
+    """Makes a method by its name in `LABELS`."""
     channel = gmc_jax.exact()
     if method == "svrg":
         return gmc_jax.svrg(rate, channel, epoch_length=epoch_length)
@@ -71,10 +71,10 @@ def optimizer(
 def solve(
     method: str, rate: float, workers: int, problem: Problem, seed: int, epochs: int
 ) -> list[float]:
-    """How far the loss is above its least, of what it was at first, epoch by epoch.
+    """The loss above its minimum after each epoch, relative to the start.
 
-    Until it has come down to `GOAL`, has grown a thousandfold, or `epochs` are over.
-    Each worker's part of a mini-batch is one sample, drawn with replacement.
+    It ends when this value has fallen to `GOAL` or grown a thousandfold, or after
+    `epochs`. Each worker's part of a mini-batch is one sample, drawn with replacement.
     """
     length = SAMPLES // workers
     tx = optimizer(method, rate, length, problem.sigma)
@@ -83,9 +83,9 @@ def solve(
 
     def step(state, batch):
         x, opt_state = state
-        there = problem.gradient(gmc_jax.svrg_snapshot(opt_state), samples[batch])
-        here = problem.gradient(x, samples[batch])
-        updates, opt_state = tx.update(here, opt_state, x, snapshot_grads=there)
+        old = problem.gradient(gmc_jax.svrg_snapshot(opt_state), samples[batch])
+        gradient = problem.gradient(x, samples[batch])
+        updates, opt_state = tx.update(gradient, opt_state, x, snapshot_grads=old)
         return (optax.apply_updates(x, updates), opt_state), 0.0
 
     start = jnp.zeros(D)
@@ -114,10 +114,10 @@ def solve(
 
 
 def main(config: PCA) -> None:
-    """Tunes all methods by one grid; leaves a table, a figure and a log."""
+    """Runs all methods at all rates; records, prints and draws the trajectories."""
     record.prepare(config.results / "pca")
-    asked = {(method, _half(config.workers)) for method in LABELS}
-    asked |= {("katyusha_xs", 2**i) for i in range(config.workers.bit_length())}
+    pairs = {(method, _half(config.workers)) for method in LABELS}
+    pairs |= {("katyusha_xs", 2**i) for i in range(config.workers.bit_length())}
     with (
         jax.enable_x64(True),
         record.create(config.results / "pca", "run", asdict(config)) as log,
@@ -125,11 +125,11 @@ def main(config: PCA) -> None:
         problems = [problem(seed, config.gap) for seed in range(config.seeds)]
         every = [
             (method, rate, workers)
-            for method, workers in sorted(asked)
+            for method, workers in sorted(pairs)
             for rate in RATES
         ]
-        for method, rate, workers in track(every, "walks", transient=True):
-            walks = [
+        for method, rate, workers in track(every, "trajectories", transient=True):
+            trajectories = [
                 solve(method, rate, workers, problem, seed, config.epochs)
                 for seed, problem in enumerate(problems)
             ]
@@ -138,20 +138,20 @@ def main(config: PCA) -> None:
                 method=method,
                 rate=rate,
                 workers=workers,
-                gaps=[[float(f"{gap:.3g}") for gap in gaps] for gaps in walks],
+                gaps=[[float(f"{gap:.3g}") for gap in gaps] for gaps in trajectories],
             )
     STUDY.show(log.path)
 
 
 def _half(workers: int) -> int:
-    """How many the methods are compared with."""
+    """The number of workers with which the methods are compared."""
     return max(1, workers // 2)
 
 
-Walks: TypeAlias = dict[tuple[str, float, int], list[np.ndarray]]
+Trajectories: TypeAlias = dict[tuple[str, float, int], list[np.ndarray]]
 
 
-def _walks(rows: Sequence[Row]) -> Walks:
+def _trajectories(rows: Sequence[Row]) -> Trajectories:
     return {
         (row["method"], row["rate"], row["workers"]): [
             np.asarray(gaps, float) for gaps in row["gaps"]
@@ -162,45 +162,47 @@ def _walks(rows: Sequence[Row]) -> Walks:
 
 
 def evaluations(gaps: Sequence[float] | np.ndarray) -> float:
-    """Component gradients until the goal; infinite where it was not reached.
+    """Component gradients until the goal; infinite if it is not reached.
 
-    An epoch takes n for the full gradient, and two a sample of its n / b mini-batches.
+    An epoch needs n for the full gradient, and two for each of the n samples in its
+    mini-batches.
     """
     return 3 * SAMPLES * (len(gaps) - 1) if gaps[-1] <= GOAL else np.inf
 
 
-def _best(walks: Walks, workers: int) -> dict[str, float]:
-    """Of each method the rate with the fewest gradients in the mean over seeds."""
+def _best(trajectories: Trajectories, workers: int) -> dict[str, float]:
+    """The rate of each method with the fewest gradients, averaged over seeds."""
 
     def needed(one: tuple[str, float, int]) -> float:
-        return float(np.mean([evaluations(walk) for walk in walks[one]]))
+        return float(np.mean([evaluations(gaps) for gaps in trajectories[one]]))
 
     best = {}
     for method in LABELS:
-        tried = [one for one in walks if (one[0], one[2]) == (method, workers)]
+        tried = [one for one in trajectories if (one[0], one[2]) == (method, workers)]
         if tried:
             _, best[method], _ = min(tried, key=needed)
     return best
 
 
 def _tables(rows: Sequence[Row]) -> Sequence[Table | str]:
-    config, walks = rows[0]["config"], _walks(rows)
-    shown = (_compared(walks, _half(config["workers"])), _sped_up(walks))
-    tried = {(method, workers) for method, _, workers in walks}
+    config, trajectories = rows[0]["config"], _trajectories(rows)
+    shown = (_compared(trajectories, _half(config["workers"])), _sped_up(trajectories))
+    tried = {(method, workers) for method, _, workers in trajectories}
     reached = {
         (method, workers)
-        for (method, _, workers), each in walks.items()
+        for (method, _, workers), each in trajectories.items()
         if all(evaluations(gaps) < np.inf for gaps in each)
     }
     if tried == reached:
         return shown
     return [
         *shown,
-        f"inf: at no rate reached from every seed within {config['epochs']} epochs.",
+        f"inf: at no rate do all seeds reach the goal in {config['epochs']} epochs. "
+        "Use more (`--epochs`).",
     ]
 
 
-def _compared(walks: Walks, workers: int) -> Table:
+def _compared(trajectories: Trajectories, workers: int) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         title=f"Component gradients to {GOAL:g}, {workers} workers, in thousands",
@@ -210,8 +212,10 @@ def _compared(walks: Walks, workers: int) -> Table:
     )
     for column in ("method", "rate", "mean", "least", "most", "seeds"):
         shown.add_column(column, justify="left" if column == "method" else "right")
-    for method, rate in _best(walks, workers).items():
-        needed = [evaluations(walk) / 1e3 for walk in walks[method, rate, workers]]
+    for method, rate in _best(trajectories, workers).items():
+        needed = [
+            evaluations(gaps) / 1e3 for gaps in trajectories[method, rate, workers]
+        ]
         numbers = (np.mean(needed), min(needed), max(needed))
         shown.add_row(
             LABELS[method],
@@ -222,30 +226,33 @@ def _compared(walks: Walks, workers: int) -> Table:
     return shown
 
 
-def _sped_up(walks: Walks) -> Table:
+def _sped_up(trajectories: Trajectories) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title="Katyusha X^s: steps of all workers together, each at its best rate",
+        title="Katyusha X^s: steps by the number of workers, each at its best rate",
         title_justify="left",
     )
     for column in ("workers", "rate", "steps", "speed-up"):
         shown.add_column(column, justify="right")
-    method, alone = "katyusha_xs", np.nan
-    for count in sorted({workers for name, _, workers in walks if name == method}):
-        rate = _best(walks, count)[method]
-        needed = [evaluations(walk) for walk in walks[method, rate, count]]
+    method, single = "katyusha_xs", np.nan
+    for count in sorted(
+        {workers for name, _, workers in trajectories if name == method}
+    ):
+        rate = _best(trajectories, count)[method]
+        needed = [evaluations(gaps) for gaps in trajectories[method, rate, count]]
         steps = float(np.mean(needed)) / (3 * count)
-        alone = steps if count == 1 else alone
-        speed_up = f"{alone / steps:.2f}" if np.isfinite(alone) else ""
+        single = steps if count == 1 else single
+        speed_up = f"{single / steps:.2f}" if np.isfinite(single) else ""
         shown.add_row(str(count), f"{rate:g}", f"{steps:,.0f}", speed_up)
     return shown
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
-    walks, workers = _walks(rows), _half(rows[0]["config"]["workers"])
-    best = _best(walks, workers)
+    trajectories, workers = _trajectories(rows), _half(rows[0]["config"]["workers"])
+    best = _best(trajectories, workers)
     drawn = {
-        method: (rate, walks[method, rate, workers]) for method, rate in best.items()
+        method: (rate, trajectories[method, rate, workers])
+        for method, rate in best.items()
     }
     return {"figure": figures.draw(drawn, workers)}
 

@@ -1,1 +1,1 @@
-"""What a step would take over a link."""
+"""The predicted time of a step over a link."""

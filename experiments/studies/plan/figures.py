@@ -1,4 +1,4 @@
-"""Draws what a step takes against bandwidth and against the number of workers."""
+"""Draws the time of a step against bandwidth and against the number of workers."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,18 +34,17 @@ def draw(
     encodings: CompressionCosts,
     title: str,
 ) -> Figure:
-    """Two panels, both with a line a method; where the question stands is dotted."""
+    """Draws two panels with a line for each method; this link's place is dotted."""
     figure = Figure(figsize=(7.2, 3.4), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    here = _loads(parameters, workers, encodings)
-    for name, load in here.items():
+    for name, load in _loads(parameters, workers, encodings).items():
         times = [
             step_time + load.seconds(Link(link.latency, rate)) for rate in BANDWIDTHS
         ]
         _line(left, 8 * BANDWIDTHS, times, name)
-    crowds = [_loads(parameters, count, encodings) for count in WORKERS]
+    by_workers = [_loads(parameters, count, encodings) for count in WORKERS]
     for name in LOOKS:
-        times = [step_time + loads[name].seconds(link) for loads in crowds]
+        times = [step_time + loads[name].seconds(link) for loads in by_workers]
         _line(right, WORKERS, times, name)
     left.set(xlabel="bandwidth, bits a second", ylabel="seconds a step")
     left.xaxis.set_major_formatter(

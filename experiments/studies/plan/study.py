@@ -1,7 +1,7 @@
-"""The command `plan`: what a step would take over a link, before anybody trains.
+"""Predicts the time of a step over a link, without training.
 
-It plans the time of a step, not what a step is worth: how many more of them a method
-needs where it sends less, `python -m experiments run` shows on problems that fit here.
+It predicts the time of a step, not the progress of a step. A method that sends less may
+need more steps; `python -m experiments run` measures that on small problems.
 """
 
 import math
@@ -27,35 +27,36 @@ from gmc_jax.costs.compression_cost import (
 from gmc_jax.costs.planning import DENSE, Prediction
 from gmc_jax.utils import checks
 
-_ENDLESS = 1e100  # Seconds, beyond which no figure has an axis.
+_ENDLESS = 1e100  # Seconds; an axis of a figure cannot show more.
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step would take over a link: which methods and ratios are worth it."""
+    """Predict the time of a step over a link: which methods and ratios pay."""
 
     parameters: str = "1e9"
-    """How many the model has, in float32."""
+    """The number of float32 parameters of the model."""
     workers: int = 64
-    """How many workers there are."""
+    """The number of workers."""
     bandwidth: str = "1gbit"
-    """Of each worker's link, each way: 100mbit, 1gbit, 12.5mbps (bytes), unshaped."""
+    """The bandwidth of each worker's link in each direction.
+    Units: 100mbit, 1gbit, 12.5mbps (bytes), unshaped."""
     latency: str = "20ms"
-    """Of a message: 20ms, 500us, 0.1s."""
+    """The latency of a message: 20ms, 500us, 0.1s."""
     step_time: str = "0.5s"
-    """What a step takes to compute."""
+    """The time of a step's computation."""
     ratios: tuple[float, ...] = (0.1, 0.01, 0.001)
     """The shares of the entries that messages hold."""
     periods: tuple[int, ...] = (12, 48)
-    """Steps between the meetings of local methods."""
+    """Steps from one synchronisation of local methods to the next."""
     measure: bool = False
-    """Time the compressors on this device, for a minute; by default they cost what they
-    cost on two CPU cores, more than on any accelerator."""
+    """Time the compressors on this device, for about a minute.
+    By default: their time on two CPU cores, longer than on any accelerator."""
     results: Path = Path("results")
-    """Where a new directory, `plan/run-001` or a later number, is made."""
+    """The directory of results; this run's is `plan/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses what makes no plan."""
+        """Refuses values out of range."""
         workers = whole(str(self.workers)) if self.workers > 0 else self.workers
         checks.positive_int(workers=workers, parameters=whole(self.parameters))
         checks.positive(step_time=seconds(self.step_time))
@@ -63,12 +64,12 @@ class Plan:
 
     @property
     def link(self) -> Link:
-        """What is asked about."""
+        """The link to plan for."""
         return Link(seconds(self.latency), bytes_per_second(self.bandwidth))
 
 
 def main(config: Plan) -> None:
-    """Plans; leaves a table, a figure and a log."""
+    """Predicts; records, prints and draws the predictions."""
     encodings = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
     predictions = gmc_jax.plan(
         whole(config.parameters),
@@ -83,7 +84,7 @@ def main(config: Plan) -> None:
     if slowest > _ENDLESS:
         raise ValueError(
             f"a step would take {slowest:.0e} seconds on {config.bandwidth} with "
-            f"{config.latency}. Name a link that is faster."
+            f"{config.latency}. Give a faster link."
         )
     record.prepare(config.results / "plan")
     with record.create(config.results / "plan", "run", asdict(config)) as log:
@@ -110,7 +111,7 @@ def main(config: Plan) -> None:
 
 
 def _measured(encodings: CompressionCosts) -> Row:
-    """As JSON has them, whose names are strings."""
+    """Converts encodings for JSON, whose keys are strings."""
     return {
         name: {str(ratio): list(encoding) for ratio, encoding in of_each.items()}
         for name, of_each in encodings.items()
@@ -151,7 +152,7 @@ def _predictions(rows: Sequence[Row]) -> list[Prediction]:
 
 
 def _bounds(between: Sequence[float | None] | None) -> tuple[float, float] | None:
-    """From a log, in which what is infinite is None."""
+    """Reads bounds from a log, in which None stands for infinity."""
     if between is None:
         return None
     low, high = (math.inf if bound is None else bound for bound in between)
@@ -161,7 +162,9 @@ def _bounds(between: Sequence[float | None] | None) -> tuple[float, float] | Non
 def _tables(rows: Sequence[Row]) -> list[Table | str]:
     predictions, config = _predictions(rows), rows[0]["config"]
     if not any(row.name == DENSE.name for row in predictions):
-        raise ValueError("the plan is not whole: the dense one is missing. Plan again.")
+        raise ValueError(
+            "the log has no prediction of the dense all-reduce. Run `plan` again."
+        )
     return [
         tables.times(predictions, _title(config)),
         tables.of_the_link(predictions),

@@ -1,4 +1,4 @@
-"""Tables of a plan, and what they mean in words."""
+"""Tables of predictions, and their conclusions in words."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gmc_jax.costs.planning import DENSE, Prediction
 
 
 def verdict(row: Prediction, dense: Prediction) -> str:
-    """Whether it pays, and if not, what would."""
+    """Says whether a method pays and, if not, why and up to which ratio it would."""
     if row.name == dense.name:
         return ""
     if row.breaks_even:
@@ -19,21 +19,21 @@ def verdict(row: Prediction, dense: Prediction) -> str:
     if row.traffic.bytes > dense.traffic.bytes:
         why = "useless: sends more than dense"
     else:
-        why = "slower: encoding and latencies cost more than is saved"
+        why = "slower: encoding and latency cost more than compression saves"
     if row.break_even_ratio:
         why += f"; pays up to {_percent(row.break_even_ratio)}"
     return why
 
 
 def times(rows: Sequence[Prediction], title: str) -> Table:
-    """One line a pattern: the seconds of a step and what they are made of."""
+    """A table with a line for each pattern: the seconds of a step and of its parts."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title=title,
-        caption="Seconds of a step, in the mean, and how many times fewer than of the "
-        "dense one. This plans the time of a step, not the accuracy after it: who "
-        "sends less may need more steps.",
+        caption="Seconds of a step on average, and the dense step's seconds over "
+        "these. This predicts the time of a step, not the accuracy after it: a method "
+        "that sends less may need more steps.",
         title_justify="left",
         caption_justify="left",
     )
@@ -52,13 +52,13 @@ def times(rows: Sequence[Prediction], title: str) -> Table:
 
 
 def of_the_link(rows: Sequence[Prediction]) -> Table:
-    """One line a pattern: what it asks of the link."""
+    """A table with a line for each pattern: its use of the link."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="What leaves a worker in a step, in the mean, the share of the time in "
-        "which the link communicates, the share of its capacity that is used, and the "
-        "seconds of the longest step.",
+        caption="GB out: what a worker sends in a step, on average. busy: the share of "
+        "the time in which the link communicates. used: the share of its capacity. "
+        "longest: seconds of the longest step.",
         caption_justify="left",
     )
     shown.add_column("method")
@@ -84,22 +84,23 @@ def _style(row: Prediction) -> str:
 
 
 def in_words(rows: Sequence[Prediction]) -> list[str]:
-    """What wins, and where each compressed method breaks even."""
+    """Says which method is fastest, and where each compressed method breaks even."""
     best, dense = rows[0], _dense(rows)
     if best is dense:
         lines = ["Nothing is faster than the dense all-reduce on this link."]
     else:
         ratio = f" at {_percent(best.ratio)}" if best.ratio else ""
         lines = [
-            f"Fastest: {best.name}{ratio}, {best.seconds:.3g} s a step against "
-            f"{dense.seconds:.3g} s of the dense all-reduce, {best.speed_up:.3g} times."
+            f"Fastest: {best.name}{ratio}, {best.seconds:.3g} s a step, "
+            f"{best.speed_up:.3g} times faster than the dense all-reduce "
+            f"({dense.seconds:.3g} s)."
         ]
         if not best.name.startswith("GMC"):
-            meets = [row for row in rows if row.name.startswith("GMC")][:1]
+            every_step = [row for row in rows if row.name.startswith("GMC")][:1]
             lines += [
-                f"Fastest of those who meet at every step: {row.name} at "
+                f"Fastest that synchronises at every step: {row.name} at "
                 f"{_percent(row.ratio or 1)}, {row.seconds:.3g} s."
-                for row in meets
+                for row in every_step
                 if row.breaks_even
             ]
     ratios = {
@@ -123,7 +124,7 @@ def in_words(rows: Sequence[Prediction]) -> list[str]:
 
 
 def _links(between: tuple[float, float] | None) -> str:
-    """The bandwidths at which something pays, in words."""
+    """The bandwidths at which a method pays, in words."""
     if between is None:
         return "no link"
     low, high = between

@@ -1,1 +1,1 @@
-"""Two workers, two quadratics: Figures 1 and 2 of the GMC paper."""
+"""Two workers with a quadratic each: Figures 1 and 2 of the GMC paper."""

@@ -1,4 +1,4 @@
-"""Draws the quadratics: paths in the plane, and distances to the optimum."""
+"""Draws paths in the plane, and distances to the optimum."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.training.methods import label as method_label
 from experiments.training.plot import LOOKS, entitle
 
-# Beside the colours that all figures share, so that lines differ in print too.
+# In addition to the common colours, so that lines differ in print too.
 MARKERS = {
     "dmsgd": "s",
     "dgc_unmasked": "v",
@@ -19,11 +19,11 @@ MARKERS = {
     "gmc_server_momentum": "D",
     "gmc": "o",
 }
-CLOSE = 1.2  # How far the close-up reaches: DGC without masking circles at 0.94.
+CLOSE = 1.2  # Half the width of the close-up; DGC without masking circles at 0.94.
 
 
 def tail(values: np.ndarray) -> np.ndarray:
-    """The last quarter, by which the methods are compared."""
+    """The last quarter of values, by which methods are compared."""
     return values[-max(1, len(values) // 4) :]
 
 
@@ -33,12 +33,12 @@ def draw_paths(
     optimum: np.ndarray,
     title: str,
 ) -> Figure:
-    """Draws one column a method: its whole path above, its last quarter below.
+    """Draws a column for each method: its whole path above, its last quarter below.
 
     Args:
-      paths: method to its points [steps + 1, 2].
-      minimisers: of each worker's own quadratic, [workers, 2].
-      optimum: of their mean, [2].
+      paths: maps a method to its points [steps + 1, 2].
+      minimisers: of the workers' quadratics, [workers, 2].
+      optimum: the minimiser of their mean, [2].
       title: of the figure.
     """
     with _fonts():
@@ -72,13 +72,14 @@ def draw_paths(
 def draw_distances(
     panels: Mapping[str, Mapping[str, np.ndarray]], every_steps: int, title: str
 ) -> Figure:
-    """Draws one panel a problem: a line a method, its distance after every step.
+    """Draws a panel for each problem, with a line of distances for each method.
 
-    Where only the dense method comes close, its line leaves the panel at the bottom.
+    The panel is fitted to the compressed methods. The line of the dense method leaves
+    it at the bottom if it gets much closer.
 
     Args:
-      panels: title to method to distances [points].
-      every_steps: from one point to the next.
+      panels: maps a title to a mapping of methods to distances [points].
+      every_steps: steps from one point to the next.
       title: of the figure.
     """
     with _fonts():
@@ -133,7 +134,7 @@ def _draw_path(
     (colour, _), marker = LOOKS[method], MARKERS[method]
     angle = np.linspace(0, 2 * np.pi, 200)
     circle = np.stack([np.cos(angle), np.sin(angle)])
-    # The mean of the two quadratics is round: circles are its level sets.
+    # The level sets of the mean of the two quadratics are circles.
     for radius in rings:
         level = optimum[:, None] + radius * circle
         axes.plot(*level, color="0.88", linewidth=0.6, zorder=0)

@@ -1,8 +1,8 @@
-"""Two workers, two quadratics: Figures 1 and 2 of the GMC paper.
+"""Trains two workers with a quadratic each: Figures 1 and 2 of the GMC paper.
 
-Worker k loses F_k(w) = (w - a_k)^T A_k (w - a_k) with a diagonal A_k, and together they
-lose the mean. The paper's constants are not known: these, the starts and the momentum
-0.9 are a reconstruction. Everything is in double precision.
+The loss of worker k is F_k(w) = (w - a_k)^T A_k (w - a_k) with a diagonal A_k. The
+workers minimise the mean. The paper's constants were not available, so the constants,
+the start and the momentum 0.9 are reconstructed. Everything is in double precision.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from rich.table import Table
 import gmc_jax
 from experiments.studies.quadratic.figures import draw_distances, draw_paths, tail
 from experiments.training import record
-from experiments.training.compression import Messages
+from experiments.training.compression import Compression
 from experiments.training.methods import METHODS, label
 from experiments.training.record import Row
 from experiments.training.study import Study
@@ -28,37 +28,37 @@ from gmc_jax.utils import checks
 
 COMPARED = ("dmsgd", "dgc_unmasked", "dgc", "gmc_server_momentum", "gmc")
 PLANE = (2, 1)  # The d and s of the problem whose paths are drawn.
-LOGGED = 10  # Distances, every so many steps; paths have every step.
+LOGGED = 10  # Steps from one logged distance to the next; paths have every step.
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Two workers, two quadratics: trajectories and distances to the optimum."""
+    """Train two workers with a quadratic each; measure distances to the optimum."""
 
     steps: int = 4000
-    """Steps to take."""
+    """The number of steps."""
     learning_rate: float = 0.005
-    """The constant rate."""
+    """The constant learning rate."""
     momentum: float = 0.9
     """The momentum of every method."""
     results: Path = Path("results")
-    """Where a new directory, `quadratic/run-001` or a later number, is made."""
+    """The directory of results; this run's is `quadratic/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no walk."""
+        """Refuses numbers out of range."""
         checks.positive_int(steps=self.steps)
         checks.positive(learning_rate=self.learning_rate)
         checks.decay(momentum=self.momentum)
 
 
 class Problem(NamedTuple):
-    """The quadratics of all workers, and how much each of them may send.
+    """The quadratics of all workers, and the size of their messages.
 
     Attributes:
       curvatures: the diagonals of A_k, [workers, d].
       minimisers: a_k, [workers, d].
-      start: where all methods begin, [d].
-      s: how many coordinates each worker sends in a step, the largest.
+      start: the parameters at the start, [d].
+      s: the number of entries that each worker sends in a step, the largest ones.
     """
 
     curvatures: np.ndarray
@@ -68,24 +68,24 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tables, figures and logs call it."""
+        """The problem's name in tables, figures and logs."""
         return f"d = {self.start.size}, s = {self.s}"
 
     @property
     def optimum(self) -> np.ndarray:
-        """Where the mean of the quadratics is least, [d]."""
+        """The minimiser of the mean of the quadratics, [d]."""
         weighted = self.curvatures * self.minimisers
         return weighted.sum(axis=0) / self.curvatures.sum(axis=0)
 
     def distances(self, path: np.ndarray) -> np.ndarray:
-        """From points [steps + 1, d] to the optimum."""
+        """Distances of points [steps + 1, d] to the optimum."""
         return np.linalg.norm(path - self.optimum, axis=-1)
 
 
 def problem(d: int, s: int) -> Problem:
-    """The reconstruction: d = 2, whose paths can be drawn, or a larger even d.
+    """Makes the reconstructed problem in d = 2 dimensions, or in a larger even d.
 
-    What one worker's quadratic is steep in, the other's is flat in.
+    Where one worker's quadratic is steep, the other's is flat.
     """
     curvature = np.array([1.0, 2.0]) if d == 2 else np.linspace(0.5, 2, d)
     return Problem(
@@ -96,10 +96,10 @@ def problem(d: int, s: int) -> Problem:
     )
 
 
-def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
-    """Where `method` is before the first step and after each, [steps + 1, d]."""
-    messages = Messages("top_k", problem.s / problem.start.size)
-    tx = METHODS[method].build(config.learning_rate, messages, config.momentum)
+def trajectory(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
+    """The parameters at the start and after each step, [steps + 1, d]."""
+    compression = Compression("top_k", problem.s / problem.start.size)
+    tx = METHODS[method].build(config.learning_rate, compression, config.momentum)
 
     def loss_fn(params, batch):
         curvature, minimiser = batch
@@ -129,13 +129,13 @@ def walk(problem: Problem, method: str, config: Quadratic) -> np.ndarray:
 
 
 def main(config: Quadratic) -> None:
-    """Runs every method on every problem; leaves a table, two figures and a log."""
+    """Runs every method on every problem; records, prints and draws the distances."""
     record.prepare(config.results / "quadratic")
     settings = asdict(config) | {"methods": COMPARED}
     with record.create(config.results / "quadratic", "run", settings) as log:
         for one in (problem(*PLANE), *(problem(20, s) for s in (1, 5, 10))):
             for method in COMPARED:
-                path = walk(one, method, config)
+                path = trajectory(one, method, config)
                 distance = one.distances(path)
                 drawn = {"path": _short(path)} if one.start.size == 2 else {}
                 log.append(
@@ -154,7 +154,7 @@ def _short(path: np.ndarray) -> list[list[float]]:
 
 
 def _summaries(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """By problem and method."""
+    """The summaries by problem and method."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row["kind"] == "summary":
@@ -187,7 +187,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     paths = {
         method: np.asarray(row["path"], float)
         for method, row in problems.get(plane.name, {}).items()
-        if "path" in row  # Which logs did not hold at first.
+        if "path" in row  # Older logs have no paths.
     }
     distances = {
         name: {m: np.asarray(row["distances"], float) for m, row in each.items()}

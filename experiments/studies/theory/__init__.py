@@ -1,1 +1,1 @@
-"""The theory of GMC and GMC+ in numbers."""
+"""The theory of GMC and GMC+, checked numerically."""

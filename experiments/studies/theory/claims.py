@@ -1,4 +1,4 @@
-"""What the theory of GMC and GMC+ claims: the walks that show it, and what they say."""
+"""The claims of the theory of GMC and GMC+, and the sweep of settings to check them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from experiments.studies.theory.trajectories import (
     METHODS,
     MOMENTUM,
     Setting,
-    Walk,
+    Trajectory,
 )
 
 SCALE = 0.05  # The c of the rate c sqrt(K / T).
 RATIO = 0.25
-RATIOS = (0.1, RATIO, 0.5)  # For the residual, of the compressors that have one.
+RATIOS = (0.1, RATIO, 0.5)  # For the residual, with compressors that have a ratio.
 WITHOUT_RATIO = ("dense", "scaled_sign")
-HALVINGS = 5  # Of the steps, for the exponent of T.
-RATE_HALVINGS = 5  # For the gap.
+HALVINGS = 5  # Of the steps, to fit the exponent of T.
+RATE_HALVINGS = 5  # Of the rate, to fit the exponent of the gap.
 COMPARED = {
     "GMC, top_k": ("gmc", "top_k"),
     "GMC, random_block": ("gmc", "random_block"),
     "GMC+, random_block": ("gmc_plus", "random_block"),
 }
 
-# What is claimed, as the table says it.
+# The claims, in the words of the table.
 RESIDUAL = "Lemmas 4, 9: sup E|e|^2, of its bound"
 GAP = "Lemmas 5, 11: sup |z - w| ~ lr^p, p"
 STEPS = "Theorems 6, 12: |grad f|^2 ~ T^p, p"
@@ -37,19 +37,19 @@ SPEED = "speed-up of all workers over one"
 DESCENT = "share of the descent in |grad f|^2"
 
 Lines: TypeAlias = Mapping[str, Sequence[Setting]]
-Walks: TypeAlias = Mapping[Setting, Walk]
+Trajectories: TypeAlias = Mapping[Setting, Trajectory]
 
 
-class Plan(NamedTuple):
-    """Which walks to take. Lines are by the names in `COMPARED`; walks may recur.
+class Sweep(NamedTuple):
+    """The settings to compute; a line is a sequence of them, named as in `COMPARED`.
 
     Attributes:
       residual: every compressor, with every method and loss.
-      gap: lines of rising rates.
-      long: lines from few steps to many.
-      wide: lines from one worker to many.
-      fast: lines of three: one worker, many with as many steps as make the same product
-        of both, and many with twice these steps.
+      gap: lines of rising learning rates.
+      long: lines of rising numbers of steps.
+      wide: lines of rising numbers of workers.
+      fast: lines of three settings: one worker; many workers with the same product of
+        workers and steps; many workers with twice these steps.
     """
 
     residual: Sequence[Setting]
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
     @property
     def lines(self) -> Lines:
-        """The last three joined: all at the rate c sqrt(K / T) with one ratio."""
+        """`long`, `wide` and `fast` joined; the rate of all is c sqrt(K / T)."""
         return {
             name: [*self.long[name], *self.wide[name], *self.fast[name]]
             for name in self.long
@@ -68,22 +68,22 @@ class Plan(NamedTuple):
 
     @property
     def settings(self) -> Sequence[Setting]:
-        """All walks, each of them once."""
+        """All settings, each of them once."""
         lines = chain(self.gap.values(), self.lines.values())
         return list(dict.fromkeys(chain(self.residual, *lines)))
 
 
 class Claim(NamedTuple):
-    """A number, and where it must lie.
+    """A measured number, and the interval that it must lie in.
 
     Attributes:
-      claim: what it is.
-      of: of which method, or which compressor.
+      claim: what is measured.
+      of: the method or the compressor.
       measured: the number.
-      required: where it must lie, in words.
-      least: the least that will do.
-      most: the most that will do.
-      spread: its standard deviation between seeds, where each of them has one.
+      required: the interval, in words.
+      least: the lower end of the interval.
+      most: the upper end of the interval.
+      spread: the standard deviation between seeds, if each seed has a number.
     """
 
     claim: str
@@ -96,7 +96,7 @@ class Claim(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether it lies there."""
+        """Whether the number lies in the interval."""
         return self.least <= self.measured <= self.most
 
     @property
@@ -106,25 +106,25 @@ class Claim(NamedTuple):
         return f"{self.measured:.2f}{spread}"
 
 
-def plan(steps: int, workers: int) -> Plan:
-    """The walks of the command.
+def sweep(steps: int, workers: int) -> Sweep:
+    """Makes the settings of the command.
 
     Args:
-      steps: of the longest walk of several workers.
-      workers: the most of them, a power of two of at least 2.
+      steps: of the longest trajectory of several workers.
+      workers: the most workers, a power of two of at least 2.
 
     Raises:
-      ValueError: if `workers` is not such a power, or there are too few steps.
+      ValueError: if `workers` is no such power, or there are too few steps.
     """
     if workers < 2 or workers & (workers - 1):
         raise ValueError(
-            "`workers` is halved down to one, so it must be a power of two and at "
-            f"least 2, but is {workers}."
+            "`workers` must be a power of two and at least 2, since it is halved down "
+            f"to one, got {workers}."
         )
     if steps < 2**HALVINGS:
         raise ValueError(
-            f"`steps` is halved {HALVINGS} times, so it must be at least "
-            f"{2**HALVINGS}, but is {steps}."
+            f"`steps` must be at least {2**HALVINGS}, since it is halved {HALVINGS} "
+            f"times, got {steps}."
         )
     half, short = workers // 2, steps // 8
 
@@ -133,7 +133,7 @@ def plan(steps: int, workers: int) -> Plan:
         return Setting(method, compressor, RATIO, "robust", k, rate, t)
 
     compared = COMPARED.items()
-    return Plan(
+    return Sweep(
         residual=[
             at(method, compressor, half, short)._replace(ratio=ratio, loss=loss)
             for compressor in COMPRESSORS
@@ -170,24 +170,26 @@ def plan(steps: int, workers: int) -> Plan:
     )
 
 
-def means(walks: Walks, line: Sequence[Setting]) -> np.ndarray:
-    """Of each walk of a line the mean of |grad f(w_t)|^2, [walks, seeds]."""
-    return np.stack([walks[setting].gradient for setting in line])
+def means(trajectories: Trajectories, line: Sequence[Setting]) -> np.ndarray:
+    """The mean of |grad f(w_t)|^2 for each setting of a line, [settings, seeds]."""
+    return np.stack([trajectories[setting].gradient for setting in line])
 
 
-def descent(setting: Setting, walk: Walk) -> np.ndarray:
-    """Which share of this mean the descent from the start makes up, [seeds]."""
+def descent(setting: Setting, trajectory: Trajectory) -> np.ndarray:
+    """The share of the descent from the start in the mean of |grad f|^2, [seeds]."""
     effective = setting.rate / (1 - MOMENTUM)
-    return walk.fell / (effective * setting.steps) / walk.gradient.mean()
+    return trajectory.fell / (effective * setting.steps) / trajectory.gradient.mean()
 
 
 def speed_up(line: Sequence[Setting], gradients: np.ndarray) -> np.ndarray:
-    """How many times fewer steps many workers take to where one comes, [...].
+    """One worker's steps over many workers' steps to the same mean gradient, [...].
+
+    The mean gradient of many workers is interpolated and extrapolated between the last
+    two settings as a power of the steps.
 
     Args:
-      line: one of `Plan.fast`.
-      gradients: the means of its walks, [3, ...]. Between the steps of the last two,
-        and beyond, they are taken for a power of the steps.
+      line: one of `Sweep.fast`.
+      gradients: the mean of |grad f|^2 for its three settings, [3, ...].
     """
     alone, fewer, more = line
     target, first, second = np.log(gradients)
@@ -197,32 +199,37 @@ def speed_up(line: Sequence[Setting], gradients: np.ndarray) -> np.ndarray:
 
 
 def fit(x: Sequence[float], y: np.ndarray) -> np.ndarray:
-    """The exponents p of y ~ x^p, least squares of logarithms, for y [points, ...]."""
+    """Fits the exponents p of y ~ x^p, by least squares of logarithms.
+
+    Args:
+      x: [points].
+      y: [points, ...].
+    """
     return np.polyfit(np.log(x), np.log(y), 1)[0]
 
 
-def claims(plan: Plan, walks: Walks) -> list[Claim]:
-    """Everything that is claimed, in the order of the lemmas and theorems."""
+def claims(sweep: Sweep, trajectories: Trajectories) -> list[Claim]:
+    """Measures all claims, in the order of the lemmas and theorems."""
     found = []
     for compressor in COMPRESSORS:
-        those = {s: w for s, w in walks.items() if s.compressor == compressor}
+        those = {s: w for s, w in trajectories.items() if s.compressor == compressor}
         deltas = sorted({f"{delta(s, w):.2g}" for s, w in those.items()})
         of = f"{compressor}, delta {deltas[0]}"
         of += f" to {deltas[-1]}" if len(deltas) > 1 else ""
         largest = max(share(s, w) for s, w in those.items())
         found.append(Claim(RESIDUAL, of, largest, "at most 1", most=1))
-    for name, line in plan.gap.items():
-        gaps = np.sqrt([walks[setting].gap for setting in line])
+    for name, line in sweep.gap.items():
+        gaps = np.sqrt([trajectories[setting].gap for setting in line])
         exponent = fit([setting.rate for setting in line], gaps)
         found.append(_power(GAP, name, exponent, 1))
-    for claim, lines in ((STEPS, plan.long), (WORKERS, plan.wide)):
+    for claim, lines in ((STEPS, sweep.long), (WORKERS, sweep.wide)):
         for name, line in lines.items():
             along = [s.steps if claim is STEPS else s.workers for s in line]
-            every = means(walks, line)
+            every = means(trajectories, line)
             together, each = fit(along, every.mean(axis=1)), fit(along, every)
             found.append(_power(claim, name, together, -0.5, each))
-    for name, line in plan.fast.items():
-        every, many = means(walks, line), line[-1].workers
+    for name, line in sweep.fast.items():
+        every, many = means(trajectories, line), line[-1].workers
         measured, each = speed_up(line, every.mean(axis=1)), speed_up(line, every)
         least = 0.8 * many
         found.append(
@@ -235,8 +242,8 @@ def claims(plan: Plan, walks: Walks) -> list[Claim]:
                 spread=float(np.std(each)),
             )
         )
-    for name, line in plan.long.items():
-        each = descent(line[-1], walks[line[-1]])
+    for name, line in sweep.long.items():
+        each = descent(line[-1], trajectories[line[-1]])
         found.append(
             Claim(
                 DESCENT,

@@ -1,4 +1,4 @@
-"""Draws the theory: residuals below their bound, gaps and gradients of their order."""
+"""Draws residuals against their bound, and the order of gaps and gradients."""
 
 import numpy as np
 from matplotlib import rc_context
@@ -7,15 +7,19 @@ from matplotlib.figure import Figure
 
 from experiments.studies.theory.claims import (
     COMPARED,
-    Plan,
-    Walks,
+    Sweep,
+    Trajectories,
     means,
 )
-from experiments.studies.theory.residuals import delta, owed, residual_bound
+from experiments.studies.theory.residuals import (
+    delta,
+    relative_residual,
+    residual_bound,
+)
 from experiments.studies.theory.trajectories import D
 from experiments.training.plot import entitle
 
-# Of Okabe and Ito's colours; markers differ too, for print.
+# Okabe and Ito's colours; markers differ too, for print.
 COMPRESSORS = {
     "scaled_sign": ("#E69F00", "D"),
     "top_k": ("#0072B2", "o"),
@@ -23,28 +27,28 @@ COMPRESSORS = {
     "random_block": ("#D55E00", "^"),
 }
 COLOURS = dict(zip(COMPARED, ("#0072B2", "#D55E00", "#56B4E9"), strict=True))
-MARKERS = "osD^vP*X"  # Of one worker, of two, of four and so on.
+MARKERS = "osD^vP*X"  # For 1, 2, 4, 8 workers and so on.
 
 
-def draw(plan: Plan, walks: Walks) -> Figure:
+def draw(sweep: Sweep, trajectories: Trajectories) -> Figure:
     """Draws a panel each for the residual, the virtual iterate and the rate.
 
     Args:
-      plan: which walks belong together.
-      walks: what was met on them.
+      sweep: which settings belong together.
+      trajectories: by their settings.
     """
     with rc_context({"font.size": 8, "axes.titlesize": 9, "legend.frameon": False}):
         figure = Figure(figsize=(10, 3.8), dpi=200, layout="constrained")
         panels = figure.subplots(1, 3)
         residual, gap, gradient = panels
-        _draw_residual(residual, walks)
-        _draw_gap(gap, plan, walks)
-        _draw_gradient(gradient, plan, walks)
+        _draw_residual(residual, trajectories)
+        _draw_gap(gap, sweep, trajectories)
+        _draw_gradient(gradient, sweep, trajectories)
         for axes in panels:
             axes.set(xscale="log", yscale="log")
             axes.grid(color="0.9", linewidth=0.6)
             axes.legend(handlelength=1.5, labelspacing=0.3)
-        last = next(iter(plan.long.values()))[-1]
+        last = next(iter(sweep.long.values()))[-1]
         entitle(
             figure,
             f"GMC and GMC+ on one regression, {D} unknowns; where they are fixed, K = "
@@ -53,12 +57,12 @@ def draw(plan: Plan, walks: Walks) -> Figure:
     return figure
 
 
-def _draw_residual(axes: Axes, walks: Walks) -> None:
+def _draw_residual(axes: Axes, trajectories: Trajectories) -> None:
     for compressor, (colour, marker) in COMPRESSORS.items():
-        those = [(s, w) for s, w in walks.items() if s.compressor == compressor]
+        those = [(s, w) for s, w in trajectories.items() if s.compressor == compressor]
         axes.plot(
-            [delta(setting, walk) for setting, walk in those],
-            [owed(walk) for _, walk in those],
+            [delta(setting, trajectory) for setting, trajectory in those],
+            [relative_residual(trajectory) for _, trajectory in those],
             marker,
             color=colour,
             markersize=4,
@@ -68,16 +72,16 @@ def _draw_residual(axes: Axes, walks: Walks) -> None:
     kept = np.geomspace(0.04, 0.9, 100)
     axes.plot(kept, [residual_bound(each) for each in kept], "k", label="bound")
     axes.set(
-        title="(a) what is owed; a marker is a walk",
-        xlabel="delta, what the compressor keeps",
-        ylabel="sup E|e|² / sup E|what enters|²",
+        title="(a) the residual; a marker is a trajectory",
+        xlabel="delta of the compressor",
+        ylabel="sup E|e|² / sup E|input|²",
     )
 
 
-def _draw_gap(axes: Axes, plan: Plan, walks: Walks) -> None:
-    for name, line in plan.gap.items():
+def _draw_gap(axes: Axes, sweep: Sweep, trajectories: Trajectories) -> None:
+    for name, line in sweep.gap.items():
         rates = [setting.rate for setting in line]
-        gaps = np.sqrt([walks[setting].gap for setting in line])
+        gaps = np.sqrt([trajectories[setting].gap for setting in line])
         marker = "o" if name.startswith("GMC,") else "+"
         axes.plot(rates, gaps, marker, color=COLOURS[name], label=name)
         ideal = gaps[0] * np.array(rates) / rates[0]
@@ -90,10 +94,11 @@ def _draw_gap(axes: Axes, plan: Plan, walks: Walks) -> None:
     )
 
 
-def _draw_gradient(axes: Axes, plan: Plan, walks: Walks) -> None:
+def _draw_gradient(axes: Axes, sweep: Sweep, trajectories: Trajectories) -> None:
     drawn = {}
-    for name, line in plan.lines.items():
-        for setting, mean in zip(line, means(walks, line).mean(axis=1), strict=True):
+    for name, line in sweep.lines.items():
+        heights = means(trajectories, line).mean(axis=1)
+        for setting, mean in zip(line, heights, strict=True):
             product = setting.workers * setting.steps
             axes.plot(
                 product,
@@ -104,7 +109,7 @@ def _draw_gradient(axes: Axes, plan: Plan, walks: Walks) -> None:
                 alpha=0.7,
             )
             drawn[product] = mean
-    for k in sorted({s.workers for line in plan.lines.values() for s in line}):
+    for k in sorted({s.workers for line in sweep.lines.values() for s in line}):
         marker = MARKERS[k.bit_length() - 1]
         axes.plot([], [], marker, color="0.5", markersize=4, label=f"K = {k}")
     products = np.array([min(drawn), max(drawn)])

@@ -1,16 +1,16 @@
-"""The theory of GMC and GMC+ in numbers: residual, virtual iterate and rate.
+"""Checks the theory of GMC and GMC+: residual, virtual iterate and rate.
 
-What Lemmas 4, 5, 9 and 11 and Theorems 6 and 12 of the GMC paper bound is measured here
-on walks over one regression. The published constants were not at hand: the bound of the
-residual is derived in `residuals.residual_bound`, and of the others the order is
-checked, not the constant. Everything is in double precision.
+It measures what Lemmas 4, 5, 9 and 11 and Theorems 6 and 12 of the GMC paper bound, on
+trajectories of one regression. The published constants were not available. So the bound
+of the residual is derived in `residuals.residual_bound`; for the other claims the order
+is checked, not the constant. Everything is in double precision.
 
-The rate is c sqrt(K / T). Then two parts of the mean of |grad f(w_t)|^2 fall as
-1 / sqrt(K T): (1 - b) (f(w_0) - f(w_T)) / (lr T), which is the descent from the start,
-and what the noise adds, of order lr / K. The rest, which the residual and the finite
-rate are to blame for, falls as K / T, so the theorems ask for a T that is large against
-K^3. All steps count, from the first on; c is such that the noise adds more than the
-descent, and T such that the rest is small.
+The learning rate is c sqrt(K / T). Two parts of the mean of |grad f(w_t)|^2 then fall
+as 1 / sqrt(K T): the descent from the start, (1 - b) (f(w_0) - f(w_T)) / (lr T), and
+the noise, of order lr / K. The rest comes from the residual and the finite rate. It
+falls as K / T, so the theorems need a T that is large against K^3. All steps count,
+from the first one. The constant c is such that the noise is larger than the descent,
+and T is such that the rest is small.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments.studies.theory import claims
-from experiments.studies.theory.claims import Claim, Plan
+from experiments.studies.theory.claims import Claim, Sweep
 from experiments.studies.theory.figures import draw
 from experiments.studies.theory.trajectories import (
     MOMENTUM,
     Setting,
-    Walk,
+    Trajectory,
     follow,
     problem,
 )
@@ -39,44 +39,47 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from gmc_jax.utils import checks
 
+_RENAMED = {"identity": "dense"}  # Compressors under the names in older logs.
+
 
 @dataclass(frozen=True)
 class Theory:
-    """The theory of GMC and GMC+ in numbers: residual, virtual iterate and rate."""
+    """Check the theory of GMC and GMC+: residual, virtual iterate and rate."""
 
     steps: int = 16_000
-    """Steps of the longest walk of several workers; one takes four times as many, and
-    the walks for the residual and for the gap are an eighth as long."""
+    """Steps of the longest trajectory of several workers; one takes four times more.
+    Trajectories for the residual and the gap are an eighth as long."""
     workers: int = 16
-    """The most workers, a power of two; half of them where their number is fixed."""
+    """The most workers, a power of two; half as many where the number is fixed."""
     seeds: int = 16
-    """How many walks an expectation is the mean of."""
+    """The number of seeds over which expectations are averaged."""
     results: Path = Path("results")
-    """Where a new directory, `theory/run-001` or a later number, is made."""
+    """The directory of results; this run's is `theory/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no walk."""
+        """Refuses numbers out of range."""
         checks.positive_int(steps=self.steps, workers=self.workers, seeds=self.seeds)
 
 
 def main(config: Theory) -> None:
-    """Takes all walks; leaves a table, a figure and a log."""
-    plan = claims.plan(config.steps, config.workers)
+    """Computes all trajectories; records, prints and draws the claims."""
+    sweep = claims.sweep(config.steps, config.workers)
     record.prepare(config.results / "theory")
     settings = asdict(config) | {"momentum": MOMENTUM, "scale": claims.SCALE}
-    walks = {}
+    trajectories = {}
     with (
         record.create(config.results / "theory", "run", settings) as log,
         Progress(transient=True) as progress,
     ):
-        total = sum(setting.steps for setting in plan.settings)
+        total = sum(setting.steps for setting in sweep.settings)
         task = progress.add_task(f"{total:,} steps", total=total)
-        for setting in plan.settings:
-            walks[setting] = walk = follow(setting, problem(), config.seeds)
-            met = {name: value.tolist() for name, value in walk._asdict().items()}
-            log.append(kind="walk", **setting._asdict(), **met)
+        for setting in sweep.settings:
+            trajectory = follow(setting, problem(), config.seeds)
+            trajectories[setting] = trajectory
+            columns = {name: x.tolist() for name, x in trajectory._asdict().items()}
+            log.append(kind="walk", **setting._asdict(), **columns)
             progress.advance(task, setting.steps)
-        for claim in claims.claims(plan, walks):
+        for claim in claims.claims(sweep, trajectories):
             log.append(
                 kind="claim",
                 claim=claim.claim,
@@ -89,53 +92,53 @@ def main(config: Theory) -> None:
     STUDY.show(log.path)
 
 
-def _walks(rows: Sequence[Row]) -> tuple[Plan, dict[Setting, Walk]]:
-    """What was planned, and all walks of it.
+def _read(rows: Sequence[Row]) -> tuple[Sweep, dict[Setting, Trajectory]]:
+    """The sweep of a record, and all its trajectories.
 
     Raises:
-      ValueError: if some are missing.
+      ValueError: if trajectories are missing.
     """
     config = rows[0]["config"]
-    plan = claims.plan(config["steps"], config["workers"])
-    walks = {
-        Setting(*(row[name] for name in Setting._fields)): Walk(
-            *(np.asarray(row[name], float) for name in Walk._fields)
-        )
-        for row in rows
-        if row["kind"] == "walk"
-    }
-    missing = len(set(plan.settings) - walks.keys())
+    sweep = claims.sweep(config["steps"], config["workers"])
+    trajectories = {}
+    for row in rows:
+        if row["kind"] == "walk":
+            setting = Setting(*(row[name] for name in Setting._fields))
+            current = _RENAMED.get(setting.compressor, setting.compressor)
+            trajectories[setting._replace(compressor=current)] = Trajectory(
+                *(np.asarray(row[name], float) for name in Trajectory._fields)
+            )
+    missing = len(set(sweep.settings) - trajectories.keys())
     if missing:
         raise ValueError(
-            f"{missing} of {len(plan.settings)} walks are missing, and what is claimed "
-            "is of all of them. Run the study again."
+            f"{missing} of {len(sweep.settings)} trajectories are missing, and the "
+            "claims need all of them. Run the study again."
         )
-    return plan, walks
+    return sweep, trajectories
 
 
 def _tables(rows: Sequence[Row]) -> list[Table]:
-    plan, walks = _walks(rows)
-    return [table(plan, claims.claims(plan, walks))]
+    sweep, trajectories = _read(rows)
+    return [table(sweep, claims.claims(sweep, trajectories))]
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
-    return {"figure": draw(*_walks(rows))}
+    return {"figure": draw(*_read(rows))}
 
 
-def table(plan: Plan, claimed: Sequence[Claim]) -> Table:
-    """One line a claim, under what is claimed."""
-    last = next(iter(plan.long.values()))[-1]
+def table(sweep: Sweep, claimed: Sequence[Claim]) -> Table:
+    """A table with a line for each method or compressor, grouped by claim."""
+    last = next(iter(sweep.long.values()))[-1]
     shown = Table(
         "",
         title="The theory of GMC and GMC+",
         caption=(
-            "The published constants were not at hand. The residual's bound is ours, "
-            "4 (1 - delta) / delta^2 times the largest E|a|^2 of what enters the error "
-            "feedback; of the others the order is checked, not the constant. "
-            "|grad f|^2 is the mean over all T steps at the rate "
-            f"{claims.SCALE} sqrt(K / T). Where they are fixed, K = "
-            f"{last.workers} and T = {last.steps}. Behind ± is the standard deviation "
-            "between seeds."
+            "The published constants were not available. The bound of the residual is "
+            "ours, 4 (1 - delta) / delta^2 times the largest E|a|^2 of the input of "
+            "the error feedback. For the other claims the order is checked, not the "
+            "constant. |grad f|^2 is the mean over all T steps at the rate "
+            f"{claims.SCALE} sqrt(K / T). Unless they vary, K = {last.workers} and T = "
+            f"{last.steps}. ± is the standard deviation between seeds."
         ),
         title_justify="left",
         caption_justify="left",

@@ -1,4 +1,4 @@
-"""Walks of GMC and GMC+, and what the lemmas of their theory speak of on the way."""
+"""Trajectories of GMC and GMC+, with the quantities of the theory's lemmas."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import gmc_jax
+from experiments.training.compression import COMPRESSORS as EVERY_COMPRESSOR
 from gmc_jax.core import Tree
 
 MOMENTUM = 0.9
@@ -20,24 +21,22 @@ METHODS: Mapping[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "gmc": gmc_jax.gmc,
     "gmc_plus": gmc_jax.gmc_plus,
 }
-COMPRESSORS: Mapping[str, Callable[[float], gmc_jax.Compressor]] = {
-    "dense": lambda ratio: gmc_jax.dense(),
-    "top_k": gmc_jax.top_k,
-    "random_k": gmc_jax.random_k,
-    "random_block": gmc_jax.random_block,
-    "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
+COMPRESSORS = {
+    name: EVERY_COMPRESSOR[name]
+    for name in ("dense", "top_k", "random_k", "random_block", "scaled_sign")
 }
-# The losses are r^2 / (1 + bend r^2); the second is not convex, as it bends down where
+# The losses are r^2 / (1 + bend r^2). The second one is not convex: it is concave where
 # |r| > 1 / sqrt(3).
 BENDS = {"quadratic": 0.0, "robust": 1.0}
 
 
 class Problem(NamedTuple):
-    """Linear regression that is the same for any number of workers.
+    """A linear regression that is the same for any number of workers.
 
-    On sample i worker k loses loss(a_i w - b_i) + h_k w, and draws its i anew at each
-    step. The tilts h_k add up to zero: workers disagree, yet neither the mean loss nor
-    the variance of one worker's gradient depends on how many workers there are.
+    The loss of worker k on sample i is loss(a_i w - b_i) + h_k w. Each worker draws its
+    sample anew at each step. The tilts h_k add up to zero. So the workers disagree, but
+    the mean loss and the variance of a worker's gradient do not depend on the number of
+    workers.
 
     Attributes:
       inputs: a_i, [SAMPLES, D].
@@ -49,16 +48,16 @@ class Problem(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One walk.
+    """What determines a trajectory. Its fields are columns of kept logs.
 
     Attributes:
       method: a name in `METHODS`.
       compressor: a name in `COMPRESSORS`.
-      ratio: the share of the coordinates that it keeps, where it has one.
+      ratio: the share of the entries in a message, for compressors with a ratio.
       loss: a name in `BENDS`.
-      workers: their number.
+      workers: the number of workers.
       rate: the constant learning rate.
-      steps: how many.
+      steps: the number of steps.
     """
 
     method: str
@@ -70,16 +69,19 @@ class Setting(NamedTuple):
     steps: int
 
 
-class Walk(NamedTuple):
-    """What was met on a walk; expectations are means over seeds.
+class Trajectory(NamedTuple):
+    """Measurements on a trajectory. Its fields are columns of kept logs.
+
+    Expectations are means over seeds.
 
     Attributes:
-      gradient: |grad f(w_t)|^2, its mean over the steps, [seeds].
+      gradient: the mean of |grad f(w_t)|^2 over the steps, [seeds].
       fell: f(w_0) - f(w_T), [seeds].
-      owed: E|e_t|^2, the largest of all steps, [workers].
-      entered: E|u_t - e_t|^2, the square of what enters the error feedback, likewise.
-      kept: 1 - |x - C(x)|^2 / |x|^2, the smallest of all.
-      gap: E|z_t - w_t|^2 of the virtual iterate z_t, the largest of all steps.
+      owed: the largest E|e_t|^2 of all steps, for the residual e_t, [workers].
+      entered: the largest E|u_t - e_t|^2 of all steps, for the input of the error
+        feedback, [workers].
+      kept: the smallest 1 - |x - C(x)|^2 / |x|^2 of all steps, workers and seeds.
+      gap: the largest E|z_t - w_t|^2 of all steps, for the virtual iterate z_t.
     """
 
     gradient: np.ndarray
@@ -91,7 +93,7 @@ class Walk(NamedTuple):
 
 
 def problem() -> Problem:
-    """Normal inputs of D entries, and outputs that are half noise."""
+    """Draws normal inputs of D entries, and outputs that are half noise."""
     draw = np.random.default_rng(0)
     inputs = draw.normal(size=(SAMPLES, D))
     truth = draw.normal(size=D) / np.sqrt(D)
@@ -99,7 +101,7 @@ def problem() -> Problem:
 
 
 def tilts(workers: int) -> np.ndarray:
-    """The h_k, [workers, D]: one of length 1, then its opposite; zero for one alone."""
+    """The h_k, [workers, D]: pairs of opposite unit vectors; zero for one worker."""
     if workers == 1:
         return np.zeros((1, D))
     half = np.random.default_rng(1).normal(size=(workers // 2, D))
@@ -107,39 +109,39 @@ def tilts(workers: int) -> np.ndarray:
     return np.stack([half, -half], axis=1).reshape(workers, D)
 
 
-def follow(setting: Setting, problem: Problem, seeds: int) -> Walk:
-    """Walks from zero, once a seed, in double precision.
+def follow(setting: Setting, problem: Problem, seeds: int) -> Trajectory:
+    """Computes a trajectory from w = 0 for each seed, in double precision.
 
-    A seed is of the samples that are drawn and of the compressor.
+    A seed determines the samples and the compressor's draws.
     """
     with jax.enable_x64(True):
-        run = _walker(
+        run = _compiled(
             setting.method, setting.compressor, setting.ratio, setting.workers, seeds
         )
-        met = run(
+        measured = run(
             *map(jnp.asarray, problem),
             jnp.asarray(tilts(setting.workers)),
             jnp.asarray(BENDS[setting.loss]),
             jnp.asarray(setting.rate),
             jnp.asarray(setting.steps),
         )
-        return Walk(**jax.tree.map(np.asarray, met))
+        return Trajectory(**jax.tree.map(np.asarray, measured))
 
 
-class _WatchedState(NamedTuple):
-    given: Tree
+class _RecordingState(NamedTuple):
+    averaged: Tree
     inner: Tree
 
 
-def _watched(channel: gmc_jax.Channel) -> gmc_jax.Channel:
-    """Keeps in its state what it was last given to average."""
+def _recording(channel: gmc_jax.Channel) -> gmc_jax.Channel:
+    """Makes a channel keep in its state the tree that it averaged last."""
 
     def init(params):
-        return _WatchedState(params, channel.init(params))
+        return _RecordingState(params, channel.init(params))
 
     def average(tree, state):
         mean, lost, inner = channel.average(tree, state.inner)
-        return mean, lost, _WatchedState(tree, inner)
+        return mean, lost, _RecordingState(tree, inner)
 
     return channel._replace(init=init, average=average)
 
@@ -156,18 +158,18 @@ def _mean_loss(
 
 
 @cache
-def _walker(
+def _compiled(
     method: str, compressor: str, ratio: float, workers: int, seeds: int
 ) -> Callable[..., dict[str, jax.Array]]:
-    """Returns the fields of a walk; one program for all losses, rates and steps."""
+    """Compiles trajectories; one program serves all losses, rates and steps."""
     code = COMPRESSORS[compressor](ratio)
     over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
 
     def build(rate, seed):
-        channel = _watched(over(code, seed=seed))
+        channel = _recording(over(code, seed=seed))
         return METHODS[method](rate, channel, momentum=MOMENTUM)
 
-    def walk(inputs, outputs, tilts, bend, rate, steps):
+    def trajectory(inputs, outputs, tilts, bend, rate, steps):
         def step(state, batch):
             params, opt_state, seed = state
             a, b, tilt = batch
@@ -176,14 +178,14 @@ def _walker(
             before = optax.tree.get(opt_state, "residual")
             updates, opt_state = build(rate, seed).update(grads, opt_state, params)
             after = optax.tree.get(opt_state, "residual")
-            given = optax.tree.get(opt_state, "given")
-            met = {
+            averaged = optax.tree.get(opt_state, "averaged")
+            measured = {
                 "residual": after,
                 "owed": jnp.sum(after**2),
-                "entered": jnp.sum((given - before) ** 2),
-                "given": jnp.sum(given**2),
+                "entered": jnp.sum((averaged - before) ** 2),
+                "averaged": jnp.sum(averaged**2),
             }
-            return (optax.apply_updates(params, updates), opt_state, seed), met
+            return (optax.apply_updates(params, updates), opt_state, seed), measured
 
         own = jnp.arange(seeds)
         keys = jax.random.split(jax.random.key(seeds), seeds)
@@ -193,7 +195,7 @@ def _walker(
         train, first = gmc_jax.simulate(
             step, first, example, workers, replicated=lambda state: state[0]
         )
-        everywhere = jax.vmap(train, (0, (0, 0, None)))
+        all_seeds = jax.vmap(train, (0, (0, 0, None)))
         gradient = jax.vmap(jax.grad(_mean_loss), (0, None, None, None))
 
         def choose(key, t):
@@ -202,24 +204,26 @@ def _walker(
             )
 
         def advance(t, carry):
-            state, far = carry
+            state, so_far = carry
             params = state[0]
             chosen = jax.vmap(choose, (0, None))(keys, t)
             batch = (inputs[chosen], outputs[chosen], tilts)
-            state, met = everywhere(state, batch)
+            state, measured = all_seeds(state, batch)
             coasting = MOMENTUM * (state[0] - params)
-            gap = (coasting - rate * met["residual"].mean(axis=1)) / (1 - MOMENTUM)
-            kept = 1 - met["owed"] / met["given"]
+            residual = measured["residual"].mean(axis=1)
+            gap = (coasting - rate * residual) / (1 - MOMENTUM)
+            kept = 1 - measured["owed"] / measured["averaged"]
+            owed, entered = (measured[x].mean(axis=0) for x in ("owed", "entered"))
             slope = gradient(params, inputs, outputs, bend)
             return state, {
-                "gradient": far["gradient"] + jnp.sum(slope**2, axis=1) / steps,
-                "owed": jnp.maximum(far["owed"], met["owed"].mean(axis=0)),
-                "entered": jnp.maximum(far["entered"], met["entered"].mean(axis=0)),
-                "kept": jnp.minimum(far["kept"], kept.min()),
-                "gap": jnp.maximum(far["gap"], jnp.sum(gap**2, axis=1).mean()),
+                "gradient": so_far["gradient"] + jnp.sum(slope**2, axis=1) / steps,
+                "owed": jnp.maximum(so_far["owed"], owed),
+                "entered": jnp.maximum(so_far["entered"], entered),
+                "kept": jnp.minimum(so_far["kept"], kept.min()),
+                "gap": jnp.maximum(so_far["gap"], jnp.sum(gap**2, axis=1).mean()),
             }
 
-        far = {
+        so_far = {
             "gradient": jnp.zeros(seeds),
             "owed": jnp.zeros(workers),
             "entered": jnp.zeros(workers),
@@ -228,9 +232,9 @@ def _walker(
         }
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), first)
         state = (*state[:2], own)
-        state, far = jax.lax.fori_loop(0, steps, advance, (state, far))
+        state, so_far = jax.lax.fori_loop(0, steps, advance, (state, so_far))
         value = jax.vmap(_mean_loss, (0, None, None, None))
         end = value(state[0], inputs, outputs, bend)
-        return far | {"fell": _mean_loss(start, inputs, outputs, bend) - end}
+        return so_far | {"fell": _mean_loss(start, inputs, outputs, bend) - end}
 
-    return jax.jit(walk)
+    return jax.jit(trajectory)

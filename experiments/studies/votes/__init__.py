@@ -1,1 +1,1 @@
-"""Majority vote with liars."""
+"""Majority votes with lying workers."""

@@ -1,10 +1,12 @@
-"""The command `votes`: signSGD with majority vote, liars, and how often votes err.
+"""Trains with lying workers, and counts how often majority votes err.
 
-A perceptron on handwritten digits and seven workers, of whom up to three send ten times
-their gradient with the sign flipped: once to a mean, once to a vote. And the share of
-votes that miss the sign of the true gradient, by the number of workers, where each
-worker's entries are off by unimodal symmetric noise; beside it, how often the sign of
-the mean of the same gradients errs.
+Seven workers train a perceptron on handwritten digits. Up to three of them lie: they
+send ten times their gradient with the opposite sign. The gradients are averaged, or
+their signs are put to a majority vote.
+
+The second part has no training. Each worker has the true gradient plus unimodal
+symmetric noise. For several numbers of workers, it counts the entries in which the vote
+misses the sign of the true gradient, and those in which the sign of the mean does.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from rich.table import Table
 
 import gmc_jax
 from experiments.data.datasets import digits
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.studies.digits_problem import BATCH, problem
 from experiments.training import record
 from experiments.training.plot import entitle, tidy
@@ -30,7 +32,7 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from gmc_jax.utils import checks
 
-SHOUT = 10.0  # How much louder a liar is.
+SHOUT = 10.0  # The factor of a liar's gradient.
 COUNTS = (1, 3, 5, 9, 17, 33, 65)
 ENTRIES = 20_000
 METHODS = {"mean": "SGD, mean", "vote": "signSGD, vote"}
@@ -38,27 +40,27 @@ METHODS = {"mean": "SGD, mean", "vote": "signSGD, vote"}
 
 @dataclass(frozen=True)
 class Votes:
-    """signSGD with majority vote, liars, and how often votes err."""
+    """Train with lying workers, and count how often majority votes err."""
 
     steps: int = 300
     """Steps of each training."""
     workers: int = 7
-    """How many workers there are, an odd number."""
+    """The number of workers, which must be odd."""
     liars: int = 3
     """The most workers that lie."""
     learning_rate: float = 0.05
-    """Of SGD on the mean, constant."""
+    """The constant learning rate of SGD on the mean."""
     sign_rate: float = 1e-3
-    """Of signSGD at the start; it falls to 0 along a line."""
+    """The learning rate of signSGD at the start; it falls linearly to 0."""
     noise: float = 3.0
-    """The deviation of the noise, in sizes of the gradient's entries."""
+    """The standard deviation of the noise, relative to the gradient's entries."""
     seeds: int = 3
-    """How many trainings, and draws of noise, each figure is the mean of."""
+    """The number of trainings, and of draws of noise, that are averaged."""
     results: Path = Path("results")
-    """Where a new directory, `votes/run-001` or a later number, is made."""
+    """The directory of results; this run's is `votes/run-001` or a later one."""
 
     def __post_init__(self):
-        """Refuses numbers that make no run."""
+        """Refuses numbers out of range."""
         checks.positive_int(steps=self.steps, workers=self.workers, seeds=self.seeds)
         checks.nonnegative_int(liars=self.liars)
         checks.positive(
@@ -68,18 +70,18 @@ class Votes:
         )
         if self.workers % 2 == 0:
             raise ValueError(
-                f"`workers` must be odd, or votes are tied, but is {self.workers}."
+                f"`workers` must be odd, since votes could be tied, got {self.workers}."
             )
         if self.liars >= self.workers:
             raise ValueError(
-                f"`liars` is {self.liars} of {self.workers} workers, but somebody must "
-                "be honest."
+                f"`liars` must be less than {self.workers}, the number of workers, got "
+                f"{self.liars}; one worker must be honest."
             )
 
 
 def train(method: str, liars: int, seed: int, config: Votes) -> float:
-    """Test accuracy at the end."""
-    goal = problem(config.workers, config.steps, seed)
+    """Trains with some lying workers, and returns the test accuracy at the end."""
+    training = problem(config.workers, config.steps, seed)
     tx = gmc_jax.dmsgd(config.learning_rate, gmc_jax.exact(), momentum=0.0)
     if method == "vote":
         falling = optax.linear_schedule(config.sign_rate, 0.0, config.steps)
@@ -88,32 +90,32 @@ def train(method: str, liars: int, seed: int, config: Votes) -> float:
     def step(state, batch):
         params, opt_state = state
         samples, worker = batch
-        _, grads = goal.gradient(params, samples)
-        sent = jnp.where(worker < liars, -SHOUT, 1.0)
-        grads = jax.tree.map(lambda g: sent * g, grads)
+        _, grads = training.gradient(params, samples)
+        factor = jnp.where(worker < liars, -SHOUT, 1.0)
+        grads = jax.tree.map(lambda g: factor * g, grads)
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {}
 
-    everyone = jnp.arange(config.workers)
-    start = goal.params, tx.init(goal.params)
-    first = goal.batch(everyone, 0), everyone
+    workers = jnp.arange(config.workers)
+    start = training.params, tx.init(training.params)
+    first = training.batch(workers, 0), workers
     run, state = gmc_jax.simulate(step, start, first, config.workers)
 
     @jax.jit
-    def walk(state):
-        def on(state, count):
-            return run(state, (goal.batch(everyone, count), everyone))[0], None
+    def all_steps(state):
+        def advance(state, count):
+            return run(state, (training.batch(workers, count), workers))[0], None
 
-        return jax.lax.scan(on, state, jnp.arange(config.steps))[0]
+        return jax.lax.scan(advance, state, jnp.arange(config.steps))[0]
 
-    params, _ = walk(state)
+    params, _ = all_steps(state)
     test = digits().test
     logits = MODELS["mlp"](10).apply({"params": params}, test.images, train=False)
     return float(np.mean(np.argmax(np.asarray(logits), axis=1) == test.labels))
 
 
 def errors(workers: int, seed: int, noise: float) -> dict[str, float]:
-    """How often the vote, and the sign of the mean, miss the gradient's sign."""
+    """The share of entries whose sign the vote misses, and that of the mean."""
     draw = np.random.default_rng(seed)
     gradient = draw.choice([-1.0, 1.0], ENTRIES)
     seen = gradient + noise * draw.normal(size=(workers, ENTRIES))
@@ -127,7 +129,7 @@ def errors(workers: int, seed: int, noise: float) -> dict[str, float]:
 
 
 def main(config: Votes) -> None:
-    """Trains with liars and counts errors; leaves two tables, a figure and a log."""
+    """Trains with liars and counts errors; records, prints and draws the results."""
     record.prepare(config.results / "votes")
     seeds = range(config.seeds)
     settings = asdict(config) | {"batch_size": BATCH, "louder": SHOUT}
@@ -147,7 +149,7 @@ def main(config: Votes) -> None:
 
 
 def _missed(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
-    """The shares of signs that are missed, by the number of workers and method."""
+    """The shares of signs that are missed, by number of workers and method."""
     return {
         row["workers"]: {
             method: float(np.mean([each[method] for each in row["of_each_seed"]]))
@@ -181,7 +183,7 @@ def _liars(rows: Sequence[Row]) -> Table:
 def _errors(rows: Sequence[Row]) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title="Share of entries whose sign is missed, by the number of workers",
+        title="Share of entries with a wrong sign, by the number of workers",
         title_justify="left",
     )
     for column in ("workers", "sign of the mean", "vote"):
@@ -194,7 +196,9 @@ def _errors(rows: Sequence[Row]) -> Table:
 def _draw(rows: Sequence[Row]) -> Figure:
     missed = _missed(rows)
     if not missed:
-        raise ValueError("there is nothing to draw yet: no votes were counted.")
+        raise ValueError(
+            "there is nothing to draw yet: no votes were counted. Run the study again."
+        )
     figure = Figure(figsize=(4.2, 3), dpi=200, layout="constrained")
     panel = figure.subplots()
     for (method, label), colour in zip(
@@ -202,7 +206,7 @@ def _draw(rows: Sequence[Row]) -> Figure:
     ):
         shares = [each[method] for each in missed.values()]
         panel.plot(list(missed), shares, marker="o", ms=3, color=colour, label=label)
-    panel.set(xscale="log", xlabel="workers", ylabel="signs missed")
+    panel.set(xscale="log", xlabel="workers", ylabel="wrong signs")
     panel.set(yscale="log")
     tidy(panel)
     panel.legend(frameon=False)

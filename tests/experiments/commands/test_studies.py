@@ -1,4 +1,4 @@
-"""What every study left behind is found, printed and drawn by one command."""
+"""The logs of all studies are found, printed and drawn."""
 
 import contextlib
 import json
@@ -6,14 +6,12 @@ import os
 import shutil
 
 import pytest
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.__main__ import main
 from experiments.commands import _studies
 from experiments.paper.tables import KEPT
 from experiments.training import record
-from experiments.training.study import save
 
 pytestmark = pytest.mark.usefixtures("quick_figure")
 
@@ -98,8 +96,8 @@ def title(figure):
         ("d2_digits", "D-PSGD 0.1 96.58%", "d2_digits: mlp on digits, 8 workers, 300"),
     ],
 )
-def test_what_is_kept_of_a_study_is_printed_in_80_columns_and_drawn(name, words, of):
-    """The kind: `table` and `plot` knew the rows of runs, and no other study's."""
+def test_a_kept_log_is_printed_in_80_columns_and_drawn(name, words, of):
+    """`table` and `plot` could read the rows of runs only."""
     study, rows = _studies.read(KEPT / name)
     shown = printed(study, rows)
     assert words in " ".join(shown.split())
@@ -116,7 +114,7 @@ def test_what_is_kept_of_a_study_is_printed_in_80_columns_and_drawn(name, words,
         (METHODS, "SVRG 50.00% 8 0 5 w", None),
     ],
 )
-def test_studies_of_which_nothing_is_kept(rows, words, figures, tmp_path):
+def test_a_log_of_a_study_without_kept_results_is_shown(rows, words, figures, tmp_path):
     study, rows = _studies.read(written(tmp_path / "run", rows))
     assert words in " ".join(printed(study, rows).replace("│", " ").split())
     if figures is not None:
@@ -126,7 +124,7 @@ def test_studies_of_which_nothing_is_kept(rows, words, figures, tmp_path):
 
 
 def test_a_plan_in_80_columns_is_a_line_a_row():
-    """The kind: a row of the plan took five lines."""
+    """A row of the plan took five lines."""
     study, rows = _studies.read(KEPT / "plan")
     times, link, *_ = study.tables(rows)
     for shown in (times, link):
@@ -136,17 +134,17 @@ def test_a_plan_in_80_columns_is_a_line_a_row():
         assert capture.get().count("local, GMC of random_block every 12") == 3
 
 
-def test_a_clock_that_never_got_there_says_why():
+def test_a_goal_that_is_not_reached_is_explained():
     study, rows = _studies.read(KEPT / "clocks")
     assert "inf" not in printed(study, rows)
     header = rows[0] | {"config": rows[0]["config"] | {"goal": 1e-9}}
     assert (
-        "inf: a loss of 1e-09 was not reached within 250 gradients of each worker. Take"
+        "inf: a loss of 1e-09 was not reached within 250 gradients of each worker. Use"
         in " ".join(printed(study, [header, *rows[1:]]).split())
     )
 
 
-def test_losses_that_are_not_finite_are_drawn(tmp_path):
+def test_losses_that_are_not_finite_are_recorded_as_none(tmp_path):
     with record.create(tmp_path, "run", {"slowdowns": [1.0]}) as log:
         log.append(kind="curve", losses=[1.0, float("nan")], inner={"a": float("inf")})
     assert record.read(log.path)[1]["losses"] == [1.0, None]
@@ -157,8 +155,8 @@ def test_losses_that_are_not_finite_are_drawn(tmp_path):
     "name", ["clocks", "elastic", "network", "pca", "plan", "theory", "votes"]
 )
 @pytest.mark.parametrize("share", [0.0, 0.4])
-def test_what_was_interrupted_is_shown_or_an_error_in_words(name, share):
-    """The kind: tables that index rows which are not there yet."""
+def test_an_interrupted_study_is_shown_or_an_error(name, share):
+    """Tables indexed rows that are not there yet."""
     study, rows = _studies.read(KEPT / name)
     first = rows[: 2 + int(share * len(rows))]
     for show in (lambda: printed(study, first), lambda: study.figures(first)):
@@ -174,7 +172,7 @@ def test_what_was_interrupted_is_shown_or_an_error_in_words(name, share):
         ([HEADER], "nothing was measured yet in .*"),
         (
             [HEADER, {"kind": "song"}],
-            "rows of kind header, song. Looked for were line with own, header with",
+            "rows of kind header, song; .* are line with own, header with",
         ),
         (
             [HEADER, {"kind": "curve", "slowdown": 1.0}],
@@ -184,8 +182,8 @@ def test_what_was_interrupted_is_shown_or_an_error_in_words(name, share):
         ([{"kind": "measurement", "rate": "1mbit"}], "has no 'config'"),
     ],
 )
-def test_what_nothing_knows_is_one_line(command, rows, message, tmp_path):
-    """The kind: a KeyError on logs of other versions, of others, and of no rows."""
+def test_an_unknown_log_is_an_error_in_one_line(command, rows, message, tmp_path):
+    """Logs of other versions or programs, or without rows, raised KeyError."""
     path = written(tmp_path / "run [red]", rows)
     with pytest.raises(SystemExit, match=message):
         main([command, str(path)])
@@ -193,16 +191,16 @@ def test_what_nothing_knows_is_one_line(command, rows, message, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["table", "plot"])
-def test_a_directory_of_directories_names_some(command, tmp_path):
+def test_a_directory_of_runs_names_some_of_them(command, tmp_path):
     written(tmp_path / "run-001", [HEADER])
-    with pytest.raises(SystemExit, match=r"Name one of those below it, such as .*-001"):
+    with pytest.raises(SystemExit, match=r"Name a directory below it, such as .*-001"):
         main([command, str(tmp_path)])
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"no run in .*file, which would have"):
+    with pytest.raises(SystemExit, match=r"no run in .*file: it has no file"):
         main([command, str(tmp_path / "file")])
 
 
-def test_the_latest_is_of_any_study(tmp_path, capsys):
+def test_the_latest_record_can_be_of_any_study(tmp_path, capsys):
     """Studies are a level deeper than runs; a broken log beside them is left out."""
     (tmp_path / "clocks").mkdir()
     shutil.copytree(KEPT / "votes", tmp_path / "votes" / "run-001")
@@ -213,15 +211,15 @@ def test_the_latest_is_of_any_study(tmp_path, capsys):
     main(["table", "--results", str(tmp_path)])
     shown, said = capsys.readouterr()
     assert "liars" in shown
-    assert f"Left out, as its first line cannot be read: {broken}" in said
+    assert f"Left out, since its first line cannot be read: {broken}" in said
 
 
-def test_what_has_no_figure_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="has no figure; `table` prints it"):
+def test_a_study_without_a_figure_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="have no figure; use `table"):
         main(["plot", str(written(tmp_path / "run", BENCH))])
 
 
-def test_several_figures_are_told_apart_by_name(tmp_path, capsys):
+def test_several_figures_have_different_names(tmp_path, capsys):
     path = written(tmp_path / "run[a]", QUADRATIC)
     main(["plot", str(path), "--output", str(tmp_path / "my.svg")])
     assert {file.name for file in tmp_path.glob("*.svg")} == {
@@ -229,20 +227,3 @@ def test_several_figures_are_told_apart_by_name(tmp_path, capsys):
         "my-distances.svg",
     }
     assert f"drew {tmp_path}/my-distances.svg" in capsys.readouterr().out
-
-
-def test_a_figure_is_written_whole_or_what_was_there_stays(tmp_path):
-    """The kind: a full disk under a figure that is drawn again."""
-
-    class Failing(Figure):
-        def savefig(self, fname, **options):
-            fname.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-
-    old = tmp_path / "figure.png"
-    old.write_bytes(b"old")
-    with pytest.raises(OSError, match=r"No space.*figure\.png"):
-        save(Failing(), old)
-    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
-    with pytest.raises(ValueError, match=r"`output` is .*none of .*png"):
-        save(Failing(), tmp_path / "figure.xyz")

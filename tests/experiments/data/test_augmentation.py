@@ -1,4 +1,4 @@
-"""Random crops and flips: which there are, how often, and of which shape."""
+"""Random crops and flips: their variants, frequencies and shapes."""
 
 import itertools
 
@@ -17,7 +17,7 @@ jitted = jax.jit(pad_crop_flip, static_argnames="pad")
 
 
 def outcomes(image, pad):
-    """All that can become of an image, in NumPy: crops first, then their mirrors."""
+    """All variants of an image, in NumPy: crops first, then their mirrors."""
     height, width, _ = image.shape
     padded = np.zeros((height + 2 * pad, width + 2 * pad, image.shape[2]), image.dtype)
     padded[pad : pad + height, pad : pad + width] = image

@@ -1,4 +1,4 @@
-"""Which samples every worker draws."""
+"""The samples that each worker draws."""
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def test_another_epoch_or_seed_has_another_order():
     assert (chosen(12, 0, 1, seed=1) != first).any()
 
 
-def test_what_does_not_fill_a_batch_is_left_out():
+def test_samples_that_do_not_fill_a_batch_are_left_out():
     assert steps_per_epoch(SIZE, 5) == 2
     assert chosen(5, 2, 3).shape == (1, WORKERS, 5)
     assert len(np.unique(chosen(5, 2, 4)[:, 0])) == 10
@@ -54,5 +54,5 @@ def test_keys_are_of_the_seed_and_the_step():
 
 
 def test_a_batch_larger_than_a_share_is_an_error():
-    with pytest.raises(ValueError, match=r"`batch_size` is 13, .* at most 12"):
+    with pytest.raises(ValueError, match=r"`batch_size` must be at most 12, .* got 13"):
         draws(WORKERS, SIZE, 13, 0, 0, 1)

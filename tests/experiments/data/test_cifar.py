@@ -78,7 +78,7 @@ def png(feature, image):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Where `tensorflow_datasets` has prepared both of them."""
+    """The directory in which `tensorflow_datasets` has prepared both data sets."""
     archives, kept = (tmp_path_factory.mktemp(name) for name in ("archives", "kept"))
     file_system = types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open))
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,7 @@ def assert_is_made_up(data, classes):
 
 
 @every_cifar
-def test_what_is_prepared_is_read_in_the_order_of_the_archive(
+def test_prepared_images_are_read_in_the_order_of_the_archive(
     name, prepared, monkeypatch
 ):
     load, classes = CIFAR[name]
@@ -142,12 +142,14 @@ def test_a_file_is_read_as_it_is(name, tmp_path):
 
 
 @every_cifar
-def test_with_nothing_prepared_the_error_names_both_ways_out(
+def test_with_nothing_prepared_the_error_names_both_remedies(
     name, tmp_path, monkeypatch
 ):
     keep(monkeypatch, tmp_path)
 
-    with pytest.raises(ValueError, match=rf"{name} is not where `tensorflow_dat") as it:
+    with pytest.raises(
+        ValueError, match=rf"{name} is not in the data dir.* of `tensor"
+    ) as it:
         CIFAR[name][0]()
 
     assert '`pip install -e ".[cifar]"`' in str(it.value)
@@ -176,21 +178,33 @@ def test_nothing_is_downloaded_that_could_not_be_prepared(tensorflow, monkeypatc
 @pytest.mark.parametrize(
     ("array", "change", "message"),
     [
-        ("test_labels", None, "has no array `test_labels`, but train_images, train_l"),
-        ("train_images", lambda x: x / 255, r"must be uint8 .* but is float64 \[20, 3"),
-        ("train_images", lambda x: x.swapaxes(1, 3), r"is uint8 \[20, 3, 32, 32\]"),
-        ("test_images", lambda x: x.reshape(-1, 3072), r"is uint8 \[6, 3072\]"),
-        ("test_images", lambda x: x[:0], r"`test_images` .* is uint8 \[0, 32, 32, 3\]"),
-        ("train_images", lambda x: np.uint8(3), r"`train_images` .* is uint8 \[1\]"),
-        ("train_labels", lambda x: x / 1, r"must be integers \[20\], .* is float64 \["),
-        ("train_labels", lambda x: x[:, None], r"is int64 \[20, 1\]"),
+        (
+            "test_labels",
+            None,
+            "an array `test_labels`, got train_images, train_l",
+        ),
+        ("train_images", lambda x: x / 255, r"must be uint8 .* got float64 \[20, 3"),
+        ("train_images", lambda x: x.swapaxes(1, 3), r"got uint8 \[20, 3, 32, 32\]"),
+        ("test_images", lambda x: x.reshape(-1, 3072), r"got uint8 \[6, 3072\]"),
+        (
+            "test_images",
+            lambda x: x[:0],
+            r"`test_im.* got uint8 \[0, 32, 32, 3\]",
+        ),
+        ("train_images", lambda x: np.uint8(3), r"`train_images` .* got uint8 \[1\]"),
+        (
+            "train_labels",
+            lambda x: x / 1,
+            r"be integers \[20\], .* got float64 \[",
+        ),
+        ("train_labels", lambda x: x[:, None], r"got int64 \[20, 1\]"),
         ("test_labels", lambda x: x[1:], r"one for each of `test_images`, .* \[5\]"),
         (
             "test_labels",
             lambda x: x + 10,
-            r"holds 1\d, but the labels of cifar10 are 0",
+            r"in 0 to 9 for cifar10, got 1\d",
         ),
-        ("train_labels", lambda x: -1 - x, "holds -"),
+        ("train_labels", lambda x: -1 - x, "in 0 to .*, got -"),
         (
             "train_labels",
             lambda x: x.astype(object),
@@ -216,7 +230,7 @@ def test_labels_up_to_99_are_of_cifar100(tmp_path):
     path = saved(tmp_path, **arrays)
 
     assert cifar100(path).test.labels.max() == 99
-    with pytest.raises(ValueError, match=r"holds 99, .* cifar10 are 0 to 9"):
+    with pytest.raises(ValueError, match=r"in 0 to 9 for cifar10, got 99"):
         cifar10(path)
 
 
@@ -227,7 +241,7 @@ def test_a_file_of_cifar10_is_not_taken_for_cifar100(tmp_path):
     path = saved(tmp_path, **arrays)
 
     assert len(cifar10(path).train.labels) == 1000
-    with pytest.raises(ValueError, match=r"1,000 of `train_labels` .* below 10"):
+    with pytest.raises(ValueError, match=r"`train_labels` .* all 1,000 .* below 10"):
         cifar100(path)
 
 
@@ -241,13 +255,13 @@ def test_a_damaged_file_is_an_error(tmp_path):
         cifar10(path)
 
 
-def test_what_is_no_file_of_arrays_is_an_error(tmp_path):
+def test_a_file_without_arrays_is_an_error(tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.zeros(3))
 
-    with pytest.raises(ValueError, match=r"images.npy', which is no .npz file. Make"):
+    with pytest.raises(ValueError, match=r"got .*images.npy', which is none. Make"):
         cifar10(path)
-    with pytest.raises(ValueError, match=r"'none.npz', and there is no such file"):
+    with pytest.raises(ValueError, match=r"got 'none.npz', which does not exist"):
         cifar10(Path("none.npz"))
 
 

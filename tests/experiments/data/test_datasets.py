@@ -10,7 +10,7 @@ import pytest
 from experiments.data import datasets
 
 
-def test_digits_are_what_the_docstring_says():
+def test_digits_agree_with_the_docstring():
     train, test, classes, *_ = datasets.digits()
 
     assert train.images.shape == (1280, 8, 8, 1)
@@ -31,7 +31,7 @@ def test_digits_are_shown_to_the_network_as_they_are():
 
 
 def test_digits_come_from_no_file():
-    with pytest.raises(ValueError, match=r"`data_file` is 'x.npz', .* scikit-learn"):
+    with pytest.raises(ValueError, match=r"`data_file` .* scikit-learn, got 'x.npz'"):
         datasets.DATA["digits"](Path("x.npz"))
 
 

@@ -1,4 +1,4 @@
-"""Tests of text as data, on a text of our own."""
+"""Tests of text as data, on a small text."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from experiments.data.text import WINDOW, text
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
 
 
 @pytest.fixture
 def a_file(tmp_path):
-    """Three thousand characters of which each tells the next."""
+    """Three thousand characters; each determines the next."""
     path = tmp_path / "text.txt"
     path.write_text("abcdefghij" * 300, encoding="utf-8")
     return path
@@ -32,25 +32,25 @@ def test_each_character_is_followed_by_its_label(a_file):
         )
 
 
-def test_what_is_no_text_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"`data_file` names no text.*--text-file"):
+def test_a_text_that_is_missing_or_too_short_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"`data_file` must name a text.*--text-file"):
         text(None)
     short = tmp_path / "short.txt"
     short.write_text("to be or not to be", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"holds 18 characters.* at least 650"):
+    with pytest.raises(ValueError, match=r"at least 650 characters .* got 18"):
         text(short)
     short.write_text("")
-    with pytest.raises(ValueError, match=r"holds 0 characters.* at least 650"):
+    with pytest.raises(ValueError, match=r"at least 650 characters .* got 0"):
         text(short)
 
 
 def test_a_file_that_cannot_be_read_is_named_with_its_option(tmp_path):
-    """The kind: what is given as a text and is missing, a directory or no UTF-8."""
+    """The file can be missing, a directory, or not in UTF-8."""
     (tmp_path / "latin").write_bytes("é".encode("latin-1") * 1000)
     for name, problem in (
         ("missing", "cannot be read .No such file"),
         ("", "cannot be read .Is a directory"),
-        ("latin", "holds no UTF-8"),
+        ("latin", "is not in UTF-8"),
     ):
         with pytest.raises(ValueError, match=rf"`data_file` is .*{problem}.*--text-f"):
             text(tmp_path / name)
@@ -66,7 +66,7 @@ def test_the_network_sees_no_character_ahead():
     np.testing.assert_array_equal(np.flatnonzero(differ), np.arange(40, WINDOW))
 
 
-def test_a_task_of_text_is_judged_by_characters(a_file):
+def test_a_task_of_text_is_evaluated_by_characters(a_file):
     config = Config(
         data="text",
         data_file=a_file,
@@ -78,9 +78,9 @@ def test_a_task_of_text_is_judged_by_characters(a_file):
         epochs=1,
     )
     task = tasks.build(config, 0)
-    judged = task.judge(task.params, task.stats)
-    assert judged["loss"] == pytest.approx(np.log(10), abs=1.5)
-    assert 0 <= judged["accuracy"] <= 1
+    evaluated = task.evaluate(task.params, task.stats)
+    assert evaluated["loss"] == pytest.approx(np.log(10), abs=1.5)
+    assert 0 <= evaluated["accuracy"] <= 1
     assert task.class_counts.sum() == 2 * 21 * WINDOW
     with pytest.raises(ValueError, match="--partition iid"):
         tasks.build(dataclasses.replace(config, partition="dirichlet"), 0)

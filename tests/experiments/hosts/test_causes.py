@@ -1,4 +1,4 @@
-"""The line that matters, out of what processes left on their standard error."""
+"""The cause of a failure, extracted from the standard error of a process."""
 
 import pytest
 
@@ -51,22 +51,22 @@ ANOTHER = f"{FATAL}INTERNAL: something\nnew\n{STACK}"
 @pytest.mark.parametrize(
     ("output", "line"),
     [
-        (WHO_DIED, "process 1 has fallen silent"),
-        (WHO_DIED.replace("\n1\n", "\n1,3\n"), "process 1, 3 has fallen silent"),
-        (FIRST_DIED, "process 0, with which the others register, has fallen silent"),
-        (FIRST_STOPPED, "process 0, with which the others register, has fallen"),
-        (NOBODY_CAME, "the processes have not found each other in time"),
-        (ANOTHER, "JAX's coordination ended it: INTERNAL: something new"),
+        (WHO_DIED, "process 1 stopped responding"),
+        (WHO_DIED.replace("\n1\n", "\n1,3\n"), "process 1, 3 stopped responding"),
+        (FIRST_DIED, "process 0, where all processes register, stopped responding"),
+        (FIRST_STOPPED, "process 0, where all processes register, stopped"),
+        (NOBODY_CAME, "the processes did not find each other in time"),
+        (ANOTHER, "JAX's coordination service ended it: INTERNAL: something new"),
     ],
 )
-def test_the_line_that_matters_comes_last(output, line):
-    """A C++ stack trace did, and a line in it said what had happened."""
+def test_the_cause_is_the_last_line(output, line):
+    """The last line was that of a C++ stack trace, and the cause was inside it."""
     *before, last = causes.readable(f"a warning\n{output}").splitlines()
     assert before == ["a warning"]
     assert last.startswith(line)
 
 
-def test_what_python_says_stays():
+def test_output_of_python_stays():
     log = "W1129 23:23:41.910628    8739 x.cc:147] Failed\nRPC: /some\n"
     error = "Traceback (most recent call last):\n  line 1\nValueError: too large"
     assert causes.readable(f"first\n{log}{error}") == f"first\n{error}"

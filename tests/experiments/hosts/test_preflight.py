@@ -1,4 +1,4 @@
-"""Addresses that lead nowhere are found before JAX starts."""
+"""Wrong addresses are found before JAX starts."""
 
 import contextlib
 import socket
@@ -33,7 +33,7 @@ def test_an_address_is_a_host_and_a_port(coordinator, meant):
         "a:٣",
     ],
 )
-def test_what_is_no_address_is_an_error(coordinator):
+def test_a_bad_address_is_an_error(coordinator):
     """Without a port it was JAX's IndexError, beyond 65535 a C++ stack trace."""
     with pytest.raises(ValueError, match=r"must be an address and a port"):
         preflight.address(coordinator)
@@ -45,46 +45,46 @@ def taken_port():
         yield listener.getsockname()[1]
 
 
-def test_process_0_needs_a_port_that_nobody_uses():
+def test_process_0_needs_a_free_port():
     """JAX ended in a segmentation fault."""
     with (
         taken_port() as port,
         pytest.raises(ValueError, match=rf"cannot .* port {port}"),
     ):
-        preflight.check_here(f"localhost:{port}")
+        preflight.check_coordinator_here(f"localhost:{port}")
 
 
 def test_process_0_needs_an_address_of_its_own_machine(monkeypatch):
-    """JAX waited for all its patience, and then ended in a C++ stack trace."""
+    """JAX waited for `--patience`, and then ended in a C++ stack trace."""
     port = preflight.free_port()
-    preflight.check_here(f"localhost:{port}")
+    preflight.check_coordinator_here(f"localhost:{port}")
     with taken_port() as other:
         connect = socket.create_connection
         elsewhere = ("localhost", other)
         monkeypatch.setattr(
             socket, "create_connection", lambda address, timeout: connect(elsewhere)
         )
-        with pytest.raises(ValueError, match=r"not lead to this machine \(another ma"):
-            preflight.check_here(f"localhost:{port}")
+        with pytest.raises(ValueError, match=r"address of this machine.*\(another ma"):
+            preflight.check_coordinator_here(f"localhost:{port}")
 
 
-def test_the_others_need_somebody_who_listens():
+def test_other_processes_need_a_listener():
     with taken_port() as port:
-        preflight.check_there(f"localhost:{port}", patience=0.2)
-    with pytest.raises(ValueError, match=r"could not be reached for 0\.2 seconds"):
-        preflight.check_there(f"localhost:{port}", patience=0.2)
+        preflight.wait_for_coordinator(f"localhost:{port}", patience=0.2)
+    with pytest.raises(ValueError, match=r"did not answer there for 0\.2 seconds"):
+        preflight.wait_for_coordinator(f"localhost:{port}", patience=0.2)
 
 
-def test_a_host_that_nobody_knows_is_named(monkeypatch):
+def test_an_unknown_host_is_named(monkeypatch):
     def unknown(*args, **kwargs):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", unknown)
-    with pytest.raises(ValueError, match=r"nobody here knows the host 'node7'"):
-        preflight.check_there("node7:1234", patience=0.2)
+    with pytest.raises(ValueError, match=r"the host 'node7' is unknown"):
+        preflight.wait_for_coordinator("node7:1234", patience=0.2)
 
 
-def test_a_machine_that_cannot_reach_itself_is_told_so(monkeypatch):
+def test_a_machine_without_loopback_is_an_error(monkeypatch):
     """`launch` hung where there is no loopback device."""
 
     def unreachable(*args, **kwargs):
@@ -95,18 +95,18 @@ def test_a_machine_that_cannot_reach_itself_is_told_so(monkeypatch):
         preflight.free_port()
 
 
-def test_a_machine_whose_name_leads_nowhere_is_told_so(monkeypatch):
+def test_a_machine_whose_name_has_no_address_is_an_error(monkeypatch):
     """Gloo ended in a traceback with a line of its C++ source."""
-    preflight.check_own_name()
+    preflight.check_hostname()
     monkeypatch.setattr(socket, "gethostname", lambda: "nosuchhost.invalid")
-    with pytest.raises(ValueError, match=r"called 'nosuchhost\.invalid', which leads"):
-        preflight.check_own_name()
+    with pytest.raises(ValueError, match=r"'nosuchhost\.invalid', has no address"):
+        preflight.check_hostname()
 
 
-def test_who_waits_long_says_for_what(monkeypatch, capfd):
+def test_a_long_wait_prints_its_reason(monkeypatch, capfd):
     monkeypatch.setattr(preflight, "_SILENT_FOR", 0)
-    with preflight.patient("waits for the others"):
-        said = ""
-        while not said:
-            said = capfd.readouterr().err
-    assert said == "waits for the others\n"
+    with preflight.patient("waiting for the others"):
+        printed = ""
+        while not printed:
+            printed = capfd.readouterr().err
+    assert printed == "waiting for the others\n"

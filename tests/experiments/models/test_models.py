@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.models.resnet import Block, batch_norm, group_norm, resnet20_bn
 from experiments.models.vit import VisionTransformer
 
@@ -71,20 +71,20 @@ def test_the_norms_of_resnet20_keep_a_mean_and_a_variance_a_channel():
         if name != "characters"
     ],
 )
-def test_judging_looks_at_one_image_at_a_time_and_changes_nothing(model):
+def test_evaluation_treats_each_image_alone_and_changes_nothing(model):
     (network, variables), batch = started(model), images(3)
     kept = {name: variables[name] for name in variables if name != "params"}
 
     @jax.jit
-    def judge(images):
+    def evaluate(images):
         return network.apply(variables, images, train=False, mutable=list(kept))
 
-    logits, changed = judge(batch)
+    logits, changed = evaluate(batch)
 
     assert logits.shape == (3, 7)
     assert logits.dtype == jnp.float32
     assert np.std(logits) > 1e-3
-    alone, _ = judge(batch[:1].repeat(3, axis=0))
+    alone, _ = evaluate(batch[:1].repeat(3, axis=0))
     np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, dict(changed), kept)
 
@@ -269,5 +269,5 @@ def test_only_the_large_vision_transformer_draws():
 
 
 def test_patches_that_do_not_divide_an_image_are_an_error():
-    with pytest.raises(ValueError, match=r"patches of 4 .* but they are 8 by 10"):
+    with pytest.raises(ValueError, match=r"multiples of 4, .* got 8 by 10"):
         start(MODELS["vit"](3), images(1, (8, 10, 1)))

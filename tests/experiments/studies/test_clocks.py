@@ -14,7 +14,7 @@ SHORT = Clocks(workers=4, gradients=24, slowdowns=(1.0, 10.0))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_its_clock_goes_on(method):
+def test_every_method_learns_and_its_clock_advances(method):
     curve = study.follow(method, SHORT, 4, 1.0)
     assert len(curve.losses) == len(curve.seconds) == 24
     assert (np.diff(curve.seconds) > 0).all()
@@ -22,7 +22,7 @@ def test_every_method_learns_and_its_clock_goes_on(method):
 
 
 @pytest.mark.slow
-def test_a_straggler_holds_up_those_who_wait_for_all():
+def test_a_straggler_delays_synchronous_methods():
     ends = {
         method: [study.follow(method, SHORT, 4, slow).seconds[-1] for slow in (1, 10)]
         for method in ("all_reduce", "ad_psgd")
@@ -32,11 +32,11 @@ def test_a_straggler_holds_up_those_who_wait_for_all():
     assert apart < 1.5
 
 
-def test_one_worker_apart_is_one_worker_together():
+def test_a_single_worker_is_the_same_asynchronous_and_synchronous():
     """The same batches, the same steps: only the events differ."""
-    alone = dataclasses.replace(SHORT, workers=1)
+    single = dataclasses.replace(SHORT, workers=1)
     one, other, third = (
-        study.follow(method, alone, 1, 1.0)
+        study.follow(method, single, 1, 1.0)
         for method in ("all_reduce", "ad_psgd", "a_psgd")
     )
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
@@ -63,12 +63,12 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, capsys):
     assert "AD-PSGD" in capsys.readouterr().out
 
 
-def test_numbers_that_make_no_run_are_errors():
+def test_numbers_out_of_range_are_errors():
     with pytest.raises(ValueError, match="`workers` must be even"):
         Clocks(workers=3)
-    with pytest.raises(ValueError, match="`slowdowns` must be finite"):
+    with pytest.raises(ValueError, match=r"`slowdowns` .*0\.0"):
         Clocks(slowdowns=(1.0, 0.0))
-    with pytest.raises(ValueError, match="`slowdowns` must name one"):
+    with pytest.raises(ValueError, match="`slowdowns` must name at least one"):
         Clocks(slowdowns=())
     with pytest.raises(ValueError, match="`bandwidth`"):
         Clocks(bandwidth=0)

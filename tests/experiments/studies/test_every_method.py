@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.studies.every_method import study
-from experiments.studies.every_method.custom_loops import OWN_LOOPS
+from experiments.studies.every_method.custom_loops import CUSTOM_LOOPS
 from experiments.studies.every_method.study import EveryMethod
 from experiments.training import tasks
 from gmc_jax import methods as published
@@ -18,7 +18,7 @@ CONFIG = EveryMethod(epochs=1).config
 def test_every_method_of_the_library_has_a_line():
     ours = {module.name for module in pkgutil.iter_modules(published.__path__)}
     left_out = {"dmsgd_local", "asynchronous"}
-    assert ours - left_out <= {*CONFIG.methods, *OWN_LOOPS}
+    assert ours - left_out <= {*CONFIG.methods, *CUSTOM_LOOPS}
     assert not any("0." in name for name in CONFIG.methods)
 
 
@@ -32,9 +32,9 @@ def test_every_method_of_the_library_has_a_line():
         ("a_psgd", 1, 1, 1),
     ],
 )
-def test_methods_with_loops_of_their_own_learn(name, messages, own, shared):
+def test_methods_with_custom_loops_learn(name, messages, own, shared):
     task = tasks.build(CONFIG, 0)._replace(steps=40)
-    line = OWN_LOOPS[name][1](task, CONFIG)
+    line = CUSTOM_LOOPS[name][1](task, CONFIG)
     assert line.accuracy > 0.5
     size = sum(leaf.size for leaf in jax.tree.leaves(task.params))
     assert line.bytes_per_step == pytest.approx(4 * messages * size, rel=0.01)

@@ -32,7 +32,7 @@ def test_momentum_between_epochs_needs_fewer_gradients():
     assert needed["katyusha_xs"] < 0.7 * needed["svrg"] < np.inf
 
 
-def test_what_grows_is_given_up_and_counts_as_never():
+def test_a_growing_loss_ends_the_trajectory_and_counts_as_never():
     with jax.enable_x64(True):
         gaps = study.solve("svrg", 50.0, 8, study.problem(0, gap=0.1), 0, 50)
     assert len(gaps) < 50
@@ -52,7 +52,7 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, monkeypatch, capsys):
     assert "Katyusha X^s" in capsys.readouterr().out
 
 
-def test_numbers_that_make_no_run_are_errors():
+def test_numbers_out_of_range_are_errors():
     with pytest.raises(ValueError, match="`gap`"):
         PCA(gap=0)
     with pytest.raises(ValueError, match="`seeds`"):

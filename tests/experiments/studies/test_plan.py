@@ -1,4 +1,4 @@
-"""Tests of the command that plans: its table, its words, its log and its figure."""
+"""The command `plan`: its tables, its conclusions, its log and its figure."""
 
 import json
 import math
@@ -23,16 +23,16 @@ OPTIONS = (
 )
 
 
-def test_the_command_says_what_pays_and_what_does_not(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_which_methods_pay(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     main(["plan", *OPTIONS, "--results", str(tmp_path)])
     shown = " ".join(capsys.readouterr().out.split())
 
     assert "1,000,000 parameters, 1100 workers, 100mbit with 1ms, 100ms of" in shown
-    assert "plans the time of a step, not the accuracy after it" in shown
+    assert "predicts the time of a step, not the accuracy after it" in shown
     assert "useless: sends more than dense; pays up to 0.0" in shown
     assert "Fastest: local" in shown
-    assert "Fastest of those who meet at every step: GMC, random_block" in shown
+    assert "Fastest that synchronises at every step: GMC, random_block" in shown
     assert "Break even: GMC, top_k pays up to a ratio of 0.0" in shown
 
     path = tmp_path / "plan" / "run-001"
@@ -48,7 +48,7 @@ def test_the_command_says_what_pays_and_what_does_not(tmp_path, capsys, monkeypa
     assert header["config"]["bandwidth"] == "100mbit"
 
 
-def test_costs_of_this_device_are_those_that_count(tmp_path, monkeypatch, capsys):
+def test_measured_costs_replace_the_default_ones(tmp_path, monkeypatch, capsys):
     free = {name: {1.0: FREE} for name in CPU_2_CORES}
     monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)
     few = ("--workers", "1", "--periods", "12")
@@ -87,7 +87,7 @@ def test_links_in_words():
 
 
 def test_the_figure_has_a_line_for_every_method_in_both_panels():
-    """And one where the question stands."""
+    """And one for the link in question."""
     figure = figures.draw(10**6, 64, Plan().link, 0.5, CPU_2_CORES, "title")
     for panel in figure.axes:
         assert len(panel.lines) == len(figures.LOOKS) + 1
@@ -103,13 +103,13 @@ def test_the_figure_has_a_line_for_every_method_in_both_panels():
         (["--bandwidth", "fast"], "'fast' is not a rate such as 100mbit"),
         (["--latency", "1 minute"], "is not a time such as 20ms"),
         (["--parameters", "many"], "is not a number such as 1e9"),
-        (["--step-time", "0s"], "`step_time` must be finite"),
-        (["--workers", "0"], "`workers` must be a whole number"),
-        (["--workers", str(10**20)], "at least 1 and at most 1e+18, not"),
-        (["--parameters", "1e30"], "at least 1 and at most 1e+18, not '1e30'"),
+        (["--step-time", "0s"], "`step_time`"),
+        (["--workers", "0"], "`workers`"),
+        (["--workers", str(10**20)], "from 1 to 1e+18, got"),
+        (["--parameters", "1e30"], "from 1 to 1e+18, got '1e30'"),
     ],
 )
-def test_errors_are_said_at_once(options, message, tmp_path, capsys):
+def test_errors_are_reported_at_once(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["plan", *options, "--results", str(tmp_path)])
     # Newer versions of tyro print what a dataclass raises, older ones leave it to us.
@@ -118,12 +118,12 @@ def test_errors_are_said_at_once(options, message, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_ratio_that_is_none_needs_no_traceback(tmp_path):
-    with pytest.raises(SystemExit, match=r"`ratios` must be in \(0, 1]"):
+def test_a_ratio_out_of_range_needs_no_traceback(tmp_path):
+    with pytest.raises(SystemExit, match="`ratios` "):
         main(["plan", "--ratios", "2", "--results", str(tmp_path)])
 
 
-def test_a_link_on_which_nothing_arrives_has_no_plan(tmp_path):
+def test_a_link_that_is_too_slow_is_an_error(tmp_path):
     slow = ("--bandwidth", "1e-300", "--parameters", "10", "--workers", "2")
     none = ("--ratios", "1", "--periods", "2")
     with pytest.raises(SystemExit, match=r"take .*e\+30\d seconds on 1e-300 with 20ms"):

@@ -1,4 +1,4 @@
-"""Figures 1 and 2 of the GMC paper: the runs behind them, and what they show."""
+"""Figures 1 and 2 of the GMC paper: their trajectories and results."""
 
 from collections import defaultdict
 
@@ -68,10 +68,10 @@ def test_at_the_optimum_the_mean_gradient_vanishes_and_no_workers_own_does(d):
 
 @pytest.mark.parametrize("method", COMPARED)
 @pytest.mark.parametrize(("d", "s"), [(2, 1), (20, 5)])
-def test_a_walk_is_the_method_in_numpy(method, d, s):
+def test_a_trajectory_is_that_of_the_method_in_numpy(method, d, s):
     config, problem = Quadratic(steps=100), study.problem(d, s)
 
-    ours = study.walk(problem, method, config)
+    ours = study.trajectory(problem, method, config)
 
     assert ours.dtype == np.float64
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""The theory in numbers: the walks, the bound of the residual and the command."""
+"""The theory in numbers: trajectories, the bound of the residual and the command."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import gmc_jax
 from experiments.studies.theory import claims, study, trajectories
-from experiments.studies.theory.claims import fit, plan, speed_up
+from experiments.studies.theory.claims import fit, speed_up, sweep
 from experiments.studies.theory.residuals import residual_bound
 from experiments.studies.theory.study import Theory
 from experiments.studies.theory.trajectories import (
@@ -33,7 +33,7 @@ KINDS = ("constant", "normal", "alternating", "spikes", "bursts", "growing", "al
 
 
 def series(kind: str, seed: int, steps: int = 60, d: int = D) -> np.ndarray:
-    """What enters the error feedback, [steps, d]; "along" it takes only the lengths."""
+    """Inputs of the error feedback, [steps, d]; for "along" only lengths matter."""
     draw = np.random.default_rng(seed)
     time = np.arange(steps)[:, None]
     once, every = draw.normal(size=d), draw.normal(size=(steps, d))
@@ -74,7 +74,7 @@ def _owing(compressor: str, ratio: float):
 
 
 def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **sizes):
-    """Sup E|e|^2 over sup E|a|^2, and the least that the compressor kept."""
+    """Sup E|e|^2 over sup E|a|^2, and the compressor's smallest delta."""
     with jax.enable_x64(True):
         entered = jnp.asarray(series(kind, seed, **sizes))
         seeds = jnp.arange(SEEDS)
@@ -90,7 +90,7 @@ def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **siz
     seed=st.integers(0, 2**16),
 )
 @settings(deadline=None, derandomize=True, max_examples=50)
-def test_the_residual_stays_below_its_bound_whatever_enters(compressor, kind, seed):
+def test_the_residual_stays_below_its_bound_for_any_input(compressor, kind, seed):
     measured, kept = owing(compressor, kind, seed)
 
     delta = {"dense": 1.0, "scaled_sign": kept}.get(compressor, RATIO)
@@ -98,7 +98,7 @@ def test_the_residual_stays_below_its_bound_whatever_enters(compressor, kind, se
 
 
 def test_the_bound_is_not_far_off():
-    """Against what `random_k` owes when given the worst, or the same forever."""
+    """Compared with `random_k` on the worst input, and on a constant one."""
     worst, _ = owing("random_k", "along", ratio=0.05, steps=100, d=400)
     same, _ = owing("random_k", "constant")
 
@@ -130,7 +130,7 @@ SMALL = Theory(steps=2000, workers=8, seeds=8)
 
 
 class InNumpy:
-    """The problem as the transcriptions want it, with the samples of one seed."""
+    """The problem in the form of the transcriptions, with one seed's samples."""
 
     workers, steps, start = 2, 40, np.zeros(D)
 
@@ -160,7 +160,7 @@ class InNumpy:
 @pytest.mark.parametrize(
     ("method", "loss"), [("gmc", "quadratic"), ("gmc_plus", "robust")]
 )
-def test_a_walk_is_the_method_in_numpy_and_meets_what_it_says(method, loss):
+def test_a_trajectory_is_that_of_the_method_in_numpy(method, loss):
     rate, ratio, seeds = 0.01, claims.RATIO, SMALL.seeds
     setting = Setting(
         method, "top_k", ratio, loss, InNumpy.workers, rate, InNumpy.steps
@@ -200,7 +200,7 @@ def test_a_walk_is_the_method_in_numpy_and_meets_what_it_says(method, loss):
 
 
 def test_exponents_and_speed_ups_of_exact_powers():
-    line = next(iter(plan(1600, 16).fast.values()))
+    line = next(iter(sweep(1600, 16).fast.values()))
     product = np.array([[s.workers * s.steps] for s in line], float)
     along = [1.0, 2, 5]
 
@@ -214,25 +214,25 @@ def test_exponents_and_speed_ups_of_exact_powers():
 @pytest.mark.parametrize(
     ("steps", "workers", "message"),
     [
-        (1600, 12, r"`workers` .* power of two .* but is 12"),
-        (1600, 1, r"`workers` .* at least 2, but is 1\."),
-        (31, 16, r"`steps` .* at least 32, but is 31"),
+        (1600, 12, r"`workers` .* power of two .* got 12"),
+        (1600, 1, r"`workers` .* at least 2, .* got 1\."),
+        (31, 16, r"`steps` .* at least 32, .* got 31"),
     ],
 )
-def test_what_cannot_be_halved_is_an_error(steps, workers, message):
+def test_numbers_that_cannot_be_halved_are_errors(steps, workers, message):
     with pytest.raises(ValueError, match=message):
-        plan(steps, workers)
+        sweep(steps, workers)
 
 
-def test_the_plan_covers_every_compressor_method_loss_and_number_of_workers():
-    walks = plan(1600, 16).settings
+def test_the_sweep_covers_every_compressor_method_loss_and_number_of_workers():
+    every = sweep(1600, 16).settings
 
-    assert len(walks) == len(set(walks))
+    assert len(every) == len(set(every))
     for method in trajectories.METHODS:
-        found = {(s.compressor, s.loss) for s in walks if s.method == method}
+        found = {(s.compressor, s.loss) for s in every if s.method == method}
         assert found == {(c, x) for c in COMPRESSORS for x in trajectories.BENDS}
-    assert {s.workers for s in walks} == {1, 2, 4, 8, 16}
-    for s in walks:
+    assert {s.workers for s in every} == {1, 2, 4, 8, 16}
+    for s in every:
         if s.workers != 8:
             assert s.rate == pytest.approx(
                 claims.SCALE * math.sqrt(s.workers / s.steps)
@@ -249,11 +249,11 @@ def test_the_plan_covers_every_compressor_method_loss_and_number_of_workers():
         ("scaled_sign", 6.0, 0.5, 1.5),
     ],
 )
-def test_what_share_of_its_bound_the_worker_that_owes_most_reaches(
+def test_the_largest_residual_of_a_worker_is_a_share_of_its_bound(
     compressor, owed, kept, share
 ):
     nothing = np.zeros(2)
-    walk = trajectories.Walk(
+    trajectory = trajectories.Trajectory(
         gradient=nothing,
         fell=nothing,
         owed=np.array([owed / 2, owed]),
@@ -263,7 +263,7 @@ def test_what_share_of_its_bound_the_worker_that_owes_most_reaches(
     )
     setting = Setting("gmc", compressor, 0.25, "robust", 2, 0.1, 10)
 
-    assert claims.share(setting, walk) == share
+    assert claims.share(setting, trajectory) == share
 
 
 @pytest.fixture(scope="module")
@@ -294,16 +294,16 @@ def test_the_claims_hold_in_a_small_run_too(finished):
 
 
 @pytest.mark.slow
-def test_the_log_holds_the_configuration_and_every_walk(finished):
+def test_the_log_holds_the_configuration_and_every_trajectory(finished):
     path, _ = finished
     header, *rows = record.read(path / "run-001")
-    walks = [row for row in rows if row["kind"] == "walk"]
+    found = [row for row in rows if row["kind"] == "walk"]
 
     assert header["config"]["steps"] == SMALL.steps
     assert header["config"]["scale"] == claims.SCALE
-    assert {row["workers"] for row in walks} == {1, 2, 4, 8}
-    assert all(len(row["gradient"]) == SMALL.seeds for row in walks)
-    assert all(len(row["owed"]) == row["workers"] for row in walks)
+    assert {row["workers"] for row in found} == {1, 2, 4, 8}
+    assert all(len(row["gradient"]) == SMALL.seeds for row in found)
+    assert all(len(row["owed"]) == row["workers"] for row in found)
 
 
 @pytest.mark.slow
@@ -316,11 +316,11 @@ def test_the_figure_is_a_picture_and_nothing_is_overwritten(finished):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_shows_what_is_not_met():
+def test_the_table_shows_claims_that_are_not_met():
     claim = claims.Claim("it", "a method", 2.0, "at most 1", most=1, spread=0.25)
     met = claim._replace(measured=1.0)
 
-    shown = study.table(plan(64, 2), [claim, met])
+    shown = study.table(sweep(64, 2), [claim, met])
 
     *_, verdicts = (list(column.cells) for column in shown.columns)
     assert verdicts == ["", "NO", "yes"]

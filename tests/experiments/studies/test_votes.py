@@ -1,4 +1,4 @@
-"""Tests of liars among voters, and of how often votes err."""
+"""Lying workers, and how often majority votes err."""
 
 import math
 
@@ -11,7 +11,7 @@ from experiments.training import record
 
 
 @pytest.mark.slow
-def test_three_liars_of_seven_do_not_stop_a_vote_and_do_a_mean():
+def test_three_liars_of_seven_spoil_a_mean_but_not_a_vote():
     short = Votes(steps=120)
     honest = study.train("mean", 0, 0, short)
     assert honest > 0.7
@@ -41,8 +41,8 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, monkeypatch, capsys):
     assert "liars" in capsys.readouterr().out
 
 
-def test_numbers_that_make_no_run_are_errors():
-    with pytest.raises(ValueError, match="somebody must be honest"):
+def test_numbers_out_of_range_are_errors():
+    with pytest.raises(ValueError, match="one worker must be honest"):
         Votes(workers=3, liars=3)
     with pytest.raises(ValueError, match="`workers` must be odd"):
         Votes(workers=4)

@@ -11,8 +11,8 @@ def test_the_first_devices_hold_the_workers():
     assert mesh(3).axis_names == ("workers",)
 
 
-def test_too_few_devices_are_an_error_with_two_ways_out():
+def test_too_few_devices_are_an_error_with_two_remedies():
     with pytest.raises(
-        ValueError, match=r"`workers` is 9, .* there are 8 .*--backend simulate"
+        ValueError, match=r"`workers` must be at most 8, .* got 9.*--backend simulate"
     ):
         mesh(9)

@@ -1,12 +1,11 @@
-"""The registry: every method is made as its line says."""
+"""The registry of methods."""
 
 import pkgutil
 
 import jax.numpy as jnp
 import pytest
 
-import gmc_jax
-from experiments.training.compression import COMPRESSORS, Messages
+from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.methods import METHODS
 from gmc_jax import methods as published
 
@@ -16,10 +15,10 @@ PARAMS = {"weights": jnp.zeros((40, 20)), "bias": jnp.zeros(200)}
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_every_method_can_be_made_with_every_compressor(method, compressor):
-    METHODS[method].build(0.1, Messages(compressor, 0.1), 0.9).init(PARAMS)
+    METHODS[method].build(0.1, Compression(compressor, 0.1), 0.9).init(PARAMS)
 
 
-def test_labels_are_told_apart():
+def test_labels_are_unique():
     labels = {entry.label for entry in METHODS.values()}
 
     assert len(labels) == len(METHODS)
@@ -32,32 +31,3 @@ def test_all_methods_of_the_library_can_be_compared():
     of_two_gradients = {"svrg", "katyusha_x"}
     others = {"dmsgd_local", *simulations, *of_two_gradients}
     assert ours - others <= METHODS.keys()
-
-
-@pytest.mark.parametrize(
-    ("method", "compressor", "bits"),
-    [
-        ("gmc", "top_k", 100 * 64),
-        ("gmc", "random_k", 100 * 32),
-        ("gmc", "random_block", 100 * 32),
-        ("gmc", "sampled_top_k", 130 * 64),
-        ("gmc", "dense", 1000 * 32),
-        ("dmsgd", "top_k", 1000 * 32),
-        ("cser", "random_block", 50 * 32 + 100 * 32 / 2),
-        ("dist_ef_sgdm", "top_k", 100 * 64),
-    ],
-)
-def test_a_worker_sends_what_its_compressor_selects(method, compressor, bits):
-    assert METHODS[method].bits(Messages(compressor, 0.1), PARAMS) == bits
-
-
-def test_cser_spends_what_the_others_do():
-    """At the GMC paper's ratio, one half on steps and one on resets of 1/16."""
-    channel, reset, period = Messages("random_block", 1 / 1024).step_and_reset()
-    params = jnp.zeros(2048 * 16)
-
-    assert period == 128
-    assert gmc_jax.message_bits(channel, params) == 16 * 32
-    assert gmc_jax.message_bits(reset, params) == 2048 * 32
-    bits = METHODS["cser"].bits(Messages("random_block", 1 / 1024), params)
-    assert bits == 32 * params.size / 1024

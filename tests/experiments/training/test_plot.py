@@ -74,9 +74,9 @@ def test_a_figure_is_drawn_of_losses_without_a_logarithm(loss, tmp_path):
 
 
 def test_before_the_second_evaluation_there_is_nothing_to_draw():
-    """The kind: what has only begun, where matplotlib had no positive values."""
+    """A run that has only begun: matplotlib had no positive values."""
     first = [row for row in rows("gmc") if not row.get("step")]
-    with pytest.raises(ValueError, match="nothing to draw yet: no method was judged"):
+    with pytest.raises(ValueError, match="nothing to draw yet: no method was eval"):
         plot.draw(first)
     begun = [*rows("dmsgd"), *first[1:]]
     begun[0]["config"]["methods"] = ("dmsgd", "gmc")
@@ -85,7 +85,7 @@ def test_before_the_second_evaluation_there_is_nothing_to_draw():
     ]
 
 
-def test_who_sends_nothing_is_drawn():
+def test_a_method_that_sends_nothing_is_drawn():
     """One worker on a ring: zero bytes have no logarithm."""
     silent = [row | {"bytes": 0.0} if "bytes" in row else row for row in rows("d2")]
     assert plot.draw(silent).axes[3].get_xscale() == "linear"

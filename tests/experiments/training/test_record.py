@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.training import record
+from gmc_jax.checkpoints import manifest
 
 CONFIG = {"methods": ("a", "b"), "workers": 2, "seed": 3, "seeds": 2}
 
@@ -58,7 +59,7 @@ def test_a_finished_run_is_never_touched_again(tmp_path):
     assert (first.path / record.LOG).read_bytes() == before
 
 
-def test_an_unfinished_run_of_the_same_configuration_goes_on(tmp_path):
+def test_an_unfinished_run_of_the_same_configuration_continues(tmp_path):
     with record.begin(tmp_path, "run", CONFIG) as first:
         first.append(kind="summary", method="a", seed=3, step=3)
 
@@ -106,8 +107,8 @@ def test_half_a_line_is_dropped(tmp_path):
 @pytest.mark.parametrize(
     "broken", [b'{"kind": "eval\n', b"\0\0\0\0\n", b"\xff\n", b"42\n", b'{"step": 1}\n']
 )
-def test_a_broken_last_line_is_dropped_with_a_word(broken, tmp_path, capsys):
-    """The kind: what a kill, or a machine that went down, leaves of the last row."""
+def test_a_broken_last_line_is_dropped_with_a_remark(broken, tmp_path, capsys):
+    """A kill, or a crash of the machine, cuts the last row short."""
     with record.begin(tmp_path, "run", CONFIG) as log:
         evaluate(log, "a", 0)
     with (log.path / record.LOG).open("ab") as file:
@@ -124,8 +125,8 @@ def test_a_broken_last_line_is_dropped_with_a_word(broken, tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_another_broken_line_is_named_and_stops_nobody_else(tmp_path):
-    """The kind: one broken log stopped all runs of its name in JSON's words."""
+def test_another_broken_line_is_named_and_stops_no_other_run(tmp_path):
+    """One broken log stopped all runs of its name with an error of JSON."""
     with record.begin(tmp_path, "run", CONFIG) as first:
         evaluate(first, "a", 0, 1)
     log = first.path / record.LOG
@@ -147,7 +148,7 @@ def test_another_broken_line_is_named_and_stops_nobody_else(tmp_path):
 
 @pytest.mark.parametrize("first", [b"{broken\n", b"\xff\xfe\n", b"[]\n", None])
 def test_a_log_whose_first_line_is_unreadable_is_left_out(first, tmp_path, capsys):
-    """It is nobody's run, whatever is wrong with it: permissions, too."""
+    """It belongs to no run, even if only permissions are missing."""
     log = tmp_path / "run-001" / record.LOG
     log.parent.mkdir()
     log.mkdir() if first is None else log.write_bytes(first)
@@ -155,11 +156,12 @@ def test_a_log_whose_first_line_is_unreadable_is_left_out(first, tmp_path, capsy
     with record.begin(tmp_path, "run", CONFIG) as new:
         assert new.path.name == "run-002"
     assert (
-        f"Left out, as its first line cannot be read: {log}" in capsys.readouterr().err
+        f"Left out, since its first line cannot be read: {log}"
+        in capsys.readouterr().err
     )
 
 
-def test_a_finished_log_that_is_read_only_stops_nobody(tmp_path, monkeypatch):
+def test_a_finished_log_that_is_read_only_stops_no_other_run(tmp_path, monkeypatch):
     with record.begin(tmp_path, "run", CONFIG) as first:
         finish(first)
     opened = Path.open
@@ -175,7 +177,7 @@ def test_a_finished_log_that_is_read_only_stops_nobody(tmp_path, monkeypatch):
 
 
 def test_a_row_that_does_not_fit_on_the_disk_names_the_log(tmp_path):
-    """And what was there before stays, to go on from."""
+    """The rows before it stay, to continue from."""
     log = record.begin(tmp_path, "run", CONFIG)
     evaluate(log, "a", 0)
     with (
@@ -188,18 +190,7 @@ def test_a_row_that_does_not_fit_on_the_disk_names_the_log(tmp_path):
     assert steps(log.rows, "a") == steps(record.read(log.path), "a") == [0]
 
 
-def test_a_column_that_is_missing_is_an_error_in_words(tmp_path):
-    with record.begin(tmp_path, "run", CONFIG) as log:
-        evaluate(log, "a", 0)
-    header, row = record.read(log.path)
-    for lacking in (header["config"], row):
-        with pytest.raises(
-            ValueError, match=r"run-001/log\.jsonl has no 'rate'.* version"
-        ):
-            lacking["rate"]
-
-
-def test_rewinding_takes_back_later_rows_of_one_method(tmp_path):
+def test_rewinding_removes_later_rows_of_one_method(tmp_path):
     with record.begin(tmp_path, "run", CONFIG) as log:
         evaluate(log, "a", 0, 1, 2)
         evaluate(log, "b", 0, 1, 2)
@@ -249,7 +240,7 @@ def test_a_path_in_a_configuration_is_kept_as_a_string(tmp_path):
         assert second.rows[0]["config"]["data_file"] == str(tmp_path)
 
 
-def test_going_on_elsewhere_is_recorded_and_survives_rewinding(tmp_path, monkeypatch):
+def test_resuming_elsewhere_is_recorded_and_survives_rewinding(tmp_path, monkeypatch):
     with record.begin(tmp_path, "run", CONFIG) as log:
         evaluate(log, "a", 0, 1)
     elsewhere = {"jax": "1.0", "commit": None}
@@ -278,7 +269,7 @@ def test_no_results_are_an_error_that_says_how_to_get_some(tmp_path):
 
 
 def test_a_finished_log_is_not_even_opened_for_writing(tmp_path):
-    """Nor one whose lines others would space differently."""
+    """Not even if its JSON is spaced differently."""
     with record.begin(tmp_path, "run", CONFIG) as first:
         finish(first)
     log = first.path / record.LOG
@@ -293,7 +284,7 @@ def test_a_finished_log_is_not_even_opened_for_writing(tmp_path):
     assert (log.read_bytes(), log.stat().st_mtime_ns) == (before, written)
 
 
-def test_an_unfinished_log_of_another_spacing_goes_on(tmp_path):
+def test_an_unfinished_log_of_another_spacing_continues(tmp_path):
     with record.begin(tmp_path, "run", CONFIG) as first:
         evaluate(first, "a", 0, 1)
     log = first.path / record.LOG
@@ -307,7 +298,7 @@ def test_an_unfinished_log_of_another_spacing_goes_on(tmp_path):
     assert steps(record.read(first.path), "a") == [0, 7]
 
 
-def test_what_is_not_finite_is_null_on_disk_and_nan_in_memory(tmp_path):
+def test_infinite_numbers_are_null_on_disk_and_nan_in_memory(tmp_path):
     with record.begin(tmp_path, "run", CONFIG | {"steps": None}) as log:
         log.append(kind="evaluation", method="a", seed=3, step=1, loss=float("inf"))
 
@@ -341,3 +332,33 @@ def test_results_must_be_a_directory_that_can_be_made(tmp_path):
     for path in (file, file / "results"):
         with pytest.raises(ValueError, match=r"`results` is .* cannot be made"):
             record.prepare(path)
+
+
+def test_the_newest_complete_checkpoint_of_each_method_is_named(tmp_path, monkeypatch):
+    """`launch run` printed that nothing was kept, and `run` always that it goes on."""
+    complete = {"gmc-0": [10, 2], "sgp-0": [], "slowmo-0": [4]}
+    monkeypatch.setattr(
+        manifest, "complete_steps", lambda folder: complete[folder.name]
+    )
+    with record.create(tmp_path, "run", {}) as log:
+        assert record.describe(log.path) == ""
+        (log.path / record.CHECKPOINTS / "sgp-0").mkdir(parents=True)
+        log.append(kind="evaluation", method="gmc", seed=0, step=0)
+        assert record.describe(log.path) == ""
+        for method in complete:
+            (log.path / record.CHECKPOINTS / method).mkdir(exist_ok=True)
+        words = record.describe(log.path)
+    kept = f"kept in {log.path}: gmc-0 at step 10, slowmo-0 at step 4."
+    assert words == f"{kept} The same command goes on there."
+
+
+def test_a_study_keeps_its_rows(tmp_path):
+    with record.create(tmp_path, "run", {}) as log:
+        log.append(kind="measurement", rate=1.0)
+        assert (
+            record.describe(log.path) == f"kept in {log.path}: the rows of log.jsonl."
+        )
+
+
+def test_nothing_is_kept_where_there_is_no_record(tmp_path):
+    assert record.describe(tmp_path / "nowhere") == ""

@@ -1,4 +1,4 @@
-"""Tables say what the rows say."""
+"""Tables show the rows."""
 
 from rich.console import Console
 
@@ -47,7 +47,7 @@ def test_a_method_is_one_line_of_80_columns_with_all_that_was_measured():
     assert any("8 workers, 1,200 steps" in line for line in lines)
 
 
-def test_of_several_seeds_it_is_the_mean_and_the_spread():
+def test_several_seeds_give_the_mean_and_the_spread():
     another = ROWS[-1] | {"accuracy": 0.96765, "loss": 0.02234}
     lines = printed(table.comparison([*ROWS, another]), width=90).splitlines()
 
@@ -55,8 +55,8 @@ def test_of_several_seeds_it_is_the_mean_and_the_spread():
     assert line.split()[2:5] == ["97.77%", "±1.41", "0.0173"]
 
 
-def test_who_sends_nothing_has_no_ratio():
-    """The kind: divisions by what can be zero; a ring of one worker sends nothing."""
+def test_a_method_that_sends_nothing_has_no_ratio():
+    """A ring of one worker sends nothing, and the ratio divided by zero."""
     silent = ROWS[-1] | {"bytes_per_step": 0.0, "relative_cost": float("nan")}
     shown = printed(table.comparison([ROWS[0], silent]), width=80)
     (line,) = [line for line in shown.splitlines() if "GMC" in line]
@@ -84,7 +84,7 @@ def test_large_counts_fit_into_80_columns():
     assert (cells.count("12345"), cells.count("123450")) == (20, 2)
 
 
-def test_of_many_classes_it_is_how_many_a_worker_holds():
+def test_many_classes_are_summarised():
     counts = [[0] * 100, [1] * 100]
     counts[0][17] = 30
     lines = [

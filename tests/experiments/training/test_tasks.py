@@ -1,4 +1,4 @@
-"""A task and how it is judged."""
+"""A task: its batches, its loss and its evaluation."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def batches(task):
-    """What the workers take at the third step: leading axes are theirs."""
+    """The batches of all workers at the third step, with an axis of workers."""
     draw = jax.tree.map(lambda leaf: leaf[0], task.draws(2, 3))
     take = jax.vmap(task.take, axis_name="workers")
     return draw, take(task.share, draw)
@@ -35,7 +35,7 @@ def test_epochs_make_steps_unless_steps_are_given(task):
     assert tasks.build(Config(steps=5), 0).steps == 5
 
 
-def test_workers_take_what_was_drawn_out_of_their_own_shares(task, batches):
+def test_workers_take_the_drawn_samples_of_their_own_shares(task, batches):
     draw, batch = batches
     for worker in range(4):
         images, labels = (leaf[worker][draw.chosen[worker]] for leaf in task.share)
@@ -61,7 +61,7 @@ def test_the_loss_of_a_batch_is_its_mean_cross_entropy(task, batches):
     assert stats == task.stats == {}
 
 
-def test_a_model_is_judged_on_all_images_or_on_so_many(task):
+def test_a_model_is_evaluated_on_all_images_or_on_some(task):
     data = digits()
     train, test = (
         jnp.asarray(
@@ -73,15 +73,15 @@ def test_a_model_is_judged_on_all_images_or_on_so_many(task):
         train, data.train.labels
     )
 
-    judged = task.judge(task.params, task.stats)
-    part = task.judge(task.params, task.stats, 100)
+    evaluated = task.evaluate(task.params, task.stats)
+    part = task.evaluate(task.params, task.stats, 100)
 
-    np.testing.assert_allclose(judged["loss"], loss.mean(), rtol=1e-5)
+    np.testing.assert_allclose(evaluated["loss"], loss.mean(), rtol=1e-5)
     right = np.argmax(test, axis=-1) == data.test.labels
-    np.testing.assert_allclose(judged["accuracy"], right.mean(), rtol=1e-6)
+    np.testing.assert_allclose(evaluated["accuracy"], right.mean(), rtol=1e-6)
     assert (part["accuracy"] * 100) % 1 == pytest.approx(0, abs=1e-4)
-    assert part["loss"] != judged["loss"]
-    assert part == task.judge(task.params, task.stats, 100)
+    assert part["loss"] != evaluated["loss"]
+    assert part == task.evaluate(task.params, task.stats, 100)
 
 
 def test_shares_are_those_of_the_partition(task):
@@ -100,7 +100,7 @@ def test_another_seed_is_another_task(task):
     assert not np.allclose(kernels[0], ours[0])
 
 
-def test_a_fraction_of_the_images_is_shared_out():
+def test_a_fraction_of_the_images_is_divided():
     part = tasks.build(dataclasses.replace(CONFIG, fraction=0.5), 0)
 
     assert part.share.labels.shape == (4, 160)

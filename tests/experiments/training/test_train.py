@@ -91,7 +91,7 @@ def test_rows_beyond_the_last_checkpoint_are_made_again(
 def test_rows_say_what_was_measured(task, uninterrupted):
     params, log = uninterrupted
     _, *evaluations, summary = log.rows
-    sent = METHODS["gmc"].bits(CONFIG.messages(1), task.params) / 8
+    sent = METHODS["gmc"].bits(CONFIG.compression(1), task.params) / 8
 
     assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
     assert [row["epoch"] for row in evaluations] == [0, 1 / 20, 2 / 20, 3 / 20]
@@ -99,8 +99,8 @@ def test_rows_say_what_was_measured(task, uninterrupted):
     costs = [row["relative_cost"] for row in evaluations]
     assert costs == [0, *[pytest.approx(851 / 85_002, rel=1e-6)] * 3]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
-    judged = task.judge(*params)
-    assert (summary["loss"], summary["accuracy"]) == tuple(judged.values())
+    evaluated = task.evaluate(*params)
+    assert (summary["loss"], summary["accuracy"]) == tuple(evaluated.values())
     assert summary["bytes_per_step"] == sent
     assert summary["dense_bytes_per_step"] == 4 * 85_002
     assert summary["relative_cost"] == costs[-1]
@@ -129,7 +129,7 @@ def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted)
 
 
 def test_a_summary_is_written_once(tmp_path, task):
-    """Even if the checkpoint is older than it."""
+    """Even if the checkpoint is older than the summary."""
     run(tmp_path, CONFIG, task)
     with record.Record(tmp_path / "run-001") as log:
         before = list(log.rows)
@@ -149,7 +149,7 @@ def test_several_seeds_have_their_own_rows(tmp_path):
     at += [("evaluation", 0, 2), ("evaluation", 1, 2)]
     assert kinds == [*at, ("summary", 0, 2), ("summary", 1, 2)]
     for model, task, row in zip(models, several, log.rows[-2:], strict=True):
-        assert task.judge(*model)["loss"] == row["loss"]
+        assert task.evaluate(*model)["loss"] == row["loss"]
     assert log.finished
 
 

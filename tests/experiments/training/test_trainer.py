@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.models import MODELS
+from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
-from experiments.training.trainer import Program
+from experiments.training.trainer import Trainer
 
 CONFIG = Config(
     methods=("cser",), compressor="random_block", ratio=0.05, workers=2, steps=6
@@ -24,23 +24,23 @@ def seeds():
     return [tasks.build(CONFIG, seed) for seed in (0, 1)]
 
 
-def trained(program, *stops):
+def trained(trainer, *stops):
     first = 0
     for stop in stops:
-        program.run(first, stop)
+        trainer.run(first, stop)
         first = stop
-    return program.judged()
+    return trainer.models()
 
 
 @pytest.fixture(scope="module")
 def alone(seeds):
-    return [trained(Program("cser", [task], CONFIG), 4)[0] for task in seeds]
+    return [trained(Trainer("cser", [task], CONFIG), 4)[0] for task in seeds]
 
 
 def test_seeds_that_are_trained_together_end_like_each_alone(seeds, alone):
-    program = Program("cser", seeds, CONFIG)
+    trainer = Trainer("cser", seeds, CONFIG)
 
-    together = trained(program, 1, 4)
+    together = trained(trainer, 1, 4)
 
     chex.assert_trees_all_close(together, alone, **close)
     with pytest.raises(AssertionError):
@@ -49,10 +49,10 @@ def test_seeds_that_are_trained_together_end_like_each_alone(seeds, alone):
 
 def test_counters_are_kept_once_for_all_seeds(seeds):
     """A batched counter would turn the conditional of the resets into a select."""
-    program = Program("cser", seeds, CONFIG)
+    trainer = Trainer("cser", seeds, CONFIG)
     counters = [
         leaf
-        for leaf in jax.tree.leaves(program.state[1])
+        for leaf in jax.tree.leaves(trainer.state[1])
         if leaf.dtype == np.int32 and leaf.size < 4
     ]
 
@@ -63,24 +63,24 @@ def test_counters_are_kept_once_for_all_seeds(seeds):
 def test_a_scan_ends_like_the_loop(seeds, alone, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
     done = []
-    program = Program("cser", seeds[:1], CONFIG)
-    program.run(0, 3, done.append)
-    program.run(3, 4, done.append)
+    trainer = Trainer("cser", seeds[:1], CONFIG)
+    trainer.run(0, 3, done.append)
+    trainer.run(3, 4, done.append)
 
-    chex.assert_trees_all_close(program.judged(), alone[:1], **close)
+    chex.assert_trees_all_close(trainer.models(), alone[:1], **close)
     assert done == [3, 4]
 
 
 def test_a_scan_of_several_seeds_ends_like_each_alone(seeds, alone, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
-    program = Program("cser", seeds, CONFIG)
+    trainer = Trainer("cser", seeds, CONFIG)
 
-    chex.assert_trees_all_close(trained(program, 4), alone, **close)
+    chex.assert_trees_all_close(trained(trainer, 4), alone, **close)
 
 
 def test_steps_are_counted_as_they_are_taken(seeds):
     done = []
-    Program("cser", seeds[:1], CONFIG).run(2, 5, done.append)
+    Trainer("cser", seeds[:1], CONFIG).run(2, 5, done.append)
 
     assert done == [3, 4, 5]
 
@@ -101,11 +101,11 @@ def test_batch_statistics_differ_between_workers_and_are_averaged(monkeypatch):
     monkeypatch.setitem(MODELS, "normed", Normed)
     config = dataclasses.replace(CONFIG, methods=("gmc",), model="normed")
     task = tasks.build(config, 0)
-    program = Program("gmc", [task], config)
+    trainer = Trainer("gmc", [task], config)
 
-    ((_, stats),) = trained(program, 1)
+    ((_, stats),) = trained(trainer, 1)
 
-    kept = program.state[2]
+    kept = trainer.state[2]
     chex.assert_trees_all_equal_shapes(stats, task.stats)
     jax.tree.map(
         lambda leaf, one: np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Which errors are one line, and which keep their traceback."""
+"""Errors that are printed in one line, and errors that keep their traceback."""
 
 import errno
 import json
@@ -24,8 +24,8 @@ from experiments.utils import failures, terminal
         (errno.ENAMETOOLONG, r"File name too long \(log\)\. Name a shorter"),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(number, remedy, monkeypatch):
-    """The kind: a full disk or a read-only, unreadable, missing place, anywhere."""
+def test_an_error_of_the_machine_is_one_line(number, remedy, monkeypatch):
+    """A full disk, or a place that is read-only, unreadable or missing."""
 
     def fail(options):
         raise OSError(number, os.strerror(number), "log")
@@ -36,7 +36,7 @@ def test_what_the_machine_refuses_is_one_line(number, remedy, monkeypatch):
 
 
 def test_a_full_disk_under_a_checkpoint_is_one_line(monkeypatch):
-    """TensorStore, under orbax, hands the machine's errors on as text."""
+    """TensorStore, under orbax, turns errors of the machine into text."""
 
     def fail(options):
         json.loads("")  # A ValueError of others keeps its traceback.
@@ -54,7 +54,7 @@ def test_a_full_disk_under_a_checkpoint_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     "error", [KeyError("x"), TypeError("x"), OSError(errno.EBADF, "x"), OSError("x")]
 )
-def test_a_fault_of_the_program_keeps_its_traceback(error, monkeypatch):
+def test_a_bug_keeps_its_traceback(error, monkeypatch):
     def fail(options):
         raise error
 
@@ -82,21 +82,21 @@ def test_a_file_is_named_where_the_machine_names_none(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", "other")
 
 
-def test_a_note_goes_to_the_standard_error(capsys):
+def test_a_remark_goes_to_the_standard_error(capsys):
     terminal.note("words")
     assert capsys.readouterr() == ("", "words\n")
 
 
-def test_a_note_that_nobody_hears_ends_nothing(monkeypatch):
-    """The kind: `2>/dev/full`, where a word about one log ended a command."""
+def test_a_remark_that_cannot_be_written_is_no_error(monkeypatch):
+    """With `2>/dev/full` a remark about one log ended a command."""
     full = Mock(write=Mock(side_effect=OSError(errno.ENOSPC, "full")))
     monkeypatch.setattr("sys.stderr", full)
     terminal.note("words")
     assert full.write.called
 
 
-def test_what_fails_is_not_said_by_threads_of_orbax_as_well(monkeypatch):
-    """The kind: a full disk, with tracebacks of TensorStore before the line."""
+def test_threads_of_orbax_do_not_report_a_failure_again(monkeypatch):
+    """On a full disk TensorStore printed tracebacks before the line."""
     said = Mock()
     monkeypatch.setattr("sys.unraisablehook", None)
     monkeypatch.setattr("sys.__unraisablehook__", said)

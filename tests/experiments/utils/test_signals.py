@@ -1,4 +1,4 @@
-"""Signals that end a command: at once, with true words, and nothing lost."""
+"""Signals end a command at once, with a true last line."""
 
 import os
 import pty
@@ -20,10 +20,14 @@ PATIENCE = 300  # Seconds; a machine may be busy.
 
 
 def program(*lines: str) -> subprocess.Popen:
-    """A process that has run some lines, and then says so."""
+    """Starts a process that runs some lines and prints that it is ready."""
     # In a shell's background, processes start with SIGINT ignored, and so do theirs.
     heard = "[signal.signal(n, signal.SIG_DFL) for n in (1, 2, 15)]"
-    start = ("import os, signal, sys, time", "from experiments import signals", heard)
+    start = (
+        "import os, signal, sys, time",
+        "from experiments.utils import signals",
+        heard,
+    )
     process = subprocess.Popen(
         [sys.executable, "-uc", "\n".join((*start, *lines))],
         stdout=subprocess.PIPE,
@@ -37,7 +41,7 @@ def program(*lines: str) -> subprocess.Popen:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_a_command_that_swallows_exceptions(number):
-    """KeyboardInterrupt got lost in callbacks of JAX, or became others' tracebacks."""
+    """KeyboardInterrupt got lost in callbacks of JAX, or became a traceback."""
     process = program(
         "signals.end_at_once()",
         "print('ready')",
@@ -52,7 +56,7 @@ def test_a_signal_ends_a_command_that_swallows_exceptions(number):
     assert (out, words) == ("", f"{how}; nothing kept\n")
 
 
-def test_a_second_signal_does_not_wait_for_words():
+def test_a_second_signal_does_not_wait_for_the_last_line():
     process = program(
         "signals.kept = lambda: print('looks') or time.sleep(1000)",
         "signals.end_at_once()",
@@ -68,7 +72,7 @@ def test_a_second_signal_does_not_wait_for_words():
     assert not words
 
 
-def test_what_is_ignored_stays_ignored():
+def test_signals_that_are_ignored_stay_ignored():
     """As `nohup` and a shell's background want it."""
     process = program(
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
@@ -81,7 +85,7 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
-def test_a_temporary_directory_goes_with_the_command():
+def test_a_temporary_directory_is_removed_with_the_command():
     process = program(
         "signals.end_at_once()",
         "with signals.temporary_directory() as directory:",
@@ -97,7 +101,7 @@ def test_a_temporary_directory_goes_with_the_command():
     assert not os.path.exists(directory)
 
 
-def test_what_has_processes_takes_them_away_and_a_second_signal_ends_it():
+def test_unwinding_raises_and_a_second_signal_ends_the_process():
     process = program(
         "signals.end_at_once()",
         "signals.unwind()",
@@ -116,7 +120,7 @@ def test_what_has_processes_takes_them_away_and_a_second_signal_ends_it():
     assert process.returncode == -signal.SIGINT
 
 
-def test_what_a_callback_has_swallowed_ends_a_wait_all_the_same():
+def test_a_signal_that_a_callback_swallows_ends_a_wait():
     """JAX has callbacks of the garbage collector, in which exceptions get lost."""
     process = program(
         "from experiments.hosts.processes import Command, python, started",
@@ -135,25 +139,25 @@ def test_what_a_callback_has_swallowed_ends_a_wait_all_the_same():
 
 
 def test_a_terminal_gets_its_cursor_back():
-    """Progress bars hide it, and whoever is killed does not show it again."""
+    """Progress bars hide it, and a killed process does not restore it."""
     screen, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm"}
-    line = "from experiments import signals; signals.say('the last')"
+    line = "from experiments.utils import signals; signals.say('the last')"
     subprocess.run([sys.executable, "-c", line], stdout=terminal, env=environment)
     os.close(terminal)
     assert b"\x1b[?25h" in os.read(screen, 100)
     os.close(screen)
 
 
-def test_a_parent_hears_where_the_record_is(tmp_path, monkeypatch):
+def test_a_parent_gets_the_directory_of_the_record(tmp_path, monkeypatch):
     monkeypatch.setenv(signals.RECORD, str(tmp_path / "note"))
-    signals.recording(tmp_path)
+    signals.recording(tmp_path, str)
     signals.forget()
     assert (tmp_path / "note").read_text() == str(tmp_path)
 
 
 def running(results) -> subprocess.Popen:
-    """A run that saves all the time."""
+    """Starts a run that saves all the time."""
     return subprocess.Popen(
         [
             *(*EXPERIMENTS, "run", "digits_quick"),
@@ -169,7 +173,7 @@ def running(results) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_that_is_interrupted_early_ends_with_one_line(tmp_path, seed):
-    """It hung, or ended in SIGSEGV, SIGABRT or somebody's traceback."""
+    """It hung, or ended in SIGSEGV, SIGABRT or a traceback."""
     with running(tmp_path) as process:
         time.sleep(0.5 + 6 * random.Random(seed).random())
         process.send_signal(signal.SIGINT)
@@ -181,8 +185,8 @@ def test_a_run_that_is_interrupted_early_ends_with_one_line(tmp_path, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_a_run_that_is_interrupted_while_it_saves_says_what_is_kept(tmp_path, seed):
-    """Threads of orbax ended in tracebacks, and what was said was not looked at."""
+def test_a_run_interrupted_while_it_saves_names_what_is_kept(tmp_path, seed):
+    """Threads of orbax printed tracebacks, and the step in the line was wrong."""
     draws = random.Random(seed)
     path = tmp_path / "digits_quick-001"
     folder = path / CHECKPOINTS / "gmc-0"

@@ -1,4 +1,4 @@
-"""Output that cannot be written as it is: plain characters, full disks, no readers."""
+"""Output to ASCII terminals, full disks and closed pipes."""
 
 import errno
 import io
@@ -12,7 +12,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.utils import terminal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEPT = ROOT / "experiments" / "results"
 
 
@@ -27,7 +27,7 @@ KEPT = ROOT / "experiments" / "results"
         ("\N{SNOWMAN}", "?"),
     ],
 )
-def test_what_an_encoding_lacks_has_a_plain_form(text, plain, monkeypatch):
+def test_characters_that_an_encoding_lacks_have_a_plain_form(text, plain, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     with terminal.output():
@@ -59,7 +59,7 @@ class Full(io.RawIOBase):
 
 
 def test_a_full_standard_output_is_one_line_and_no_traceback(monkeypatch):
-    """The kind: a disk that fills up, or `/dev/full`, under what a command prints."""
+    """The disk of the standard output fills up, or it is `/dev/full`."""
     monkeypatch.setattr(
         "experiments.commands.list.main", lambda options: print("something")
     )
@@ -71,8 +71,8 @@ def test_a_full_standard_output_is_one_line_and_no_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
-def test_nobody_who_reads_is_no_word_at_all(unbuffered, monkeypatch):
-    """The kind: `| head -1`, which has seen enough."""
+def test_an_output_without_a_reader_prints_no_error(unbuffered, monkeypatch):
+    """As in `| head -1`, which ends after one line."""
     monkeypatch.setattr(
         "experiments.commands.list.main", lambda options: print("something")
     )
@@ -89,14 +89,14 @@ def test_nobody_who_reads_is_no_word_at_all(unbuffered, monkeypatch):
 
 
 @pytest.mark.parametrize("closed", [(1, 2), (0, 1, 2)])
-def test_nothing_takes_the_place_of_a_stream_that_is_closed(closed, tmp_path):
-    """The kind: `>&- 2>&-`. A line that C++ logged came out of the pipe of signals."""
+def test_no_file_takes_the_number_of_a_closed_stream(closed, tmp_path):
+    """With `>&- 2>&-` a log line of C++ went into the pipe of signals."""
     lines = (
         "import os",
         f"[os.close(number) for number in {closed}]",
         "import sys",
         "sys.stdout = sys.stderr = None",
-        "from experiments import signals, terminal",
+        "from experiments.utils import signals, terminal",
         "terminal.open_streams()",
         "signals.end_at_once()",
         f"log = open({str(tmp_path / 'log')!r}, 'w')",
@@ -133,7 +133,7 @@ main(["plan", "--workers", "many"])
 
 
 def test_an_ascii_terminal_shows_every_command(tmp_path):
-    """The kind: UnicodeEncodeError wherever rich, tyro or this project prints."""
+    """Output of rich, tyro and this project raised UnicodeEncodeError."""
     environment = {
         **{name: value for name, value in os.environ.items() if name[:2] != "PY"},
         **{"LC_ALL": "C", "PYTHONUTF8": "0", "TERM": "dumb", "COLUMNS": "60"},

@@ -57,7 +57,7 @@ def test_every_line_is_of_a_named_run_that_trains_its_methods(number):
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_what_was_not_run_is_said_to_be(number, tmp_path):
+def test_methods_that_were_not_run_are_marked(number, tmp_path):
     lines = printed(number, tmp_path)
     for line in TABLES[number].lines:
         assert ours_after(line.label, lines) == ["ours"] + ["not run"] * len(
@@ -65,7 +65,7 @@ def test_what_was_not_run_is_said_to_be(number, tmp_path):
         )
 
 
-def test_our_seeds_are_averaged_whatever_directory_they_are_in(tmp_path):
+def test_our_seeds_are_averaged_over_all_directories(tmp_path):
     run = "table2_cifar10_resnet20"
     keep(tmp_path, run, [summary("gmc", 0, 0.86), summary("gmc", 1, 0.87)])
     keep(tmp_path / "kept", run, [summary("gmc", 2, 0.88)], methods=("gmc",), seed=2)
@@ -87,7 +87,7 @@ def test_another_experiment_is_not_ours(tmp_path, changes):
     assert cells == ["ours"] + ["not run"] * 5
 
 
-def test_losses_stand_where_the_paper_prints_them(tmp_path):
+def test_losses_are_shown_where_the_paper_prints_them(tmp_path):
     keep(tmp_path, "table3", [summary("gmc_plus_0.5", 0, 0.67, loss=0.41)])
 
     lines = printed("3", tmp_path)
