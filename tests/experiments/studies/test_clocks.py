@@ -13,7 +13,16 @@ from experiments.training import record
 SHORT = Clocks(workers=4, gradients=24, slowdowns=(1.0, 10.0))
 
 
-@pytest.mark.parametrize("method", METHODS)
+SOME = {"all_reduce", "ad_psgd"}  # One that waits for all workers, and one for none.
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in SOME else pytest.mark.slow)
+        for method in METHODS
+    ],
+)
 def test_every_method_learns_and_its_clock_advances(method):
     curve = study.follow(method, SHORT, 4, 1.0)
     assert len(curve.losses) == len(curve.seconds) == 24

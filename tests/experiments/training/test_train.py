@@ -49,7 +49,11 @@ def uninterrupted(task, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("step", "repeated"),
-    [(1, [1, 2, 3, 4, 5, 6]), (3, [3, 4, 5, 6]), (6, [5, 6])],
+    [
+        (3, [3, 4, 5, 6]),
+        pytest.param(1, [1, 2, 3, 4, 5, 6], marks=pytest.mark.slow),
+        pytest.param(6, [5, 6], marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path, task, uninterrupted, step, repeated
@@ -153,7 +157,9 @@ def test_several_seeds_have_their_own_rows(tmp_path):
     assert log.finished
 
 
-@pytest.mark.parametrize("backend", ["distribute", "pmap"])
+@pytest.mark.parametrize(
+    "backend", ["distribute", pytest.param("pmap", marks=pytest.mark.slow)]
+)
 def test_other_backends_agree_and_resume(tmp_path, task, uninterrupted, backend):
     config = dataclasses.replace(CONFIG, backend=backend)
     with pytest.raises(KeyboardInterrupt):
