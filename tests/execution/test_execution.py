@@ -1,4 +1,4 @@
-"""One step, three ways to run it: the same numbers, each worker its own gradient."""
+"""Tests that all runners give the same numbers, and each worker its own gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_simulate_distribute_and_pmap_agree(method):
         close(metrics, other_metrics)
         close(jax.tree.map(np.array, state), jax.tree.map(np.array, other_state))
         gmc_jax.assert_replicated(other_state)
-    # Something has happened, and every worker saw the same parameters.
+    # Parameters moved, and were the same on all workers.
     weights = problems.flat(metrics["params"], leading=2)
     assert np.abs(weights[-1] - weights[0]).max() > 0.01
     np.testing.assert_array_equal(weights, weights[:, :1].repeat(WORKERS, axis=1))

@@ -1,8 +1,8 @@
-"""What holds for every method, over one table: a new one adds a line to it.
+"""What holds for every method, over the tables in `tests/support/methods.py`.
 
 Every method equals the transcription of its paper, over 50 steps. The whole product of
-settings is slow; by default each method meets one compressor of the library, in turn
-with numbers of workers, schedules and precisions, and one that compiles in a moment.
+settings is slow. By default each method runs with one compressor of the library, in
+turn with numbers of workers, schedules and precisions, and with one that compiles fast.
 """
 
 import functools

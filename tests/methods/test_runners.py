@@ -31,7 +31,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def seen(step):
-    """The step, whose metrics tell the parameters that the worker saw."""
+    """The step, with the worker's parameters among its metrics."""
 
     def and_params(state, batch):
         new, metrics = step(state, batch)
@@ -62,7 +62,7 @@ def test_what_differs_between_workers(method):
     assert found == METHODS[method].differs
 
 
-# Of pieces that others below are made of too.
+# Methods whose parts are those of others in the table.
 RELATED = {
     "dmsgd",
     "dmsgd_local",
@@ -102,7 +102,7 @@ def test_all_runners_agree(method, other):
     ours, theirs = (drive(runner, step, state, batches) for runner in (simulate, other))
     close(ours, theirs)
 
-    # Something has happened; and workers saw the same parameters, or were meant not to.
+    # Parameters moved, and were the same on all workers unless the table says not.
     params = problems.flat(ours[1]["params"], leading=2)
     assert np.abs(params[-1] - params[0]).max() > 0.01
     same = (params == params[:, :1]).all()

@@ -1,4 +1,4 @@
-"""Every public factory, with arguments that are right, as small as can be."""
+"""Every public factory with valid arguments, as few and as small as possible."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Querying(NamedTuple):
         return params
 
 
-# What is right of each argument that has no default.
+# For each factory a valid value of each argument that has no default.
 RIGHT = {
     "a_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
     "ad_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
@@ -143,13 +143,13 @@ RIGHT = {
 
 
 def found(name: str) -> Callable:
-    """The factory of a name, which may stand in a module of the package."""
+    """The factory of a name. A dotted name is in a module of the package."""
     module, _, own = name.rpartition(".")
     return getattr(getattr(gmc_jax, module) if module else gmc_jax, own)
 
 
 def names_of(kind: type) -> list[str]:
-    """The names of all factories of a kind."""
+    """The names of the factories that make a kind of thing."""
     return [
         name for name, right in RIGHT.items() if isinstance(found(name)(**right), kind)
     ]

@@ -140,7 +140,7 @@ METHODS = {
 
 # Transcriptions.
 
-# What a second channel sends, as a channel and as a selection.
+# A second channel, and the selection that it makes in a transcription.
 SECOND = all_gather(top_k(0.4)), references.largest(0.4)
 PAPERS = {
     "dmsgd": Paper(gmc_jax.dmsgd, references.dmsgd, 0),
@@ -267,7 +267,7 @@ PAPERS = {
         0,
     ),
     "dist_ef_sgdm": Paper(
-        # No selection is a close call with this ratio; one is, of 1e-7, with 0.4.
+        # With 0.4 two entries differ by 1e-7, so rounding would decide between them.
         functools.partial(
             gmc_jax.dist_ef_sgdm, server_channel=simulated_server(top_k(0.25))
         ),
@@ -284,7 +284,7 @@ COUNTED_BLOCK = count_entries(all_gather(random_block(0.2)))  # It compiles fast
 
 
 def uneven(workers: int) -> gmc_jax.Topology:
-    """Workers hear others of all kinds of weights; columns sum to 1."""
+    """Weights between workers all differ, and columns sum to 1."""
     matrix = np.random.default_rng(workers).uniform(0.1, 1, size=(workers, workers))
     return gmc_jax.Topology((matrix / matrix.sum(axis=0),))
 
@@ -295,7 +295,7 @@ def pushed(workers: int):
 
 
 def star(workers: int) -> gmc_jax.Topology:
-    """Of two workers, or one, it is doubly stochastic."""
+    """A hub and its neighbours; doubly stochastic for one or two workers."""
     hub = np.zeros((workers, workers))
     hub[0, 1:] = hub[1:, 0] = 1
     return topologies.pushing(hub)
@@ -305,7 +305,7 @@ def lazy(workers: int) -> gmc_jax.Topology:
     return topologies.lazy(topologies.ring(workers))
 
 
-# From the number of workers to the method for as many.
+# From the number of workers to the method.
 COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     **{
         name: lambda _, method=method: method.ours(0.02, COUNTED_BLOCK)

@@ -1,4 +1,4 @@
-"""The published methods in NumPy: one worker after another, nothing of the library.
+"""The published methods in NumPy, worker by worker, without any code of the library.
 
 Letters are those of the papers: w weights, g gradient, e residual, m momentum, u and v
 DGC's two accumulators, eta the learning rate. `select(step, vector)` says which
@@ -21,13 +21,13 @@ Trace = tuple[np.ndarray, np.ndarray]
 
 
 def everything(step: int, vector: np.ndarray) -> np.ndarray:
-    """All coordinates travel."""
+    """All coordinates are sent."""
     del step
     return np.ones(vector.size, bool)
 
 
 def largest(ratio: float) -> Select:
-    """The largest magnitudes travel; of equal ones those with the lowest index."""
+    """The largest magnitudes are sent; of equal ones those with the lowest index."""
 
     def select(step, vector):
         del step
@@ -40,7 +40,7 @@ def largest(ratio: float) -> Select:
 
 
 def drawn(masks: np.ndarray) -> Select:
-    """Coordinates travel that were drawn for all workers alike, [steps, d]."""
+    """The coordinates drawn for all workers are sent, [steps, d]."""
 
     def select(step, vector):
         del vector
@@ -368,11 +368,11 @@ def dist_ef_sgdm(
     w = problem.start
     es = [np.zeros_like(w) for _ in range(problem.workers)]
     ms = [np.zeros_like(w) for _ in range(problem.workers)]
-    owed, last = np.zeros_like(w), 0.0
+    server_residual, last = np.zeros_like(w), 0.0
     ws, residuals = [w], [np.stack(es)]
     for t in range(problem.steps):
         rate = eta(t) or 1e-30
-        q = (last / rate) * owed
+        q = (last / rate) * server_residual
         for k in range(problem.workers):
             g = problem.gradient(k, t, w)
             ms[k] = beta * ms[k] + g
@@ -381,7 +381,7 @@ def dist_ef_sgdm(
             es[k] = p - sent
             q = q + sent / problem.workers
         answer = np.where(server(t, q), q, 0)
-        owed, last = q - answer, rate
+        server_residual, last = q - answer, rate
         w = w - rate * answer
         ws.append(w)
         residuals.append(np.stack(es))

@@ -1,6 +1,6 @@
-"""Methods of workers who hear their neighbours, in NumPy: nothing of the library.
+"""Gossip methods in NumPy, without any code of the library.
 
-`rounds` are mixing matrices [receiver, sender] that repeat. Weights come back as
+`rounds` are mixing matrices [receiver, sender] that repeat. Functions return weights
 [steps + 1, workers, d].
 """
 
@@ -11,7 +11,7 @@ from tests.support.references import Rate
 
 
 class Steps:
-    """Every worker's own momentum SGD: steps, signed as updates, [workers, d]."""
+    """Momentum SGD of each worker: steps, signed like updates, [workers, d]."""
 
     def __init__(self, problem: Problem, eta: Rate, beta: float, nesterov: bool):
         self.problem, self.eta, self.beta, self.nesterov = problem, eta, beta, nesterov
@@ -26,7 +26,7 @@ class Steps:
 
 
 def at_start(problem: Problem) -> np.ndarray:
-    """All workers where the problem starts."""
+    """The start of the problem for every worker."""
     return np.stack([problem.start] * problem.workers)
 
 
@@ -120,11 +120,11 @@ def sgp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Message by message. Returns z, the weights w [steps + 1, workers], and the sums.
 
-    The sums, [steps + 1, d + 1], are of all numerators and weights, those under way
-    included. With a period, after so many steps workers meet: at the mean of their z,
-    each of which counts by the weight that is its own or still under way from it, and
-    beyond by the slow momentum. Messages follow their senders; without any, weights
-    are averaged.
+    The sums, [steps + 1, d + 1], are of all numerators and weights, with those in
+    flight. With a period, workers synchronise after so many steps: at the mean of
+    their z, weighted by their own weights and those that they have in flight, plus
+    the slow momentum. Messages in flight move with their senders. Without any in
+    flight, weights are averaged.
     """
     n, d = problem.targets.shape
     steps = Steps(problem, eta, beta, nesterov)

@@ -1,8 +1,8 @@
-"""Methods with local steps in NumPy, as `references`: nothing of the library.
+"""Methods with local steps in NumPy, without any code of the library.
 
-x_k are the workers' parameters, z is where they last met, `mean_of(round, vectors)`
-what a channel makes of one vector of each worker. Weights come back as [steps + 1,
-workers, d].
+x_k are the workers' parameters, and z is the anchor. A pseudo-gradient is z - x_k.
+`mean(round, pseudo_gradients)` is the mean that a channel gives. Functions return
+weights [steps + 1, workers, d].
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.support.problems import Problem
 from tests.support.references import Rate, Select, Trace, no_residuals
 
 
-def meetings(
+def synchronised(
     problem: Problem,
     eta: Rate,
     beta: float,
@@ -23,7 +23,10 @@ def meetings(
     nesterov: bool = False,
     buffers: str = "maintain",
 ) -> Trace:
-    """Local momentum SGD; `outer(round, ways, rate) -> z_old - z_new` at meetings."""
+    """Local momentum SGD, and the outer step at each synchronisation.
+
+    `outer(round, pseudo_gradients, rate)` returns z_old - z_new.
+    """
     everyone = range(problem.workers)
     z = problem.start
     xs = [z.copy() for _ in everyone]
@@ -48,10 +51,12 @@ def meetings(
 
 
 def sent_on_average(select: Select) -> Callable:
-    """What a lossy channel makes of the ways, the loss being lost for good."""
+    """The mean of a lossy channel. What it loses is never sent."""
 
-    def mean(count, ways):
-        return np.mean([np.where(select(count, v), v, 0) for v in ways], axis=0)
+    def mean(count, pseudo_gradients):
+        return np.mean(
+            [np.where(select(count, v), v, 0) for v in pseudo_gradients], axis=0
+        )
 
     return mean
 
@@ -66,14 +71,14 @@ def local_sgd(
     nesterov: bool = False,
     buffers: str = "maintain",
 ) -> Trace:
-    """The anchor moves by the mean of the ways."""
+    """The anchor moves by the mean pseudo-gradient."""
     mean = sent_on_average(select)
-    return meetings(
+    return synchronised(
         problem,
         eta,
         beta,
         lambda t: period,
-        lambda count, ways, rate: mean(count, ways),
+        lambda count, pseudo_gradients, rate: mean(count, pseudo_gradients),
         nesterov=nesterov,
         buffers=buffers,
     )
@@ -90,12 +95,12 @@ def post_local_sgd(
 ) -> Trace:
     """Every step at first."""
     mean = sent_on_average(select)
-    return meetings(
+    return synchronised(
         problem,
         eta,
         beta,
         lambda t: 1 if t < start else period,
-        lambda count, ways, rate: mean(count, ways),
+        lambda count, pseudo_gradients, rate: mean(count, pseudo_gradients),
     )
 
 
@@ -110,19 +115,19 @@ def slowmo(
     period: int,
     buffers: str = "maintain",
 ) -> Trace:
-    """Algorithm 1: the way over the rate goes into a momentum, none at a rate of 0."""
+    """Algorithm 1: a momentum of pseudo-gradients over rates, but at a rate of 0."""
     mean, u = sent_on_average(select), np.zeros_like(problem.start)
 
-    def outer(count, ways, rate):
+    def outer(count, pseudo_gradients, rate):
         nonlocal u
-        way = mean(count, ways)
+        pseudo_gradient = mean(count, pseudo_gradients)
         if rate == 0:
             u = beta * u
-            return alpha * way
-        u = beta * u + way / rate
+            return alpha * pseudo_gradient
+        u = beta * u + pseudo_gradient / rate
         return alpha * rate * u
 
-    return meetings(problem, eta, inner, lambda t: period, outer, buffers=buffers)
+    return synchronised(problem, eta, inner, lambda t: period, outer, buffers=buffers)
 
 
 def bmuf(
@@ -136,18 +141,18 @@ def bmuf(
     period: int,
     nesterov: bool = False,
 ) -> Trace:
-    """The way is filtered; Nesterov's block starts further on by beta times v."""
+    """Pseudo-gradients are filtered; with Nesterov blocks start at z - beta v."""
     mean, v = sent_on_average(select), np.zeros_like(problem.start)
 
-    def outer(count, ways, rate):
+    def outer(count, pseudo_gradients, rate):
         nonlocal v
         before = v
-        v = beta * v + zeta * mean(count, ways)
+        v = beta * v + zeta * mean(count, pseudo_gradients)
         if not nesterov:
             return v
         return v + beta * (v - before)  # Both starts lie beta * v ahead of the filter.
 
-    return meetings(problem, eta, inner, lambda t: period, outer)
+    return synchronised(problem, eta, inner, lambda t: period, outer)
 
 
 def lookahead(
@@ -159,14 +164,14 @@ def lookahead(
     alpha: float,
     period: int,
 ) -> Trace:
-    """The slow weights go part of the way."""
+    """The anchor moves by a fraction of the mean pseudo-gradient."""
     mean = sent_on_average(select)
-    return meetings(
+    return synchronised(
         problem,
         eta,
         beta,
         lambda t: period,
-        lambda count, ways, rate: alpha * mean(count, ways),
+        lambda count, pseudo_gradients, rate: alpha * mean(count, pseudo_gradients),
     )
 
 
@@ -180,16 +185,16 @@ def diloco(
     outer_rate: float,
     period: int,
 ) -> Trace:
-    """A step of Nesterov on the mean of the ways."""
+    """A step of Nesterov on the mean pseudo-gradient."""
     mean, m = sent_on_average(select), np.zeros_like(problem.start)
 
-    def outer(count, ways, rate):
+    def outer(count, pseudo_gradients, rate):
         nonlocal m
-        delta = mean(count, ways)
+        delta = mean(count, pseudo_gradients)
         m = beta * m + delta
         return outer_rate * (delta + beta * m)
 
-    return meetings(problem, eta, inner, lambda t: period, outer)
+    return synchronised(problem, eta, inner, lambda t: period, outer)
 
 
 def signum(

@@ -1,8 +1,8 @@
-"""The command line as a process that hears SIGINT wherever the tests run."""
+"""The command line as a process that SIGINT stops wherever the tests run."""
 
 import sys
 
-# In a shell's background, processes start with SIGINT ignored, and so do theirs.
+# A shell starts background processes with SIGINT ignored, and children inherit that.
 _PROGRAM = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)

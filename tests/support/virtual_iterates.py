@@ -1,4 +1,4 @@
-"""What the exact identities of the methods are tested on, and their vocabulary."""
+"""Problem, channels and terms of the exact identities of methods."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ SCHEDULE = optax.cosine_decay_schedule(RATE, STEPS)
 
 
 def unruly() -> Compressor:
-    """Sends another vector than it is given, twice as large: no contraction at all."""
+    """Sends a shifted vector, twice as large: it is no contraction."""
 
     def encode(key, x):
         del key
@@ -64,10 +64,10 @@ def buffered(gradients: np.ndarray) -> np.ndarray:
     return np.stack(buffers[1:])
 
 
-def telescoped(weights: np.ndarray, owed: np.ndarray | float) -> np.ndarray:
-    """w_t - momentum * w_{t-1} - owed_t, with w_{-1} = w_0."""
+def telescoped(weights: np.ndarray, residual: np.ndarray | float) -> np.ndarray:
+    """w_t - momentum * w_{t-1} - residual_t, with w_{-1} = w_0."""
     last = np.concatenate([weights[:1], weights[:-1]])
-    return weights - MOMENTUM * last - owed
+    return weights - MOMENTUM * last - residual
 
 
 def assert_moves_by(points: np.ndarray, steps: np.ndarray) -> None:
