@@ -46,7 +46,7 @@ class Exchange(NamedTuple):
       to_wire: `(message, share) -> message`, in the form in which it travels and
         counts.
       collective: from a vector to what is received, stacked on a leading axis.
-        Together that holds the contributions of all senders.
+        Together that holds the messages of all senders.
       from_wire: `(received, share) -> messages`, from what is received, upcast, to what
         is decoded.
     """
@@ -60,7 +60,8 @@ class _Workers(NamedTuple):
     """Who encodes, and with which draws.
 
     Attributes:
-      senders: `() -> K`, how many contributions there are; it raises outside the axis.
+      senders: `() -> K`, the number of messages in a mean. Where messages are sent, it
+        raises NameError outside the axis.
       own_key: from the key of a call to that of this worker's draws.
     """
 
@@ -212,7 +213,7 @@ def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:
         raise ValueError(
-            f"`{caller}` addresses coordinates with int32: a vector must have at most "
+            f"`{caller}` indexes entries with int32: a vector must have at most "
             f"2^31 - 1 of them, got {size}. Compress leaf by leaf with "
             f"`{caller}(..., per_leaf=True)`, or split the largest leaf."
         )

@@ -1,4 +1,4 @@
-"""SlowMo, slow momentum over any method with local steps or gossip."""
+"""SlowMo, slow momentum over local steps, or over a method that gossips."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def slowmo(
     inner optimizer sends.
 
     Over `sgp` a synchronisation averages the numerators, w_i times the parameters of
-    worker i. With a delay, a worker's weight includes its weight in flight, and its
-    messages in flight move with the anchor, so that no mass is lost.
+    worker i. With a delay, a worker's weight includes its weights in flight, and its
+    messages in flight move with the anchor, so that nothing of the weighted sum is
+    lost.
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.
@@ -79,7 +80,7 @@ def slowmo(
       TypeError: if `inner` is not a transformation, `channel` not a channel, or
         `buffers` not a strategy.
       ValueError: if `slow_momentum` is not in [0, 1), `slow_learning_rate` is not
-        finite and greater than 0, `period` is not a positive integer, or
+        finite and greater than 0, `period` is not a whole number of at least 1, or
         `learning_rate` is a negative or non-finite number.
 
     Example:

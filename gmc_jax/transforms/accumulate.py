@@ -20,8 +20,8 @@ class AccumulateState(NamedTuple):
 
     Attributes:
       mini_step: int32, updates since the last mean.
-      total: the sum of these updates, each times its share in a mean (see
-        `trees.shares`); float32 for 16-bit trees. It differs between workers.
+      total: the sum of these updates, float32 for 16-bit trees. Each was multiplied by
+        its share in the mean (see `trees.shares`). The sum differs between workers.
       inner: the state of the inner transformation.
     """
 
@@ -64,7 +64,8 @@ def accumulate(
     checks.transformation(inner=inner)
     checks.steps(period=period)
     inner = optax.with_extra_args_support(inner)
-    known = isinstance(period, int)  # An injected one may change while the sum grows.
+    # An injected period may change while the sum grows; then updates are not scaled.
+    known = isinstance(period, int)
     share, rest = shares(period) if known else (1.0, 1.0)
 
     def init(params):
