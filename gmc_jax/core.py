@@ -15,8 +15,8 @@ Kind = TypeVar("Kind")
 class Sparse(NamedTuple):
     """A message of values and their indices in the vector.
 
-    The number of slots is fixed. An unused slot has the value 0, and the size of the
-    vector for its index, which decoding drops.
+    The number of slots is fixed. An unused slot holds the value 0, and in place of an
+    index the size of the vector. Decoding drops it.
 
     Attributes:
       values: [slots], in the dtype of the vector.
@@ -55,7 +55,7 @@ class Drawn(NamedTuple):
 
 
 class Compressor(NamedTuple):
-    """Encodes one vector as a message, with a loss.
+    """Encodes one vector as a message, perhaps with a loss.
 
     It has no state, and does not know of workers.
 

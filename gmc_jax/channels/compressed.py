@@ -37,10 +37,10 @@ class CompressedState(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """How messages travel, and what they are multiplied with on the way.
+    """How messages travel, and who multiplies them by their share.
 
-    The mean of K messages is the sum of their shares (see `trees.shares`), which stays
-    finite. Either the sender multiplies its message with its share, or the receiver.
+    A message is multiplied by a share before it is summed, so that the sum stays finite
+    (see `trees.shares`). Either its sender does so, or its receivers.
 
     Attributes:
       to_wire: `(message, share) -> message`, in the form in which it travels and
@@ -122,7 +122,7 @@ def compressed_on_each_worker(
 
 
 def unscaled(messages: Tree, share: float) -> Tree:
-    """Messages as they are: their share is taken at the other end."""
+    """Messages as they are: the other end multiplies them by their share."""
     del share
     return messages
 
@@ -162,12 +162,12 @@ def _channel(
         own_keys = {leaf: workers.own_key(key) for leaf, key in keys.items()}
         messages, lost = encode(own_keys, vectors)
         senders = workers.senders()
-        share, rest = shares(senders) if compressor.linear else (1.0, senders)
+        share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         received = run_collective(
             exchange.to_wire(messages, share), shards.by_slices(exchange.collective)
         )
         sums = decode(keys, exchange.from_wire(upcast(received), share))
-        means = {leaf: mean_of(total, rest) for leaf, total in sums.items()}
+        means = {leaf: mean_of(total, divisor) for leaf, total in sums.items()}
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))

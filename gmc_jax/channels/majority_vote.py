@@ -92,17 +92,17 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
 def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     """What most workers vote for, [d] booleans."""
-    share = WORD * math.ceil(votes.size / (WORD * workers))
+    slice_size = WORD * math.ceil(votes.size / (WORD * workers))
     # Always false. An all-to-all under vmap refuses what is the same on all workers.
     votes = votes | (lax.axis_index(axis_name) < 0)
-    padded = jnp.pad(votes, (0, workers * share - votes.size))
-    sent = jax.vmap(pack)(padded.reshape(workers, share))
+    padded = jnp.pad(votes, (0, workers * slice_size - votes.size))
+    sent = jax.vmap(pack)(padded.reshape(workers, slice_size))
     received = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
 
     def add(worker: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + unpack(received[worker], share).astype(jnp.int32)
+        return counts + unpack(received[worker], slice_size).astype(jnp.int32)
 
-    counts = lax.fori_loop(0, workers, add, jnp.zeros(share, jnp.int32))
+    counts = lax.fori_loop(0, workers, add, jnp.zeros(slice_size, jnp.int32))
     results = lax.all_gather(pack(2 * counts >= workers), axis_name)
-    won = jax.vmap(lambda words: unpack(words, share))(results)
+    won = jax.vmap(lambda words: unpack(words, slice_size))(results)
     return won.reshape(-1)[: votes.size]

@@ -53,8 +53,8 @@ def gradient_tracking(
 
     Raises:
       TypeError: if `topology` is not a topology.
-      ValueError: if `topology` is not doubly stochastic or does not bring all workers
-        together, `momentum` is not in [0, 1), or `learning_rate` is a negative or
+      ValueError: if `topology` is not doubly stochastic or does not lead all workers to
+        agree, `momentum` is not in [0, 1), or `learning_rate` is a negative or
         non-finite number.
 
     Example:

@@ -57,10 +57,11 @@ def sgp(
 
     Raises:
       TypeError: if `topology` is not a topology.
-      ValueError: if a column of `topology` does not sum to 1, it does not bring all
-        workers together, or a worker keeps no share of its own where weights are
-        needed; if `delay` is not a whole number of at least 0, `momentum` is not in
-        [0, 1), or `learning_rate` is a negative or non-finite number.
+      ValueError: if a column of `topology` does not sum to 1, or the topology does not
+        lead all workers to agree; if a worker keeps no share of its own, and the
+        topology is not doubly stochastic or there is a delay; if `delay` is not a whole
+        number of at least 0, `momentum` is not in [0, 1), or `learning_rate` is a
+        negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -68,7 +68,7 @@ def skip_nonfinite(
       >>> tx = gmc_jax.skip_nonfinite(gmc_jax.gmc(0.1, channel))
 
     Guarantees:
-      All workers skip the same steps. Replicated state stays replicated.
+      All workers skip the same steps. State that is the same on all workers stays so.
       With finite updates, into `inner` and out of it, it is `inner`, bit for bit.
       Its updates are finite.
     """

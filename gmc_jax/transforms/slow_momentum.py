@@ -82,6 +82,7 @@ def slow_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
+        # After this many synchronisations the number of local steps overflows int32.
         most = (jnp.iinfo(jnp.int32).max - period + 1) // period
         last_local_step = period * jnp.minimum(state.step, most) + period - 1
         rate = rate_at(learning_rate, last_local_step)

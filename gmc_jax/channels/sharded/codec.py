@@ -191,10 +191,10 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
         places = largest(bits, min(num_kept, x.size))
-        reaching = jnp.where(bits[places] >= least, bits[places], -1)
+        eligible = jnp.where(bits[places] >= least, bits[places], -1)
         global_indices = index.global_indices[leaf][places]
         is_owner = index.is_owner[leaf][places]
-        return places, Candidates(num_kept, reaching, global_indices, is_owner)
+        return places, Candidates(num_kept, eligible, global_indices, is_owner)
 
     def encode(keys, vectors):
         del keys
