@@ -81,7 +81,7 @@ def clip_by_local_norm(
         widest = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
         sizes = [jnp.max(jnp.abs(leaf), initial=0).astype(widest) for leaf in leaves]
         unit = _power_of_two(jnp.max(jnp.stack(sizes)))
-        # Of numbers that are scaled to at most 2: squares of large ones are infinite.
+        # The norm of numbers scaled to at most 4: squares of large ones are infinite.
         inverse = 1 / unit
         norm = optax.tree.norm([leaf.astype(widest) * inverse for leaf in leaves])
         # Not `norm > limit`: a gradient whose norm is NaN must not count as short.

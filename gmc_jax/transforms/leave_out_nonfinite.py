@@ -70,11 +70,10 @@ def leave_out_nonfinite(
     * Votes: a sign ignores the factor, and every worker votes. A worker that is left
       out votes with its momentum (`signum`). Without a momentum it votes plus
       (`sign_sgd`); among many workers that is one vote.
-    * Local steps: these must not be scaled, since they are not averaged with those of
-      other workers. So `init` refuses `periodic` and the methods made of it
-      (`local_sgd`, `slowmo`, `diloco`, ...). Nor may `leave_out_nonfinite` stand inside
-      `periodic`, around an inner optimizer that does not communicate. Use
-      `skip_nonfinite` in both cases.
+    * Local steps: these must not be scaled, since each moves one worker alone. So
+      `init` refuses `periodic` and the methods made of it (`local_sgd`, `slowmo`,
+      `diloco`, ...). Nor may `leave_out_nonfinite` stand inside `periodic`, around an
+      inner optimizer that does not communicate. Use `skip_nonfinite` in its place.
     * Variance reduction: `init` refuses `variance_reduced`, which compares the updates
       with gradients that are not scaled. Use `skip_nonfinite`.
 
@@ -156,7 +155,7 @@ def _scale_or_zero(updates: Tree, nonfinite: jax.Array, factor: jax.Array) -> Tr
 
 def _check_scalable(state: Tree) -> None:
     for kind, got in (
-        (PeriodicState, "one that takes local steps, which are not averaged"),
+        (PeriodicState, "one that takes local steps, which move one worker alone"),
         (
             VarianceReducedState,
             "one that compares gradients with those at a snapshot, which are not "
