@@ -36,7 +36,8 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
     if workers != topology.workers:
         raise OtherWorkersError(
             f"`topology` must have as many workers as the axis {axis_name!r}, which "
-            f"has {workers}, got one of {topology.workers}.",
+            f"has {workers}, got one of {topology.workers}. Make a topology of "
+            f"{workers}, such as `topologies.ring({workers})`.",
             topology.workers,
         )
 

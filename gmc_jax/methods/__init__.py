@@ -12,7 +12,7 @@ The equations of all methods share their letters:
     C(p)        what the channel sends of p; the rest, p - C(p), is lost
     e_k         the residual of worker k: what was lost and is still to be sent
     W_ij        the weight of worker j in the average of worker i
-    b           the argument `momentum`, in guarantees
+    b           the number `momentum`, in guarantees
 
 A method whose letters mean something else says so.
 """

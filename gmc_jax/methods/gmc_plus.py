@@ -44,8 +44,8 @@ def gmc_plus(
     rate at which e_k would be sent.
 
     It suits rates that fall, as `gmc` does. Where the rate jumps up again (a warm
-    restart), the residual is sent at the new rate, which makes a large step, and the
-    point of the gradient jumps with it. Weight decay stands in front, as for `gmc`, and
+    restart), the residual is sent at the new rate, which makes a large step. The point
+    of the gradient jumps as well. Weight decay stands in front, as for `gmc`, and
     decays at the third argument of `update` (see `def_sgd`).
 
     Args:

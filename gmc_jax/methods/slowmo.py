@@ -37,10 +37,10 @@ def slowmo(
         periodic(inner, chain(averaged(channel), slow), period)
 
     Here z is the anchor, where all workers last synchronised. The inner optimizer may
-    be `optax.sgd` with or without momentum (local SGD), `optax.adamw` (local Adam), a
-    method that gossips (`d_psgd`, `sgp`), or a method that averages at every step, with
-    which workers stay equal. Between synchronisations nothing is sent but what the
-    inner optimizer sends.
+    be `optax.sgd` with or without momentum (local SGD), `optax.adamw` (local Adam), or
+    a method that gossips (`d_psgd`, `sgp`). It may also average at every step; then
+    workers stay equal. Between synchronisations nothing is sent but what the inner
+    optimizer sends.
 
     Over `sgp` a synchronisation averages the numerators, w_i times the parameters of
     worker i. With a delay, a worker's weight includes its weights in flight, and its
