@@ -1,8 +1,8 @@
 """Training JAX models over slow links, in the grammar of optax.
 
 A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* averages a tree
-over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method* is an
-`optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
+over workers, exactly or through a compressor: `all_gather(top_k(0.01))`. A *method* is
+an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
@@ -19,8 +19,8 @@ over workers, perhaps through a compressor: `all_gather(top_k(0.01))`. A *method
     costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
     modules        topologies, paces, timelines, planning
 
-`help(gmc_jax.gmc)` shows equations, arguments and an example; so does the help of every
-other name.
+`help` of any name says what it does and what its arguments are. `help(gmc_jax.gmc)`
+also shows equations and an example.
 """
 
 from gmc_jax.channels.all_gather import all_gather as all_gather

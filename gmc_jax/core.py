@@ -15,10 +15,12 @@ Kind = TypeVar("Kind")
 class Sparse(NamedTuple):
     """A message of values and their indices in the vector.
 
+    The number of slots is fixed. An unused slot holds the value 0, and in place of an
+    index the size of the vector. Decoding drops it.
+
     Attributes:
-      values: [capacity], in the dtype of the vector.
-      indices: [capacity] int32, each at most once. An unused slot holds the size of the
-        vector, which decoding drops, and the value 0.
+      values: [slots], in the dtype of the vector.
+      indices: [slots] int32; no entry of the vector is sent twice.
     """
 
     values: jax.Array
@@ -31,7 +33,7 @@ class Largest(NamedTuple):
     Ties go to the lowest index, and the message is `Sparse`.
 
     Attributes:
-      num_kept: `d -> s`, the number of slots for d coordinates.
+      num_kept: `d -> s`, the number of slots for a vector of d entries.
       level: the magnitude below which nothing is sent.
     """
 
@@ -42,32 +44,35 @@ class Largest(NamedTuple):
 class Drawn(NamedTuple):
     """Says that a shared compressor sends entries drawn at random.
 
-    The message is their values, in the order of the places.
+    The message holds their values alone, in the order of their places.
 
     Attributes:
-      places: `(key, d) -> places[s]`, distinct, at a cost that does not grow with d.
+      places: `(key, d) -> places[s]`, the indices of the entries in a vector of d. They
+        are distinct, and drawing them takes a time that does not grow with d.
     """
 
     places: Callable[[jax.Array, int], jax.Array]
 
 
 class Compressor(NamedTuple):
-    """A lossy code for one vector, without state and without a named axis.
+    """Encodes one vector as a message, perhaps with a loss.
+
+    It has no state, and does not know of workers.
 
     Attributes:
       encode: `(key, x[d]) -> (message, lost[d])`. The message is a tree of arrays of
         static shapes, exactly what is sent, and `x = decoded + lost`. `lost` may have a
         wider dtype than x: a rounding error of 16-bit numbers needs more than 16 bits.
-      decode: `(key, messages, d) -> x[d]`, the *sum* of the messages stacked on a
-        leading axis, at a cost of O(d + their size). A compressor that is not shared
-        decodes without the key.
-      shared: whether all workers use the same key and so send the same coordinates.
+      decode: `(key, messages, d) -> x[d]`, the *sum* of several messages, which are
+        stacked on a leading axis. It takes O(d + their size). A compressor that is not
+        shared decodes without the key.
+      shared: whether all workers use the same key and so send the same entries.
         Messages of a shared compressor may be added without decoding.
       selects: which entries `encode` sends, if that can be said without the whole x.
         Channels need it for vectors that are split over devices.
       linear: whether scaling the floats of a message scales the decoded vector. Then a
         channel scales messages before it adds them, so the mean of finite messages is
-        finite. Otherwise it divides their sum.
+        finite. Otherwise it adds them first, and divides the sum.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
@@ -77,7 +82,7 @@ class Compressor(NamedTuple):
     linear: bool = False
 
 
-def _count_support(tree: Tree) -> int | None:
+def _travel_with_indices(tree: Tree) -> int | None:
     del tree
     return None
 
@@ -89,27 +94,27 @@ class Channel(NamedTuple):
     `mean`. Error feedback needs nothing else.
 
     A state that keeps parts of trees, such as messages in flight, has the hook
-    `conserved` (see `with_hooks`): then `periodic` starts it in the dtypes of the
-    trees, and `reset_buffers` leaves it alone.
+    `conserved` (see `with_hooks`). Then `periodic` creates these parts in the dtypes of
+    the trees, and `reset_buffers` leaves them alone.
 
     Attributes:
       init: `tree -> state`, from a tree with the shapes *and dtypes* that `average`
         will get; its values play no part. It runs outside the named axis.
       average: `(tree, state) -> (mean, lost, state)`. It runs inside the axis. `mean`
         and `lost` have the dtypes of the tree, float32 where it has 16 bits.
-      bits: `tree -> int`, what one worker sends in a call; with a schedule, the most
-        that it sends.
+      bits: `tree -> int`, the bits that one worker sends in a call. Where calls differ,
+        it is the most that one of them sends.
       axis_name: the named axis whose indices are the workers.
-      entries: `tree -> int`, the values that one worker sends in a call without their
-        indices; None if values travel with indices. Then `count_entries` counts the
-        nonzero coordinates of what was sent.
+      entries: `tree -> int`, the number of values that one worker sends in a call,
+        where values travel without indices. None where they travel with indices: then
+        `count_entries` counts the nonzero entries of what was sent.
     """
 
     init: Callable[[Tree], Tree]
     average: Callable[[Tree, Tree], tuple[Tree, Tree, Tree]]
     bits: Callable[[Tree], int]
     axis_name: str
-    entries: Callable[[Tree], int | None] = _count_support
+    entries: Callable[[Tree], int | None] = _travel_with_indices
 
 
 # The hooks of states. `with_hooks` marks a class that has some of them.
@@ -161,7 +166,7 @@ class HasOnSync(Protocol):
 
 
 class HasConserved(Protocol):
-    """A state with parts that are no buffers of an optimizer."""
+    """A state with parts that are not buffers of an optimizer."""
 
     def conserved(self) -> Tree:
         """Those parts: messages in flight, residuals, anchors, states of channels.
@@ -189,7 +194,7 @@ def with_hooks(state: type[Kind]) -> type[Kind]:
         sync_weighted(pseudo_gradient)   a pseudo-gradient times the worker's weight
         on_sync(start, end)              the state after a synchronisation has moved the
                                          parameters
-        conserved()                      the parts that are no buffers of an optimizer:
+        conserved()                      the parts that are not buffers of an optimizer:
                                          messages in flight, residuals, anchors, states
                                          of channels
 
@@ -204,7 +209,7 @@ def with_hooks(state: type[Kind]) -> type[Kind]:
       The class.
 
     Raises:
-      TypeError: if it is no class, or has none of the hooks.
+      TypeError: if it is not a class, or has none of the hooks.
 
     Example:
       >>> from typing import NamedTuple
@@ -237,5 +242,5 @@ def hooks_of(state: type) -> tuple[str, ...]:
 
 
 def _defines(state: type, name: str) -> bool:
-    """Whether a class has a method of this name; a field of that name is none."""
+    """Whether a class has a method of this name; a field does not count."""
     return inspect.isfunction(inspect.getattr_static(state, name, None))

@@ -1,1 +1,9 @@
-"""Channels: averages over workers, the only collectives of the package."""
+"""Channels: averages over workers, the only collectives of the package.
+
+    all workers      exact, all_gather, all_reduce, majority_vote
+    neighbours       gossip, disagreement
+    nothing sent     no_communication, drop_all, simulated_server
+    around others    count_entries, join_channels
+
+The folder `sharded` is for leaves that are split over the devices of a worker.
+"""

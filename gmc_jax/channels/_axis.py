@@ -15,6 +15,6 @@ def workers_on(axis_name: str, caller: str) -> int:
         raise NameError(
             f"`{caller}` needs the named axis {axis_name!r}, and no such axis "
             "is in scope. Run the step through `gmc_jax.simulate` (all workers on one "
-            "device) or `gmc_jax.distribute` (one worker a device), or name your own "
-            f"axis with `{caller}(..., axis_name=...)`."
+            "device) or `gmc_jax.distribute` (each worker on devices of its own), or "
+            f"name your own axis with `{caller}(..., axis_name=...)`."
         ) from None

@@ -19,8 +19,9 @@ _recorder: ContextVar[BitsOfCalls | None] = ContextVar("recorder", default=None)
 def named_calls() -> Iterator[BitsOfCalls]:
     """Makes each call of a channel a named equation of what is traced in the block.
 
-    JAX caches the traces of jitted functions. Trace in a context of your own, such as
-    one with an axis that no other code uses, or cached traces come in or stay behind.
+    JAX caches the traces of jitted functions. So trace in a context that no other code
+    has, such as inside a named axis of your own. Otherwise older traces without these
+    names may be reused here, and traces with these names may be reused later.
     """
     calls: BitsOfCalls = {}
     token = _recorder.set(calls)

@@ -25,7 +25,7 @@ class OtherWorkersError(ValueError):
     """
 
     def __init__(self, message: str, workers: int):
-        """Keeps the number of the topology."""
+        """Keeps the number of workers of the topology."""
         super().__init__(message)
         self.workers = workers
 
@@ -36,7 +36,8 @@ def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
     if workers != topology.workers:
         raise OtherWorkersError(
             f"`topology` must have as many workers as the axis {axis_name!r}, which "
-            f"has {workers}, got one of {topology.workers}.",
+            f"has {workers}, got one of {topology.workers}. Make a topology of "
+            f"{workers}, such as `topologies.ring({workers})`.",
             topology.workers,
         )
 
@@ -73,24 +74,24 @@ def weigh(tree: Tree, weights: ArrayLike, axis_name: str) -> Tree:
 
 
 def in_turn(rounds: int, mix: Callable[[int], Tree], step: jax.Array) -> Tree:
-    """Runs the round of a step; the rounds are branches of a conditional."""
+    """Runs `mix` for the round of a step; rounds are branches of a conditional."""
     if rounds == 1:
         return mix(0)
     return lax.switch(step % rounds, [partial(mix, now) for now in range(rounds)])
 
 
 def next_call(step: jax.Array, rounds: int) -> jax.Array:
-    """The number of calls plus one, in int32 for ever.
+    """The counter of calls plus one; it never overflows int32.
 
-    Before int32 overflows, the counter goes back by whole cycles of all rounds. A
-    counter that stayed at the largest int32 would stay in one round.
+    Before that, the counter goes back by whole cycles of all rounds. A counter that
+    stayed at the largest int32 would stay in one round.
     """
     last = jnp.iinfo(jnp.int32).max // rounds * rounds - 1
     return jnp.where(step < last, step + 1, step - last)
 
 
 def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
-    """The bits, and the entries, that the busiest worker sends in the busiest round."""
+    """`bits` and `entries` of a channel: of the busiest worker in the busiest round."""
     messages = max(
         sum((worker, worker) not in matching.pairs for matching in one_round)
         for worker in range(topology.workers)

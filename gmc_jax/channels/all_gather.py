@@ -35,19 +35,20 @@ def all_gather(
 
     Leaves may be split over the devices of a worker (see `distribute`). The selection
     is then the same, ties included, and no device ever holds a whole leaf. Each device
-    selects candidates from its own shard. The devices agree on the largest by counting,
-    and each device sends its slice of the worker's message. What the devices of a
-    worker exchange, a count for each bit of a magnitude and of an index and the message
-    itself, is not part of `bits`. This needs a compressor that says what it selects:
-    `top_k`, `threshold` or `random_block`. Other compressors take leaves that every
-    device of the worker holds whole.
+    selects candidates from its own shard. The devices of a worker count candidates
+    together to find the largest, and each device sends its slice of the worker's
+    message. `bits` does not include what the devices of a worker send to each other: a
+    count for each bit of a magnitude and of an index, and the message itself. Split
+    leaves need a compressor that says what it selects: `top_k`, `threshold` or
+    `random_block`. All compressors take leaves that every device of the worker holds
+    whole.
 
     Args:
       compressor: what encodes the tree; it need not be shared.
       per_leaf: whether each leaf is compressed by itself (DGC), or the whole tree as
         one vector (GMC).
       seed: of the compressor's draws. Give two channels of one method two seeds, or
-        they draw the same coordinates.
+        they draw the same entries.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -56,16 +57,17 @@ def all_gather(
     Raises:
       NameError: from `average` where no such axis is in scope.
       TypeError: from `init` and `average` if a leaf is not floating.
-      ValueError: from `average` and `bits` if a vector has 2^31 coordinates or more;
+      ValueError: from `average` and `bits` if a vector has 2^31 entries or more;
         from `average` if a vector is split inside a worker and the compressor does not
         say what it selects.
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
       The mean of finite messages is finite if the compressor is linear.
-      No array is larger than K messages, or than the tree (or a device's shard of it).
-      A worker with several devices sends one message in all, plus less than one entry
-      of each dtype a device.
+      No array is larger than K messages or the tree (where leaves are split, a device's
+      shard of it), whichever is larger.
+      A worker with several devices sends one message in all. Padding adds less than one
+      entry of each dtype for each device.
     """
     return compressed(
         "all_gather",

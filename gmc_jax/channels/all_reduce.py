@@ -34,11 +34,11 @@ def all_reduce(
     the compressor is shared. `compressor.encode(key, vector)` repeats the draw.
 
     Args:
-      compressor: a shared compressor, with which all workers send the same coordinates.
+      compressor: a shared compressor, with which all workers send the same entries.
       per_leaf: whether each leaf is compressed by itself, or the whole tree as one
         vector.
       seed: of the compressor's draws. Give two channels of one method two seeds, or
-        they draw the same coordinates.
+        they draw the same entries.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
@@ -48,8 +48,8 @@ def all_reduce(
       NameError: from `average` where no such axis is in scope.
       TypeError: from `init` and `average` if a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` if a vector
-        has 2^31 coordinates or more; from `average` if a vector is split inside a
-        worker and the compressor is not `random_block` (see `all_gather`).
+        has 2^31 entries or more; from `average` if a vector is split inside a worker
+        and the compressor is not `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
@@ -59,7 +59,7 @@ def all_reduce(
     if not compressor.shared:
         raise ValueError(
             "`compressor` of `all_reduce` must be shared, got one with which each "
-            "worker selects its own coordinates, such as `top_k`. `all_reduce` adds "
+            "worker selects its own entries, such as `top_k`. `all_reduce` adds "
             "messages without decoding them. Use `all_gather`, or a shared compressor "
             "such as `random_block`."
         )

@@ -37,16 +37,16 @@ class CompressedState(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """How messages travel, and what they are multiplied with on the way.
+    """How messages travel, and who multiplies them by their share.
 
-    The mean of K messages is the sum of their shares (see `trees.shares`), which stays
-    finite. Either the sender multiplies its message with its share, or the receiver.
+    A message is multiplied by a share before it is summed, so that the sum stays finite
+    (see `trees.shares`). Either its sender does so, or its receivers.
 
     Attributes:
       to_wire: `(message, share) -> message`, in the form in which it travels and
         counts.
       collective: from a vector to what is received, stacked on a leading axis.
-        Together that holds the contributions of all senders.
+        Together that holds the messages of all senders.
       from_wire: `(received, share) -> messages`, from what is received, upcast, to what
         is decoded.
     """
@@ -60,7 +60,8 @@ class _Workers(NamedTuple):
     """Who encodes, and with which draws.
 
     Attributes:
-      senders: `() -> K`, how many contributions there are; it raises outside the axis.
+      senders: `() -> K`, the number of messages in a mean. Where messages are sent, it
+        raises NameError outside the axis.
       own_key: from the key of a call to that of this worker's draws.
     """
 
@@ -121,7 +122,7 @@ def compressed_on_each_worker(
 
 
 def unscaled(messages: Tree, share: float) -> Tree:
-    """Messages as they are: their share is taken at the other end."""
+    """Messages as they are: the other end multiplies them by their share."""
     del share
     return messages
 
@@ -161,12 +162,12 @@ def _channel(
         own_keys = {leaf: workers.own_key(key) for leaf, key in keys.items()}
         messages, lost = encode(own_keys, vectors)
         senders = workers.senders()
-        share, rest = shares(senders) if compressor.linear else (1.0, senders)
+        share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         received = run_collective(
             exchange.to_wire(messages, share), shards.by_slices(exchange.collective)
         )
         sums = decode(keys, exchange.from_wire(upcast(received), share))
-        means = {leaf: mean_of(total, rest) for leaf, total in sums.items()}
+        means = {leaf: mean_of(total, divisor) for leaf, total in sums.items()}
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
@@ -212,7 +213,7 @@ def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:
         raise ValueError(
-            f"`{caller}` addresses coordinates with int32: a vector must have at most "
+            f"`{caller}` indexes entries with int32: a vector must have at most "
             f"2^31 - 1 of them, got {size}. Compress leaf by leaf with "
             f"`{caller}(..., per_leaf=True)`, or split the largest leaf."
         )

@@ -16,13 +16,13 @@ from gmc_jax.utils.trees import upcast
 
 
 class CountEntriesState(NamedTuple):
-    """The counts of a channel so far, each [2] uint32: the high and the low half.
+    """The counts of a channel so far, in 64 bits: [2] uint32, the high half first.
 
     Attributes:
-      up: entries that this worker sent; differs between workers.
-      down: entries of the means that this worker received.
-      dense: entries that a dense average would have sent, and received; calls with
-        `extra` add none.
+      up: the entries that this worker sent; differs between workers.
+      down: the entries of the means that this worker received.
+      dense: the entries that this worker would have sent to a dense average at each
+        call; it would have received as many. 0 with `extra`.
       indexed: bool, whether entries travel with their indices.
       inner: the state of the channel.
     """
@@ -38,25 +38,27 @@ class CountEntriesState(NamedTuple):
 def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
     """Counts, in the state of a channel, the entries that workers send and receive.
 
-    If messages carry indices, the entries are the nonzero coordinates of what was sent,
-    and of the mean. If they do not, all values of the message count, zeros included,
-    and as many count as received. A word of 32 packed signs counts as one entry, and so
-    does a scale. `gmc_jax.relative_cost` reads the counts. Nothing more is sent.
+    Where messages carry indices, the nonzero entries of what was sent count, and those
+    of the mean count as received. Where they do not, all values of the message count,
+    zeros included, and as many count as received. A word of 32 packed signs counts as
+    one entry, and so does a scale. `gmc_jax.relative_cost` reads the counts. Counting
+    sends nothing.
 
     Args:
       channel: any channel.
-      extra: whether its calls come on top of steps in which another counted channel
-        averages the same leaves, as the resets of `cser` do. Its entries count, but no
-        dense average is compared with them: there is one for each step.
+      extra: whether another counted channel already averages the same leaves at every
+        step, as the channel of `cser` does beside the channel of its resets. The
+        entries of an extra channel count. They add nothing to `dense`, because a step
+        is compared with one dense average.
 
     Returns:
       The channel, with `CountEntriesState` around its state.
 
     Raises:
-      TypeError: if `channel` is no channel.
+      TypeError: if `channel` is not a channel.
 
     Guarantees:
-      `mean` and `lost` are those of the channel. Counts are exact up to 2^64.
+      `mean` and `lost` are those of the channel. Counts are exact below 2^64.
     """
     checks.channel(channel=channel)
     checks.flag(extra=extra)
@@ -77,7 +79,7 @@ def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
         entries = channel.entries(tree)
         if entries is None:
             sent = jax.tree.map(_sent, upcast(tree), lost)
-            up, down = _support(state.up, sent), _support(state.down, mean)
+            up, down = _add_nonzero(state.up, sent), _add_nonzero(state.down, mean)
         else:
             up, down = _add(state.up, entries), _add(state.down, entries)
         sizes = 0 if extra else sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
@@ -93,7 +95,7 @@ def _sent(leaf: jax.Array, lost: jax.Array) -> jax.Array:
     return (leaf != lost) & ~(jnp.isnan(leaf) & jnp.isnan(lost))
 
 
-def _support(count: jax.Array, tree: Tree) -> jax.Array:
+def _add_nonzero(count: jax.Array, tree: Tree) -> jax.Array:
     for leaf in jax.tree.leaves(tree):
         count = _add(count, jnp.count_nonzero(leaf).astype(jnp.uint32))
     return count

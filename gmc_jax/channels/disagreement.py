@@ -66,8 +66,8 @@ def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
         own = upcast(tree)
 
         def mix(now: int):
-            # Zero, but different for each worker, so that every topology has the same
-            # layout.
+            # Zeros that depend on the worker's index, so that the layout says for every
+            # topology that means differ between workers.
             total = weigh(own, np.zeros(topology.workers), axis_name)
             for matching in matchings[now]:
                 apart = optax.tree.sub(receive(tree, matching, axis_name), own)

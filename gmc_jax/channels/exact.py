@@ -40,9 +40,9 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
-      The mean of finite trees is finite: each worker contributes a share of at most
-      1 / K, a power of two. Entries below 2 K times the smallest normal number may
-      become 0.
+      The mean of finite trees is finite: each worker multiplies its tree by a power of
+      two, at most 1 / K, before the sum. Entries below 2 K times the smallest normal
+      number may become 0.
     """
     checks.axis(axis_name=axis_name)
 
@@ -53,7 +53,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
     def average(tree, state):
         workers = workers_on(axis_name, "exact")
         checks.floating(tree)
-        share, rest = shares(workers)
+        share, divisor = shares(workers)
 
         def add(shards: Shards, tree: Tree) -> tuple[Tree]:
             total = shards.without_duplicates(
@@ -62,7 +62,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
             return (total,)
 
         (total,) = on_shards(add, scale_floats(upcast(tree), share))
-        mean = jax.tree.map(lambda leaf: mean_of(leaf, rest), total)
+        mean = jax.tree.map(lambda leaf: mean_of(leaf, divisor), total)
         return mean, zeros_to_accumulate(tree), state
 
     def bits(tree):

@@ -84,8 +84,8 @@ def gossip(
         than the topology.
 
     Guarantees:
-      The law of channels. `lost` is zero; with a delay it is what this worker has more
-      in flight than before the call.
+      The law of channels. Without a delay `lost` is zero. With one it is what this
+      worker has in flight after the call, minus what it had in flight before.
       A worker without neighbours keeps its tree, bit for bit.
 
     References:

@@ -43,23 +43,23 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     Args:
       channels: one for each stretch, over the same axis.
       boundaries: the calls at which the next channel takes over, whole numbers of at
-        least 1, ascending; one fewer than channels. Behind `accumulate` a call is a
+        least 1, ascending; one fewer than channels. Inside `accumulate` a call is a
         step of the method, not of the loop. Messages that `gossip` with a delay has in
         flight at a boundary are not received.
 
     Returns:
       A channel with `JoinedState`. Its bits are those of the channel that sends most;
-      `message_bits` of a method counts each channel in its stretch. The channels may
-      differ in how many entries travel without indices. Then there is no common count:
-      count each channel, `join_channels([count_entries(a), count_entries(b)],
+      `message_bits` of a method counts each channel in its stretch. Channels that send
+      different numbers of entries without indices cannot be counted together. Count
+      each channel by itself, `join_channels([count_entries(a), count_entries(b)],
       boundaries)`, and `relative_cost` adds the counts up.
 
     Raises:
-      TypeError: if one of `channels` is no channel, or `channels` or `boundaries` is no
-        list.
-      ValueError: if there is no channel, `boundaries` has another length than one less
-        than `channels`, is not of whole numbers of at least 1 or not ascending, or the
-        channels average over different axes; from `entries`, and so from
+      TypeError: if one of `channels` is not a channel, or `channels` or `boundaries` is
+        not a list.
+      ValueError: if there is no channel, `boundaries` is not one shorter than
+        `channels`, holds anything but whole numbers of at least 1, or is not ascending,
+        or the channels average over different axes; from `entries`, and so from
         `count_entries(...).init`, if the channels send different numbers of entries.
 
     Example:

@@ -19,12 +19,12 @@ from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, upcas
 
 @described
 def majority_vote(*, axis_name: str = "workers") -> Channel:
-    """Averages signs by majority: one bit a coordinate in each direction.
+    """Averages signs by majority: one bit an entry in each direction.
 
     Each worker packs its signs into bits. An all-to-all gives every worker one slice of
-    the coordinates, with the votes of all workers. It counts them and packs the
-    results, and an all-gather gives the results to all. No worker is a server, and no
-    link carries more than another.
+    the entries, with the votes of all workers on it. The worker counts these votes and
+    packs the results, and an all-gather gives the results to all. No worker is a
+    server, and no link carries more than another.
 
     A bit has no zero. An entry that is 0 votes plus, one that is NaN votes minus, and
     plus wins a tie. So an entry whose gradient is always 0 drifts: leave such leaves
@@ -35,8 +35,9 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
     Returns:
       A channel without state. Every entry of `mean` is +1 or -1. `bits` counts the
-      votes of one worker, in words of 32 bits; the results that it sends are 1 / K of
-      that. Both are padded to whole words for each worker, so small trees take more.
+      votes that one worker sends, in words of 32 bits. It does not count the slice of
+      the results that the worker sends, which is 1 / K of the votes. Both are padded to
+      whole words for each worker, so small trees take more than `bits`.
 
     Raises:
       NameError: from `average` where no such axis is in scope.
@@ -91,17 +92,17 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 
 def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     """What most workers vote for, [d] booleans."""
-    share = WORD * math.ceil(votes.size / (WORD * workers))
+    slice_size = WORD * math.ceil(votes.size / (WORD * workers))
     # Always false. An all-to-all under vmap refuses what is the same on all workers.
     votes = votes | (lax.axis_index(axis_name) < 0)
-    padded = jnp.pad(votes, (0, workers * share - votes.size))
-    sent = jax.vmap(pack)(padded.reshape(workers, share))
+    padded = jnp.pad(votes, (0, workers * slice_size - votes.size))
+    sent = jax.vmap(pack)(padded.reshape(workers, slice_size))
     received = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
 
     def add(worker: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + unpack(received[worker], share).astype(jnp.int32)
+        return counts + unpack(received[worker], slice_size).astype(jnp.int32)
 
-    counts = lax.fori_loop(0, workers, add, jnp.zeros(share, jnp.int32))
+    counts = lax.fori_loop(0, workers, add, jnp.zeros(slice_size, jnp.int32))
     results = lax.all_gather(pack(2 * counts >= workers), axis_name)
-    won = jax.vmap(lambda words: unpack(words, share))(results)
+    won = jax.vmap(lambda words: unpack(words, slice_size))(results)
     return won.reshape(-1)[: votes.size]

@@ -46,7 +46,7 @@ def simulated_server(
 
     Raises:
       TypeError: from `init` and `average` if a leaf is not floating.
-      ValueError: from `average` and `bits` if a vector has 2^31 coordinates or more.
+      ValueError: from `average` and `bits` if a vector has 2^31 entries or more.
 
     Guarantees:
       Its law: `mean + lost` is the tree. If the tree is the same on all workers, so are

@@ -63,8 +63,8 @@ def a_psgd(
 
     Raises:
       TypeError: if `inner` is not a transformation, or `gradient` not a function.
-      ValueError: if `workers` is not a positive integer; from `step` if the event is
-        for another number of workers.
+      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
+        event is for another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax

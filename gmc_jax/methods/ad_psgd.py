@@ -30,7 +30,7 @@ class ADPSGDState(NamedTuple):
     Attributes:
       params: x, the parameters of each worker, [workers, ...].
       inner: the states of the inner optimizers, [workers, ...].
-      known: y, the parameters that each worker last read of its own, [workers, ...].
+      known: y, each worker's own parameters when it last read them, [workers, ...].
     """
 
     params: Tree
@@ -42,7 +42,7 @@ class ADPSGDState(NamedTuple):
 def ad_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:
-    """Averages a worker with one neighbour whenever a gradient of it is ready.
+    """Averages a worker with one neighbour whenever its gradient is ready.
 
         x_i, x_j <- (x_i + x_j) / 2              j a neighbour, drawn for each event
         x_i <- x_i + inner(g_i), taken at y_i;  y_i <- x_i
@@ -66,8 +66,8 @@ def ad_psgd(
 
     Raises:
       TypeError: if `inner` is not a transformation, or `gradient` not a function.
-      ValueError: if `workers` is not a positive integer; from `step` if the event is
-        for another number of workers.
+      ValueError: if `workers` is not a whole number of at least 1; from `step` if the
+        event is for another number of workers.
 
     Example:
       >>> import gmc_jax, jax, jax.numpy as jnp, optax
@@ -87,7 +87,8 @@ def ad_psgd(
 
     Guarantees:
       At each event the mean over workers of x moves by the step of one gradient divided
-      by the number of workers, however stale the gradient is and whoever averages.
+      by the number of workers, however stale the gradient is and whichever two workers
+      average.
 
     References:
       Lian, Zhang, Zhang and Liu, "Asynchronous Decentralized Parallel Stochastic

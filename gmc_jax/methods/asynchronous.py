@@ -53,17 +53,17 @@ def stack(tree: Tree, workers: int) -> Tree:
 
 
 def take(tree: Tree, worker: jax.typing.ArrayLike) -> Tree:
-    """The entry of one worker."""
+    """One worker's entry of a stacked tree."""
     return jax.tree.map(lambda leaf: leaf[worker], tree)
 
 
 def put(tree: Tree, worker: jax.typing.ArrayLike, one: Tree) -> Tree:
-    """The tree with the entry of one worker replaced."""
+    """A stacked tree with one worker's entry replaced."""
     return jax.tree.map(lambda all_, leaf: all_.at[worker].set(leaf), tree, one)
 
 
 def read(old: Tree, new: Tree, reads: jax.typing.ArrayLike) -> Tree:
-    """The parameters that workers last read, once those in `reads` have read `new`."""
+    """What each worker last read: `new` for those in `reads`, `old` for the others."""
 
     def choose(before: jax.Array, leaf: jax.Array) -> jax.Array:
         mask = jnp.reshape(reads, (-1, *[1] * (before.ndim - 1)))

@@ -37,8 +37,8 @@ def bmuf(
         periodic(inner, chain(averaged(channel), *momentum, scale(-1)), period)
 
     Here z is the anchor, where all workers last synchronised. With Nesterov's block
-    momentum, workers start the next block further along v than the filtered model, by
-    block_momentum * v.
+    momentum, z is not the paper's filtered model. It lies further along, by
+    block_momentum * v, and workers start the next block there.
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.
@@ -63,7 +63,7 @@ def bmuf(
       TypeError: if `inner` is not a transformation, `channel` not a channel, or
         `buffers` not a strategy.
       ValueError: if `block_momentum` is not in [0, 1), `block_learning_rate` is not
-        finite and greater than 0, or `period` is not a positive integer.
+        finite and greater than 0, or `period` is not a whole number of at least 1.
 
     Example:
       >>> import gmc_jax, optax

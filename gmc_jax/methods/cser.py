@@ -29,6 +29,8 @@ def cser(
         after every `period` steps:
         x_k <- x_k + mean over j of C1(e_j) - C1(e_k);  e_k <- e_k - C1(e_k)
 
+    C2 is what the channel sends, and C1 what the channel of the resets sends. e_k is an
+    error: the part of worker k's own steps that the other workers have not received.
     With `nesterov`, p_k = lr_t (momentum * m_k + g_k).
 
     The chain, where `lr` is `scale_by_learning_rate(learning_rate)`:
@@ -45,10 +47,12 @@ def cser(
 
         bits(channel) + bits(reset_channel) / period
 
-    With blocks of ratios 1 / R2 and 1 / R1 that is a share of 1 / R2 + 1 / (R1 period).
-    In `wire_bytes` of the training function, the channel's bytes are `.always`, the
-    reset's are conditional, and the number itself has both. For `relative_cost` count
-    both, with `count_entries(channel)` and `count_entries(reset_channel, extra=True)`.
+    With blocks of ratios 1 / R2 and 1 / R1 that is a share of 1 / R2 + 1 / (R1 period)
+    of all entries.
+    `wire_bytes` of the training function counts the bytes of both channels; its
+    `.always` counts those of the channel alone, since the reset is conditional. For
+    `relative_cost` count both channels, with `count_entries(channel)` and
+    `count_entries(reset_channel, extra=True)`.
 
     Special cases: with `drop_all()` as the channel and `period=1` it is CSEA (error
     assimilation). With `drop_all()` and a longer period it is partial local SGD
@@ -64,7 +68,7 @@ def cser(
       channel: C2, averages the compressed steps over workers.
       reset_channel: C1, averages the compressed errors over workers. If both channels
         draw at random, give them different seeds. With the same seed and `period=1`, a
-        reset would send the coordinates that were just averaged, which have no error.
+        reset would send the entries that were just averaged, which have no error.
       period: steps between two resets of the errors, at least 1.
       momentum: each worker's own, in [0, 1); None means 0.
       nesterov: whether the momentum is Nesterov's, as in `optax.sgd`. The official code
@@ -77,13 +81,13 @@ def cser(
     Raises:
       TypeError: if `channel` or `reset_channel` is not a channel.
       ValueError: if the channels average over different axes, `momentum` is not in
-        [0, 1), `period` is not a positive integer, or `learning_rate` is a negative or
-        non-finite number.
+        [0, 1), `period` is not a whole number of at least 1, or `learning_rate` is a
+        negative or non-finite number.
 
     Example:
-      An overall share of 1/1024, as DGC and GMC have in the experiments of the GMC
-      paper. The paper's settings of CSER were not at hand. These are reconstructed by
-      the rule of the official scripts, which spend half on steps and half on resets:
+      A share of 1/1024 of all entries, as DGC and GMC have in the experiments of the
+      GMC paper. The paper's settings of CSER were not at hand. These are reconstructed
+      by the rule of the official scripts: half of the share for steps, half for resets.
 
       >>> from gmc_jax import all_reduce, cser, random_block
       >>> tx = cser(
@@ -102,7 +106,8 @@ def cser(
 
     References:
       Xie, Zheng, Koyejo, Gupta, Li and Lin, "CSER: Communication-efficient SGD with
-      Error Reset", NeurIPS 2020: M-CSER, read from code and not from the paper.
+      Error Reset", NeurIPS 2020: M-CSER, written after the published code, not the
+      paper.
     """
     checks.momentum(momentum=momentum)
     checks.flag(nesterov=nesterov)

@@ -11,7 +11,7 @@ from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
 from gmc_jax.utils.described import described
 
-_LOWER_BOUND = -1 / 3 + 1e-9  # Of the eigenvalues, exclusive.
+_LOWER_BOUND = -1 / 3 + 1e-9  # All eigenvalues must be greater.
 
 
 @described
@@ -23,7 +23,7 @@ def d2(
     nesterov: bool = False,
     axis_name: str = "workers",
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages with the neighbours and corrects steps for what past averages changed.
+    """Averages with the neighbours, and adds what past averages changed to each step.
 
         m_{i,t} = momentum * m_{i,t-1} + g_{i,t}, taken at x_{i,t}
         u_{i,t} = -lr_t m_{i,t}
@@ -37,8 +37,8 @@ def d2(
     Unlike `d_psgd` it converges to the optimum of the mean loss, whatever data workers
     hold, at any constant rate that is small enough. This is D2 in units of steps. At a
     constant rate it is the paper's form, which has differences of gradients. Under a
-    schedule it stays right, and the paper's form does not. The state keeps the sum of
-    what averages changed instead of the last x and u, so that rounding errors do not
+    schedule it stays right, and the paper's form does not. The state does not keep the
+    last x and u, but the sum of what averages changed, so that rounding errors do not
     accumulate (see `exact_diffusion`).
 
     Args:

@@ -29,11 +29,11 @@ def d_psgd(
 
         chain(trace(momentum), lr, combine_then_adapt(gossip(topology)))
 
-    The averages do not wait for the gradients, so both may overlap. Many codes average
-    after the step instead: `chain(..., adapt_then_combine(gossip(topology)))`. Where
-    workers hold different data and the rate is constant, D-PSGD converges to a point
-    away from the optimum; the larger the rate, the further away. `d2` and
-    `gradient_tracking` converge to the optimum.
+    An average does not need the gradients, so the two may be computed at the same time.
+    Many codes average after the step instead: `chain(...,
+    adapt_then_combine(gossip(topology)))`. Where workers hold different data and the
+    rate is constant, D-PSGD converges to a point away from the optimum; the larger the
+    rate, the further away. `d2` and `gradient_tracking` converge to the optimum.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.
@@ -51,8 +51,8 @@ def d_psgd(
 
     Raises:
       TypeError: if `topology` is not a topology.
-      ValueError: if `topology` is not doubly stochastic or does not bring all workers
-        together, `momentum` is not in [0, 1), or `learning_rate` is a negative or
+      ValueError: if `topology` is not doubly stochastic or does not lead all workers to
+        agree, `momentum` is not in [0, 1), or `learning_rate` is a negative or
         non-finite number.
 
     Example:

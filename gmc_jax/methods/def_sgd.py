@@ -33,10 +33,10 @@ def def_sgd(
 
     The loop gets the point of the gradient from `gmc_jax.query(opt_state, params)`. It
     differs between workers and costs no communication. The model is evaluated at the
-    parameters, x_t. `def_a` trains in the same way and is evaluated elsewhere. Which of
-    the two the paper calls DEF and which DEF-A is unverified: the published code trains
-    in one way and contains both points of evaluation. The two names are our reading of
-    it.
+    parameters, x_t. `def_a` trains in the same way, and evaluates the model at the
+    virtual iterate. Which of the two the paper calls DEF and which DEF-A is unverified:
+    the published code trains in one way and can evaluate at both points. The two names
+    are our reading of it.
 
     Weight decay: the published code decays at the point of the gradient.
     `optax.chain(optax.add_decayed_weights(c), def_sgd(...))` decays at the third

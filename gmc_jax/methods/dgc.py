@@ -36,9 +36,10 @@ def dgc(
         chain(momentum_correction(channel, momentum, factor_masking, nesterov), lr)
 
     DGC compresses each tensor by itself: `all_gather(top_k(0.001), per_leaf=True)`. The
-    GMC paper compares with DGC on the whole vector. Two other parts of DGC stand around
-    it. `clip_by_local_norm` in front clips each worker's gradient before it is
-    accumulated. `join_channels` warms up the ratio, one ratio an epoch.
+    GMC paper compares with DGC on the whole vector. Two more parts of DGC are functions
+    of their own. `clip_by_local_norm`, in front, clips each worker's gradient before it
+    is accumulated. `join_channels` makes a channel whose ratio falls epoch by epoch,
+    which is the warm-up.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.

@@ -61,7 +61,7 @@ def diloco(
       TypeError: if `inner` is not a transformation, `channel` not a channel, or
         `buffers` not a strategy.
       ValueError: if `outer_momentum` is not in [0, 1), `outer_learning_rate` is not
-        finite and greater than 0, or `period` is not a positive integer.
+        finite and greater than 0, or `period` is not a whole number of at least 1.
 
     Example:
       >>> import gmc_jax, optax

@@ -32,22 +32,22 @@ def dist_ef_sgdm(
         feedback = error_feedback(channel), error_feedback(server_channel)
         chain(trace(momentum, nesterov=True), lr, *feedback)
 
-    The state keeps both residuals in units of steps, lr_{t-1} e_k and lr_{t-1} e. That
-    needs no division, and is the same for compressors that commute with scaling, such
+    Here e is the residual of the server, and q is what the server compresses. The state
+    keeps both residuals in units of steps, lr_{t-1} e_k and lr_{t-1} e. That needs no
+    division, and gives the same steps for compressors that commute with scaling, such
     as those of the paper.
 
     There is no server: every worker computes the server's part. So the server's
-    residual is one vector, the same on all workers, and the answer costs nothing.
-    Through `all_gather` a worker receives the messages of all workers, whatever the
-    server would make of them. With a server, each worker would send
-    `message_bits(channel, params)` a step and receive
-    `message_bits(server_channel, params)`. For messages without indices,
+    residual is one vector, the same on all workers, and its answer is not sent. Through
+    `all_gather` a worker receives the messages of all workers, however small the answer
+    is. With a server, each worker would send `message_bits(channel, params)` a step and
+    receive `message_bits(server_channel, params)`. For messages without indices,
     `relative_cost` behind `count_entries(channel)` counts an answer as large as a
     message. That is right for signs both ways, counted in words of 32 signs. For sparse
     messages it counts the mean before the server compresses it.
 
-    Weight decay stands in front, as part of g_k. The published code keeps it out of the
-    compression, with its own buffer.
+    Weight decay stands in front, as part of g_k. The published code does not compress
+    it, and keeps it in a buffer of its own.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.
@@ -86,7 +86,8 @@ def dist_ef_sgdm(
 
     References:
       Zheng, Huang and Kwok, "Communication-Efficient Distributed Blockwise Momentum SGD
-      with Error-Feedback", NeurIPS 2019: read from code and not from the paper.
+      with Error-Feedback", NeurIPS 2019: written after the published code, not the
+      paper.
     """
     checks.channel(channel=channel, server_channel=server_channel)
     checks.one_axis(channel=channel, server_channel=server_channel)

@@ -19,7 +19,7 @@ def dmsgd(
     *,
     momentum: float | None = 0.9,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages gradients, then applies momentum: the dense baseline of every table.
+    """Averages gradients, then applies momentum: the dense baseline of the papers.
 
         m_{t+1} = momentum * m_t + mean over k of g_{t,k};  w_{t+1} = w_t - lr_t m_{t+1}
 

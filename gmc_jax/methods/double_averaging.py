@@ -50,8 +50,8 @@ def double_averaging(
 
     Raises:
       TypeError: if `channel` or `buffer_channel` is not a channel.
-      ValueError: if `momentum` is not in [0, 1), `period` is not a positive integer, or
-        `learning_rate` is a negative or non-finite number.
+      ValueError: if `momentum` is not in [0, 1), `period` is not a whole number of at
+        least 1, or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax

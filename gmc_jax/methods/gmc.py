@@ -29,18 +29,18 @@ def gmc(
 
         chain(global_momentum(error_feedback(channel), momentum, learning_rate), lr)
 
-    Every worker adds the same momentum, made of the steps of all workers. So the
-    residual holds momentum of all workers too. Local momentum, as in `dgc`, holds the
-    worker's own gradients alone, which are biased on non-IID data. The step is as
-    sparse as the union of the messages.
+    Every worker adds the same momentum, made of the messages of all workers. So its
+    residual also holds momentum of all workers. Local momentum, as in `dgc`, holds the
+    worker's own gradients alone, which are biased on non-IID data. A step is nonzero
+    only where some worker's message is.
 
     The momentum is divided by the current rate, lr_t. Through an exact channel that
     makes heavy ball under any schedule. This is reconstructed: the published formula
     was not at hand, and this reading is the one that agrees with the paper's appendix.
 
     It suits rates that fall. As the rate falls, the momentum grows in units of
-    gradients. Where the rate jumps up again (a warm restart), the momentum in the
-    residual is sent at the new rate, which makes a large step. For such schedules,
+    gradients. Where the rate jumps up again (a warm restart), the residual holds this
+    momentum and is sent at the new rate, which makes a large step. For such schedules,
     `chain(global_momentum(error_feedback(channel), momentum),
     scale_by_learning_rate(schedule))` keeps the buffer of `optax.trace`.
 

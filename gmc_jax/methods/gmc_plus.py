@@ -34,18 +34,18 @@ def gmc_plus(
         chain(global_momentum(feedback, momentum, learning_rate), lr)
 
     It is made for compressors whose residuals stay large for long, such as
-    `random_block`. A worker takes its gradient where it would be if that part of its
-    residual were sent. The loop gets the point from `gmc_jax.query(opt_state, params)`.
-    It differs between workers and costs no communication. The model is evaluated at the
-    parameters.
+    `random_block`. A worker takes its gradient where its parameters would be if the
+    share `detach` of its residual were sent. The loop gets this point from
+    `gmc_jax.query(opt_state, params)`. It differs between workers and costs no
+    communication. The model is evaluated at the parameters.
 
     The scale of the shift is reconstructed, as the published formula was not at hand.
     Here e_k is in units of gradients, so a rate must multiply it. We take lr_t, the
     rate at which e_k would be sent.
 
     It suits rates that fall, as `gmc` does. Where the rate jumps up again (a warm
-    restart), the residual is sent at the new rate, which makes a large step, and the
-    point of the gradient jumps with it. Weight decay stands in front, as for `gmc`, and
+    restart), the residual is sent at the new rate, which makes a large step. The point
+    of the gradient jumps as well. Weight decay stands in front, as for `gmc`, and
     decays at the third argument of `update` (see `def_sgd`).
 
     Args:

@@ -29,8 +29,9 @@ def gmc_rate_inside(
 
         chain(lr, global_momentum(error_feedback(channel), momentum))
 
-    In units of gradients its residual re-enters multiplied by lr_{t-1} / lr_t, which is
-    at least 1 under a falling rate. GMC's residual re-enters multiplied by 1.
+    Divided by the rate of its step, the residual is in units of gradients, as in `gmc`.
+    In these units it is multiplied by lr_{t-1} / lr_t from one step to the next, which
+    is at least 1 under a falling rate. The residual of `gmc` is multiplied by 1.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.

@@ -28,8 +28,8 @@ def gmc_server_momentum(
 
         chain(error_feedback(channel), lr, trace(momentum))
 
-    The step is not sparse. So workers exchange messages without momentum, and each
-    applies the same momentum to their average.
+    The momentum is dense, and so is the step. Workers send messages without momentum,
+    and each applies the same momentum to their mean.
 
     The momentum is in units of steps. At a rate of 0 the parameters still move, by
     `momentum` times the last step, and the message of that step is lost, as the
@@ -58,7 +58,7 @@ def gmc_server_momentum(
       >>> tx = gmc_jax.gmc_server_momentum(0.1, channel)
 
     Guarantees:
-      The identity of z_t of `gmc` holds as it stands there; the residual differs.
+      The guarantee of `gmc` about z_t holds word for word, with this method's residual.
       Through `exact()` it is heavy ball under any schedule, and so it equals `gmc` if
       no rate before the last is 0.
       With `momentum=0` it equals `gmc`.

@@ -23,7 +23,7 @@ def gradient_tracking(
 ) -> optax.GradientTransformationExtraArgs:
     """D-PSGD whose workers step along trackers of the mean gradient.
 
-        y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  y_i = g_i at first
+        y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  the first y_i is g_i
         m_i <- momentum * m_i + y_i
         x_i <- sum over j of W_ij x_j - lr_t m_i
 
@@ -53,8 +53,8 @@ def gradient_tracking(
 
     Raises:
       TypeError: if `topology` is not a topology.
-      ValueError: if `topology` is not doubly stochastic or does not bring all workers
-        together, `momentum` is not in [0, 1), or `learning_rate` is a negative or
+      ValueError: if `topology` is not doubly stochastic or does not lead all workers to
+        agree, `momentum` is not in [0, 1), or `learning_rate` is a negative or
         non-finite number.
 
     Example:

@@ -25,14 +25,14 @@ def katyusha_x(
     seed: int = 0,
     projection: Callable[[Tree], Tree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Runs epochs of `svrg` and starts each one further along than the last one ended.
+    """Runs epochs of `svrg`, and starts each beyond the point where the last ended.
 
         y_k = the end of an epoch of SVRG from x_k;  y_0 = x_1 = the start
         x_{k+1} = (3/2 y_k + 1/2 x_k - (1 - tau) y_{k-1}) / (1 + tau)
 
     Here k counts epochs and tau = sqrt(m lr sigma) / 2, at most 1/2. This is for a mean
-    loss that is sigma-strongly convex, whatever the loss of each sample is. For a mean
-    loss that is convex and no more,
+    loss that is sigma-strongly convex, even if the losses of single samples are not
+    convex. For a mean loss that is convex, but not strongly,
 
         x_{k+1} = ((3k + 1) y_k + (k + 1) x_k - (2k - 2) y_{k-1}) / (2k + 4)
 
@@ -66,9 +66,9 @@ def katyusha_x(
       TypeError: if `learning_rate` is a schedule, a number other than the seed is
         injected, `channel` is not a channel, or `projection` not a function; from
         `update` if it is called without `snapshot_grads`.
-      ValueError: if `epoch_length` is not a positive integer, `strong_convexity` is not
-        finite and greater than 0, or `learning_rate` is a negative or non-finite
-        number.
+      ValueError: if `epoch_length` is not a whole number of at least 1,
+        `strong_convexity` is not finite and greater than 0, or `learning_rate` is a
+        negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -32,9 +32,9 @@ def local_sgd(
         inner, outer = chain(trace(momentum), lr), chain(averaged(channel), scale(-1))
         periodic(inner, outer, period)
 
-    The channel averages pseudo-gradients: how far each worker moved since the last
-    synchronisation. So a lossy channel loses nothing of the parameters themselves. What
-    it loses of the pseudo-gradients is lost for good. For error feedback use `periodic`
+    The channel averages pseudo-gradients: how far each worker has moved since the last
+    synchronisation. So a lossy channel loses parts of these moves, and never of the
+    parameters themselves. What is lost is never sent. For error feedback use `periodic`
     with `chain(error_feedback(channel), optax.scale(-1.0))` as `outer`.
 
     Args:
@@ -56,8 +56,8 @@ def local_sgd(
 
     Raises:
       TypeError: if `channel` is not a channel, or `buffers` not a strategy.
-      ValueError: if `momentum` is not in [0, 1), `period` is a number but not a
-        positive integer, or `learning_rate` is a negative or non-finite number.
+      ValueError: if `momentum` is not in [0, 1), `period` is a number but not a whole
+        number of at least 1, or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax
@@ -65,8 +65,9 @@ def local_sgd(
 
     Guarantees:
       With `period=1`, through `exact()`, parameters move as under `dmsgd`, to rounding.
-      Where all workers' losses have the same Hessian, the mean of the workers is SGD on
-      the mean gradient for every period.
+      Through `exact()`, where all workers' losses are quadratic with the same Hessian,
+      the mean of the workers' parameters moves as under SGD on the mean gradient, for
+      every period.
 
     References:
       McMahan et al., "Communication-Efficient Learning of Deep Networks from

@@ -55,8 +55,8 @@ def lookahead(
     Raises:
       TypeError: if `inner` is not a transformation, `channel` not a channel, or
         `buffers` not a strategy.
-      ValueError: if `slow_step_size` is not in (0, 1], or `period` is not a positive
-        integer.
+      ValueError: if `slow_step_size` is not in (0, 1], or `period` is not a whole
+        number of at least 1.
 
     Example:
       >>> import gmc_jax, optax

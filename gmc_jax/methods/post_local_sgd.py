@@ -32,8 +32,8 @@ def post_local_sgd(
         local_sgd(learning_rate, channel, period=period_t)
 
     The other equations are those of `local_sgd`. According to the paper, late local
-    steps lead to flatter minima. They also save most of the traffic where the rate is
-    small.
+    steps lead to flatter minima. They also save most of the traffic of this late phase,
+    in which the rate is small.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.
@@ -56,7 +56,8 @@ def post_local_sgd(
     Raises:
       TypeError: if `channel` is not a channel, or `buffers` not a strategy.
       ValueError: if `momentum` is not in [0, 1), `local_from_step` or `period` is not a
-        positive integer, or `learning_rate` is a negative or non-finite number.
+        whole number of at least 1, or `learning_rate` is a negative or non-finite
+        number.
 
     Example:
       >>> import gmc_jax

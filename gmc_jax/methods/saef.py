@@ -22,7 +22,7 @@ def saef(
     momentum: float | None = 0.9,
     period: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes gradients a whole residual ahead and averages the residuals periodically.
+    """Takes gradients one residual ahead, and averages the residuals periodically.
 
         g_k taken at x_t - e_k;  m_k <- momentum * m_k + g_k
         p_k = e_k + lr_t m_k;  e_k <- p_k - C(p_k)
@@ -57,8 +57,8 @@ def saef(
 
     Raises:
       TypeError: if `channel` is not a channel.
-      ValueError: if `momentum` is not in [0, 1), `period` is not a positive integer, or
-        `learning_rate` is a negative or non-finite number.
+      ValueError: if `momentum` is not in [0, 1), `period` is not a whole number of at
+        least 1, or `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax

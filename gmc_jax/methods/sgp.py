@@ -43,24 +43,25 @@ def sgp(
         with `nesterov`.
       nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
       delay: steps until a message arrives, at least 0. The state keeps that many
-        messages. It shapes the program: name it in `static_args` of
-        `optax.inject_hyperparams`.
+        messages, so the delay must be known when the step is compiled: name it in
+        `static_args` of `optax.inject_hyperparams`.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
       A transformation from gradients to steps, which stands last in its chain.
       Parameters, weights and momenta differ between workers; `gmc_jax.evaluate` returns
-      the mean of z, in which all workers count equally (the conserved sum weighs them
-      by w_i). With a doubly stochastic topology and no delay, all weights stay 1 and
-      are not sent. The state keeps them nevertheless, so that it fits any topology with
-      as many workers and the same delay (see `gmc_jax.resize`).
+      the plain mean of z, not weighted by w_i as the conserved sum is. With a doubly
+      stochastic topology and no delay, all weights stay 1 and are not sent. The state
+      keeps them nevertheless, so that it fits any topology with as many workers and the
+      same delay (see `gmc_jax.resize`).
 
     Raises:
       TypeError: if `topology` is not a topology.
-      ValueError: if a column of `topology` does not sum to 1, it does not bring all
-        workers together, or a worker keeps no share of its own where weights are
-        needed; if `delay` is not an integer of at least 0, `momentum` is not in [0, 1),
-        or `learning_rate` is a negative or non-finite number.
+      ValueError: if a column of `topology` does not sum to 1, or the topology does not
+        lead all workers to agree; if a worker keeps no share of its own, and the
+        topology is not doubly stochastic or there is a delay; if `delay` is not a whole
+        number of at least 0, `momentum` is not in [0, 1), or `learning_rate` is a
+        negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -48,8 +48,8 @@ def sign_sgd(
 
     Guarantees:
       Multiplying a worker's gradient by a positive number changes nothing.
-      Workers that send opposite signs change nothing where more than half of all
-      workers send the same sign honestly.
+      Where more than half of all workers send the same sign, the other workers cannot
+      change the result, whatever signs they send.
       It is `signum` without momentum.
 
     References:

@@ -1,4 +1,4 @@
-"""SlowMo, slow momentum over any method with local steps or gossip."""
+"""SlowMo, slow momentum over local steps, or over a method that gossips."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def slowmo(
         periodic(inner, chain(averaged(channel), slow), period)
 
     Here z is the anchor, where all workers last synchronised. The inner optimizer may
-    be `optax.sgd` with or without momentum (local SGD), `optax.adamw` (local Adam), a
-    method that gossips (`d_psgd`, `sgp`), or a method that averages at every step, with
-    which workers stay equal. Between synchronisations nothing is sent but what the
-    inner optimizer sends.
+    be `optax.sgd` with or without momentum (local SGD), `optax.adamw` (local Adam), or
+    a method that gossips (`d_psgd`, `sgp`). It may also average at every step; then
+    workers stay equal. Between synchronisations nothing is sent but what the inner
+    optimizer sends.
 
     Over `sgp` a synchronisation averages the numerators, w_i times the parameters of
-    worker i. With a delay, a worker's weight includes its weight in flight, and its
-    messages in flight move with the anchor, so that no mass is lost.
+    worker i. With a delay, a worker's weight includes its weights in flight, and its
+    messages in flight move with the anchor, so that nothing of the weighted sum is
+    lost.
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.
@@ -79,7 +80,7 @@ def slowmo(
       TypeError: if `inner` is not a transformation, `channel` not a channel, or
         `buffers` not a strategy.
       ValueError: if `slow_momentum` is not in [0, 1), `slow_learning_rate` is not
-        finite and greater than 0, `period` is not a positive integer, or
+        finite and greater than 0, `period` is not a whole number of at least 1, or
         `learning_rate` is a negative or non-finite number.
 
     Example:

@@ -33,8 +33,9 @@ def svrg(
 
         epochs(chain(variance_reduced(channel), lr), epoch_length)
 
-    Each mini-batch is spread over the workers. The step computes the gradients at the
-    snapshot. The loop computes the full gradients, outside the step:
+    Each mini-batch is spread over the workers. The step computes two gradients of it,
+    at the parameters and at the snapshot. The loop computes the full gradients, outside
+    the step:
 
         def step(state, batch):
             params, opt_state = state
@@ -76,8 +77,8 @@ def svrg(
     Raises:
       TypeError: if `channel` is not a channel, or `projection` not a function; from
         `update` if it is called without `snapshot_grads`.
-      ValueError: if `epoch_length` is not a positive integer, or `learning_rate` is a
-        negative or non-finite number.
+      ValueError: if `epoch_length` is not a whole number of at least 1, or
+        `learning_rate` is a negative or non-finite number.
 
     Example:
       >>> import gmc_jax

@@ -1,1 +1,19 @@
-"""Transforms: the optax transformations that methods are made of."""
+"""Transforms: the optax transformations that methods are made of.
+
+By what they do, or where they stand:
+
+    average updates           averaged, error_feedback, momentum_correction,
+                              track_gradients, variance_reduced, partial_sync
+    average parameters        adapt_then_combine, combine_then_adapt, push_sum,
+                              exact_diffusion
+    around error feedback     global_momentum, detached, average_residuals,
+                              at_virtual_iterate
+    local steps               periodic, slow_momentum; maintain_buffers, reset_buffers
+                              and average_buffers for the inner optimizer
+    full gradients            epochs, projected; full_gradient_due, svrg_snapshot and
+                              set_full_gradient for the loop
+    in the step               query
+    in front of a method      clip_by_local_norm
+    around a method           accumulate, skip_nonfinite, leave_out_nonfinite
+    around optax's own        with_float32_state
+"""

@@ -1,4 +1,4 @@
-"""Averages in the dtypes that values travel in."""
+"""Averages of values that are rounded before they are sent."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,10 @@ from gmc_jax.utils.trees import downcast
 def average_in_dtype(
     channel: Channel, tree: Tree, state: Tree, like: Tree
 ) -> tuple[Tree, Tree, Tree]:
-    """Averages in the dtypes of `like`; `lost` includes the rounding to them."""
+    """Rounds a tree to the dtypes of `like` and averages it.
+
+    `lost` includes what the rounding loses.
+    """
     checks.floating(tree)
     checks.floating(like)
     sent = downcast(tree, like)

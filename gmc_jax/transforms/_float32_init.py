@@ -13,8 +13,9 @@ def init_in_float32(tx: optax.GradientTransformation, params: Tree) -> Tree:
     """The state of a transformation whose updates are float32 for 16-bit parameters.
 
     Buffers start as for float32 parameters, so that they can hold float32 updates. What
-    states conserve, those of channels included, starts as for the parameters: channels
-    average in these dtypes, and `Channel.init` receives what `average` gets.
+    states conserve, the states of channels included, starts as for the parameters
+    themselves: channels average in the parameters' dtypes, and `Channel.init` must get
+    the dtypes that `average` will get.
     """
     wide = upcast(params)
     state = tx.init(wide)

@@ -22,8 +22,8 @@ def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> ja
     Returns:
       A scalar in the widest float of this program. That is float64 where JAX has it
       switched on, since a rate rounded to float32 would limit float64 trees. Rates
-      below the smallest normal float32 become 0. XLA flushes such a number to 0 in some
-      places and keeps it in others, and code that divides by a rate tests for 0 first.
+      below the smallest normal float32 become 0: code that divides by a rate tests for
+      0 first, and XLA flushes such a number to 0 in some places and keeps it in others.
     """
     value = learning_rate(step) if callable(learning_rate) else learning_rate
     rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))

@@ -31,7 +31,7 @@ def update_or_skip(
 ) -> tuple[Tree, Tree, jax.Array]:
     """Updates, or skips the step on all workers.
 
-    Workers also skip where the update of any of them is not finite.
+    All workers also skip it if `update` makes the updates of any of them not finite.
 
     Args:
       update: `() -> (updates, inner_state)`, the step of the inner transformation.

@@ -1,4 +1,4 @@
-"""Helpers of transformations that move parameters to a point."""
+"""What transformations need that move the parameters to a point."""
 
 import jax
 

@@ -16,7 +16,7 @@ def svrg_steps(
     channel: Channel,
     projection: Callable[[Tree], Tree] | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Variance-reduced gradients, times minus the rate, projected where asked for.
+    """Variance-reduced gradients times minus the rate, projected if asked for.
 
     Raises:
       TypeError: if `learning_rate` is None, `channel` is not a channel, or `projection`

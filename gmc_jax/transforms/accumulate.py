@@ -20,8 +20,9 @@ class AccumulateState(NamedTuple):
 
     Attributes:
       mini_step: int32, updates since the last mean.
-      total: the sum of these updates, each times its share in a mean (see
-        `trees.shares`); float32 for 16-bit trees. It differs between workers.
+      total: the sum of these updates, each multiplied by a share so that the sum stays
+        finite (see `trees.shares`); float32 for 16-bit trees. It differs between
+        workers.
       inner: the state of the inner transformation.
     """
 
@@ -64,8 +65,9 @@ def accumulate(
     checks.transformation(inner=inner)
     checks.steps(period=period)
     inner = optax.with_extra_args_support(inner)
-    known = isinstance(period, int)  # An injected one may change while the sum grows.
-    share, rest = shares(period) if known else (1.0, 1.0)
+    # An injected period may change while the sum grows; then updates are not scaled.
+    known = isinstance(period, int)
+    share, divisor = shares(period) if known else (1.0, 1.0)
 
     def init(params):
         inner_state = inner.init(params)
@@ -79,7 +81,7 @@ def accumulate(
 
         def mean(leaf: jax.Array, like: jax.Array) -> jax.Array:
             scaled = known and is_floating(leaf)
-            mean = mean_of(leaf, rest) if scaled else leaf / count
+            mean = mean_of(leaf, divisor) if scaled else leaf / count
             return mean.astype(jnp.result_type(like))
 
         def pass_on() -> tuple[Tree, Tree, Tree]:

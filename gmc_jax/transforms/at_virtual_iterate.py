@@ -25,7 +25,7 @@ class AtVirtualIterateState(NamedTuple):
     inner: Tree
 
     def evaluate(self, params: Tree) -> Tree:
-        """The point to evaluate: params + residual, here averaged over workers."""
+        """The virtual iterate: params + residual, both means over workers here."""
         feedback = feedback_in(self.inner, "at_virtual_iterate")
         return shift_by_residual(params, feedback, jnp.ones((), jnp.result_type(float)))
 
@@ -37,9 +37,9 @@ def at_virtual_iterate(
     """Evaluates the model where it would be if all workers sent their residuals.
 
     Training is that of `inner`. `gmc_jax.evaluate(opt_state, params, layout)` returns
-    `params + mean over k of the residual`, which papers write as x - mean of e_k:
-    residuals here are in units of steps, signed as updates are. On devices the mean is
-    one dense average, computed at evaluations only.
+    `params + mean over k of the residual`. Papers write it as x - mean of e_k; here
+    residuals are in units of steps and signed as updates are. On several devices the
+    mean is one dense average, computed at evaluations only.
 
     Args:
       inner: a method that contains exactly one `error_feedback`. Its residual must be

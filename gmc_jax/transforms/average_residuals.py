@@ -38,9 +38,9 @@ def average_residuals(
 
     The average is dense. It is a branch of a conditional that all workers take at the
     same steps, so it adds one dense message every `period` steps. The channel of
-    `inner` does not count this message: `gmc_jax.relative_cost`, and
-    `gmc_jax.message_bits` of the channel, leave it out. `message_bits` of the
-    transformation includes it.
+    `inner` does not count this message, so `gmc_jax.relative_cost` and
+    `gmc_jax.message_bits` of that channel do not include it. `message_bits` of the
+    transformation does.
 
     Args:
       inner: an `error_feedback`, or a transformation that contains exactly one.
@@ -59,7 +59,7 @@ def average_residuals(
 
     Guarantees:
       The mean of the residuals is that of `inner` alone, to rounding.
-      The steps between two averages send nothing for it.
+      The steps between two averages send nothing of an average.
 
     References:
       Xu, Huo and Huang, "Step-Ahead Error Feedback for Distributed Training with

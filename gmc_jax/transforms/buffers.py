@@ -62,8 +62,9 @@ def reset_buffers() -> Buffers:
     optimizers of optax, needs this strategy: it restarts from the point where workers
     synchronise.
 
-    Adam's counter goes on too, so Adam corrects a bias that its new moments still have,
-    and takes larger steps after a synchronisation. The paper maintains its moments.
+    Adam's counter goes on too. So Adam does not correct the bias of its new moments
+    towards 0, and takes larger steps after a synchronisation. The paper maintains
+    Adam's moments.
 
     Returns:
       A strategy for `periodic` and the methods made of it.

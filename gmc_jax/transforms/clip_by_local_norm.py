@@ -33,7 +33,7 @@ def clip_by_local_norm(
     times the bound for the norm of the mean.
 
     Args:
-      max_norm: the bound for the norm of the sum of all workers' gradients where these
+      max_norm: the bound for the norm of the sum of all workers' gradients, if these
         are independent; finite and greater than 0.
       axis_name: the named axis whose indices are the workers.
 
@@ -57,7 +57,7 @@ def clip_by_local_norm(
     Guarantees:
       No worker's norm exceeds max_norm / sqrt(K), to rounding; directions stay. This
         holds for all finite gradients, up to the largest numbers of their dtype.
-      A gradient that is short enough does not change, bit for bit.
+      A gradient whose norm is at most max_norm / sqrt(K) does not change, bit for bit.
       A NaN stays NaN, so a `skip_nonfinite` around the chain detects it.
 
     References:
@@ -81,7 +81,7 @@ def clip_by_local_norm(
         widest = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
         sizes = [jnp.max(jnp.abs(leaf), initial=0).astype(widest) for leaf in leaves]
         unit = _power_of_two(jnp.max(jnp.stack(sizes)))
-        # The norm of scaled numbers around 1: squares of large ones are infinite.
+        # The norm of numbers scaled to at most 4: squares of large ones are infinite.
         inverse = 1 / unit
         norm = optax.tree.norm([leaf.astype(widest) * inverse for leaf in leaves])
         # Not `norm > limit`: a gradient whose norm is NaN must not count as short.

@@ -1,4 +1,4 @@
-"""Gradients taken away from the parameters, along the residual."""
+"""Gradients that are taken along the residual, and not at the parameters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def detached(
 
     Args:
       inner: an `error_feedback`, or a transformation that contains exactly one.
-      detach: the share of the residual to anticipate, lambda in the papers, in [0, 1].
+      detach: how far along the residual the gradient is taken: lambda in the papers, in
+        [0, 1]. With 0 it is taken at the parameters, and with 1 where they would be if
+        all of the residual were sent.
       learning_rate: the rate of the step that uses the gradient: a number or a
         schedule. Under `optax.inject_hyperparams` the next rate is not known in
         advance, and the last one is used.

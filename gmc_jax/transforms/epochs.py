@@ -59,7 +59,7 @@ def epochs(
     random_length: bool = False,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Counts the steps of an epoch, and moves the parameters to the next start.
+    """Counts the steps of each epoch, and moves the parameters to the next start.
 
     Epoch k leads from x_k to y_k. The next epoch starts at
 
@@ -71,8 +71,8 @@ def epochs(
 
     Args:
       inner: a transformation from gradients to steps.
-      epoch_length: M, the updates in an epoch, at least 1; their mean where the length
-        is random.
+      epoch_length: M, the updates in an epoch, at least 1; their mean number where the
+        length is random.
       next_start: the momentum between epochs; None for x_{k+1} = y_k.
       random_length: whether each length is drawn from the geometric distribution on
         1, 2, ... with mean M. These are the papers' m + 1 steps, where m has
@@ -108,12 +108,12 @@ def epochs(
 
     def init(params):
         checks.floating(params)
-        first, none = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
+        first, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         # Copies: the loop may donate the parameters' own memory.
         start = jax.tree.map(jnp.array, upcast(params))
         last = jax.tree.map(jnp.array, upcast(params))
         return EpochsState(
-            first, length_of(first), none, start, last, inner.init(params)
+            first, length_of(first), zero, start, last, inner.init(params)
         )
 
     def update(updates, state, params=None, **extra_args):
@@ -129,8 +129,8 @@ def epochs(
                 start_after = partial(next_start, state.epoch)
                 start = jax.tree.map(start_after, end, state.start, state.last)
             epoch = state.epoch + 1
-            none = jnp.zeros_like(state.done)
-            new = EpochsState(epoch, length_of(epoch), none, start, end, inner_state)
+            zero = jnp.zeros_like(state.done)
+            new = EpochsState(epoch, length_of(epoch), zero, start, end, inner_state)
             return difference(current, start), new
 
         def go_on() -> tuple[Tree, EpochsState]:

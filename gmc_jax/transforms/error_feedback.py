@@ -49,14 +49,14 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     learning rate it is in units of gradients (GMC).
 
     Values travel in the dtypes of the parameters, or of the updates where `update` is
-    called without parameters. The residual keeps what this rounding loses. Rounding
-    comes first, and a compressor selects among the rounded values: of two values that
-    round to the same 16 bits, the one with the lower index is sent, whichever was
-    larger.
+    called without parameters. The residual keeps what rounding to these dtypes loses.
+    Rounding comes first, and a compressor selects among the rounded values: of two
+    values that round to the same 16 bits, `top_k` sends the one with the lower index,
+    whichever was larger.
 
     Args:
-      channel: averages the updates. Through `exact()` the residual holds only the
-        rounding to 16 bits, where parameters have 16 bits.
+      channel: averages the updates. Through `exact()` the residual holds nothing but
+        what rounding to 16-bit parameters loses.
 
     Returns:
       A transformation in any units, with `ErrorFeedbackState`. Its updates are the

@@ -1,4 +1,4 @@
-"""Exact diffusion, which is D2: steps, averages, and a correction."""
+"""Exact diffusion, which is D2: a step, an average, and a correction."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ExactDiffusionState(NamedTuple):
     """The state of exact diffusion; float32 for 16-bit trees.
 
     Attributes:
-      correction: c, the sum of all changes by neighbours so far. It differs between
-        workers, and its mean over them is zero.
+      correction: c, the sum of all delta so far: what averages with neighbours changed.
+        It differs between workers, and its mean over them is zero.
       channel: the state of the channel.
     """
 
@@ -34,7 +34,7 @@ class ExactDiffusionState(NamedTuple):
 
 @described
 def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
-    """Takes a step, averages with neighbours, and adds the change to all later steps.
+    """Takes a step, averages, and adds what the average changed to all later steps.
 
         y_i = x_i + u_i + c_i
         delta_i = sum over j of W_ij (y_j - y_i)
@@ -45,9 +45,9 @@ def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     schedule. Where the mean of all steps is zero, workers can stay put even if their
     own steps are not zero, since c cancels them.
 
-    c is a sum of differences between workers, and not of differences of parameters.
-    Parameters round at every step; this rounding would look like changes by neighbours,
-    and every later step would add it again.
+    c is summed up from the delta_i, and not from what the parameters changed by.
+    Parameters are rounded at every step. This rounding would look like a change by
+    neighbours, and every later step would add it again.
 
     Args:
       channel: averages the differences to the neighbours: `disagreement(topology)`.

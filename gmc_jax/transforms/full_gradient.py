@@ -17,7 +17,7 @@ Kind = TypeVar("Kind")
 
 
 def full_gradient_due(opt_state: Tree) -> jax.Array:
-    """Whether an epoch starts, where the loop must take the full gradient.
+    """Whether an epoch starts; then the loop must take the full gradient.
 
     Args:
       opt_state: the state of a chain that holds one `epochs`.
@@ -49,10 +49,10 @@ def svrg_snapshot(opt_state: Tree) -> Tree:
 def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
     """Starts an epoch: the parameters become the snapshot.
 
-    The loop calls it, since only the loop has all samples. Inside the axis each worker
-    averages over its own samples and then over workers, for example through `exact()`.
-    Outside the axis, on the state that the runner returns, the gradient is the mean
-    over all samples.
+    The loop calls it, since only the loop has all samples. It may do so inside the
+    axis: each worker averages over its own samples and then over workers, for example
+    through `exact()`. Or outside it, on a state of `simulate` or `distribute`, with the
+    mean gradient over all samples of all workers.
 
     Args:
       opt_state: the state of a chain that holds one `variance_reduced`.
@@ -67,7 +67,7 @@ def set_full_gradient(opt_state: Tree, params: Tree, gradient: Tree) -> Tree:
       TypeError: if a leaf of the gradient is not floating.
       ValueError: if the state holds no `VarianceReducedState`, or several; if the
         parameters or the gradient differ in structure, shapes or dtypes from those of
-        the state, as where they have an axis of workers.
+        the state, for example by an axis of workers.
     """
     _only(opt_state, VarianceReducedState)
 

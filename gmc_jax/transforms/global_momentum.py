@@ -44,9 +44,9 @@ def global_momentum(
 
     With a learning rate, `ratio_t = lr_{t-1} / lr_t`. Then out_{t-1} times its rate is
     the last step w_{t-1} - w_t: the paper's heavy ball under any schedule, without a
-    subtraction of weights. Where lr_t = 0 the ratio is 0, and the step is zero; a
-    literal heavy ball would coast. Without a learning rate, `ratio = 1`, as in the
-    buffer of `optax.trace`. The two agree at a constant rate.
+    subtraction of parameters. Where lr_t = 0 the ratio is 0, and the step is zero,
+    whereas heavy ball as it is written would go on moving. Without a learning rate,
+    `ratio = 1`, as in the buffer of `optax.trace`. The two agree at a constant rate.
 
     Args:
       inner: averages over workers, such as `error_feedback(channel)`; in units of

@@ -52,8 +52,8 @@ def leave_out_nonfinite(
     so the mean over all K workers is the mean over the F. Where F = 0 all workers skip
     the step: updates are zero, and the state of `inner` does not change.
 
-    All workers also skip the step where `inner` turns finite updates into updates that
-    are not finite, on any worker. A sum of large numbers, such as of an update and a
+    All workers also skip the step if `inner` turns finite updates into updates that are
+    not finite, on any worker: the sum of two large numbers, such as an update and a
     residual, may be infinite.
 
     What this does inside `inner`, always in the mean over workers:
@@ -70,10 +70,10 @@ def leave_out_nonfinite(
     * Votes: a sign ignores the factor, and every worker votes. A worker that is left
       out votes with its momentum (`signum`). Without a momentum it votes plus
       (`sign_sgd`); among many workers that is one vote.
-    * Local steps: these must not be scaled, as no other worker averages them. `init`
-      refuses `periodic` and the methods made of it (`local_sgd`, `slowmo`, `diloco`,
-      ...). Inside `periodic` it is wrong around an inner optimizer that does not
-      communicate. Use `skip_nonfinite` there.
+    * Local steps: these must not be scaled, since each moves one worker alone. So
+      `init` refuses `periodic` and the methods made of it (`local_sgd`, `slowmo`,
+      `diloco`, ...). Nor may `leave_out_nonfinite` stand inside `periodic`, around an
+      inner optimizer that does not communicate. Use `skip_nonfinite` in its place.
     * Variance reduction: `init` refuses `variance_reduced`, which compares the updates
       with gradients that are not scaled. Use `skip_nonfinite`.
 
@@ -83,7 +83,7 @@ def leave_out_nonfinite(
 
     Returns:
       A transformation in the units of `inner`, with `LeaveOutNonfiniteState`. It sends
-      two more float32 in a step that is taken, and one in a step that is skipped.
+      two more float32 in a step, and only one in a step that is skipped before `inner`.
 
     Raises:
       NameError: from the update where no such axis is in scope.
@@ -96,7 +96,7 @@ def leave_out_nonfinite(
       >>> tx = gmc_jax.leave_out_nonfinite(gmc_jax.gmc(0.1, channel))
 
     Guarantees:
-      All workers skip the same steps. Replicated state stays replicated.
+      All workers skip the same steps. State that is the same on all workers stays so.
       With finite updates, into `inner` and out of it, it is `inner`, bit for bit.
       Its updates are finite.
       The mean through a channel is that over the workers whose updates are finite. No
@@ -110,8 +110,8 @@ def leave_out_nonfinite(
     def init(params):
         inner_state = inner.init(params)
         _check_scalable(inner_state)
-        none = jnp.zeros((), jnp.int32)
-        return LeaveOutNonfiniteState(none, none, inner_state)
+        zero = jnp.zeros((), jnp.int32)
+        return LeaveOutNonfiniteState(zero, zero, inner_state)
 
     def update(updates, state, params=None, **extra_args):
         workers = workers_on(axis_name, "leave_out_nonfinite")
@@ -155,7 +155,7 @@ def _scale_or_zero(updates: Tree, nonfinite: jax.Array, factor: jax.Array) -> Tr
 
 def _check_scalable(state: Tree) -> None:
     for kind, got in (
-        (PeriodicState, "one that takes local steps, which no other worker averages"),
+        (PeriodicState, "one that takes local steps, which move one worker alone"),
         (
             VarianceReducedState,
             "one that compares gradients with those at a snapshot, which are not "
@@ -165,6 +165,6 @@ def _check_scalable(state: Tree) -> None:
         if find(state, kind):
             raise ValueError(
                 "`inner` of `leave_out_nonfinite` must average gradients that may be "
-                f"scaled by the number of finite workers, got {got}. Use "
-                "`skip_nonfinite(inner)`."
+                "scaled by the number of workers with finite updates, got "
+                f"{got}. Use `skip_nonfinite(inner)`."
             )

@@ -48,8 +48,8 @@ def momentum_correction(
         u_k <- decay * (u_k + g_k);  v_k <- v_k + u_k + g_k
 
     Without masking u_k is never cleared: it is `error_feedback` behind
-    `optax.trace(decay, nesterov)`. Values travel as in `error_feedback`, rounded to the
-    dtypes of the parameters before a compressor selects among them.
+    `optax.trace(decay, nesterov)`. Values travel as in `error_feedback`: they are
+    rounded to the dtypes of the parameters before a compressor selects.
 
     Args:
       channel: averages v_k.

@@ -1,4 +1,4 @@
-"""Partial synchronisation: workers differ by errors, which are reset periodically."""
+"""Partial synchronisation: workers differ by errors, averaged periodically."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ def partial_sync(
     which moves by means alone, and e_k. The update that is returned moves the
     parameters to z + e_k. If each worker summed up x_k instead, its own rounding would
     move it away from the others, further at every step, and nothing would correct that.
-    This has two costs. It stores one more vector, the same on all workers. And it
-    undoes whatever else moves parameters between two updates: put weight decay in
-    front, where it is part of the gradient, and call `init` again after changing the
-    parameters by hand.
+    Two sums have two costs. The state holds one more vector, the same on all workers.
+    And whatever else moves the parameters between two updates is undone: put weight
+    decay in front, where it is part of the gradient, and call `init` again after
+    changing the parameters by hand.
 
     For 16-bit trees the anchor and the errors are float32, and the parameters are their
     sum, rounded once. So small steps are not lost and workers do not drift. x_k - e_k,
-    computed from the parameters, agrees with the anchor to that rounding only: 2^-9 of
-    x_k in bfloat16. Values travel in the dtypes of the parameters, rounded before a
-    compressor selects among them. e_k keeps what this rounding loses.
+    computed from the parameters, agrees with the anchor up to that rounding: 2^-9 of
+    x_k in bfloat16. Values travel in the dtypes of the parameters, and are rounded to
+    them before a compressor selects. e_k keeps what this rounding loses.
 
     Args:
       channel: C2, averages the updates; `drop_all()` for resets alone.

@@ -44,7 +44,7 @@ class PeriodicState(NamedTuple):
     buffers: Tree
 
     def on_sync(self, start: Tree, end: Tree) -> PeriodicState:
-        """Inside another `periodic`: its next period starts at the other's anchor."""
+        """Inside another `periodic`, the next period starts at the outer anchor."""
         return self._replace(
             local=jnp.zeros_like(self.local),
             anchor=map_unmasked(lambda _, new: new, self.anchor, end),
@@ -72,17 +72,18 @@ def periodic(
 
     The anchor z is the point of the last synchronisation. The pseudo-gradient z - x_k
     is how far this worker has moved, signed like a gradient: it points back to the
-    anchor. So `outer` is a method of its own, which averages pseudo-gradients over
-    workers and says how far the anchor follows:
+    anchor. `outer` is a method of its own: it averages pseudo-gradients over workers,
+    and says how far the anchor follows. Some choices of `outer`:
 
         local SGD, FedAvg    chain(averaged(exact()), scale(-1))
-        SlowMo, BMUF         chain(averaged(exact()), slow momentum)
-        DiLoCo               chain(averaged(exact()), sgd(0.7, momentum=0.9, nesterov))
+        SlowMo               chain(averaged(exact()), slow_momentum(1.0, 0.5))
+        BMUF                 chain(averaged(exact()), trace(0.5), scale(-1))
+        DiLoCo               chain(averaged(exact()), sgd(0.7, 0.9, nesterov=True))
         Qsparse-local-SGD    chain(error_feedback(channel), scale(-1))
         outer GMC            gmc(1.0, channel, momentum=0.9)
 
     The synchronisation is a branch of a conditional that all workers take at the same
-    updates. The steps in between neither compute nor send anything of it.
+    updates. The steps in between compute and send nothing of it.
 
     It stands last in its chain, since its update at a synchronisation moves the
     parameters to the anchor. Behind it `optax.scale(0.5)` would move every worker only
@@ -98,10 +99,10 @@ def periodic(
         not follow synchronisations: use `reset_buffers()` for them. With optax's
         schedule-free optimizers a warning says so, unless `buffers` is given.
       outer: the outer optimizer, from pseudo-gradients (float32 for 16-bit parameters)
-        to the anchor's steps.
+        to steps of the anchor.
       period: local steps between two synchronisations, at least 1: a number, or a
-        function of the step, which is compared at every step with the local steps since
-        the last synchronisation.
+        function of the step. Its value is compared at every step with the number of
+        local steps since the last synchronisation.
       buffers: the strategy for the inner optimizer's buffers: `maintain_buffers()`, the
         default, `reset_buffers()` or `average_buffers(channel)`.
 

@@ -1,4 +1,4 @@
-"""Projects steps: they end in a set, or at a proximal point."""
+"""Steps that end in a set, or at a proximal point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gmc_jax.utils.trees import upcast, upcast_floating
 def projected(
     projection: Callable[[Tree], Tree],
 ) -> optax.GradientTransformationExtraArgs:
-    """Changes each step so that it ends at the projection of its end.
+    """Changes each step so that it ends at the projection of where it would end.
 
         out = projection(params + u) - params
 
@@ -26,7 +26,7 @@ def projected(
         proximal operator that includes its step size.
 
     Returns:
-      A transformation in units of steps without state, the last in its chain.
+      A transformation in units of steps, the last in its chain. It has no state.
 
     Raises:
       TypeError: if `projection` is not a function.

@@ -31,8 +31,9 @@ class PushSumState(NamedTuple):
     """The state of push-sum.
 
     Attributes:
-      weight: w, this worker's share of the mass of all workers: a scalar for every leaf
-        of the parameters, all equal. It differs between workers.
+      weight: w, how much this worker counts: a scalar for every leaf of the parameters,
+        all equal. It differs between workers; all w, those in flight included, sum to
+        the number of workers.
       channel: the state of the channel.
     """
 
@@ -40,10 +41,10 @@ class PushSumState(NamedTuple):
     channel: Tree
 
     def sync_weighted(self, pseudo_gradient: Tree) -> Tree:
-        """A worker counts by its mass, in its own weight and in flight.
+        """A worker counts by its own weight plus its weights in flight.
 
-        The sum of all masses is the number of workers, so the mean over workers of mass
-        times z is a weighted mean of their z.
+        All these weights sum to the number of workers. So the mean over workers of
+        weight times z is a weighted mean of their z.
         """
 
         def weigh(leaf: jax.Array, w: jax.Array, *in_flight: jax.Array) -> jax.Array:
@@ -58,7 +59,7 @@ class PushSumState(NamedTuple):
         So the sum of all w_i z_i, messages in flight included, moves by the number of
         workers times what the synchronisation adds to the mean. Where it is a plain
         average, the sum stays the same to the last digit. With no message in flight,
-        all workers are at one point, and each gets an equal share of the mass.
+        all workers are at one point, and each gets the weight 1.
         """
         if not self._in_flight:
             return self._replace(weight=map_unmasked(jnp.ones_like, self.weight))
@@ -107,14 +108,14 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     Returns:
       A transformation in units of steps, with `PushSumState`. Parameters and weights
-      differ between workers. A message holds the parameters and a number for each leaf.
+      differ between workers. A message holds the parameters and a weight for each leaf.
 
     Raises:
       TypeError: if `channel` is not a channel.
       ValueError: from the update if it is called without parameters.
 
     Guarantees:
-      The sum over workers of w, messages in flight included, is their number.
+      The sum over workers of w, messages in flight included, is the number of workers.
       The sum of w_i z_i, messages in flight included, moves by the sum of u.
 
     References:
@@ -138,10 +139,10 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
             upcast(start),
             upcast_floating(updates),
         )
-        (mass, weight), _, inner = average_in_dtype(
+        (numerator, weight), _, inner = average_in_dtype(
             channel, (biased, state.weight), state.channel, (start, state.weight)
         )
-        end = jax.tree.map(jnp.divide, mass, weight)
+        end = jax.tree.map(jnp.divide, numerator, weight)
         return difference(start, end), mark_updated(PushSumState(weight, inner))
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -150,9 +151,9 @@ def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
 def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """`push_sum` on a doubly stochastic topology, where all weights are 1.
 
-    It is `adapt_then_combine`, and sends no weights. The state holds them, for each
-    worker its own, so that it is a state of `push_sum`: with another number of workers
-    the same graph may not be doubly stochastic.
+    It is `adapt_then_combine`, and sends no weights. The state holds them all the same,
+    one for each worker, so that it is a state of `push_sum`: with another number of
+    workers the same kind of graph may not be doubly stochastic.
 
     Args:
       channel: averages the parameters, such as `gossip(topology)` of a topology that is
@@ -172,7 +173,7 @@ def balanced_push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs
 
     def update(updates, state, params=None, **extra_args):
         updates, own = inner.update(updates, state.channel, params, **extra_args)
-        # Depends on the worker's index: else the layout would keep one for all.
+        # Depends on the worker's index: else the layout would keep one for all workers.
         one = jnp.where(jax.lax.axis_index(channel.axis_name) < 0, 0.0, 1.0)
         weight = jax.tree.map(lambda w: one.astype(w.dtype), state.weight)
         return updates, mark_updated(PushSumState(weight, own))

@@ -42,8 +42,8 @@ def skip_nonfinite(
     residuals and schedules included. To take the step without the broken workers, use
     `leave_out_nonfinite`.
 
-    All workers also skip the step where `inner` turns finite updates into updates that
-    are not finite, on any worker. A sum of large numbers, such as of an update and a
+    All workers also skip the step if `inner` turns finite updates into updates that are
+    not finite, on any worker: the sum of two large numbers, such as an update and a
     residual, may be infinite.
 
     `optax.apply_if_finite` decides on each worker's own gradients, so workers take
@@ -56,7 +56,7 @@ def skip_nonfinite(
 
     Returns:
       A transformation in the units of `inner`, with `SkipNonfiniteState`. It sends two
-      more float32 in a step that is taken, and one in a step that is skipped.
+      more float32 in a step, and only one in a step that is skipped before `inner`.
 
     Raises:
       NameError: from the update where no such axis is in scope.
@@ -68,7 +68,7 @@ def skip_nonfinite(
       >>> tx = gmc_jax.skip_nonfinite(gmc_jax.gmc(0.1, channel))
 
     Guarantees:
-      All workers skip the same steps. Replicated state stays replicated.
+      All workers skip the same steps. State that is the same on all workers stays so.
       With finite updates, into `inner` and out of it, it is `inner`, bit for bit.
       Its updates are finite.
     """

@@ -20,8 +20,8 @@ class SlowMomentumState(NamedTuple):
 
     Attributes:
       step: int32, updates so far; each is a synchronisation.
-      momentum: u, in units of the inner optimizer's directions: steps over the learning
-        rate.
+      momentum: u, in units of the inner optimizer's directions: its steps divided by
+        its learning rate.
     """
 
     step: jax.Array
@@ -41,13 +41,13 @@ def slow_momentum(
         u <- decay * u + (z - x) / lr;  z <- z - slow_learning_rate * lr * u
 
     It is the outer half of SlowMo, and stands behind a transformation that averages the
-    pseudo-gradients z - x over workers. Dividing by the inner optimizer's learning rate
-    makes u a sum of directions of equal weight, whatever the rate was when they were
-    taken; a constant rate cancels. Both places use the rate of the last local step
-    before the synchronisation, as the published code does. Where this rate is 0 it
-    cancels as well: the anchor moves by slow_learning_rate times the pseudo-gradient,
-    z <- z - slow_learning_rate * (z - x). u then decays and nothing is added to it,
-    since the pseudo-gradient cannot be divided by 0.
+    pseudo-gradients z - x over workers. lr is the learning rate of the inner optimizer.
+    Dividing by it makes u a sum of directions of equal weight, whatever the rate was
+    when they were taken; a constant rate cancels. Both equations use the rate of the
+    last local step before the synchronisation, as the published code does. Where this
+    rate is 0, u decays and nothing is added to it, since the pseudo-gradient cannot be
+    divided by 0. The anchor then moves by slow_learning_rate times the pseudo-gradient,
+    z <- z - slow_learning_rate * (z - x).
 
     Args:
       slow_learning_rate: alpha in the paper, greater than 0; the paper uses 1.
@@ -82,6 +82,7 @@ def slow_momentum(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
+        # After this many synchronisations the number of local steps overflows int32.
         most = (jnp.iinfo(jnp.int32).max - period + 1) // period
         last_local_step = period * jnp.minimum(state.step, most) + period - 1
         rate = rate_at(learning_rate, last_local_step)
@@ -94,7 +95,7 @@ def slow_momentum(
             state.momentum,
             pseudo_gradient,
         )
-        # Not from the new momentum, which at a rate of 0 lacks the pseudo-gradient.
+        # Not from the new momentum: at a rate of 0 it lacks the pseudo-gradient.
         out = jax.tree.map(
             lambda u, leaf: times(
                 -slow_learning_rate, times(rate, times(decay, u)) + leaf

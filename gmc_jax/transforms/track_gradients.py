@@ -38,8 +38,8 @@ def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
         y_i <- sum over j of W_ij y_j + g_i - (the last g_i);  out = y_i
 
-    y starts as the first gradient. Values travel in the dtypes of the parameters, or of
-    the updates where `update` is called without parameters.
+    After the first step y is the first gradient. Values travel in the dtypes of the
+    parameters, or of the updates where `update` is called without parameters.
 
     Args:
       channel: averages the trackers, such as `gossip(topology)`, without a delay.
@@ -61,8 +61,8 @@ def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
     checks.channel(channel=channel)
 
     def init(params):
-        nothing = zeros_to_accumulate(params)
-        return TrackGradientsState(nothing, nothing, channel.init(params))
+        zeros = zeros_to_accumulate(params)
+        return TrackGradientsState(zeros, zeros, channel.init(params))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args

@@ -45,7 +45,7 @@ def with_float32_state(
       For float32 and float64 trees it is `inner`.
       Updates and state of 16-bit trees are float32. A channel inside `inner` still
         averages in the dtypes of the parameters.
-      Updates and state keep their dtypes, whatever scales them.
+      Updates and state keep these dtypes, whatever the dtype of a learning rate.
     """
     checks.transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)

@@ -52,5 +52,5 @@ def test_errors_name_what_is_wrong():
         disagreement(cast(Any, np.eye(3)))
     with pytest.raises(ValueError, match=r"must have as many workers.* got one of 3"):
         harness.average(disagreement(topologies.ring(3)), np.ones((8, 2), np.float32))
-    with pytest.raises(TypeError, match="average floating"):
+    with pytest.raises(TypeError, match="hold real floats"):
         harness.average(disagreement(topologies.ring(8)), np.ones((8, 2), int))

@@ -146,6 +146,6 @@ def test_counting_counts_words():
 def test_errors_name_what_is_wrong():
     with pytest.raises(NameError, match="`majority_vote` needs the"):
         VOTE.average(jnp.ones(3), ())
-    with pytest.raises(TypeError, match="average floating"):
+    with pytest.raises(TypeError, match="hold real floats"):
         harness.average(VOTE, np.ones((2, 3), int))
     assert majority_vote(axis_name="replicas").axis_name == "replicas"

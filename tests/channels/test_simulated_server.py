@@ -116,7 +116,7 @@ def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
 
 def test_a_leaf_that_is_not_floating_is_an_error():
     channel = simulated_server(top_k(0.1))
-    with pytest.raises(TypeError, match="average floating"):
+    with pytest.raises(TypeError, match="hold real floats"):
         channel.average({"step": jnp.ones(3, int)}, channel.init(None))
 
 

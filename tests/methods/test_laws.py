@@ -99,14 +99,18 @@ def assert_equals_the_paper(method, compressor, workers, rate, dtype):
 
 
 TURNS = [
-    (
-        method,
-        list(CHANNELS)[i % 3],
-        WORKERS[i % 4],
-        ["constant", "cosine"][i // 3 % 2],
-        [np.float64, np.float32][i // 4 % 2],
-    )
-    for i, method in enumerate(PAPERS)
+    # Its momentum is of pseudo-gradients over the rate of their last step.
+    ("slowmo", "top_k", 2, "cosine", np.float64),
+    *(
+        (
+            method,
+            list(CHANNELS)[i % 3],
+            WORKERS[i % 4],
+            ["constant", "cosine"][i // 3 % 2],
+            [np.float64, np.float32][i // 4 % 2],
+        )
+        for i, method in enumerate(PAPERS)
+    ),
 ]
 
 

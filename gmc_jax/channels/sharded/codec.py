@@ -33,7 +33,8 @@ class Codec(NamedTuple):
     Attributes:
       encode: `(keys, vectors) -> (messages, lost)`. Where a worker has several devices,
         the messages of all of them add up to the message of the worker.
-      decode: `(keys, messages) -> sums`, from whole messages, stacked.
+      decode: `(keys, messages) -> sums`, from whole messages, which are stacked on a
+        leading axis.
     """
 
     encode: Callable[[Vectors, Vectors], tuple[dict[int, Tree], Vectors]]
@@ -54,7 +55,7 @@ class ShardIndex(NamedTuple):
     is_owner: Vectors
 
     def local(self, leaf: int, wanted: jax.Array) -> jax.Array:
-        """The places in the shard of global indices; its size for those it lacks."""
+        """Where the shard has global indices; its size for those that it lacks."""
         held = self.global_indices[leaf]
         places = jnp.searchsorted(held, wanted).astype(jnp.int32)
         found = held.at[places].get(mode="fill", fill_value=-1) == wanted
@@ -140,7 +141,7 @@ def _split(shards: Shards, per_leaf: bool) -> list[int]:
 
 
 def _whole(compressor: Compressor, sizes: dict[int, int]) -> Codec:
-    """For vectors that every device holds whole."""
+    """The codec of vectors that every device holds whole."""
 
     def encode(keys, vectors):
         messages, lost = {}, {}
@@ -190,10 +191,10 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
         places = largest(bits, min(num_kept, x.size))
-        reaching = jnp.where(bits[places] >= least, bits[places], -1)
+        eligible = jnp.where(bits[places] >= least, bits[places], -1)
         global_indices = index.global_indices[leaf][places]
         is_owner = index.is_owner[leaf][places]
-        return places, Candidates(num_kept, reaching, global_indices, is_owner)
+        return places, Candidates(num_kept, eligible, global_indices, is_owner)
 
     def encode(keys, vectors):
         del keys

@@ -40,13 +40,14 @@ class ShardingContext(NamedTuple):
     def specs(self, tree: Tree) -> list[Spec]:
         """The specs of the leaves of a tree, such as gradients.
 
-        An array inside a compiled step does not know how it is split. A leaf is split
-        as the leaf of the state that has its shape and shares the longest end of its
-        path. If several leaves of the state qualify, the split one counts: if
-        parameters are whole and momenta are split, means are to be split.
+        An array inside a compiled step does not know how it is split. So each leaf gets
+        the spec of a leaf of the state: the one of the same shape whose path has the
+        longest end in common with its own. Where several tie, a split one wins: if
+        parameters are whole and momenta are split, means are split. Where none has the
+        shape, the leaf is whole.
 
         Raises:
-          ValueError: if several qualify that are split differently.
+          ValueError: if several tie that are split differently.
         """
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return [self._spec(keys_of(path), jnp.shape(leaf)) for path, leaf in leaves]
@@ -69,10 +70,10 @@ class ShardingContext(NamedTuple):
                 for spec, at in split.items()
             )
             raise ValueError(
-                "`state` must split what mirrors the parameters as it splits them, got "
-                f"several ways for the leaf `{''.join(path) or 'tree'}` of shape "
-                f"{shape}: {ways}. Place the parameters first, and call `tx.init` on "
-                "them afterwards."
+                "`state` must split what mirrors the parameters as the parameters are "
+                f"split, got several ways for the leaf `{''.join(path) or 'tree'}` of "
+                f"shape {shape}: {ways}. Place the parameters first, and call "
+                "`tx.init` on them afterwards."
             )
         return next(iter(split), ((),) * len(shape))
 
@@ -86,7 +87,7 @@ another.
 
 
 def use(sharding: ShardingContext) -> AbstractContextManager[None]:
-    """Makes it the current context of what is traced in a block."""
+    """Makes a context the current one for what is traced in a block."""
     return current(sharding if sharding.axes else None)
 
 
@@ -96,9 +97,9 @@ def keys_of(path: tuple) -> Path:
 
 
 def partition(spec: Spec, *leading: str) -> PartitionSpec:
-    """A spec as JAX has it, behind the axes of leading dimensions."""
+    """The `PartitionSpec` of a spec, after the axes of leading dimensions."""
     entries = [*leading, *(axes or None for axes in spec)]
-    while entries and entries[-1] is None:  # XLA leaves them out where it chooses.
+    while entries and entries[-1] is None:  # Specs that XLA chooses have none there.
         entries.pop()
     return PartitionSpec(*entries)
 
@@ -113,8 +114,7 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
       axis_name: that axis.
 
     Raises:
-      ValueError: if a leaf is split over the workers, or in another way than by axes of
-        the mesh.
+      ValueError: if a leaf is split over the workers, or not by axes of the mesh.
     """
     axes = tuple(
         (name, size)
@@ -143,8 +143,8 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
         if any(axis_name in axes for axes in split):
             raise ValueError(
                 f"{name} must not be split over the axis {axis_name!r}: `state` is "
-                "that of one worker, and `distribute` repeats what comes to differ. "
-                f"Split it over other axes of `mesh`, {dict(mesh.shape)}, or none."
+                "that of one worker, and `distribute` copies it to all workers. Split "
+                f"it over other axes of `mesh`, {dict(mesh.shape)}, or none."
             )
         known = tuple(tuple(axis for axis in axes if axis in sizes) for axes in split)
         return known + whole[len(known) :]

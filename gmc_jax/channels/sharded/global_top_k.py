@@ -46,9 +46,10 @@ def global_top_k(
     """Selects the largest candidates of all devices; ties go to the lowest index.
 
     The devices exchange counts alone. A bisection over the bits of a magnitude finds
-    the smallest magnitude that is sent, and one over the bits of an index the last of
-    the equal entries that still fits. Each bisection step is one all-reduce of a count
-    for each vector; one all-gather of counts then assigns the slots.
+    the smallest magnitude that is sent. Of the entries of this magnitude only the first
+    may fit, and a bisection over the bits of an index finds the last that does. Each
+    bisection step is one all-reduce of a count for each vector. One all-gather of
+    counts then assigns the slots.
 
     Args:
       candidates: those of this device, for each vector.

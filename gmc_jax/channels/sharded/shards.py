@@ -79,8 +79,8 @@ class Shards(NamedTuple):
         """Runs a collective on each entry once, although devices hold copies.
 
         Each device sends its shards of split leaves, and a slice of the leaves that
-        all devices hold whole. A leaf that is split over some axes alone is sent once
-        for each index of the other axes.
+        all devices hold whole. A leaf that is split over only some of the axes is sent
+        once for each index of the other axes.
 
         Args:
           tree: this device's shards.
@@ -109,12 +109,12 @@ class Shards(NamedTuple):
     def by_slices(
         self, collective: Callable[[jax.Array], jax.Array]
     ) -> Callable[[jax.Array], jax.Array]:
-        """The collective between workers for a vector that devices hold summands of.
+        """A collective between workers, for the sum of what a worker's devices hold.
 
-        The devices of a worker add up their summands, each device getting one slice of
-        the sum. It sends its slice to the same device of other workers. Then the
-        devices gather the received slices. So a worker sends the vector once, not once
-        for each device.
+        First the devices of a worker add up their vectors, and each device gets one
+        slice of the sum. It sends this slice to the same device of the other workers.
+        Then the devices gather the received slices. So a worker sends the sum once, not
+        once for each device.
 
         Args:
           collective: from a vector to what is received, behind a leading axis.
@@ -148,7 +148,7 @@ def on_shards(
       the tree itself.
 
     Raises:
-      ValueError: if the state does not tell how a leaf is split.
+      ValueError: if leaves of the state disagree on how a leaf is split.
     """
     shards = _shards_of(tree)
     if not shards.axes:
