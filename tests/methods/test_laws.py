@@ -165,8 +165,8 @@ def compared() -> Compressor:
     def encode(key, x):
         del key
         size, place = jnp.abs(x), jnp.arange(x.size)
-        tied = (size[:, None] == size) & (place[:, None] > place)
-        before = jnp.sum((size[:, None] < size) | tied, axis=1)
+        tied = (size[:, None] == size[None]) & (place[:, None] > place[None])
+        before = jnp.sum((size[:, None] < size[None]) | tied, axis=1)
         kept = before < math.ceil(RATIO * x.size)
         return jnp.where(kept, x, 0), jnp.where(kept, 0, x)
 
