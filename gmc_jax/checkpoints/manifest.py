@@ -124,7 +124,10 @@ def choose(directory: pathlib.Path, step: int | None) -> Manifest:
     found = complete_steps(directory) if step is None else [step]
     if not found:
         found = steps(directory)
-        damages = [f"; of step {at}, {find_damage(directory, at)}" for at in found]
+        damages = [
+            f"; that of step {at} is damaged: {find_damage(directory, at)}"
+            for at in found
+        ]
         raise ValueError(
             f"`{directory}` holds no complete checkpoint{''.join(damages)}. If "
             "`latest` is None, start training anew."
@@ -166,7 +169,7 @@ def find_damage(directory: pathlib.Path, step: int, thorough: bool = False) -> s
         except OSError:
             return f"its file `{path}` is missing"
         if now != size:
-            return f"its file `{path}` has {now} bytes, and had {size}"
+            return f"its file `{path}` has {now} bytes, but was saved with {size}"
     if not thorough:
         return ""
     folder = arrays(directory, manifest.folder)

@@ -105,11 +105,11 @@ def predict(
 
     Example:
       >>> import gmc_jax
-      >>> from gmc_jax.costs.planning import Pattern, Sync
+      >>> from gmc_jax import planning
       >>> channel = gmc_jax.all_gather(gmc_jax.scaled_sign())
       >>> link = gmc_jax.Link(latency=1e-3, bandwidth=1.25e6)
-      >>> pattern = Pattern("EF-signSGD", (Sync(channel),))
-      >>> round(gmc_jax.planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
+      >>> pattern = planning.Pattern("EF-signSGD", (planning.Sync(channel),))
+      >>> round(planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
       7.0
 
     Guarantees:
