@@ -124,10 +124,7 @@ def choose(directory: pathlib.Path, step: int | None) -> Manifest:
     found = complete_steps(directory) if step is None else [step]
     if not found:
         found = steps(directory)
-        damages = [
-            f"; that of step {at} is damaged: {find_damage(directory, at)}"
-            for at in found
-        ]
+        damages = [f"; step {at}: {find_damage(directory, at)}" for at in found]
         raise ValueError(
             f"`{directory}` holds no complete checkpoint{''.join(damages)}. If "
             "`latest` is None, start training anew."
