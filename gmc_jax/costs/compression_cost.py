@@ -26,7 +26,7 @@ _MEASURED: dict[str, tuple[Callable[[float], Compressor], tuple[float, ...]]] = 
     "random_block": (random_block, (0.1, 0.01, 0.001)),
     "scaled_sign": (lambda ratio: scaled_sign(), (1.0,)),
 }
-_WARM_UP = 2  # Rounds that compile, and that touch memory for the first time.
+_WARM_UP = 2  # First rounds, which compile and touch memory for the first time.
 
 
 class CompressionCost(NamedTuple):
@@ -50,8 +50,8 @@ class CompressionCost(NamedTuple):
 CompressionCosts: TypeAlias = Mapping[str, Mapping[float, CompressionCost]]
 """Costs by the name of a compressor and by its ratio, 1 for one without a ratio."""
 
-# Timed as `measure_encoding` does, but taking the minimum of many rounds: vectors of
-# 2^23 entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
+# Measured as by `measure_encoding`, but as the minimum of many rounds: vectors of 2^23
+# entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
 CPU_2_CORES: CompressionCosts = {
     "top_k": {
         0.1: CompressionCost(6.0e-8, 1.5e-9),
@@ -81,16 +81,16 @@ def measure_encoding(
 ) -> CompressionCost:
     """Measures how long a compressor takes on this device to encode and to decode.
 
-    A round does what a worker does in a step. It adds a normal vector to the residual
-    of the last round, encodes the sum, and decodes messages. It does so twice: with its
-    own message alone, and with further messages that together have the size of the
-    vector, at most 1000. Both programs are compiled. The first two rounds do not count.
-    The result is the median of the others.
+    A round does what a worker does in a step. It adds a vector of normal draws to the
+    residual of the last round, encodes the sum, and decodes messages. It does so twice:
+    first with its own message alone, then together with at most 1000 further messages,
+    as many as it takes for the size of the vector. Both programs are compiled. The
+    first two rounds do not count. The result is the median of the others.
 
     Args:
       compressor: any compressor. The result holds for its ratio only.
       entries: the size of the vector, at least 1. A vector that fits into caches takes
-        less time an entry.
+        less time for each entry.
       repeats: the number of rounds that count, at least 1.
 
     Returns:
@@ -148,7 +148,8 @@ def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> Compression
     """Interpolates a compressor's cost between the ratios that were measured.
 
     The interpolation is linear, since the time is the sum of a part for all entries and
-    a part for those sent. Beyond the outermost ratios the cost is that of the nearest.
+    a part for those that are sent. Beyond the outermost ratios the cost is that of the
+    nearest one.
 
     Args:
       encodings: the costs that were measured.
