@@ -25,7 +25,7 @@ class Launch:
     devices_per_host: int = 1
     """Workers in each process: one a CPU device or accelerator."""
     heartbeat: int = 20
-    """Seconds without a heartbeat after which a process counts as dead."""
+    """Seconds without a heartbeat after which a process counts as lost."""
 
     def __post_init__(self):
         """Refuses numbers that are not positive."""
