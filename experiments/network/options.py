@@ -29,7 +29,7 @@ class Network:
     batch_size: int = 16
     """Samples in the batch of one worker."""
     seconds: float = 20.0
-    """Approximate training time of a method at a rate; at least three steps."""
+    """Approximate training time of a method at a rate; at least three periods."""
     interface: str | None = None
     """The interface whose bytes are counted; by default all but the loopback."""
     results: Path = Path("results")

@@ -205,8 +205,9 @@ def _tables(rows: Sequence[Row]) -> Sequence[Table | str]:
 def _compared(trajectories: Trajectories, workers: int) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title=f"Component gradients to {GOAL:g}, {workers} workers, in thousands",
-        caption="Each method at the best of the rates " + ", ".join(map(str, RATES)),
+        title=f"Component gradients, in thousands, to {GOAL:g}, {workers} workers",
+        caption=f"Until the loss above its minimum is {GOAL:g} of that at the start. "
+        "Each method at the best of the rates " + ", ".join(map(str, RATES)),
         title_justify="left",
         caption_justify="left",
     )

@@ -29,7 +29,7 @@ COMPARED = {
 }
 
 # The claims, in the words of the table.
-RESIDUAL = "Lemmas 4, 9: sup E|e|^2, of its bound"
+RESIDUAL = "Lemmas 4, 9: sup E|e|^2 over its bound"
 GAP = "Lemmas 5, 11: sup |z - w| ~ lr^p, p"
 STEPS = "Theorems 6, 12: |grad f|^2 ~ T^p, p"
 WORKERS = "Theorems 6, 12: |grad f|^2 ~ K^p, p"
