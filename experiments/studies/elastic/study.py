@@ -42,7 +42,7 @@ class Elastic:
     every: int = 10
     """Steps from one evaluation to the next."""
     batch_size: int = 96
-    """Samples a step, of all workers together."""
+    """Samples in a step, of all workers together."""
     ratio: float = 0.01
     """The share of the entries that a message holds."""
     results: Path = Path("results")
