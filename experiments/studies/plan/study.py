@@ -1,6 +1,6 @@
 """Predicts the time of a step over a link, without training.
 
-It predicts the time of a step, not the progress of a step. A method that sends less may
+It predicts the time of a step, not its progress. A method that sends less may
 need more steps; `python -m experiments run` measures that on small problems.
 """
 
@@ -50,8 +50,8 @@ class Plan:
     periods: tuple[int, ...] = (12, 48)
     """Steps from one synchronisation of local methods to the next."""
     measure: bool = False
-    """Time the compressors on this device, for about a minute.
-    By default: their time on two CPU cores, longer than on any accelerator."""
+    """Whether to time the compressors on this device, for about a minute.
+    If not, their times on two CPU cores count, longer than on any accelerator."""
     results: Path = Path("results")
     """The directory of results; this run's is `plan/run-001` or a later one."""
 
