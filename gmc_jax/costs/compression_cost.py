@@ -144,7 +144,9 @@ def measure_encoding(
     return CompressionCost(alone / entries, max(0.0, more) / (count * size))
 
 
-def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> CompressionCost:
+def cost_at(
+    compression_costs: CompressionCosts, name: str, ratio: float
+) -> CompressionCost:
     """Interpolates a compressor's cost between the ratios that were measured.
 
     The interpolation is linear, since the time is the sum of a part for all entries and
@@ -152,7 +154,7 @@ def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> Compression
     nearest one.
 
     Args:
-      encodings: the costs that were measured.
+      compression_costs: the costs that were measured.
       name: the name of the compressor.
       ratio: its ratio, in (0, 1].
 
@@ -160,13 +162,14 @@ def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> Compression
       The cost at the ratio.
 
     Raises:
-      ValueError: if `encodings` lacks the compressor.
+      ValueError: if `compression_costs` lacks the compressor.
     """
-    measured = encodings.get(name)
+    measured = compression_costs.get(name)
     if not measured:
         raise ValueError(
-            f"`encodings` must have the costs of `{name}`, got those of "
-            f"{sorted(encodings)}. Measure them with `gmc_jax.measure_encoding`."
+            f"`compression_costs` must have the costs of `{name}`, got those of "
+            f"{sorted(compression_costs)}. Measure them with "
+            "`gmc_jax.measure_encoding`."
         )
     ratios = sorted(measured)
     columns = zip(*(measured[each] for each in ratios), strict=True)
@@ -182,7 +185,7 @@ def measure_encodings(entries: int = 2**22) -> CompressionCosts:
       entries: the size of the vector, as in `measure_encoding`.
 
     Returns:
-      The costs of each, for `plan(..., encodings=...)`.
+      The costs of each, for `plan(..., compression_costs=...)`.
 
     Raises:
       ValueError: if `entries` is not a whole number of at least 1.

@@ -137,7 +137,11 @@ Family: TypeAlias = Callable[[float], Pattern]
 
 
 def compressed(
-    name: str, encodings: CompressionCosts, *, period: int = 1, per_leaf: bool = False
+    name: str,
+    compression_costs: CompressionCosts,
+    *,
+    period: int = 1,
+    per_leaf: bool = False,
 ) -> Family:
     """Makes the patterns of GMC through one compressor, at any ratio.
 
@@ -148,7 +152,7 @@ def compressed(
 
     def at(ratio: float) -> Pattern:
         sent = channel(_traced_once(compressor(ratio)), per_leaf=per_leaf)
-        sync = Sync(sent, cost_at(encodings, name, ratio), period)
+        sync = Sync(sent, cost_at(compression_costs, name, ratio), period)
         return Pattern(label, (sync,), ratio, at)
 
     return at
@@ -159,7 +163,7 @@ def candidates(
     workers: int,
     ratios: Sequence[float],
     periods: Sequence[int],
-    encodings: CompressionCosts,
+    compression_costs: CompressionCosts,
 ) -> list[Pattern]:
     """Lists the patterns that `plan` compares, the dense mean first.
 
@@ -168,12 +172,16 @@ def candidates(
     on resets, as in its paper.
     """
     per_leaf = entries_in(params) >= 2**31
-    families = [compressed(name, encodings, per_leaf=per_leaf) for name in _SENDING]
+    families = [
+        compressed(name, compression_costs, per_leaf=per_leaf) for name in _SENDING
+    ]
     families += [
-        compressed("random_block", encodings, period=period, per_leaf=per_leaf)
+        compressed("random_block", compression_costs, period=period, per_leaf=per_leaf)
         for period in periods[:1]
     ]
-    signs = cost_at(encodings, "scaled_sign", 1.0)  # Votes are packed like signs.
+    signs = cost_at(
+        compression_costs, "scaled_sign", 1.0
+    )  # Votes are packed like signs.
     (dense,) = DENSE.syncs
     ring, pair = min(workers, 3), min(workers, 2)
     neighbours = Sync(gossip(topologies.ring(ring)), workers=ring)

@@ -168,7 +168,7 @@ def plan(
     *,
     ratios: Sequence[float] = (0.1, 0.01, 0.001),
     periods: Sequence[int] = (12, 48),
-    encodings: CompressionCosts = CPU_2_CORES,
+    compression_costs: CompressionCosts = CPU_2_CORES,
 ) -> list[Prediction]:
     """Predicts the seconds of a step for each pattern of communication, fastest first.
 
@@ -186,8 +186,8 @@ def plan(
       step_time: seconds of computation in a step, greater than 0.
       ratios: the ratios of the compressors, each in (0, 1].
       periods: the periods of local methods, in steps, each at least 1.
-      encodings: the costs of the compressors. The default was measured on two CPU
-        cores. Accelerators are faster, so compression that wins with the default wins
+      compression_costs: the costs of the compressors. The default was measured on two
+        CPU cores. Accelerators are faster, so compression that wins with the default wins
         on them too. `measure_encodings()` measures the costs on this device.
 
     Returns:
@@ -195,8 +195,9 @@ def plan(
 
     Raises:
       TypeError: if `link` is no link, `parameters` is neither a number nor a tree of
-        shapes, or `encodings` is no mapping.
-      ValueError: if a number is out of its range, or `encodings` lacks a compressor.
+        shapes, or `compression_costs` is no mapping.
+      ValueError: if a number is out of its range, or `compression_costs` lacks a
+        compressor.
 
     Example:
       >>> import gmc_jax
@@ -214,17 +215,17 @@ def plan(
         checks.positive_int(periods=each)
     checks.positive_int(workers=workers)
     check_link(link)
-    if not isinstance(encodings, Mapping):
+    if not isinstance(compression_costs, Mapping):
         raise TypeError(
-            "`encodings` must map compressors to their costs, got "
-            f"{checks.shown(encodings)}. Measure them with "
+            "`compression_costs` must map compressors to their costs, got "
+            f"{checks.shown(compression_costs)}. Measure them with "
             "`gmc_jax.measure_encodings()`."
         )
     params = shapes(parameters)
     known: dict[Family, float] = {}
     predictions = [
         _predict(pattern, params, workers, link, step_time, known)
-        for pattern in candidates(params, workers, ratios, periods, encodings)
+        for pattern in candidates(params, workers, ratios, periods, compression_costs)
     ]
     return sorted(predictions, key=lambda prediction: prediction.seconds)
 

@@ -70,7 +70,7 @@ class Plan:
 
 def main(config: Plan) -> None:
     """Predicts; records, prints and draws the predictions."""
-    encodings = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
+    compression_costs = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
     predictions = gmc_jax.plan(
         whole(config.parameters),
         config.workers,
@@ -78,7 +78,7 @@ def main(config: Plan) -> None:
         seconds(config.step_time),
         ratios=config.ratios,
         periods=config.periods,
-        encodings=encodings,
+        compression_costs=compression_costs,
     )
     slowest = max(row.longest for row in predictions)
     if slowest > _ENDLESS:
@@ -89,7 +89,7 @@ def main(config: Plan) -> None:
     record.prepare(config.results / "plan")
     with record.create(config.results / "plan", "run", asdict(config)) as log:
         if config.measure:
-            log.append(kind="encodings", measured=_measured(encodings))
+            log.append(kind="encodings", measured=_measured(compression_costs))
         for row in predictions:
             log.append(
                 kind="prediction",
@@ -110,11 +110,11 @@ def main(config: Plan) -> None:
     STUDY.show(log.path)
 
 
-def _measured(encodings: CompressionCosts) -> Row:
-    """Converts encodings for JSON, whose keys are strings."""
+def _measured(compression_costs: CompressionCosts) -> Row:
+    """Converts costs for JSON, whose keys are strings."""
     return {
         name: {str(ratio): list(encoding) for ratio, encoding in of_each.items()}
-        for name, of_each in encodings.items()
+        for name, of_each in compression_costs.items()
     }
 
 
