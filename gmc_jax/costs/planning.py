@@ -187,8 +187,8 @@ def plan(
       ratios: the ratios of the compressors, each in (0, 1].
       periods: the periods of local methods, in steps, each at least 1.
       compression_costs: the costs of the compressors. The default was measured on two
-        CPU cores. Accelerators are faster, so compression that wins with the default wins
-        on them too. `measure_encodings()` measures the costs on this device.
+        CPU cores. Accelerators are faster, so compression that wins with the default
+        wins on them too. `measure_encodings()` measures the costs on this device.
 
     Returns:
       A prediction for each pattern, in ascending order of seconds.
