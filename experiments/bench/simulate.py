@@ -1,8 +1,8 @@
-"""Times a simulated step of GMC for all workers, relative to a step of plain SGD.
+"""Times a simulated step of GMC for all workers, relative to a step of momentum SGD.
 
-Both train ResNet-20 on the same number of synthetic images a step: GMC on one batch for
-each worker, momentum SGD on one batch of all images. The candidates take turns as in
-`timing`. Each has its own state, which is donated.
+Both train ResNet-20 on the same number of synthetic images in a step: GMC on one batch
+for each worker, momentum SGD on one batch of all images. The candidates take turns as
+in `timing`. Each has its own state, which is donated.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,12 @@ BARS = (Bar(UNROLLED, SGD, most=2),)
 
 @dataclass(frozen=True)
 class Simulate:
-    """Time a simulated step of GMC, relative to a step of plain SGD."""
+    """Time a simulated step of GMC, relative to a step of momentum SGD."""
 
     workers: int = 8
     """The number of simulated workers."""
     batch_size: int = 16
-    """Images a worker and step."""
+    """Images in the batch of one worker."""
     image_size: int = 32
     """The height and width of the images, which have three channels."""
     model: Literal["resnet20_gn", "mlp"] = "resnet20_gn"

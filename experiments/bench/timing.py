@@ -3,8 +3,8 @@
 A round runs every candidate once, in the same order, so a machine that becomes slower
 affects all of them. The first rounds are left out, since they compile and touch memory
 for the first time; the median of the other rounds counts. A candidate returns when its
-result is computed. Before each one there is a pause, in which threads that spin after
-the previous one go to sleep.
+result is computed. A pause before each candidate lets the threads of the previous one
+stop spinning.
 """
 
 import time

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             elif command not in COMMANDS:
                 raise SystemExit(
                     f"there is no command {command!r}; the commands are "
-                    f"{', '.join(COMMANDS)}"
+                    f"{', '.join(COMMANDS)}. Options follow a command, as in "
+                    "`run digits --workers 4`."
                 )
             else:
                 module = importlib.import_module(f"experiments.commands.{command}")

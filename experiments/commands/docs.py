@@ -1,7 +1,7 @@
 """The command `docs`: a site of the documentation's pages and the docstrings.
 
-Sphinx builds it without the network, and any of its warnings is an error. The site
-loads nothing from other hosts: it can be read from the disk.
+Sphinx builds the site without the network, and treats every warning as an error. The
+site loads nothing from other hosts, so it can be read from the disk.
 """
 
 import importlib.util
@@ -24,12 +24,12 @@ class Docs:
 
 
 def main(options: Sequence[str]) -> None:
-    """Runs it with the options of the command line."""
+    """Runs the command with its command-line options."""
     build(call(Docs, "docs", options))
 
 
 def build(config: Docs) -> None:
-    """Builds the site; an earlier one stays until the new one is whole.
+    """Builds the site; an earlier one stays until the new one is complete.
 
     Raises:
       ValueError: if the folder holds anything but an earlier site, or Sphinx is not
@@ -46,14 +46,14 @@ def build(config: Docs) -> None:
 
     target = config.to.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the site is moved there at once when it is whole.
+    # Beside the target: the finished site is then moved there in one step.
     with tempfile.TemporaryDirectory(prefix=".docs-", dir=target.parent) as folder:
         source, site = Path(folder, "docs"), Path(folder, "site")
         sources.write(source)
         settings = ["-c", str(sources.PAGES), "-d", str(Path(folder, "parsed"))]
         strict = ["--fail-on-warning", "--quiet"]
         if build_main(["-b", "html", *strict, *settings, str(source), str(site)]):
-            raise SystemExit("The site was not built; what Sphinx said above is why.")
+            raise SystemExit("The site was not built; Sphinx printed the reason above.")
         if target.exists():
             shutil.rmtree(target)
         site.rename(target)
@@ -61,7 +61,7 @@ def build(config: Docs) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises ValueError unless a folder is new, empty or an earlier site."""
+    """Raises a `ValueError` unless a folder is new, empty or an earlier site."""
     site = [folder / name for name in (".buildinfo", "objects.inv", "index.html")]
     if folder.is_dir() and not folder.is_symlink():
         replaceable = all(map(Path.is_file, site)) or not any(folder.iterdir())

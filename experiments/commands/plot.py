@@ -26,8 +26,8 @@ def show(
     Args:
       path: the directory of the run or the study; by default the latest in `results`.
       results: the directory of all results.
-      output: the file to write; several figures are told apart by a suffix of its
-        name. By default `figure.png`, or a file for each figure, beside the log.
+      output: the file to write; if there are several figures, their names are added to
+        its own. By default `figure.png`, or a file for each figure, beside the log.
     """
     path = path or record.latest(results)
     study, rows = _studies.read(path)

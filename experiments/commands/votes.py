@@ -1,4 +1,4 @@
-"""The command `votes`: majority votes with lying workers."""
+"""The command `votes`: majority votes with faulty workers."""
 
 from collections.abc import Sequence
 

@@ -58,7 +58,7 @@ def draws(
     Args:
       workers: the number of workers.
       size: the number of samples in each worker's share.
-      batch_size: samples a worker and step.
+      batch_size: samples in the batch of one worker.
       seed: of the orders.
       first: a step, counted from 0.
       last: a later step.

@@ -1,4 +1,4 @@
-"""The settings of Sphinx, and what it is to do with docstrings and code."""
+"""The settings of Sphinx, and our changes to docstrings, signatures and code."""
 
 import re
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?:gmc_jax\.)?([a-zA-Z_][\w.]*)(?:\(.*)?$", re.S)
 
 
 def setup(app: Sphinx) -> None:
-    """Connects what is below."""
+    """Registers the functions below for the events of Sphinx."""
     # Before napoleon, which looks for sections.
     app.connect("autodoc-process-docstring", _process_docstring, priority=100)
     app.connect("autodoc-process-signature", _process_signature)
@@ -66,9 +66,9 @@ def _skip_member(
 
 
 def _link_names(app: Sphinx, doctree: nodes.document) -> None:
-    """Makes code that names something public a link to its page.
+    """Turns code that is a public name into a link to its page.
 
-    What names nothing stays as it is.
+    Other code stays as it is.
     """
     for code in list(doctree.findall(nodes.literal)):
         text = code.astext()
@@ -88,7 +88,7 @@ def _link_names(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def _parameters_around(node: nodes.Node | None) -> set[str]:
-    """The parameters of what is documented where a node stands."""
+    """The parameters of the function or class whose documentation contains a node."""
     names = set()
     while node is not None:
         if isinstance(node, addnodes.desc):

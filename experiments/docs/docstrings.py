@@ -1,7 +1,8 @@
-"""Docstrings as Sphinx wants them.
+"""Converts docstrings for Sphinx.
 
-They are written to be read as they are: in Google's style, with code in single
-backticks and equations in plain indented text. Here they become reStructuredText.
+The docstrings are written to be read as they are: in Google's style, with code in
+single backticks and equations in plain indented text. Here they become
+reStructuredText.
 """
 
 import ast
@@ -12,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 _SECTION = re.compile(r"[A-Z]\w+:")
-# Marks of lists, emphasis, code, and what reStructuredText alone takes for markup.
+# Lists, emphasis, code, and characters that only reStructuredText takes for markup.
 _MARKUP = re.compile(r"^ *[*-] |(?<!\w)\*\w[\w ]*\*(?!\w)|`[^`]+`|[\\*|]|_(?!\w)", re.M)
 
 
 def restructured(docstring: Iterable[str]) -> list[str]:
-    """The lines of a docstring in reStructuredText, sections as napoleon takes them."""
+    """Converts a docstring to reStructuredText, with sections that napoleon knows."""
     marked = _literal_blocks(_bullets(_free_returns(docstring)))
     lines = []
     for literal, group in groupby(marked, lambda line: line[0]):
@@ -27,14 +28,14 @@ def restructured(docstring: Iterable[str]) -> list[str]:
 
 
 def signature(thing: object, *, method: bool = False) -> tuple[str, str | None] | None:
-    """The arguments and the result of a function or class, as its source has them.
+    """The arguments and the result of a function or class, as written in its source.
 
     Args:
       thing: a function or a class.
-      method: whether its first argument is not to be shown.
+      method: whether to leave out the first argument.
 
     Returns:
-      Two strings, the second None where there is no result; None for other things.
+      Two strings, the second None if there is no result; None if `thing` is neither.
     """
     if not (inspect.isclass(thing) or inspect.isfunction(thing)):
         return None
@@ -60,7 +61,7 @@ def _arguments(definition: ast.FunctionDef, *, method: bool) -> str:
 
 
 def _with_open_annotations(tree: ast.Module) -> ast.Module:
-    """Annotations that are quoted, without their quotes."""
+    """Removes the quotes of quoted annotations."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign):
             match node.annotation:
@@ -70,9 +71,9 @@ def _with_open_annotations(tree: ast.Module) -> ast.Module:
 
 
 def _free_returns(docstring: Iterable[str]) -> Iterator[str]:
-    """What is returned, in words alone.
+    """Marks the words under "Returns:" as a description without a type.
 
-    Napoleon takes the words before a colon for a type, here no words.
+    Napoleon takes words before a colon for a type. So a colon is put in front.
     """
     before = ""
     for line in docstring:
@@ -82,7 +83,7 @@ def _free_returns(docstring: Iterable[str]) -> Iterator[str]:
 
 
 def _bullets(docstring: Iterable[str]) -> Iterator[str]:
-    """The guarantees as a list: one begins where the line before ends a sentence."""
+    """Makes the guarantees a list: each begins after a line that ends a sentence."""
     section, before, base = "", "", 0
     for line in docstring:
         if _SECTION.fullmatch(line):
@@ -97,11 +98,12 @@ def _bullets(docstring: Iterable[str]) -> Iterator[str]:
 
 
 def _literal_blocks(docstring: Iterable[str]) -> Iterator[tuple[bool, str]]:
-    """Whether a line is shown as it is, and the line.
+    """Yields for each line whether it is literal, and the line.
 
-    Equations and tables are, which are indented after an empty line, and examples.
+    Examples are literal. So are equations and tables: lines that are indented after an
+    empty line.
     """
-    block: int | None = None  # Its indentation.
+    block: int | None = None  # The indentation of a literal block.
     before, empty, example = "", False, False
     for line in docstring:
         if not line.strip():
@@ -129,12 +131,12 @@ def _indent(line: str) -> int:
 
 
 def _start(line: str) -> int:
-    """Where the text of a line starts, behind the mark of a list."""
+    """The column at which the text of a line starts, behind the mark of a list."""
     return len(line) - len(re.sub(r"^ *([*-] )?", "", line))
 
 
 def _escaped(text: str) -> str:
-    """Text in which nothing is markup but lists, emphasis and code."""
+    """Escapes text, so that only lists, emphasis and code are markup."""
 
     def escape(found: re.Match[str]) -> str:
         mark, (start, end) = found[0], found.span()
@@ -142,7 +144,7 @@ def _escaped(text: str) -> str:
             return f"\\{mark}"
         if not mark.startswith("`"):
             return mark
-        # Code must not touch a word, unless something invisible stands in between.
+        # An escaped space separates code from a word that it touches; it is invisible.
         left = "\\ " if text[max(0, start - 1) : start].isalnum() else ""
         right = "\\ " if text[end : end + 1].isalnum() else ""
         return left + mark.replace("\\", "\\\\") + right

@@ -1,7 +1,7 @@
-"""What Sphinx reads: the pages of this folder, and a page for each public name.
+"""Writes what Sphinx reads: the pages of this folder, and a page for each public name.
 
-The pages stay plain Markdown. Which there are, and in which order, is what `index.md`
-links to; the reference follows the groups of `gmc_jax.__all__`.
+The pages stay plain Markdown, in the order of the links in `index.md`. The pages of
+public names follow the groups of `gmc_jax.__all__`.
 """
 
 import ast
@@ -26,8 +26,8 @@ class Group(NamedTuple):
     """Public names of a kind.
 
     Attributes:
-      title: as `Compressors`.
-      about: a sentence about them, or nothing.
+      title: the kind, such as `Compressors`.
+      about: a sentence about the names; empty if there is none.
       names: in alphabetical order.
     """
 
@@ -37,12 +37,12 @@ class Group(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Where their pages are."""
+        """The folder of their pages."""
         return f"{REFERENCE}/{re.sub(r'[^a-z]+', '_', self.title.lower())}"
 
 
 def groups() -> list[Group]:
-    """The groups of `gmc_jax.__all__`, each under the comment that heads it."""
+    """The groups of `gmc_jax.__all__`, with titles from the comments above them."""
     source = inspect.getsource(gmc_jax)
     found = []
     for heading, names in re.findall(
@@ -57,7 +57,8 @@ def groups() -> list[Group]:
 def write(folder: Path) -> None:
     """Writes all that Sphinx reads into a new folder.
 
-    Beside it goes a link to the experiments' results, where pages look for figures.
+    A link to the experiments' results is made beside the folder, since pages show
+    figures from there.
     """
     folder.mkdir()
     folder.with_name("results").symlink_to(PAGES.parent / "results")
@@ -76,7 +77,7 @@ def write(folder: Path) -> None:
 
 
 def pages_linked(index: str) -> Iterator[tuple[str, list[str]]]:
-    """Each heading of the index with the pages that it links to."""
+    """Each heading of the index, with the pages that its section links to."""
     for section in re.split(r"^## ", index, flags=re.M)[1:]:
         heading = section.partition("\n")[0]
         linked = re.findall(r"\]\((\w+)\.md\)", section)
@@ -84,7 +85,7 @@ def pages_linked(index: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def members(module: ModuleType) -> list[str]:
-    """The public names of a module: what it defines, and what it exports as itself."""
+    """The public names of a module: those it defines, and those it re-exports."""
     found = []
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ImportFrom):
@@ -108,7 +109,7 @@ def _toctree(documents: list[str], caption: str = "") -> str:
 
 
 def _reference(group: Group) -> Iterator[tuple[str, str]]:
-    """Name and text of each page of a group."""
+    """The name and the text of each page of a group."""
     rows = []
     for name in group.names:
         first_line = _docstring(gmc_jax, name).partition("\n")[0]
@@ -159,9 +160,9 @@ def _docstring(module: ModuleType, name: str) -> str:
 
 
 def _assignment(module: ModuleType, name: str) -> tuple[str, str]:
-    """The value of a name that is no class or function, and the docstring below it.
+    """The value and the docstring of a name that is no class or function.
 
-    As the source has them, which may be that of another module.
+    They are read from the source of the module that assigns the name.
     """
     body = ast.parse(inspect.getsource(module)).body
     for node, below in zip_longest(body, body[1:]):
@@ -181,5 +182,5 @@ def _assignment(module: ModuleType, name: str) -> tuple[str, str]:
 
 
 def _without_links_to_elsewhere(page: str) -> str:
-    """A page that keeps the words of links to files that are no part of the site."""
+    """Removes links to files that are not part of the site; their words stay."""
     return re.sub(r"(?<!!)\[([^]]*)\]\((?:\.\./)+[^)]*\)", r"\1", page)

@@ -23,9 +23,9 @@ class Launch:
     hosts: int = 2
     """The number of processes."""
     devices_per_host: int = 1
-    """Workers in each process: one a CPU device or accelerator."""
+    """Workers in each process, each on its own CPU device or accelerator."""
     heartbeat: int = 20
-    """Seconds without a heartbeat after which a process counts as dead."""
+    """Seconds without a heartbeat after which a process counts as lost."""
 
     def __post_init__(self):
         """Refuses numbers that are not positive."""

@@ -23,7 +23,7 @@ class Join:
     devices_per_host: int = 1
     """Workers of this process on CPUs; on accelerators, each device is a worker."""
     heartbeat: int = 20
-    """Seconds without a heartbeat after which a process counts as dead and all end."""
+    """Seconds without a heartbeat after which a process counts as lost and all end."""
     patience: int = 300
     """Seconds to wait for the other processes at the start."""
 

@@ -33,8 +33,7 @@ _LARGE = 2**20  # Entries of the all-reduce that shows the bandwidth: 4 MiB.
 def link(workers: int, rate: float) -> timelines.Link:
     """Measures the latency of a ring of all hosts, over links of known rate.
 
-    If the rate is infinite, the time of an all-reduce of four megabytes gives the
-    bandwidth.
+    If the rate is infinite, the time of an all-reduce of 4 MiB gives the bandwidth.
 
     Args:
       workers: the number of hosts, with one worker each.

@@ -45,7 +45,7 @@ class Member:
     model: str
     """The network: mlp, mlp_1m or mlp_10m, with the layers of the Flax network."""
     batch_size: int
-    """Samples a worker and step."""
+    """Samples in the batch of one worker."""
     learning_rate: float
     """The learning rate of momentum SGD."""
     seconds: float

@@ -14,9 +14,9 @@ from gmc_jax.utils import checks
 INTERFACE = "eth0"
 """The name of a host's interface inside its namespace."""
 SLOWEST, FASTEST = 1e3 / 8, 80e9 / 8
-"""Bytes a second that tc can set; it keeps the length of a queue in 32 bits."""
+"""The rates that tc can set, in bytes a second; a queue's length has 32 bits there."""
 _NAMES = Path("/etc/netns")
-_SECONDS_TO_WAIT = 0.4  # In a link's queue, before a packet is dropped.
+_SECONDS_TO_WAIT = 0.4  # The longest wait of a packet in the queue of a link.
 
 
 class Hosts:

@@ -27,9 +27,9 @@ class Network:
     """The methods: dense, top_k, sampled_top_k, random_block, vote, slowmo.
     With PyTorch (the extra `bench`) also ddp and ddp_fp16."""
     batch_size: int = 16
-    """Samples a worker and step."""
+    """Samples in the batch of one worker."""
     seconds: float = 20.0
-    """Approximate training time of a method at a rate; at least three steps."""
+    """Approximate training time of a method at a rate; at least three periods."""
     interface: str | None = None
     """The interface whose bytes are counted; by default all but the loopback."""
     results: Path = Path("results")

@@ -13,7 +13,7 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 
 MISS = 0.25
-"""A relative prediction error above it is reported."""
+"""Predictions with a larger relative error are reported."""
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[Table | str]:

@@ -9,7 +9,7 @@ The rest is reconstructed, since no copy with the formulas was available:
 * momentum 0.9, and a learning rate of 0.1 that falls epoch by epoch along a cosine;
 * 0.1 % of the entries, selected by a sampled threshold from the whole network at once;
 * random blocks of 1/64 of the entries;
-* how CSER divides its budget (`training.compression`);
+* how CSER divides its bytes between steps and resets (`training.compression`);
 * group norm with 8 groups;
 * how Dirichlet shares are filled up to equal sizes (`data.partitions.dirichlet`);
 * evaluation of DEF-A at x - mean(e); `def_sgd` is the same training evaluated at x;

@@ -1,8 +1,8 @@
 """SlowMo over six inner optimizers on handwritten digits.
 
 The inner optimizers are local SGD, local Adam, SGP, OSGP, D-PSGD and all-reduce SGD,
-each with several slow momenta; 0 is the baseline. All synchronise every 12 steps. Local
-SGD does well at the learning rate. Workers are IID.
+each with several slow momenta; 0 is the baseline. All synchronise every 12 steps. The
+learning rate is one at which local SGD does well. Workers are IID.
 
 Command: python -m experiments run slowmo_digits
 

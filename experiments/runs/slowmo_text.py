@@ -2,7 +2,7 @@
 
 A transformer of 79,000 parameters reads windows of 64 characters. Workers are IID and
 synchronise every 12 steps. It stands in for the paper's translation task, which uses
-local Adam too. Any text works: `--text-file X.txt`.
+local Adam too. Name any text: `--text-file X.txt`.
 
 Command: python -m experiments run slowmo_text
 

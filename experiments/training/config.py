@@ -52,29 +52,29 @@ class Config:
     partition: str = "dirichlet"
     """How samples are divided: dirichlet (drawn by label), by_label (sorted) or iid."""
     alpha: float = 0.1
-    """Concentration of the Dirichlet partition; small gives a worker few labels."""
+    """Concentration of the Dirichlet partition; if small, workers have few labels."""
     batch_size: int = 16
-    """Samples a worker and step."""
+    """Samples in the batch of one worker."""
     epochs: int = 60
     """Passes of every worker over its share."""
     steps: int | None = None
     """Steps to train for, instead of epochs."""
     evaluations: int = 30
-    """How often to evaluate the model in training, and save a checkpoint."""
+    """How many times to evaluate the model, and save a checkpoint, in training."""
     judge_on: int = 10_000
-    """The most images of a split to evaluate on before the end of the training."""
+    """The most images of a split to evaluate on before the last step."""
     learning_rate: float = 0.05
     """The learning rate at the start."""
     learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
-    """Other learning rates for single methods.
+    """Learning rates of single methods, instead of the common one.
     EF-SGD lacks the momentum of 0.9 that makes steps ten times as long."""
     schedule: Literal["cosine", "cosine_by_epoch", "constant"] = "cosine"
-    """The schedule of the learning rate; a cosine falls to 0 step by step.
-    By epoch it falls not quite to 0."""
+    """The schedule of the learning rate. A cosine falls to 0, step by step.
+    If it falls epoch by epoch, the last epoch is above 0."""
     momentum: float = 0.9
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
-    """This multiple of the parameters is added to the gradients, before all else."""
+    """The multiple of the parameters that is added to gradients, before all else."""
     count: bool = True
     """Whether to count entries for the relative communication cost.
     Counting takes a pass over the parameters at each step."""

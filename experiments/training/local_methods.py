@@ -50,7 +50,7 @@ def _gradient_tracking(rate, compression, momentum):
 
 
 def _votes(tx, compression, params):
-    """A worker sends its votes, and the results for its own share of the entries."""
+    """The bits of a worker's votes, and of the results that it counts and sends."""
     return gmc_jax.message_bits(tx, params) * (1 + 1 / compression.workers)
 
 
@@ -83,7 +83,7 @@ def _slowmo(base: Callable, slow_momentum: float) -> Callable:
 
 
 def _periodic(factory: Callable, *more, **options) -> Callable:
-    """Makes a method with a local momentum and a period."""
+    """Makes a method that has a local momentum and a period."""
 
     def build(rate, compression, momentum):
         del compression

@@ -26,8 +26,9 @@ def usable_path(directory: str) -> str:
     path = os.path.expanduser(directory)
     if path.startswith("~"):
         raise ValueError(
-            f"`directory` must begin with an existing home, got `{directory}`. Write "
-            f"the path out; a folder of that name is `./{directory}`."
+            "`directory` must begin with an existing home if it begins with `~`, got "
+            f"`{directory}`. Write the path out; a folder of that name is "
+            f"`./{directory}`."
         )
     try:
         path = os.path.realpath(path)
@@ -72,8 +73,8 @@ def _nearest_existing(path: str) -> pathlib.Path:
 def _check_name(path: str) -> None:
     """Raises ValueError if orbax would use another path in the place of this one.
 
-    Orbax finds the files of each process by a pattern, in which `[...]` does not match
-    itself. TensorStore treats a backslash as a slash.
+    Orbax finds the files of each process by a glob pattern, in which `[...]` does not
+    match itself. TensorStore treats a backslash as a slash.
     """
     parts = path.split("/")
     literal = all(fnmatch.fnmatchcase(part, part) for part in parts)

@@ -16,7 +16,8 @@ def selected_places(only: Callable[[Tree], Tree], layout: Layout) -> list[int]:
     Raises:
       ValueError: if it selects none, or returns anything but leaves of the state.
     """
-    kept = layout.kept  # Shapes are distinct objects, with which nobody can compute.
+    # Each shape is an object of its own, and `only` cannot compute with it.
+    kept = layout.kept
     places = {id(leaf): place for place, leaf in enumerate(jax.tree.leaves(kept))}
     try:
         selected = jax.tree.leaves(only(kept))

@@ -1,4 +1,4 @@
-"""Stores arrays in files by orbax; each process writes and reads its own shards."""
+"""Stores arrays in files, by orbax; each process writes and reads its own shards."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -40,8 +40,8 @@ class ArrayStore:
     def check(self, folder: pathlib.Path, leaves: Sequence[Tree]) -> None:
         """Raises OSError unless the files hold all leaves that were written.
 
-        Orbax first writes the shards of each process, and then merges them. It raises
-        no error if it finds none to merge.
+        Orbax first writes the shards of each process, and then merges them. If it finds
+        none to merge, it raises no error.
         """
         wanted = _named_arrays(leaves)
         found = set()
@@ -132,10 +132,10 @@ def place_like(leaf: Tree, like: Tree) -> Tree:
 
 
 def _uninterrupted(work: Callable[[], Tree]) -> Tree:
-    """Finishes work even if the process is interrupted, and raises the interrupt then.
+    """Finishes work even if the process is interrupted; then raises the interrupt.
 
-    Orbax has threads of its own. They would go on writing after the folder has been
-    removed, and raise errors there.
+    Orbax has threads of its own. Otherwise they would still write after the folder has
+    been removed, and raise errors.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()

@@ -46,9 +46,9 @@ class Checkpoints:
     Several processes must share the directory and make every call together. Each
     writes and reads its own shards of arrays.
 
-    Steps ascend: each is saved once, and must be later than the last step that was
-    saved or restored. If training continues from an older checkpoint than the newest,
-    the later ones are removed when the first new one is complete.
+    Each step is saved once, and must be later than the last step that was saved or
+    restored. If training continues from an older checkpoint than the newest, the later
+    ones are removed when the first new one is complete.
 
     Args:
       directory: the directory of the checkpoints, on a file system; a leading `~` is
@@ -114,7 +114,7 @@ class Checkpoints:
         self._about = to_json("about", {} if about is None else about)
         path = path_of(directory)
         on_first_process(lambda: usable_path(path))
-        # On each process, since hosts may have mounted it in different places.
+        # On each process, since hosts may have mounted the directory differently.
         self._directory = pathlib.Path(usable_path(path))
         self._layout, self._keep = layout, keep
         self._last = -1  # The last step saved or restored.
@@ -132,7 +132,7 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes open files; every `save` has already written all of its own."""
+        """Closes open files; nothing is left to write."""
         del kind, error, traceback
         self._arrays.close()
 
@@ -181,7 +181,7 @@ class Checkpoints:
             sizes = on_first_process(lambda: manifest.sizes(folder))
             sums = self._checksums(folder, list(sizes))
             if unreadable := [
-                file for file, sum in zip(sizes, sums, strict=True) if sum < 0
+                file for file, checksum in zip(sizes, sums, strict=True) if checksum < 0
             ]:
                 raise OSError(
                     f"`{folder}` was written without an error, but "
@@ -224,16 +224,16 @@ class Checkpoints:
           only: selects the leaves that are restored; the others are those of `like`.
             `lambda state: state[0]` restores the parameters for another method, and
             `lambda state: (state[0], state[1]._replace(count=None))` all but the count
-            of a new schedule. The checkpoint must hold the selected leaves under the
-            same names, such as `state[0]['bias']`, with the same shapes and dtypes, and
-            each must differ between workers or not, as here. Apart from them it may be
-            of another training (`about`), method or model. The leaves that are not
-            restored are logged, and named by `not_restored`. If None, all leaves are
-            restored, and `about` and all leaves must be the same.
+            of a new schedule. The checkpoint must hold each selected leaf under the
+            same name, such as `state[0]['bias']`, with the same shape and dtype. The
+            leaf must differ between workers in both, or in neither. Apart from these
+            leaves the checkpoint may be of another training (`about`), method or model.
+            The leaves that are not restored are logged, and named by `not_restored`. If
+            None, all leaves are restored, and `about` and all leaves must be the same.
           resize: whether a checkpoint of another number of workers is resized by
-            `gmc_jax.resize`; every process then reads all of it. If False, it is an
-            error. The hooks that `resize` calls see the leaves of `like` where `only`
-            does not select them.
+            `gmc_jax.resize`; every process then reads all of it. If False, such a
+            checkpoint is an error. Where `only` does not select a leaf, the hooks that
+            `resize` calls get that of `like`.
           params: selects the parameters, as in `gmc_jax.resize`.
 
         Returns:
@@ -277,7 +277,8 @@ class Checkpoints:
         else:
             raise ValueError(
                 f"{what} is of {theirs} workers, and `layout` of {ours}. Train with "
-                f"{theirs} workers, or pass `resize=True` to start from their mean."
+                f"{theirs} workers, or pass `resize=True`: then {ours} workers start "
+                "from their mean."
             )
         self._last = saved.step
         self._known = set(on_first_process(lambda: manifest.steps(self._directory)))
@@ -302,7 +303,7 @@ class Checkpoints:
         )
 
     def _begin(self, step: int, writing: ExitStack) -> str:
-        """Becomes the only writer, checks the step, and makes a folder for it."""
+        """Locks the directory, checks the step, and makes a folder for it."""
         self._directory.mkdir(parents=True, exist_ok=True)
         writing.enter_context(manifest.only_writer(self._directory))
         if step <= self._last:

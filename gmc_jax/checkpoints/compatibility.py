@@ -96,7 +96,7 @@ def to_json(name: str, values: Mapping[str, Json]) -> dict[str, Json]:
 def about_differences(
     theirs: Mapping[str, Json], ours: Mapping[str, Json]
 ) -> dict[str, str]:
-    """Describes how the `about` of two trainings differ, by the keys that do.
+    """Describes by key how the `about` of a checkpoint and of this training differ.
 
     Values are compared as JSON values: the order of keys does not count, 1 equals 1.0
     and not `true`, and a NaN equals another NaN.
@@ -109,7 +109,7 @@ def about_differences(
                 json.dumps(about[key]) if key in about else "missing"
                 for about in (theirs, ours)
             )
-            words[key] = f"`about[{key!r}]` is {there} there and {here} here"
+            words[key] = f"`about[{key!r}]` is {there} in the checkpoint, {here} here"
     return words
 
 
@@ -141,24 +141,25 @@ def check_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> Non
     only_here = [name for name in here if name not in there]
     if only_there or only_here:
         raise ValueError(
-            f"{what} is of another method, channel or model: only there is "
-            f"{first_names(only_there)}, and only here {first_names(only_here)}. "
-            f"{_REMEDY}"
+            f"{what} is of another method, channel or model: only the checkpoint has "
+            f"{first_names(only_there)}; only the state here has "
+            f"{first_names(only_here)}. {_REMEDY}"
         )
     others = [name for name in there if there[name] != here[name]]
     if others:
         name = others[0]
         raise ValueError(
-            f"{what} is of another model or method: `{name}` is {there[name]} there "
-            f"and {here[name]} here (leaves that differ: {len(others)}). {_REMEDY}"
+            f"{what} is of another model or method: `{name}` is {there[name]} in the "
+            f"checkpoint and {here[name]} here (leaves that are not alike: "
+            f"{len(others)}). {_REMEDY}"
         )
 
 
 def find_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> list[int]:
     """Finds leaves among those of a checkpoint, by their names.
 
-    They are not found by their places, since a state may have reordered its fields.
-    Leaves of one name are taken in their order.
+    Their order in the state does not count, since a state may have reordered its
+    fields. Leaves of the same name are taken in their order.
 
     Args:
       what: names the checkpoint, for errors.
@@ -166,10 +167,10 @@ def find_leaves(what: str, theirs: Sequence[Leaf], ours: Sequence[Leaf]) -> list
       ours: the leaves to find.
 
     Returns:
-      The place of each leaf of `ours` in `theirs`.
+      The index of each leaf of `ours` in `theirs`.
 
     Raises:
-      ValueError: unless all of them are there, and alike.
+      ValueError: unless all of them are in `theirs`, and alike.
     """
     names = {leaf.name for leaf in ours}
     check_leaves(what, [leaf for leaf in theirs if leaf.name in names], ours)

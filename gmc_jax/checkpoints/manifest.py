@@ -1,4 +1,4 @@
-"""Manifests of checkpoints, each written when the files of its checkpoint are."""
+"""Manifests of checkpoints, each written after the files of its checkpoint."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def choose(directory: pathlib.Path, step: int | None) -> Manifest:
     found = complete_steps(directory) if step is None else [step]
     if not found:
         found = steps(directory)
-        damages = [f"; of step {at}, {find_damage(directory, at)}" for at in found]
+        damages = [f"; step {at}: {find_damage(directory, at)}" for at in found]
         raise ValueError(
             f"`{directory}` holds no complete checkpoint{''.join(damages)}. If "
             "`latest` is None, start training anew."
@@ -135,7 +135,7 @@ def choose(directory: pathlib.Path, step: int | None) -> Manifest:
 
 
 def describe_damage(directory: pathlib.Path, step: int, damage: str) -> str:
-    """Writes the error of a damaged checkpoint, which names an intact one."""
+    """Writes the error about a damaged checkpoint; it names the nearest intact one."""
     others = {*steps(directory)} - {step}
     for at in sorted(others, key=lambda at: (at > step, abs(at - step))):
         if not find_damage(directory, at, thorough=True):
@@ -166,7 +166,7 @@ def find_damage(directory: pathlib.Path, step: int, thorough: bool = False) -> s
         except OSError:
             return f"its file `{path}` is missing"
         if now != size:
-            return f"its file `{path}` has {now} bytes, and had {size}"
+            return f"its file `{path}` has {now} bytes, but was saved with {size}"
     if not thorough:
         return ""
     folder = arrays(directory, manifest.folder)
@@ -183,7 +183,7 @@ def find_change(manifest: Manifest, sums: Sequence[int]) -> str:
 
 
 def checksum(path: pathlib.Path) -> int:
-    """Returns the CRC-32 of a file, or -1, which is none, if it cannot be read."""
+    """Returns the CRC-32 of a file; -1, which is no CRC-32, if it cannot be read."""
     total = 0
     try:
         with path.open("rb") as file:
@@ -219,13 +219,13 @@ def prune(directory: pathlib.Path, step: int, keep: int) -> None:
 
 
 def clean(directory: pathlib.Path) -> None:
-    """Removes folders without a manifest: of replaced checkpoints, or half written."""
+    """Removes folders that no manifest names: replaced, or written only in part."""
     named, damaged = set(), set()
     for step in steps(directory):
         try:
             named.add(read(directory, step).folder)
         except ValueError:
-            damaged.add(step)  # Any folder of this step may be its own.
+            damaged.add(step)  # Its manifest may have named any folder of this step.
     for path in directory.iterdir():
         match = _FOLDER.fullmatch(path.name)
         if not match or path.name in named or int(match[1]) in damaged:
@@ -271,11 +271,11 @@ def new_folder(directory: pathlib.Path, step: int) -> Iterator[str]:
 
 @contextmanager
 def only_writer(directory: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process writes, and keeps others from writing.
+    """Locks the directory: waits until no other process writes, and lets none write.
 
     Others may read meanwhile. The lock is released however the process ends.
     """
-    import fcntl  # Windows has none, and can run the rest of the package.
+    import fcntl  # Imported here: Windows lacks it, and runs the rest of the package.
 
     with (directory / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -283,7 +283,7 @@ def only_writer(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _remove(folder: pathlib.Path) -> None:
-    """Removes a folder as far as possible; the mark last, so that `clean` finds it."""
+    """Removes a folder as far as possible, its mark last, so that `clean` finds it."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

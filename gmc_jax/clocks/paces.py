@@ -1,4 +1,4 @@
-"""Paces: how many seconds each gradient takes, from which timelines are computed."""
+"""Paces: how many seconds each gradient takes. Timelines are computed from them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def straggler(
 def random(
     workers: int, gradients: int, spread: float, seconds: float = 1.0, seed: int = 0
 ) -> Pace:
-    """Draws log-normal seconds around a median.
+    """Makes a pace whose seconds are log-normal draws around a median.
 
     Args:
       workers: the number of workers, at least 1.
@@ -95,7 +95,7 @@ def recorded(trace: ArrayLike | str | pathlib.Path) -> Pace:
 
     Args:
       trace: seconds, [workers, gradients], or the path of a text file with one row of
-        numbers a worker.
+        numbers for each worker.
 
     Returns:
       The pace, [workers, gradients].

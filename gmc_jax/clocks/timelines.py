@@ -2,8 +2,8 @@
 
 Two inputs determine the time and the order of all events: a pace, the seconds that each
 gradient takes (see `gmc_jax.paces`), and a `Link`, which gives the seconds of a message
-from its bytes. The speed of this machine has no influence, and neither have the values
-of gradients. So a timeline is computed before training starts.
+from its bytes. Neither the speed of this machine nor the values of gradients have any
+influence. So a timeline is computed before training starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Event(NamedTuple):
 
     Attributes:
       worker: int32, the worker that computed the gradient.
-      partner: int32, the worker it averages with first; the same as `worker` if none.
+      partner: int32, the worker that it first averages with; `worker` itself if none.
       reads: [workers] bool, the workers that read the parameters right after.
     """
 
@@ -41,7 +41,7 @@ class Events(NamedTuple):
     Attributes:
       time: [events], seconds since the start, in ascending order.
       worker: [events] int32, the worker that computed each gradient.
-      partner: [events] int32, the worker it averages with first; the same as `worker`
+      partner: [events] int32, the worker that it first averages with; `worker` itself
         if none.
       reads: [events, workers] bool, the workers that read the parameters right after.
     """
@@ -53,7 +53,7 @@ class Events(NamedTuple):
 
     @property
     def counts(self) -> NDArray[np.int32]:
-        """For each event, how many earlier events its worker has, [events]."""
+        """For each event, how many earlier events are of the same worker, [events]."""
         is_own = self.worker[:, None] == np.arange(self.reads.shape[1])
         before = np.cumsum(is_own, axis=0) - 1
         return before[np.arange(len(is_own)), self.worker].astype(np.int32)
@@ -68,10 +68,10 @@ def all_reduce_times(
 ) -> NDArray[np.float64]:
     """Computes when each step of a synchronous method ends, [steps].
 
-    All workers wait for the slowest. Then a ring passes 2 (n - 1) / n of `size` bytes
-    in 2 (n - 1) messages, with n workers. With a period greater than 1, as in local
-    SGD, workers synchronise only every `period` steps. The other steps end when the
-    slowest worker ends them.
+    All workers wait for the slowest. Then a ring of n workers averages: each sends
+    2 (n - 1) messages of size / n bytes, one after another. With a period greater than
+    1, as in local SGD, workers synchronise only every `period` steps. The other steps
+    end when the slowest worker ends them.
 
     Args:
       pace: the pace of all workers.
@@ -108,8 +108,9 @@ def gossip_times(
     """Computes when each step of D-PSGD ends on its last worker, [steps].
 
     A worker receives the messages of its neighbours one after another, while it
-    computes its gradient. They start to arrive when the last of these neighbours has
-    ended the step before. The worker's step ends when both are done.
+    computes its gradient. The first begins when all these neighbours, and the worker
+    if its own weight is not 0, have ended the step before. The worker's step ends when
+    its gradient is computed and all messages have arrived.
 
     Args:
       pace: the pace of all workers.
@@ -145,12 +146,12 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     """Simulates workers that send gradients to a server and fetch its parameters.
 
     The server's link carries one message of `size` bytes at a time, in the order of
-    requests; of simultaneous requests the lower worker comes first. So it congests as
-    the number of workers grows. A gradient is applied when it has arrived. Parameters
-    are read when they begin to leave the server.
+    requests; of simultaneous requests that of the lower worker comes first. So the link
+    congests as the number of workers grows. A gradient is applied when it has arrived.
+    Parameters are read when they begin to leave the server.
 
     At second 0 all workers fetch the first parameters, one after another. This takes
-    time like every message. It is no event, so `reads` does not show it.
+    time like every message, but `reads` does not show it, since no event precedes it.
 
     Args:
       pace: the pace of all workers.
@@ -170,7 +171,7 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     checks.positive_int(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
-    # When, by whom, and whether to send a gradient or to fetch parameters.
+    # Requests: when, of which worker, and whether it sends a gradient or fetches.
     waiting = [(0.0, worker, False) for worker in range(workers)]
     heapq.heapify(waiting)
     free, order, reads = 0.0, [], []
@@ -204,11 +205,11 @@ def neighbour_events(
 
     The graph must be bipartite. Workers on the side of worker 0 are active: with each
     gradient they average with a neighbour drawn at random. The others are passive: they
-    only answer. So no two workers wait for each other.
+    start no exchange. So no two workers wait for each other.
 
-    An exchange begins together with the gradient's computation, or later when the links
-    of both workers are free. It occupies both links for the time of one message of
-    `size` bytes, since the two messages cross. The gradient is applied when the
+    An exchange begins with the computation of the gradient, or later, when the links of
+    both workers are free. It occupies both links for the time of one message of `size`
+    bytes, since each direction carries one. The gradient is applied when the
     computation and the exchange have ended.
 
     Args:
@@ -271,7 +272,7 @@ def _events(
 
 
 def _active(topology: Topology) -> NDArray[np.bool_]:
-    """Which workers are on the side of the first worker of their connected part."""
+    """Which workers are on the side of the lowest worker connected with them."""
     edges = topology.edges
     if not np.array_equal(edges, edges.T):
         raise ValueError(

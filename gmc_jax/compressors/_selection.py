@@ -1,11 +1,14 @@
 """Selecting entries of a vector, and encoding and decoding them as `Sparse` messages.
 
+A place is the index of an entry in its vector.
+
 The largest entries are found exactly and in few passes, by descending a pyramid. Each
 level of it holds the maxima of the blocks of the level below. A block can hold one of
 the s largest entries only if its maximum is one of the s largest maxima. So each level
-has s * BLOCK candidates, of which the s largest are kept. Magnitudes are compared as
-integers with the same bits. Those have the order of the magnitudes: zero is the
-smallest, infinity is larger than every number, and NaN is the largest.
+has s * BLOCK candidates, of which the s largest are kept.
+
+Magnitudes are compared as integers with the same bits, which have the same order: zero
+is the smallest, infinity is larger than every number, and NaN is the largest.
 """
 
 import math
@@ -17,16 +20,17 @@ from jax import lax
 
 from gmc_jax.core import Sparse
 
-# Each level of the pyramid is BLOCK times shorter than the one below. Below SPARSE * s
-# entries another level costs more than it saves. Both were measured on a CPU with 11
-# million entries and s = 11,000 (`python -m experiments bench compress`).
+# Each level of the pyramid is BLOCK times shorter than the one below. A level of up to
+# SPARSE * s entries is the top, since another one would cost more than it saves. Both
+# were measured on a CPU with 11 million entries and s = 11,000 (`python -m experiments
+# bench compress`).
 BLOCK = 8
 SPARSE = 8
 
 
 def num_kept(ratio: float, d: int) -> int:
     """How many of d coordinates a ratio keeps: max(1, ceil(ratio * d))."""
-    # A ratio of low precision, such as bfloat16, would round the product.
+    # In a dtype of low precision, such as bfloat16, the product would be rounded.
     return min(max(1, math.ceil(float(ratio) * d)), max(1, d))
 
 
@@ -59,11 +63,11 @@ def descend(
 
     Args:
       bits: non-negative integers, [n].
-      s: the number of places that `choose` returns. It is at least the number of
-        entries that `choose` would choose from the whole vector.
-      choose: `level[m] -> places[s]`, ascending; unused slots hold m or more. Every
-        entry it chooses from a vector must lie in a block that it chooses from the
-        maxima.
+      s: the number of places that `choose` returns. From the whole vector it must
+        choose at most s entries.
+      choose: `level[m] -> places[s]`, ascending; unused slots hold m or more. If it
+        chooses an entry of a level, it must choose the maximum of that entry's block
+        in the level above.
 
     Returns:
       The places [s] int32, ascending; unused slots hold n.
@@ -73,7 +77,7 @@ def descend(
         return choose(bits)
     level = jnp.pad(bits, (0, -n % BLOCK)).reshape(-1, BLOCK)
     maxima = level
-    while maxima.shape[1] > 1:  # Halving: XLA's CPU reduces short rows slowly.
+    while maxima.shape[1] > 1:  # By halves: XLA reduces short rows slowly on CPUs.
         half = maxima.shape[1] // 2
         maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
     blocks = descend(maxima[:, 0], s, choose)
@@ -93,7 +97,8 @@ def largest_satisfying(
       holds: maps an integer to a boolean, or an array of integers to an array of
         booleans, entry by entry. If it holds for an integer, it must hold for all
         smaller ones.
-      zero: the zero, or array of zeros, that the search starts from, of a signed dtype.
+      zero: the zero, or array of zeros, that the search starts from; the dtype is a
+        signed integer's.
 
     Returns:
       The largest such integer; 0 where the predicate holds for no positive integer.
@@ -110,7 +115,7 @@ def largest_satisfying(
 
 
 def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the first s places [s] of bits [n] at or above a threshold.
+    """Returns the first s places [s] where bits [n] reach a threshold.
 
     Unused slots hold n.
     """
@@ -118,9 +123,9 @@ def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
 
 
 def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the places [s], ascending, of bits [n] at or above a threshold.
+    """Returns the places [s], ascending, where bits [n] reach a threshold.
 
-    If more than s entries are, it returns the places of the s largest. Unused slots
+    If more than s entries reach it, the places are those of the s largest. Unused slots
     hold n.
     """
     n = bits.size
@@ -141,8 +146,8 @@ def extract(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
     """
     x = jnp.asarray(x)
     values = x.at[places].get(mode="fill", fill_value=0)
-    # These zeros depend on the values, so that XLA reads before it writes and does not
-    # copy x. A NaN stays a NaN and so shows in `lost` too.
+    # These zeros depend on the values. So XLA reads x before it writes, and copies
+    # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
     zeros = jnp.minimum(jnp.abs(values), 0)
     lost = x.at[places].set(zeros, mode="drop", unique_indices=True)
     return Sparse(values, places), lost
@@ -179,7 +184,7 @@ def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
 
 
 def _first_of_each_rank(rank: jax.Array, s: int) -> jax.Array:
-    """Where a count that grows by 0 or 1 first reaches 1 to s; its length if never."""
+    """Returns where a running count first reaches 1, 2, ..., s; else its length."""
     return jnp.searchsorted(rank, jnp.arange(1, s + 1, dtype=rank.dtype)).astype(
         jnp.int32
     )

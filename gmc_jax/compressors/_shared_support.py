@@ -10,10 +10,10 @@ from gmc_jax.core import Compressor
 
 
 def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
-    """Makes a shared compressor that keeps the places `draw(key, d) -> places[s]`.
+    """Makes a shared compressor that keeps the entries at `draw(key, d) -> places[s]`.
 
-    A message is the [s] values at those places. Given the key the compressor is linear,
-    so messages may be added without decoding them.
+    A message is the [s] values at those places. Given the key, the compressor is
+    linear, so messages may be added without decoding them.
     """
 
     def encode(key, x):

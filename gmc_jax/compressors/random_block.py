@@ -17,9 +17,9 @@ def random_block(ratio: float) -> Compressor:
     """Keeps a block of s = max(1, ceil(ratio * d)) adjacent coordinates (RBGS).
 
     The start of the block is uniform over the d coordinates. A block that passes the
-    end of the vector goes on at its beginning. All workers draw the same block, so no
-    indices are sent, and messages are added without decoding them. It is the cheapest
-    sparse compressor.
+    end of the vector continues at its beginning. All workers draw the same block. So no
+    indices are sent, and messages are added without decoding them. No other sparse
+    compressor is cheaper.
 
     Args:
       ratio: the fraction of the d coordinates that is sent, in (0, 1].
@@ -32,7 +32,7 @@ def random_block(ratio: float) -> Compressor:
 
     Guarantees:
       Given the key, the compressor is linear.
-      Averaged over all starts, |lost|^2 is exactly (1 - s/d) |x|^2.
+      The mean of |lost|^2 over all starts is exactly (1 - s/d) |x|^2.
 
     References:
       "Random block gradient sparsification" in Xu and Huang, "Detached Error Feedback

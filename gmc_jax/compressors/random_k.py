@@ -16,10 +16,10 @@ from gmc_jax.utils.described import described
 def random_k(ratio: float) -> Compressor:
     """Keeps s = max(1, ceil(ratio * d)) distinct coordinates drawn at random.
 
-    Each coordinate draws 31 random bits, and those with the s largest draws are kept.
-    All sets of s coordinates are equally likely, except that ties go to the lowest
-    index. All workers draw the same coordinates, so no indices are sent. A call draws d
-    random numbers, where `random_block` draws one.
+    Each coordinate draws 31 random bits, and the s coordinates with the largest draws
+    are kept. All sets of s coordinates are equally likely, except that ties go to the
+    lowest index. All workers draw the same coordinates, so no indices are sent. A call
+    draws d random numbers, where `random_block` draws one.
 
     Args:
       ratio: the fraction of the d coordinates that is sent, in (0, 1].

@@ -19,7 +19,8 @@ from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.described import described
 
-# Slots of a message over s: the upper bound in the code of DGC's authors.
+# A message has this many slots for each of the s: the upper bound in the code of DGC's
+# authors.
 SLACK = 1.3
 
 
@@ -27,15 +28,16 @@ SLACK = 1.3
 def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
     """Keeps about s = max(1, ceil(ratio * d)) large entries, as DGC and GMC do.
 
-    With S a random sample of the coordinates, thr is the ceil(|S| s / d)-th largest
-    |x_j| over j in S, and all |x_j| >= thr are sent. The sample takes one coordinate at
-    random from each of |S| equal stretches of the vector. The message has a fixed
-    capacity of ceil(1.3 s) slots. If more entries reach the threshold, the smallest are
-    lost, and error feedback keeps them in the residual. Slots without an entry are
-    padding.
+    S is a random sample of the coordinates, one from each of |S| equal stretches of the
+    vector. The threshold thr is the ceil(|S| s / d)-th largest |x_j| over j in S. All
+    |x_j| >= thr are sent.
+
+    The message has a fixed capacity of ceil(1.3 s) slots. If more entries reach the
+    threshold, the smallest are lost, and error feedback keeps them in the residual.
+    Slots without an entry are padding.
 
     Args:
-      ratio: the fraction of the d coordinates that is sent, about, in (0, 1].
+      ratio: about the fraction of the d coordinates that is sent, in (0, 1].
       sample: the fraction of the d coordinates that is sampled, in (0, 1]. At least
         d / s coordinates are sampled, so that one of the s largest is expected among
         them.
@@ -47,7 +49,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
       ValueError: if an argument does not lie in (0, 1].
 
     Guarantees:
-      No entry that is sent is smaller than one that is not.
+      No entry that is sent has a smaller magnitude than one that is lost.
       With `sample=1` and no ties it keeps the same entries as `top_k(ratio)`.
 
     References:
@@ -64,7 +66,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         sampled = min(d, max(math.ceil(sample * d), -(-d // s)))
         magnitudes = jnp.abs(x[_one_of_each_stretch(key, sampled, d)])
         rank = -(-sampled * s // d)
-        # The minimum, not the last: for a slice of `top_k` XLA sorts the whole sample.
+        # The minimum is the last entry. But for a slice XLA sorts the whole sample.
         threshold = jnp.min(magnitude_bits(lax.top_k(magnitudes, rank)[0]))
 
         return extract(x, at_least(magnitude_bits(x), threshold, capacity))

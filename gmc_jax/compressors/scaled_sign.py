@@ -15,12 +15,12 @@ from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
 
 
 class ScaledSigns(NamedTuple):
-    """A message of one bit a coordinate, and their common magnitude.
+    """A message of one bit for each coordinate, and one magnitude for all of them.
 
     Attributes:
       signs: [ceil(d / 32)] uint32, a bit of 1 for plus. With w words, bit b of word j
         is the sign of coordinate b * w + j.
-      scale: the magnitude of all coordinates, float32 for 16-bit vectors.
+      scale: the magnitude, float32 for 16-bit vectors.
     """
 
     signs: jax.Array
@@ -32,14 +32,15 @@ def scaled_sign() -> Compressor:
     """Sends one bit a coordinate: C(x) = (|x|_1 / d) * sign(x), with sign(0) = +1.
 
     Unlike a sparse compressor it sends, and loses, a part of every coordinate. So
-    `lost = x - C(x)` has hardly any zeros; for 16-bit vectors it is float32. Where the
-    magnitudes of layers differ, one scale a layer fits better than one for all:
-    `all_gather(scaled_sign(), per_leaf=True)`. The compressor is biased and needs error
-    feedback.
+    `lost = x - C(x)` has hardly any zeros; for 16-bit vectors it is float32. The
+    compressor is biased and needs error feedback.
+
+    Where the magnitudes of layers differ, a scale for each leaf fits better than one
+    for all: `all_gather(scaled_sign(), per_leaf=True)`.
 
     Returns:
       A compressor whose message is `ScaledSigns`. A NaN in x makes the scale NaN, and
-      so everything that is decoded or lost.
+      with it everything that is decoded or lost.
 
     Guarantees:
       |lost|^2 = (1 - delta) |x|^2 with delta = |x|_1^2 / (d |x|_2^2), at least 1 / d.
@@ -57,8 +58,8 @@ def scaled_sign() -> Compressor:
     def encode(key, x):
         del key
         wide = jnp.asarray(x, accumulator_dtype(x.dtype))
-        share, rest = shares(x.size)
-        scale = mean_of(jnp.sum(jnp.abs(wide) * share), rest)
+        share, divisor = shares(x.size)
+        scale = mean_of(jnp.sum(jnp.abs(wide) * share), divisor)
         plus = wide >= 0
         lost = wide - jnp.where(plus, scale, -scale)
         return ScaledSigns(pack(plus), scale), lost

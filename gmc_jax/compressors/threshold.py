@@ -22,10 +22,10 @@ from gmc_jax.utils.described import described
 def threshold(level: float, capacity: float) -> Compressor:
     """Keeps all |x_j| >= level that fit into s = max(1, ceil(capacity * d)) slots.
 
-    The error is bounded entry by entry. With error feedback every entry of a worker's
-    residual is smaller than `level`, unless more entries reach the level than there are
-    slots. Then the largest are sent, and the others stay in the residual. The message
-    has a fixed size: slots without an entry are padding and are sent too.
+    The error of each entry is bounded: with error feedback every magnitude in a
+    worker's residual is less than `level`, unless more entries reach the level than
+    there are slots. Then the largest are sent, and the others stay in the residual. The
+    message has a fixed size: slots without an entry are padding and are sent too.
 
     Args:
       level: the smallest magnitude that is sent, finite and greater than 0, in the
@@ -41,9 +41,9 @@ def threshold(level: float, capacity: float) -> Compressor:
         lie in (0, 1].
 
     Guarantees:
-      Every entry that is sent reaches the level. If all that reach it fit, no entry
-      that is lost reaches it.
-      If they do not fit, the smallest of them are lost.
+      Every entry that is sent reaches the level.
+      If all entries that reach the level fit, none of them is lost. Otherwise the
+      smallest of them are lost.
       With a level that every entry reaches, it keeps what `top_k(capacity)` keeps.
       Scaling x and the level by a positive number scales the message and `lost`.
 

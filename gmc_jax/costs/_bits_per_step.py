@@ -1,9 +1,9 @@
 """The bits that a transformation sends at each step, read off its traced program.
 
-Counters decide at which steps a worker sends: steps since the last synchronisation, or
-the round of a schedule. They do not depend on the data. So the program is run for any
-number of steps, but only its counters are computed. Values that depend on gradients or
-parameters are unknown, so nothing is allocated in the size of the model.
+Counters decide at which steps a worker sends: the steps since the last synchronisation,
+or the round of a schedule. Counters do not depend on the data. So the program is run
+for any number of steps, but only its counters are computed. Values that depend on
+gradients or parameters stay unknown, so nothing is allocated in the size of the model.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class _Traced(NamedTuple):
     Attributes:
       init: maps parameters to the state.
       update: maps updates, the state, parameters and extra arguments to the next state.
-      notes: the bits of each call of a channel in `update`.
+      calls: the bits of each call of a channel in `update`.
     """
 
     init: Program
@@ -56,20 +56,21 @@ def bits_of_steps(
 ) -> NDArray[np.int64]:
     """Counts the bits that one worker sends in each of the first steps, [steps].
 
-    A call of a channel that sends something counts as many bits as the channel says. A
-    collective outside channels counts the bits of its operands. A conditional on an
-    unknown value counts as the branch that sends most, and a loop as all its rounds.
+    A call of a channel that sends something counts the bits that the channel's `bits`
+    gives. A collective outside channels counts the bits of its operands. A conditional
+    on an unknown value counts as the branch that sends most. A loop counts as all its
+    rounds, or as one if the program does not tell their number.
     """
     with jax.disable_jit(False), jax.debug_nans(False):
         try:
             traced = _trace(tx, params, 2, axis_name, extra_args)
-        except OtherWorkersError as error:  # Its topology is for another number.
+        except OtherWorkersError as error:  # Its topology has another number of them.
             traced = _trace(tx, params, error.workers, axis_name, extra_args)
         return _run(traced, len(jax.tree.leaves(params)), steps, axis_name)
 
 
 def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.int64]:
-    """Runs the programs of a transformation of `count` leaves for its counters."""
+    """Runs the counters of a transformation of `count` leaves; returns bits [steps]."""
     sizes = _messages(traced.update, axis_name, traced.calls)
     if not sizes:
         return np.zeros(steps, np.int64)
@@ -119,7 +120,7 @@ def _trace(
     def state_after(updates, state, params, extra_args):
         return update(updates, state, params, **extra_args)[1]
 
-    # The second axis is unique, so that JAX reuses no other trace; see `named_calls`.
+    # With a new second axis JAX cannot reuse an older trace; see `named_calls`.
     axes = [(axis_name, workers), (f"gmc_jax_trace_{next(_fresh)}", 1)]
     init, state = jax.make_jaxpr(tx.init, return_shape=True)(params)
     with named_calls() as calls:
@@ -157,7 +158,7 @@ def _key(equation: JaxprEqn) -> Hashable:
 
 
 class _Walk(NamedTuple):
-    """An interpreter that runs programs for their counters.
+    """An interpreter of programs that computes only their counters.
 
     Attributes:
       axis_name: the named axis whose indices are the workers.
@@ -221,10 +222,10 @@ class _Walk(NamedTuple):
     ) -> tuple[jax.Array, Values]:
         """Returns what the branch of a conditional sends, and its known results.
 
-        If the index is unknown, it takes the branch that can send most. So a guard
-        such as `skip_nonfinite` always lets steps pass, and counters inside it count
-        on. If no branch sends, it takes the branch that changes most of the state. So a
-        guard that decides after sending lets the step pass, too.
+        If the index is unknown, it takes the branch that can send most. So a guard such
+        as `skip_nonfinite` lets every step pass, and the counters inside it count on.
+        If no branch sends, it takes the branch that changes most of the state. So a
+        guard that decides after sending lets every step pass, too.
         """
         index, *arguments = values
         sent, results = zip(

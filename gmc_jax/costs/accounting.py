@@ -1,4 +1,4 @@
-"""How much workers send: bits of messages, RCC, and bytes of compiled programs."""
+"""How much workers send: bits of messages, relative cost, and compiled bytes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gmc_jax.utils import checks
 from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.trees import find
 
-# Steps after which a transformation should repeat a cycle. The second number is for
-# those that send nothing in the first.
+# Numbers of first steps in which a cycle is sought. The second is for transformations
+# that send nothing in the first 2^14 steps.
 _HORIZONS = (2**14, 2**20)
 
 
@@ -37,8 +37,8 @@ class Lowerable(Protocol):
 class WireBytes(int):
     """The most bytes that one worker puts into the collectives of one call.
 
-    The number counts, for each conditional, the branch that sends most, and for each
-    loop all its rounds. It counts one round if the program does not tell the number.
+    A conditional counts as the branch that sends most. A loop counts as all its rounds,
+    or as one if the program does not tell their number.
 
     Attributes:
       always: the bytes of the collectives outside conditionals, which every call runs.
@@ -71,12 +71,14 @@ def message_bits(
     schedule of channels (`join_channels`) they are the size of the largest message.
 
     For a transformation, such as `gmc(...)` or `optax.partition({...})`, they are the
-    mean over steps of all its channels together. A message that is sent every 12 steps
-    counts a twelfth. Leaves that are not sent do not count. The transformation is
-    traced, and only its counters are computed. So it may be made of any wrappers,
-    conditionals and channels, your own included. For a schedule the mean is that of the
-    long run, unless `steps` gives the number of steps. Where the data decides whether a
-    message is sent, as in `skip_nonfinite`, the message counts.
+    mean over steps of what all its channels send together. A message that is sent every
+    12 steps counts as a twelfth. Leaves that are not sent do not count. For a schedule
+    the mean is that of the long run, unless `steps` gives the number of steps. Where
+    the data decides whether a message is sent, as in `skip_nonfinite`, the message
+    counts.
+
+    The transformation is traced, and only its counters are computed. So it may be made
+    of any wrappers, conditionals and channels, your own included.
 
     Args:
       what: any channel, or any transformation.
@@ -84,16 +86,17 @@ def message_bits(
         `jax.ShapeDtypeStruct` will do.
       steps: for a transformation, the mean is over this number of first steps. By
         default it is over the shortest cycle that the first 16,384 steps end in, or
-        over all of them if they end in no cycle. If none of them sends anything, it is
-        the same with the first 2^20.
+        over all of them if they end in no cycle. If none of them sends anything, the
+        first 2^20 steps take their place.
       axis_name: the named axis that the transformation averages over.
       **extra_args: further arguments of the transformation's update, such as
         `snapshot_grads`, in their shapes and dtypes.
 
     Returns:
-      Bits; an integer if the mean is whole. Dense float32 is `message_bits(exact(),
-      params)`. No worker sends what a server would answer (`simulated_server`): the
-      channel counts it, a transformation through the channel does not.
+      Bits; an integer if the mean is whole. Without compression a message has
+      `message_bits(exact(), params)` bits. The channel `simulated_server` counts the
+      answer of a server. A transformation through that channel does not, since no
+      worker sends the answer.
 
     Raises:
       TypeError: if `what` is neither a channel nor a transformation.
@@ -139,8 +142,9 @@ def _mean_of(sent: NDArray[np.int64]) -> float:
 def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns the shortest cycle of the second half, or all steps if there is none.
 
-    The period is the length of the half less that of its longest border, which the
-    prefix function of Knuth, Morris and Pratt gives.
+    A border of a sequence is both its beginning and its end. The cycle's length is the
+    length of the half less that of its longest border, which the prefix function of
+    Knuth, Morris and Pratt gives.
     """
     late = sent[len(sent) // 2 :].tolist()
     borders = [0] * len(late)  # Of each prefix, the length of its longest border.
@@ -156,22 +160,23 @@ def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:
 def relative_cost(opt_state: Tree) -> float:
     """Computes the relative communication cost (RCC) so far; dense momentum SGD is 1.
 
-    It is counted as in the GMC paper, at a server and in floats. With U the entries
-    that all workers sent and D the entries of the means they received, in T steps of K
-    workers with d parameters,
+    It is counted as in the GMC paper: at a server, and in floats. In T steps of K
+    workers with d parameters, U is the number of entries that all workers sent, and D
+    that of the means which they received:
 
-        RCC = (2 U + 2 K D) / (2 d K T),
+        RCC = (2 U + 2 K D) / (2 d K T).
 
-    and half of that if no indices are sent. A step counts once, however many channels
-    it averages through. So for a method with two channels, count the one that does not
-    average at every step as `count_entries(channel, extra=True)`. The formula is a
-    reconstruction: the published one was not at hand. It is consistent with the
-    published numbers.
+    It is half of that if no indices are sent. The formula is a reconstruction: the
+    published one was not at hand. It is consistent with the published numbers.
+
+    A step counts once, however many channels it averages through. So in a method with
+    two channels, count the one that does not average at every step as
+    `count_entries(channel, extra=True)`.
 
     Args:
-      opt_state: the state as it is kept between steps, of a transformation through
-        `count_entries(channel)`. The costs of several counted channels add up, and so
-        do the sizes of those that are not extra.
+      opt_state: the state of a transformation through `count_entries(channel)`, as it
+        is kept between steps. The costs of several counted channels add up, and so do
+        the sizes of those that are not extra.
 
     Returns:
       The cost; 0.01 is one percent.
@@ -205,8 +210,9 @@ def wire_bytes(
 
     The function is compiled for these arguments, but not run. The bytes are those of
     the operands of all collectives in the program, asynchronous and tuple forms
-    included. They are what is handed to the network. On the links of a ring, an
-    all-reduce of n bytes moves about 2 n, and an all-gather to K workers (K - 1) n.
+    included. They are what is handed to the network. With operands of n bytes, the link
+    of a worker in a ring carries about 2 n for an all-reduce, and (K - 1) n for an
+    all-gather among K workers.
 
     On a mesh with further axes a worker has several devices. What they send to devices
     of other workers is added up. What they send to each other does not count.

@@ -26,7 +26,7 @@ _MEASURED: dict[str, tuple[Callable[[float], Compressor], tuple[float, ...]]] = 
     "random_block": (random_block, (0.1, 0.01, 0.001)),
     "scaled_sign": (lambda ratio: scaled_sign(), (1.0,)),
 }
-_WARM_UP = 2  # Rounds that compile, and that touch memory for the first time.
+_WARM_UP = 2  # First rounds, which compile and touch memory for the first time.
 
 
 class CompressionCost(NamedTuple):
@@ -50,8 +50,8 @@ class CompressionCost(NamedTuple):
 CompressionCosts: TypeAlias = Mapping[str, Mapping[float, CompressionCost]]
 """Costs by the name of a compressor and by its ratio, 1 for one without a ratio."""
 
-# Timed as `measure_encoding` does, but taking the minimum of many rounds: vectors of
-# 2^23 entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
+# Measured as by `measure_encoding`, but as the minimum of many rounds: vectors of 2^23
+# entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
 CPU_2_CORES: CompressionCosts = {
     "top_k": {
         0.1: CompressionCost(6.0e-8, 1.5e-9),
@@ -81,16 +81,16 @@ def measure_encoding(
 ) -> CompressionCost:
     """Measures how long a compressor takes on this device to encode and to decode.
 
-    A round does what a worker does in a step. It adds a normal vector to the residual
-    of the last round, encodes the sum, and decodes messages. It does so twice: with its
-    own message alone, and with further messages that together have the size of the
-    vector, at most 1000. Both programs are compiled. The first two rounds do not count.
-    The result is the median of the others.
+    A round does what a worker does in a step. It adds a vector of normal draws to the
+    residual of the last round, encodes the sum, and decodes messages. It does so twice:
+    first with its own message alone, then together with at most 1000 further messages,
+    as many as it takes for the size of the vector. Both programs are compiled. The
+    first two rounds do not count. The result is the median of the others.
 
     Args:
       compressor: any compressor. The result holds for its ratio only.
       entries: the size of the vector, at least 1. A vector that fits into caches takes
-        less time an entry.
+        less time for each entry.
       repeats: the number of rounds that count, at least 1.
 
     Returns:
@@ -144,14 +144,17 @@ def measure_encoding(
     return CompressionCost(alone / entries, max(0.0, more) / (count * size))
 
 
-def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> CompressionCost:
+def cost_at(
+    compression_costs: CompressionCosts, name: str, ratio: float
+) -> CompressionCost:
     """Interpolates a compressor's cost between the ratios that were measured.
 
     The interpolation is linear, since the time is the sum of a part for all entries and
-    a part for those sent. Beyond the outermost ratios the cost is that of the nearest.
+    a part for those that are sent. Beyond the outermost ratios the cost is that of the
+    nearest one.
 
     Args:
-      encodings: the costs that were measured.
+      compression_costs: the costs that were measured.
       name: the name of the compressor.
       ratio: its ratio, in (0, 1].
 
@@ -159,13 +162,14 @@ def cost_at(encodings: CompressionCosts, name: str, ratio: float) -> Compression
       The cost at the ratio.
 
     Raises:
-      ValueError: if `encodings` lacks the compressor.
+      ValueError: if `compression_costs` lacks the compressor.
     """
-    measured = encodings.get(name)
+    measured = compression_costs.get(name)
     if not measured:
         raise ValueError(
-            f"`encodings` must have the costs of `{name}`, got those of "
-            f"{sorted(encodings)}. Measure them with `gmc_jax.measure_encoding`."
+            f"`compression_costs` must have the costs of `{name}`, got those of "
+            f"{sorted(compression_costs)}. Measure them with "
+            "`gmc_jax.measure_encoding`."
         )
     ratios = sorted(measured)
     columns = zip(*(measured[each] for each in ratios), strict=True)
@@ -181,7 +185,7 @@ def measure_encodings(entries: int = 2**22) -> CompressionCosts:
       entries: the size of the vector, as in `measure_encoding`.
 
     Returns:
-      The costs of each, for `plan(..., encodings=...)`.
+      The costs of each, for `plan(..., compression_costs=...)`.
 
     Raises:
       ValueError: if `entries` is not a whole number of at least 1.

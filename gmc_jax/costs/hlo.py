@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A module of a compiled program.
+    """One HLO module of a compiled program.
 
     Attributes:
       computations: for each name, whether it is the entry, and its instructions.
@@ -184,7 +184,7 @@ def _instruction(line: str) -> Iterator[Instruction]:
 
 
 def _closing(text: str) -> int:
-    """Where the parenthesis that begins a text ends."""
+    """Returns the end of the parenthesis with which a text begins."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

@@ -36,7 +36,7 @@ _SENDING = {
     "sampled_top_k": (all_gather, sampled_top_k),
     "random_block": (all_reduce, random_block),
 }
-_RESET = 1 / 16  # The share of the entries in a reset of CSER, from its paper.
+_RESET = 1 / 16  # The share of the entries that a reset of CSER sends, from its paper.
 
 
 class Sync(NamedTuple):
@@ -80,7 +80,7 @@ class Pattern:
     Attributes:
       name: the name that tables show.
       syncs: the channels it averages through, with their periods; two in CSER.
-      ratio: the share of the entries that messages hold, or None for all of them.
+      ratio: the share of the entries that messages hold; None for all of them.
       family: a function from another ratio to the same pattern at that ratio; None for
         a pattern without a ratio to choose.
 
@@ -118,7 +118,7 @@ class Pattern:
                 checks.positive_int(workers=sync.workers)
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
-        """The load of the mean step, and of the longest, in which all channels act."""
+        """The load of the mean step, and of the longest, through all channels."""
         size = entries_in(params)
         mean, longest = [], []
         for channel, cost, period, counted in self.syncs:
@@ -130,22 +130,29 @@ class Pattern:
 
 
 DENSE = Pattern("dense all-reduce", (Sync(exact()),))
-"""The pattern that others are compared with: an exact mean of gradients a step."""
+"""The pattern that others are compared with: the exact mean at every step."""
 
 Family: TypeAlias = Callable[[float], Pattern]
 """A function from a ratio to a pattern."""
 
 
 def compressed(
-    name: str, encodings: CompressionCosts, *, period: int = 1, per_leaf: bool = False
+    name: str,
+    compression_costs: CompressionCosts,
+    *,
+    period: int = 1,
+    per_leaf: bool = False,
 ) -> Family:
-    """Makes the family of GMC through `top_k`, `sampled_top_k` or `random_block`."""
+    """Makes the patterns of GMC through one compressor, at any ratio.
+
+    `name` is `top_k`, `sampled_top_k` or `random_block`.
+    """
     channel, compressor = _SENDING[name]
     label = f"GMC, {name}" if period == 1 else f"local, GMC of {name} every {period}"
 
     def at(ratio: float) -> Pattern:
         sent = channel(_traced_once(compressor(ratio)), per_leaf=per_leaf)
-        sync = Sync(sent, cost_at(encodings, name, ratio), period)
+        sync = Sync(sent, cost_at(compression_costs, name, ratio), period)
         return Pattern(label, (sync,), ratio, at)
 
     return at
@@ -156,21 +163,25 @@ def candidates(
     workers: int,
     ratios: Sequence[float],
     periods: Sequence[int],
-    encodings: CompressionCosts,
+    compression_costs: CompressionCosts,
 ) -> list[Pattern]:
     """Lists the patterns that `plan` compares, the dense mean first.
 
     Trees of 2^31 entries or more are compressed leaf by leaf. GMC between local steps
-    has the first of the periods. CSER spends half of its ratio on steps and half on
-    resets, as in its paper.
+    has the first of the periods alone. CSER spends half of its ratio on steps and half
+    on resets, as in its paper.
     """
     per_leaf = entries_in(params) >= 2**31
-    families = [compressed(name, encodings, per_leaf=per_leaf) for name in _SENDING]
+    families = [
+        compressed(name, compression_costs, per_leaf=per_leaf) for name in _SENDING
+    ]
     families += [
-        compressed("random_block", encodings, period=period, per_leaf=per_leaf)
+        compressed("random_block", compression_costs, period=period, per_leaf=per_leaf)
         for period in periods[:1]
     ]
-    signs = cost_at(encodings, "scaled_sign", 1.0)  # Votes are packed like it.
+    signs = cost_at(
+        compression_costs, "scaled_sign", 1.0
+    )  # Votes are packed like signs.
     (dense,) = DENSE.syncs
     ring, pair = min(workers, 3), min(workers, 2)
     neighbours = Sync(gossip(topologies.ring(ring)), workers=ring)
@@ -205,7 +216,7 @@ def _sum(loads: Sequence[Sequence[float]]) -> Load:
 
 
 def _traced_once(compressor: Compressor) -> Compressor:
-    """Traces a compressor once for all leaves of one shape; large models have many."""
+    """Makes a compressor that is traced once for all leaves of one shape."""
     return compressor._replace(
         encode=jax.jit(compressor.encode),
         decode=jax.jit(compressor.decode, static_argnums=2),

@@ -1,8 +1,8 @@
 """Predicting the seconds of a step over a link, before any training.
 
-A prediction is of the time of a step. It says nothing of the number of steps: a method
-that sends less may need more of them. Computation, encoding and communication follow
-one another without overlap, as they do in this library's steps.
+Only the time of a step is predicted, not the number of steps: a method that sends less
+may need more of them. Computation, encoding and communication follow one another
+without overlap, as they do in this library's steps.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ _TOLERANCE = 1e-4  # The relative error of a break-even ratio.
 
 
 class Prediction(NamedTuple):
-    """The predicted time of a step, as the mean over all steps of a pattern.
+    """The predicted time of a step with a pattern, as the mean over all steps.
 
     Attributes:
       name: the name of the pattern.
-      ratio: the share of the entries that its messages hold; None for all.
+      ratio: the share of the entries that its messages hold; None for all of them.
       traffic: the bytes that leave a worker, and the hops that it waits for.
       compute: seconds of computation.
       encoding: seconds of encoding and decoding.
       network: seconds on the link.
       longest: seconds of the longest step, in which all channels act.
-      utilisation: bytes a second over the link's bandwidth, in [0, 1].
-      speed_up: the seconds of the dense all-reduce over the seconds of this step.
+      utilisation: the share of the link's bandwidth that is used, in [0, 1].
+      speed_up: the seconds of a step with the dense all-reduce over `seconds`.
       faster_between: the bandwidths, in bytes a second, between which the pattern is
-        faster than the dense all-reduce: (0, b) if it is slower above b, None if it is
-        slower everywhere.
+        faster than the dense all-reduce: (0, b) if only below b, None if nowhere.
       break_even_ratio: the largest ratio at which the pattern is faster than the dense
         all-reduce; 0 if there is none, None for a pattern without a ratio to choose.
     """
@@ -88,7 +87,8 @@ def predict(
     divided by the period.
 
     Args:
-      pattern: which channels average how often; they may be your own.
+      pattern: which channels workers average through, and how often; the channels may
+        be your own.
       parameters: the number of parameters, in float32, or a tree of their shapes and
         dtypes.
       workers: the number of workers, at least 1.
@@ -105,11 +105,11 @@ def predict(
 
     Example:
       >>> import gmc_jax
-      >>> from gmc_jax.costs.planning import Pattern, Sync
+      >>> from gmc_jax import planning
       >>> channel = gmc_jax.all_gather(gmc_jax.scaled_sign())
       >>> link = gmc_jax.Link(latency=1e-3, bandwidth=1.25e6)
-      >>> pattern = Pattern("EF-signSGD", (Sync(channel),))
-      >>> round(gmc_jax.planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
+      >>> pattern = planning.Pattern("EF-signSGD", (planning.Sync(channel),))
+      >>> round(planning.predict(pattern, 10**6, 8, link, 0.1).speed_up, 1)
       7.0
 
     Guarantees:
@@ -168,7 +168,7 @@ def plan(
     *,
     ratios: Sequence[float] = (0.1, 0.01, 0.001),
     periods: Sequence[int] = (12, 48),
-    encodings: CompressionCosts = CPU_2_CORES,
+    compression_costs: CompressionCosts = CPU_2_CORES,
 ) -> list[Prediction]:
     """Predicts the seconds of a step for each pattern of communication, fastest first.
 
@@ -186,17 +186,18 @@ def plan(
       step_time: seconds of computation in a step, greater than 0.
       ratios: the ratios of the compressors, each in (0, 1].
       periods: the periods of local methods, in steps, each at least 1.
-      encodings: the costs of the compressors. The default was measured on two CPU
-        cores. Accelerators are faster, so compression that wins with the default wins
-        on them too. `measure_encodings()` measures the costs on this device.
+      compression_costs: the costs of the compressors. The default was measured on two
+        CPU cores. Accelerators are faster, so compression that wins with the default
+        wins on them too. `measure_encodings()` measures the costs on this device.
 
     Returns:
       A prediction for each pattern, in ascending order of seconds.
 
     Raises:
       TypeError: if `link` is no link, `parameters` is neither a number nor a tree of
-        shapes, or `encodings` is no mapping.
-      ValueError: if a number is out of its range, or `encodings` lacks a compressor.
+        shapes, or `compression_costs` is no mapping.
+      ValueError: if a number is out of its range, or `compression_costs` lacks a
+        compressor.
 
     Example:
       >>> import gmc_jax
@@ -214,17 +215,17 @@ def plan(
         checks.positive_int(periods=each)
     checks.positive_int(workers=workers)
     check_link(link)
-    if not isinstance(encodings, Mapping):
+    if not isinstance(compression_costs, Mapping):
         raise TypeError(
-            "`encodings` must map compressors to their costs, got "
-            f"{checks.shown(encodings)}. Measure them with "
+            "`compression_costs` must map compressors to their costs, got "
+            f"{checks.shown(compression_costs)}. Measure them with "
             "`gmc_jax.measure_encodings()`."
         )
     params = shapes(parameters)
     known: dict[Family, float] = {}
     predictions = [
         _predict(pattern, params, workers, link, step_time, known)
-        for pattern in candidates(params, workers, ratios, periods, encodings)
+        for pattern in candidates(params, workers, ratios, periods, compression_costs)
     ]
     return sorted(predictions, key=lambda prediction: prediction.seconds)
 
@@ -261,7 +262,7 @@ def _check(pattern: Pattern, link: Link) -> None:
 def _faster_between(
     load: Load, dense: Load, latency: float
 ) -> tuple[float, float] | None:
-    """The bandwidths where encoding + hops * latency + bytes / bandwidth is smaller."""
+    """The bandwidths at which a load takes fewer seconds than the dense all-reduce."""
     delay = load.encoding + (load.traffic.hops - dense.traffic.hops) * latency
     saved = dense.traffic.bytes - load.traffic.bytes
     if delay < 0:
@@ -270,10 +271,11 @@ def _faster_between(
 
 
 def _largest_ratio(excess: Callable[[float], float], least: float) -> float:
-    """Finds the largest ratio whose excess is below 0, given that it never falls.
+    """Finds the largest ratio whose excess, which never falls, is below 0.
 
-    The excess is nearly linear. So each round tries both sides of the place where a
-    line through the ends of the bracket crosses 0, and then the bracket's middle.
+    The excess is nearly linear in the ratio. So each round draws a line through the
+    ends of the bracket. It tries both sides of the ratio at which the line crosses 0,
+    and then the geometric mean of the ends.
     """
     low, high = least, 1.0
     below, above = excess(low), excess(high)

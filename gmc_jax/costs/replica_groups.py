@@ -11,7 +11,7 @@ _GROUP_AXIS = r"'([^']*)'(?::\((\d+)\)(\d+))?"
 
 
 def within(attributes: str, worker_of: Sequence[int] | None) -> bool:
-    """Whether all groups of a collective lie within a worker, so nothing is sent."""
+    """Whether each group of a collective lies in one worker, so that none sends."""
     groups = groups_in(attributes)
     if worker_of is None:
         return all(len(set(group)) == 1 for group in groups or [[0, 1]])
@@ -43,7 +43,7 @@ def groups_in(attributes: str) -> list[list[int]]:
         return devices.reshape(shape).tolist()
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
     if mesh:
-        # A part of an axis: `(a)b` splits off the a major parts and groups the next b.
+        # `'axis':(a)b` views an axis as [a, b, rest], and groups the devices along b.
         sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
         taken = {
             axis: (int(major or 1), int(part or sizes[axis]))

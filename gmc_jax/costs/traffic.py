@@ -1,17 +1,17 @@
 """The traffic on a worker's link in a call of a channel, read off its traced program.
 
 The collectives are those of the program that JAX traces for any number of workers. No
-device is needed and nothing is allocated, so models of any size can be planned. Each
+device is needed and nothing is allocated, so models of any size can be planned. A
 message of n bytes takes latency + n / bandwidth, the alpha-beta model (Hockney). Each
-of K workers has a link to all others that carries both directions at once. With n the
-bytes of a collective's operands on one worker:
+of K workers has one link to all others, which carries both directions at once. With n
+the bytes of a collective's operands on one worker:
 
     collective        bytes out, and in     hops, one after another
     all-reduce        2 (K - 1) / K n       2 (K - 1)     a ring
     reduce-scatter    (K - 1) / K n         K - 1         a ring
     all-gather        (K - 1) n             K - 1         a ring
     all-to-all        (K - 1) / K n         K - 1         to one worker after another
-    permute           n                     1             none if a worker keeps its own
+    permute           n                     1             none if sent to itself
 
 Rings send the fewest bytes possible, but have many hops. For small messages over slow
 links trees would be faster: an all-reduce would have 2 log2(K) hops.
@@ -55,7 +55,7 @@ _COSTS: dict[str, Callable[[int], tuple[float, int]]] = {
 
 
 class Traffic(NamedTuple):
-    """What leaves a worker on its link; as much arrives.
+    """What a worker sends over its link; it receives as much.
 
     Attributes:
       bytes: the bytes that leave the busiest worker.
@@ -73,15 +73,15 @@ class Traffic(NamedTuple):
 def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
     """Counts the bytes and hops of a worker's link in one call of a channel.
 
-    `message_bits` gives the size of a worker's message. This function counts how often
+    `message_bits` gives the size of a worker's message. This function also counts where
     the message is sent: to every other worker, in shares round a ring, or to
-    neighbours. It counts the collectives in the program that the channel traces to. So
-    it works for channels of your own and for channels around channels.
+    neighbours. It counts the collectives in the traced program of the channel. So it
+    works for channels of your own and for channels around channels.
 
-    Adjacent reductions count as one, since XLA combines them. The gathers of values and
-    of indices count as two, each with its own hops. A conditional counts as the branch
-    that sends most, and a loop as all its rounds. It counts as one round if the program
-    does not tell the number.
+    Adjacent reductions share their hops, since XLA combines them. The gathers of values
+    and of indices have hops of their own. A conditional counts as the branch that sends
+    most. A loop counts as all its rounds, or as one if the program does not tell their
+    number.
 
     Args:
       channel: any channel.

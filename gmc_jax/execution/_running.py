@@ -27,7 +27,7 @@ def checked_layout(
     axis_name: str,
     replicated: Callable[[Tree], Tree] | None,
 ) -> Layout:
-    """Infers the layout, and checks that what `replicated` selects does not differ."""
+    """Infers the layout, and checks that leaves `replicated` selects do not differ."""
     if replicated is not None:
         checks.function(replicated=replicated)
     state_layout = layout(step, state, batch, workers, axis_name=axis_name)
@@ -37,7 +37,7 @@ def checked_layout(
 
 
 def summary_of(metrics: Metrics) -> Callable[[Tree], Tree]:
-    """Returns the function from the metrics of all workers to those returned."""
+    """Returns the function that maps the metrics of all workers to those returned."""
     if metrics not in get_args(Metrics):
         raise ValueError(
             f"`metrics` must be one of {get_args(Metrics)}, got {metrics!r}; it says "

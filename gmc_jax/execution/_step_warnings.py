@@ -20,7 +20,7 @@ def step_warnings(
     workers: int,
     axis_name: str,
 ) -> Iterator[str]:
-    """Yields the warnings that a traced step deserves.
+    """Yields the warnings about a traced step.
 
     Args:
       program: one worker's step, from the leaves of state and batch to those of the
@@ -50,15 +50,15 @@ def step_warnings(
     if without_query and _takes_gradients(program):
         yield (
             f"The step updates a `{without_query[0]}`, whose method takes gradients at "
-            "a point other than the parameters, but the step never calls "
-            "`gmc_jax.query`, and so trains by another method. Take the gradient at "
-            "`gmc_jax.query(opt_state, params)` in the place of `params`. If it is "
-            "meant to be taken elsewhere, call `gmc_jax.query` and ignore its result."
+            "another point than the parameters, but never calls `gmc_jax.query`. So it "
+            "trains by another method. Take the gradient at `gmc_jax.query(opt_state, "
+            "params)` in the place of `params`. If it is meant to be taken elsewhere, "
+            "call `gmc_jax.query` and ignore its result."
         )
 
 
 def _updated_without_query(program: Program, shapes: Tree) -> list[str]:
-    """Returns the classes of states with a hook `query` that are updated unqueried."""
+    """Names the classes of states with a hook `query` that are updated without it."""
     treedef, arguments = jax.tree.structure(shapes), jaxprs.passed_through(program)
     states = find_hooks(treedef.unflatten(range(treedef.num_leaves)), "query")
 
@@ -91,10 +91,10 @@ def _takes_gradients(program: Program) -> bool:
 def _separately_trained(
     program: Program, shapes: Tree, differs: Tree, axis_name: str
 ) -> str | None:
-    """Returns the path of a trained leaf that differs, if workers exchange nothing.
+    """Returns the path of a trained leaf that differs, if no worker receives anything.
 
     A leaf is trained if a gradient depends on it. Counters, keys, running sums of an
-    evaluation and the statistics of a frozen model are not.
+    evaluation and the statistics of a frozen model are not trained.
     """
 
     def sends(equation: JaxprEqn) -> bool:

@@ -30,8 +30,8 @@ def distribute(
     """Runs the step of one worker on each device of a mesh, in one or many processes.
 
     The step is the same as under `simulate`, and so are the numbers, to rounding.
-    Leaves that differ between workers are sharded over the axis: each device holds its
-    own worker's alone. The other leaves are ordinary replicated arrays.
+    Leaves that differ between workers are sharded over the axis: each device holds only
+    those of its own worker. The other leaves are ordinary replicated arrays.
 
     On a mesh with further axes, a worker has several devices. Place the parameters over
     those axes by `jax.device_put(params, NamedSharding(mesh, PartitionSpec(None,
@@ -40,25 +40,26 @@ def distribute(
     device holds a whole leaf, residual or mean. Channels read the shardings from the
     state, so step, method and channel are written as for an unsharded model. A leaf
     that was placed on one device is replicated over the devices of a worker. JAX splits
-    a dimension only into shards of equal size.
+    a dimension into shards of equal size only.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
       state: one worker's state, the same in all processes; it is copied.
       batch: an example of the batches of all workers: every leaf has a leading axis of
-        workers. Only shapes and dtypes are read. The devices of a worker share its
-        batch as it is placed: with `PartitionSpec("workers", "fsdp")` each device has
-        examples of its own; otherwise every device has all examples.
-      mesh: has one worker for each index of its axis `axis_name`; a mesh of all devices
-        if None. Over several processes, call `jax.distributed.initialize` first, and
-        make the mesh of `jax.devices()`.
+        workers. Only shapes and dtypes are read. In training, the placement of a batch
+        says how the devices of a worker share it: with `PartitionSpec("workers",
+        "fsdp")` each device has examples of its own; otherwise each has all examples of
+        its worker.
+      mesh: has one worker for each index of its axis `axis_name`. If None, the mesh
+        consists of all devices, each of them a worker. Over several processes, call
+        `jax.distributed.initialize` first, and make the mesh of `jax.devices()`.
       axis_name: the named axis that the channels average over.
       replicated: selects the leaves that must be the same on all workers, such as the
         parameters: `lambda state: state[0]`.
       metrics: "each" for each worker's metrics, with a leading axis of workers that is
-        sharded over the mesh; "mean" for their mean, as floats, replicated on every
-        device, so that any process reads it alone, `float(metrics["loss"])`. The mean
-        costs one more all-reduce a step.
+        sharded over the mesh; "mean" for their mean, as floats that are replicated on
+        every device. So any process can read the mean alone, as by
+        `float(metrics["loss"])`. It costs one more all-reduce a step.
 
     Returns:
       `(train, state)` as `simulate` returns them, placed on the mesh. Over several
@@ -66,10 +67,10 @@ def distribute(
       together.
 
     Raises:
-      ValueError: as `simulate`; also if the mesh has no axis `axis_name`, if the batch
+      ValueError: as `simulate`. Also if the mesh has no axis `axis_name`, if the batch
         does not have one entry for each worker, or if a leaf of the state is sharded
         over the workers or over axes that the mesh does not have. A channel raises it
-        if its compressor needs whole vectors and leaves are sharded, or if a tree that
+        if leaves are sharded and its compressor needs whole vectors, or if a tree that
         mirrors the parameters is sharded in another way than they are.
 
     Guarantees:
@@ -96,7 +97,7 @@ def distribute(
         return state, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], metrics)
 
     # With `check_vma`, shard_map would sum the gradients of replicated parameters over
-    # the workers by itself, densely. The layout proves replication instead.
+    # the workers by itself, uncompressed. Here the layout proves what is replicated.
     sharded = jax.shard_map(
         on_device,
         mesh=mesh,
@@ -119,7 +120,7 @@ def distribute(
             leaves, inside.leaves, jax.tree.leaves(layout.differs), strict=True
         )
     ]
-    # XLA would choose other shardings for leaves that are sharded inside a worker.
+    # Without this, XLA may choose other shardings for leaves sharded inside a worker.
     shardings = treedef.unflatten([leaf.sharding for leaf in placed])
     everywhere = NamedSharding(mesh, PartitionSpec())
     run = compiled(

@@ -10,8 +10,8 @@ from gmc_jax.utils.trees import find_hooks
 def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
     """Returns the parameters at which the model is evaluated.
 
-    Call it outside the named axis. Some methods evaluate at another point than the
-    parameters: their states have a hook `evaluate(params)` (see `with_hooks`).
+    Call it outside the named axis. Some methods evaluate the model at another point
+    than the parameters. Their states have a hook `evaluate(params)` (see `with_hooks`).
 
     Args:
       opt_state: the optimizer's state as it is kept between steps: leaves that differ
@@ -25,10 +25,10 @@ def evaluate(opt_state: Tree, params: Tree, layout: Layout) -> Tree:
       to the method's point of evaluation.
 
     Raises:
-      ValueError: if `layout` holds no trees like these, or several whose leaves differ
-        between workers in other places (`Layout.of` then selects the part); if the
-        step updates a state with this hook that the state of `layout` does not hold,
-        since `nnx.split`, for example, has taken it apart.
+      ValueError: if `layout` holds no trees like these, or several of which not the
+        same leaves differ between workers (then select the part by `Layout.of`). Also
+        if the step updates a state with this hook that the state of `layout` does not
+        hold, since `nnx.split`, for example, has taken it apart.
     """
     params = average_workers(params, layout)
     if not find_hooks(opt_state, "evaluate"):

@@ -38,7 +38,7 @@ class Train:
         self.layout = layout
 
     def __repr__(self) -> str:
-        """Says for how many workers the step is."""
+        """Says how many workers run the step."""
         return f"<a step of {self.layout.workers} workers, compiled>"
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
@@ -78,7 +78,7 @@ class CheckedStep(Train):
 
 
 class Layout(NamedTuple):
-    """How a state is kept between steps.
+    """How a state is kept between steps: what differs between workers, and its shapes.
 
     Attributes:
       workers: the number of workers.
@@ -99,17 +99,17 @@ class Layout(NamedTuple):
 
     @property
     def axes(self) -> Tree:
-        """The axes of workers, 0 or None, for `jax.vmap` and `jax.pmap`.
+        """The axis of workers of each leaf: 0, or None if it has none.
 
-        They are `in_axes` and `out_axes` of the state.
+        They are `in_axes` and `out_axes` of the state, for `jax.vmap` and `jax.pmap`.
         """
         return jax.tree.map(lambda differs: 0 if differs else None, self.differs)
 
     @property
     def specs(self) -> Tree:
-        """The partition specs of the state, for `jax.shard_map`.
+        """The partition spec of each leaf.
 
-        They are its `in_specs` and `out_specs`.
+        They are `in_specs` and `out_specs` of the state, for `jax.shard_map`.
         """
         own, same = PartitionSpec(self.axis_name), PartitionSpec()
         return jax.tree.map(lambda differs: own if differs else same, self.differs)
@@ -145,7 +145,7 @@ class Layout(NamedTuple):
         if missing:
             raise ValueError(
                 f"`{caller}` needs each `{missing[0]}` that the step updates, but the "
-                "state of `layout` holds none: `nnx.split`, for example, turns an "
+                "state of `layout` holds none. `nnx.split`, for example, turns an "
                 "`nnx.Optimizer` into dictionaries. Keep `params` and "
                 "`tx.init(params)` in the state instead, or pass `pure(state)` and "
                 "`layout.of(pure)`, where `pure` returns `nnx.as_pure((nnx.state("
@@ -166,7 +166,7 @@ class Layout(NamedTuple):
         """
 
         def place(leaf: jax.Array, differs: bool) -> jax.Array:
-            # The step returns a Python number as an array, and would compile twice.
+            # Steps return arrays. A Python number would make `train` compile twice.
             leaf = jnp.array(leaf, jnp.result_type(leaf), copy=True)
             return jnp.repeat(leaf[None], self.workers, axis=0) if differs else leaf
 
@@ -179,12 +179,12 @@ class Layout(NamedTuple):
         return jax.tree.map(place, state, self.differs)
 
     def average(self, tree: Tree) -> Tree:
-        """Averages the leaves of a part of the kept state that differ.
+        """Averages those leaves of a part of the state that differ between workers.
 
         Random keys have no mean: the first worker's are returned.
 
         Args:
-          tree: the part, as it is kept.
+          tree: the part, as it is kept between steps.
 
         Returns:
           The part as one worker has it.
@@ -226,7 +226,7 @@ class Layout(NamedTuple):
     def checked(self, train: jax.stages.Wrapped) -> Train:
         """Makes a step check that state and batch fit this layout.
 
-        It is for `jax.pmap`, which checks little of its arguments. The functions that
+        It is for `jax.pmap`, which checks little of its arguments. The steps that
         `simulate` and `distribute` return check theirs when they are compiled.
 
         Args:
@@ -295,23 +295,23 @@ def layout(
 ) -> Layout:
     """Infers which leaves of a state differ between workers after some steps.
 
-    The step is traced once and never run. Its program is batched by `jax.vmap`: a leaf
+    The step is traced once and never run. Its program is batched by `jax.vmap`. A leaf
     of the new state that comes out batched depends on the worker's own batch or index.
-    Leaves that differ are fed back as batched until no further leaf is. Every other
-    leaf is thereby *proved* to be the same on all workers.
+    It is fed back as batched, until no further leaf comes out batched. Every other leaf
+    is thereby *proved* to be the same on all workers.
 
     Two kinds of steps cause a warning. The first takes gradients and trains separate
-    models, since nothing that workers send reaches the state; the channel
+    models, since nothing that workers send reaches the state. The channel
     `no_communication()` says that this is intended. The second never calls
     `gmc_jax.query`, although its method takes gradients at another point than the
     parameters.
 
     Some mistakes cause no warning. One is a part of the model that no channel averages,
-    such as a branch of `optax.partition`, since workers keep many other leaves to
-    themselves too. Select such a part by `replicated` in `simulate` and `distribute`,
-    which check it. Others are not visible in a trace, such as those in steps whose
-    gradients are written out by hand. The docstrings of `periodic`, `gmc` and
-    `reset_buffers` name those that concern them.
+    such as a branch of `optax.partition`: many leaves are meant to differ between
+    workers, so it does not stand out. Select such a part by `replicated` in `simulate`
+    and `distribute`, which check it. Other mistakes are not visible in a trace, such as
+    those in steps whose gradients are written out by hand. The docstrings of
+    `periodic`, `gmc` and `reset_buffers` name those that concern them.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`. It must return

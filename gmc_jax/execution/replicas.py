@@ -1,4 +1,4 @@
-"""Checks that the replicas of arrays are the same."""
+"""Checks that the replicas of an array are the same."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.prng_keys import is_key, is_raw_key
 from gmc_jax.utils.trees import find_hooks
 
-_NEW = 0x6E6577  # Unlike the steps and workers that training loops fold into keys.
+_NEW = 0x6E6577  # "new": unlike the steps and workers that loops fold into keys.
 
 Rule: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 """`(leaf of the old workers, number of new workers) -> leaf of the new workers`."""
@@ -44,10 +44,10 @@ def resize(
 
         x'_j = mean over k of x_k  for every new worker j
 
-    Resizing acts like one synchronisation of the old workers. The properties that
-    methods conserve are means over workers: parameters move by the mean step; residuals
-    and sent messages add up to all updates. They are linear in the state, so averaging
-    every leaf conserves all of them. The rules for leaves that differ between workers:
+    Resizing acts like one synchronisation of the old workers. What methods conserve are
+    means over workers: parameters move by the mean step; residuals and sent messages
+    add up to all updates. Such means are linear in the state, so averaging every leaf
+    conserves all of them. The rules for leaves that differ between workers:
 
         floats: parameters, residuals,     the mean, accumulated in float64 and rounded
         momenta, Adam's moments, batch     once: the mean residual changes by at most
@@ -71,15 +71,14 @@ def resize(
         uint32 of a key's shape)           are drawn from them, no two alike
 
     Leaves that are the same on all workers stay unchanged: schedules, momentum and the
-    draws of channels, for example. The hooks `sync_weighted` and `on_sync` of states
-    are called as at a synchronisation of `periodic`. The state must hold these states
-    in the classes that the method made: `nnx.split` turns the state of an
-    `nnx.Optimizer` into dictionaries, so keep parameters and `tx.init(params)` in the
-    state instead.
+    draws of channels, for example. The hooks `sync_weighted` and `on_sync` are called
+    as at a synchronisation of `periodic`. States with these hooks must be of the
+    classes that the method made. `nnx.split` turns the state of an `nnx.Optimizer` into
+    dictionaries, so keep parameters and `tx.init(params)` in the state instead.
 
     Make the step and its layout anew for the new number. A method with a topology needs
-    a topology of that many workers, of any kind; a delay must not change. States of
-    `ad_psgd` and `a_psgd` have no layout and cannot be resized.
+    one of that many workers, of any kind. A method with a delay must keep its delay.
+    States of `ad_psgd` and `a_psgd` have no layout and cannot be resized.
 
     Args:
       state: the state as it is kept between steps: leaves that differ have a leading
@@ -92,8 +91,8 @@ def resize(
         push-sum's; by default the first part of the state.
 
     Returns:
-      The state as it is kept for `workers`, copied to the default device and committed
-      to none, for the function `train` that `simulate` makes for `workers`. To continue
+      The state of `workers` as it is kept, for the `train` that `simulate` makes for
+      `workers`. It is copied to the default device and committed to none. To continue
       under `distribute`, place it by `jax.device_put` as the state that `distribute`
       returns is placed. If the number does not change, the values are those of `state`.
 
@@ -203,9 +202,9 @@ def _counts(leaf: np.ndarray, workers: int) -> np.ndarray:
 
 
 def _keys(leaf: np.ndarray, workers: int, impl: str | None) -> np.ndarray:
-    """Keeps the keys of old workers, and draws further ones; all as key data.
+    """Keeps the keys of old workers and draws further ones, all of them as key data.
 
-    `impl` is the keys' generator, or None for the default one.
+    `impl` names the generator of the keys; None for the default one.
     """
     known = len(leaf)
     keys = jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
@@ -232,7 +231,7 @@ def _to_float64(leaf: np.ndarray) -> np.ndarray:
 
 
 def _average(leaf: np.ndarray) -> np.ndarray:
-    """Averages over workers in float64, exactly where all workers are equal."""
+    """Averages over workers in float64; the mean of equal values is that very value."""
     wide = _to_float64(leaf)
     with np.errstate(all="ignore"):  # Infinities and NaNs propagate.
         return wide[0] + (wide - wide[0]).mean(axis=0)
@@ -259,7 +258,7 @@ def _synchronise(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> 
     states = [state_of(worker) for worker in range(layout.workers)]
     try:
         places = jax.tree.leaves(params(treedef.unflatten(range(len(leaves)))))
-        # So that hooks compute in float64 as well.
+        # With 64 bits, so that hooks compute in float64 as well.
         with jax.enable_x64(True):
             weighted = [sync_weighted(params(state), state) for state in states]
             end = jax.tree.map(lambda *each: _average(np.stack(each)), *weighted)
@@ -281,7 +280,7 @@ def _synchronise(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> 
 
 
 def _has_sync_hooks(state: Tree) -> bool:
-    """Whether a state has a hook of synchronisations, other than `periodic`'s own."""
+    """Whether a state has a hook of synchronisation, apart from those of `periodic`."""
     nodes = find_hooks(state, "on_sync") + find_hooks(state, "sync_weighted")
     return any(
         _has_sync_hooks(node.inner) if isinstance(node, PeriodicState) else True
@@ -290,7 +289,7 @@ def _has_sync_hooks(state: Tree) -> bool:
 
 
 def _after_sync(state: Tree, start: Tree, end: Tree) -> Tree:
-    """Calls `on_sync`, but not of `periodic`, whose own period has not ended yet."""
+    """Calls all hooks `on_sync` but that of `periodic`, whose period has not ended."""
 
     def has_own_rule(node: Tree) -> bool:
         return isinstance(node, PeriodicState) or has_hook(node, "on_sync")

@@ -24,9 +24,9 @@ def simulate(
 ) -> tuple[Train, Tree]:
     """Runs the step of one worker for many simulated workers on one device.
 
-    The step is batched by `jax.vmap` over a named axis, so its channels really average
-    over the workers. Leaves of the state that differ between workers (see `layout`) are
-    kept with a leading axis of workers; the other leaves are kept once.
+    The step is batched by `jax.vmap` over a named axis, over which its channels
+    average. Leaves of the state that differ between workers (see `layout`) are kept
+    with a leading axis of workers; the other leaves are kept once.
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
@@ -48,7 +48,7 @@ def simulate(
     Raises:
       ValueError: if the batch has no leading axis of workers; if the step does not
         return metrics and a state of the types that it was given; if a leaf that
-        `replicated` selects differs between workers. `train` raises it before it runs
+        `replicated` selects differs between workers. `train` raises it, before it runs,
         if its state does not fit `train.layout`.
 
     Example:

@@ -1,4 +1,4 @@
-"""One worker's step: its type, its program, and the checks of both."""
+"""One worker's step: its type, its traced program, and checks of batch and state."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -17,7 +17,7 @@ Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 def trace(
     step: Step, state: Tree, batch: Tree, workers: int, axis_name: str
 ) -> Program:
-    """Traces a step, from the leaves of state and batch to those of the new state.
+    """Traces a step as a program from leaves of state and batch to the new state's.
 
     Args:
       step: the step of one worker.

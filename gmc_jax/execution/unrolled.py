@@ -16,9 +16,9 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
     """Makes `simulate` run a function for one worker after another, unbatched.
 
     Without it `jax.vmap` batches the function, which suits accelerators and dense
-    layers. But gradients of convolutions become grouped convolutions, which are slow on
-    CPUs: there `gmc_jax.unrolled(jax.value_and_grad(loss_fn))` is faster (see `python
-    -m experiments bench simulate`). Under `distribute` it changes nothing.
+    layers. But it turns gradients of convolutions into grouped convolutions, which are
+    slow on CPUs. There `gmc_jax.unrolled(jax.value_and_grad(loss_fn))` is faster (see
+    `python -m experiments bench simulate`). Under `distribute` it changes nothing.
 
     Args:
       fn: a function of arrays, without collectives. Everything that differs between
@@ -29,8 +29,8 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
       differentiated: take the gradient inside, `unrolled(jax.value_and_grad(loss_fn))`.
 
     Raises:
-      ValueError: from the returned function, under every runner, if `fn` uses a named
-        axis.
+      ValueError: from the returned function, under `simulate` and `distribute` alike,
+        if `fn` uses a named axis.
     """
     checks.function(fn=fn)
     traced_once = jax.jit(fn)

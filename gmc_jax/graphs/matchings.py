@@ -10,11 +10,11 @@ Matrix: TypeAlias = NDArray[np.float64]
 
 
 class Matching(NamedTuple):
-    """One message of every worker, to another one or, free of cost, to itself.
+    """One message of every worker: to another worker, or to itself, which is free.
 
     Attributes:
       pairs: (sender, receiver) of each message, a permutation of the workers.
-      weights: [workers], the weight of the message that each receiver gets.
+      weights: [workers], the weight that each receiver gives to its message.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -25,9 +25,9 @@ def permutations(matrix: Matrix) -> tuple[Matching, ...]:
     """Splits the messages of a round into as few permutations as possible.
 
     Messages are the edges of a bipartite graph of senders and receivers. Messages of
-    weight 0 are added until all workers send and receive as many as the busiest one; a
-    worker sends them to itself where it can. The graph is then regular, so it splits
-    into perfect matchings (Koenig), each of which is a permutation.
+    weight 0 are added until every worker sends and receives as many as the busiest one.
+    A worker sends an added message to itself where it can. The graph is then regular,
+    so it splits into perfect matchings (Koenig). Each of them is a permutation.
 
     Args:
       matrix: the weights of the round, [receiver, sender].
@@ -65,7 +65,7 @@ def _fill_up(counts: NDArray[np.int_]) -> NDArray[np.int_]:
 
 
 def _perfect_matching(counts: NDArray[np.int_]) -> tuple[int, ...]:
-    """Finds a receiver for every sender by augmenting paths, the nearest one first."""
+    """Finds a receiver for every sender by augmenting paths, near receivers first."""
     workers = len(counts)
     sender_of: dict[int, int] = {}
 

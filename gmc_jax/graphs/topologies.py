@@ -42,14 +42,14 @@ def complete(workers: int) -> Topology:
 
 @described
 def ring(workers: int, self_weight: float | None = None) -> Topology:
-    """Makes a circle of workers that receive from the one before and the one behind.
+    """Makes a ring of workers; each receives from the ones before and after it.
 
     Args:
       workers: the number of workers, at least 1.
       self_weight: the weight of a worker's own values, in [0, 1]; its neighbours share
-        the rest. None for equal weights: 1/3, or 1/2 with two workers. Then the
-        smallest eigenvalue is -1/3 for every even number of workers from 4 on. This is
-        too small for `d2`: use `lazy(ring(workers))`.
+        the rest. None for equal weights: 1/3, or 1/2 with two workers. The smallest
+        eigenvalue is then -1/3 for every even number of workers from 4 on. This is too
+        small for `d2`: use `lazy(ring(workers))`.
 
     Returns:
       One round; two messages a worker, or one with two workers.
@@ -73,7 +73,7 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
 
 @described
 def torus(rows: int, columns: int) -> Topology:
-    """Makes a grid with joined edges of workers that receive from four neighbours.
+    """Makes a grid of workers with joined edges; each receives from four neighbours.
 
     Args:
       rows: the number of rows, at least 1.
@@ -96,7 +96,7 @@ def torus(rows: int, columns: int) -> Topology:
 
 @described
 def exponential(workers: int) -> Topology:
-    """Makes a circle whose workers receive from those 1, 2, 4, ... places before.
+    """Makes a circle of workers; each receives from those 1, 2, 4, ... places before.
 
     The graph is directed. It is doubly stochastic all the same, since every worker
     receives from the same distances.
@@ -118,9 +118,10 @@ def exponential(workers: int) -> Topology:
 
 @described
 def one_peer_exponential(workers: int) -> Topology:
-    """Makes a circle whose workers receive from one other a round.
+    """Makes a circle of workers; each receives from one other worker in a round.
 
-    It is the one 1 place before, in the next round 2 places, then 4, and so on.
+    In the first round it is the worker 1 place before, in the next round the one 2
+    places before, then 4, and so on.
 
     Args:
       workers: the number of workers, at least 1.
@@ -140,14 +141,14 @@ def one_peer_exponential(workers: int) -> Topology:
 
 @described
 def rotating_exponential(workers: int, peers: int) -> Topology:
-    """Makes a circle whose workers receive from `peers` others a round.
+    """Makes a circle of workers; each receives from `peers` others in a round.
 
-    In round i = 0, 1, ... they are the ones j (peers + 1)^i places before, for j = 1 to
-    `peers`.
+    In round i = 0, 1, ... they are the workers j (peers + 1)^i places before it, for
+    j = 1 to `peers`.
 
     Args:
       workers: the number of workers, at least 1.
-      peers: the messages of each worker in a round, at least 1.
+      peers: how many messages each worker sends in a round, at least 1.
 
     Returns:
       One round for each i with (peers + 1)^i < `workers`. If the number of workers is a
@@ -170,7 +171,7 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
 
 @described
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
-    """Draws pairs of workers at random, each of which averages in a round.
+    """Makes rounds of random pairs of workers; the two of a pair average.
 
     Args:
       workers: the number of workers, at least 1. If it is odd, one worker is without a
@@ -180,7 +181,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
       seed: the seed of the draws, at least 0.
 
     Returns:
-      Symmetric rounds; one message a worker in each.
+      Symmetric rounds; one message in each from every worker with a partner.
 
     Raises:
       ValueError: if `workers` or `rounds` is not a whole number of at least 1, or
@@ -201,7 +202,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
 
 @described
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
-    """Lets workers keep a share of their own values: share * I + (1 - share) * W.
+    """Lets workers keep a share of their own values: W' = share * I + (1 - share) * W.
 
     Args:
       topology: any topology, with the matrix W in a round.
@@ -261,8 +262,8 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
     """Makes the topology of a directed graph, whose senders split their values equally.
 
     A worker gives the same share to itself and to each of its receivers. So columns sum
-    to 1. Rows in general do not, and only push-sum (`sgp`) computes the mean with such
-    weights.
+    to 1. In general rows do not. With such weights only push-sum (`sgp`) computes the
+    mean.
 
     Args:
       adjacency: [receiver, sender], not zero where the receiver gets the sender's

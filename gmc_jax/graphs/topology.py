@@ -67,7 +67,7 @@ class Topology(Described):
 
     @property
     def matrix(self) -> Matrix:
-        """The product of all rounds, with the last round leftmost."""
+        """The product of all rounds, the last one leftmost: the matrix of one cycle."""
         product = np.eye(self.workers)
         for matrix in self.rounds:
             product = matrix @ product
@@ -77,7 +77,7 @@ class Topology(Described):
     def spectral_gap(self) -> float:
         """How fast workers agree: 1 - rho, where a round contracts disagreement by rho.
 
-        With W the product of all R rounds and J the matrix that averages exactly, rho
+        W is the product of all R rounds, and J the matrix of the exact mean. Then rho
         is the spectral norm of W - J, to the power of 1 / R.
         """
         mean = np.full((self.workers, self.workers), 1 / self.workers)
@@ -150,7 +150,7 @@ def check_mixing(topology: Topology) -> None:
         raise ValueError(
             "`topology` must contract the disagreement of workers, got a part of it "
             f"with the eigenvalue {largest:.4f} in the product of all rounds. Let "
-            "workers keep a share of their own: `topologies.lazy(topology)`."
+            "workers keep a share of their own values: `topologies.lazy(topology)`."
         )
 
 
@@ -172,8 +172,8 @@ def check_doubly_stochastic(topology: Topology) -> None:
     if not topology.is_doubly_stochastic:
         sums = [matrix.sum(axis=1).round(6).tolist() for matrix in topology.rounds]
         raise ValueError(
-            "`topology` must be doubly stochastic, so that workers that agree still "
-            "agree after a round: rows and columns must sum to 1, got rows that sum to "
+            "`topology` must be doubly stochastic: rows and columns must sum to 1, so "
+            "that workers that agree still agree after a round, got rows that sum to "
             f"{sums}. Use `sgp`, which weighs workers, or `topologies.from_adjacency` "
             "of an undirected graph."
         )

@@ -46,7 +46,8 @@ def proportion(**arguments: Number) -> None:
     for name, value in _concrete(arguments).items():
         if not 0 <= value <= 1:
             raise ValueError(
-                f"`{name}` must be in [0, 1], got {value}; it is a proportion."
+                f"`{name}` must be in [0, 1], got {value}; it is a share, where 0 "
+                "means none and 1 means all."
             )
 
 
@@ -56,18 +57,18 @@ def momentum(**arguments: Number | None) -> None:
 
 
 def positive_int(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 1, and not traced."""
+    """Raises unless every argument is a whole number of at least 1, not a tracer."""
     known(**arguments)
     steps(**arguments)
 
 
 def steps(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 1, or traced."""
+    """Raises unless every argument is a whole number of at least 1, or a tracer."""
     _check_whole(arguments, least=1)
 
 
 def nonnegative_int(**arguments: Number) -> None:
-    """Raises unless every argument is a whole number of at least 0, and not traced."""
+    """Raises unless every argument is a whole number of at least 0, not a tracer."""
     known(**arguments)
     _check_whole(arguments, least=0)
 
@@ -83,7 +84,7 @@ def seed(**arguments: Number) -> None:
 
 
 def known(**arguments: object) -> None:
-    """Raises TypeError if an argument, which shapes the program, is traced."""
+    """Raises TypeError if an argument is a tracer; the program depends on its value."""
     for name, value in arguments.items():
         if isinstance(value, Tracer):
             raise TypeError(
@@ -105,7 +106,7 @@ def several(**arguments: object) -> None:
     """Raises TypeError unless every argument is a list, or another iterable."""
     known(**arguments)
     for name, value in arguments.items():
-        # Compressors, channels and transformations are tuples as well.
+        # A single compressor, channel or transformation is a tuple, so iterable.
         others = str | Mapping | Compressor | Channel | optax.GradientTransformation
         if isinstance(value, others) or not isinstance(value, Iterable):
             raise TypeError(
@@ -129,8 +130,8 @@ def function(**arguments: object) -> None:
     for name, value in arguments.items():
         if not callable(value):
             hint = (
-                " `optax.inject_hyperparams` takes functions for schedules: name "
-                f"`{name}` in its `static_args`."
+                " `optax.inject_hyperparams` calls a function as a schedule unless its "
+                f"`static_args` name it: add `{name}` there."
             )
             raise TypeError(
                 f"`{name}` must be a function, got {shown(value)}."
@@ -160,8 +161,8 @@ def learning_rate(**arguments: Number) -> None:
     for name, value in _concrete(rates, "a number or a schedule").items():
         if not 0 <= value < np.inf:
             raise ValueError(
-                f"`{name}` must be finite and at least 0, got {value}; updates are "
-                "multiplied by its negative."
+                f"`{name}` must be finite and at least 0, got {value}; the minus sign "
+                "of gradient descent is added to it."
             )
 
 
@@ -205,7 +206,7 @@ def floating(tree: object) -> None:
         except TypeError:
             got = shown(leaf)
         else:
-            # Floats of 4 bits have no integers of their width to be sent as.
+            # Floats are sent as integers of their width; 4 bits have no such integers.
             floats = jax.numpy.issubdtype(dtype, jax.numpy.floating)
             if floats and jax.numpy.finfo(dtype).bits >= 8:
                 continue
@@ -243,7 +244,7 @@ def _check_whole(arguments: Mapping[str, Number], least: int) -> None:
 def _concrete(
     arguments: Mapping[str, Number], kind: str = "a number"
 ) -> dict[str, float]:
-    """Returns the values known so far; raises TypeError unless all are numbers."""
+    """Returns the values that are not tracers; raises TypeError for other types."""
     numbers = {}
     for name, value in arguments.items():
         if not _is_number(value):

@@ -21,8 +21,8 @@ Made = TypeVar("Made")
 Value: TypeAlias = object
 """An argument or a result, of any type."""
 
-_MAX_CHARACTERS = 60  # Of an argument that has no shorter form.
-_MAX_ELEMENTS = 6  # Of a sequence.
+_MAX_CHARACTERS = 60  # A longer `repr` of an argument is replaced by its class.
+_MAX_ELEMENTS = 6  # Further elements of a sequence are not shown.
 
 
 class Call(NamedTuple):
@@ -62,7 +62,7 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     """Makes the results of a factory print as the call: `top_k(0.01)`.
 
     Nothing else changes: results have the same type, and compare as before. An object
-    derived from a result, for example by `_replace`, prints as it would without this.
+    derived from a result, for example by `_replace`, does not print as a call.
 
     Args:
       factory: returns tuples with named fields, or `Described` objects.
@@ -93,7 +93,7 @@ def is_described(value: Value) -> bool:
 
 
 def _make(kind, fields, call: Call):
-    """Makes a tuple of a class that also holds its call."""
+    """Makes a tuple with named fields that also holds its call."""
     made = _class_of(kind)(*fields)
     made._call = call
     return made
@@ -101,7 +101,7 @@ def _make(kind, fields, call: Call):
 
 @functools.cache
 def _class_of(kind):
-    """Returns the subclass of a tuple class whose objects print as their calls."""
+    """Makes a subclass of a tuple class, whose objects print as their calls."""
 
     def show(self) -> str:
         return str(self._call) if is_described(self) else kind.__repr__(self)
@@ -161,7 +161,7 @@ def _elements(values: Sequence[Value]) -> list[str]:
 
 
 def _name_of(function: Callable) -> str:
-    """Returns the name of a function; for functions inside optax, of the factory."""
+    """Returns the name of a function; if it is optax's, the name of its factory."""
     names = getattr(function, "__qualname__", type(function).__name__).split(".")
     if str(getattr(function, "__module__", "")).startswith("optax"):
         return f"optax.{names[0]}(...)"

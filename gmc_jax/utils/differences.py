@@ -13,8 +13,8 @@ from gmc_jax.core import Tree
 def first_difference(expected: Tree, given: Tree, name: str) -> str | None:
     """Describes the first place where two trees differ in structure, shape or dtype.
 
-    Weak types, shardings and values do not count: a Python number equals an array of
-    its type.
+    Weak types, shardings and values do not count. A Python number is alike to an array
+    of its dtype without dimensions.
 
     Args:
       expected: arrays or `jax.ShapeDtypeStruct`.
@@ -65,7 +65,7 @@ def _structures(expected: Tree, given: Tree, name: str) -> str:
 
 
 def _children(node: Tree) -> dict[str, Tree]:
-    """Returns the children of a node by key; a leaf has one, itself, by no key."""
+    """Returns the children of a node by key; a leaf is its own child, by the key ""."""
     found = jax.tree_util.tree_leaves_with_path(
         node, is_leaf=lambda inner: inner is not node
     )
@@ -77,8 +77,8 @@ def _is_dataclass(node: Tree) -> bool:
 
 
 def _type_of(leaf: Tree) -> tuple[tuple[int, ...], jnp.dtype] | None:
-    """Returns shape and dtype, or None for a leaf that is no array and no number."""
-    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # Ten times faster.
+    """Returns shape and dtype, or None for a leaf that is neither array nor number."""
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # Ten times as fast.
         return leaf.shape, leaf.dtype
     try:
         return np.shape(leaf), jnp.result_type(leaf)

@@ -40,7 +40,7 @@ def mark(tree: Tree, name: str) -> Tree:
 
 
 def no_communication_mark(axis_name: str) -> str:
-    """Returns the mark of workers on an axis that are meant to stay separate."""
+    """Returns the mark which says that workers on an axis shall stay separate."""
     return f"gmc_jax.no_communication({axis_name!r})"
 
 
@@ -82,7 +82,7 @@ def classes_updated(marks: Iterable[str]) -> list[StateClass]:
 def classes_missing_from(
     names: Container[str], classes: Iterable[StateClass]
 ) -> tuple[StateClass, ...]:
-    """Returns the classes whose names are not among these."""
+    """Returns the classes whose names are not in `names`."""
     return tuple(cls for cls in classes if cls.name not in names)
 
 
@@ -127,9 +127,9 @@ def sends(equation: JaxprEqn, axis_name: str) -> bool:
 
 
 def passed_through(program: Program) -> list[int | None]:
-    """Returns for each result the index of the argument that it equals, or None.
+    """Returns for each result the index of the argument that it is, or None.
 
-    A result equals an argument if the program returns that argument unchanged.
+    A result is an argument if the program returns that argument unchanged.
     """
     jaxpr = jaxpr_of(program)
     places = {value: place for place, value in enumerate(jaxpr.invars)}
@@ -162,13 +162,13 @@ def flow(
 ) -> list[bool]:
     """Follows values through a program, and returns which results they reach.
 
-    A condition does not reach the results of its branches. Inside a loop every carried
-    value is taken to reach every other one.
+    The index of a `cond` does not reach the results of its branches. In a loop, every
+    carried value counts as reaching every other one.
 
     Args:
       program: the program.
       followed: for each argument, whether it is followed.
-      starts: whether the results of an equation are followed, whatever its operands.
+      starts: whether all results of an equation are followed, whatever its operands.
       visit: called with each equation that has a followed operand.
     """
     jaxpr = jaxpr_of(program)

@@ -1,4 +1,4 @@
-"""Lets several processes decide alike and divide work."""
+"""Lets several processes share a decision, and divide work among them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ Decision = TypeVar("Decision")
 def on_first_process(decide: Callable[[], Decision]) -> Decision:
     """Calls a function on the first process, and returns its result on all.
 
-    All processes must call it together. An OSError or a ValueError is raised on all of
-    them, so they fail together.
+    All processes must call it together. If `decide` raises an OSError or a ValueError,
+    all of them raise an error.
 
     Args:
-      decide: called by the first process alone. Its result must be one that JSON
-        represents, with lists in the place of tuples.
+      decide: called by the first process alone. JSON must represent its result. Over
+        several processes a tuple in it becomes a list.
 
     Returns:
       The result of `decide`.
 
     Raises:
-      OSError: if `decide` raised it and there is one process.
-      ValueError: if `decide` raised it, or an OSError over several processes.
+      OSError: if `decide` raised it, and there is one process only.
+      ValueError: if `decide` raised it; over several processes also in the place of an
+        OSError.
     """
     if jax.process_count() == 1:
         return decide()
@@ -63,8 +64,8 @@ def map_over_processes(work: Callable[[str], int], items: Sequence[str]) -> list
     All processes must call it together, with the same items.
 
     Args:
-      work: maps an item to a number of less than 62 bits.
-      items: the items, each of which one process maps.
+      work: maps an item to a whole number of less than 62 bits.
+      items: the items; one process maps each of them.
 
     Returns:
       The numbers of all items, in their order, on every process.
@@ -74,7 +75,7 @@ def map_over_processes(work: Callable[[str], int], items: Sequence[str]) -> list
     for place in range(first, len(items), processes):
         numbers[place] = work(items[place])
     if processes > 1 and items:
-        # In halves, since JAX has 64 bits only if they are enabled.
+        # In two halves, since JAX has 64-bit integers only if they are enabled.
         halves = np.array([divmod(number, 2**31) for number in numbers], np.int32)
         total = np.asarray(multihost_utils.process_allgather(halves)).sum(axis=0)
         numbers = [int(high) * 2**31 + int(low) for high, low in total]
@@ -84,8 +85,8 @@ def map_over_processes(work: Callable[[str], int], items: Sequence[str]) -> list
 def fetch(tree: Tree) -> Tree:
     """Copies a tree to NumPy arrays, whole in every process.
 
-    Over several processes, no process can read an array that is sharded over the
-    devices of all, such as metrics. All processes must call this together.
+    An array may be sharded over the devices of several processes, as metrics are. No
+    process can read such an array alone, so all processes must call this together.
 
     Args:
       tree: arrays of any sharding.

@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 
 
 def accumulator_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype to accumulate in: float32 for shorter floats, else the same."""
+    """Returns the dtype to accumulate in: at least float32 for floats, else its own."""
     if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4:
         return jnp.dtype(jnp.float32)
     return jnp.dtype(dtype)
@@ -84,10 +84,11 @@ def zeros_to_accumulate(tree: Tree) -> Tree:
 def shares(count: int) -> tuple[float, float]:
     """Returns two factors for a mean whose sum does not overflow.
 
-    Multiply each number by the first, the share, add up, and divide the sum by the
-    second (see `mean_of`). The share is a power of two, and the divisor has the digits
-    of the count, so the mean has the same bits as the sum divided by the count. The
-    exception are subnormal products, which XLA may flush to 0.
+    Multiply each number by the first factor, the share. Add the products, and divide
+    their sum by the second factor, the divisor (see `mean_of`). The share is a power of
+    two, and the divisor is the count times the share. So the mean has the same bits as
+    the sum divided by the count. Subnormal products are the exception: XLA may flush
+    them to 0.
 
     Args:
       count: how many numbers are averaged.
@@ -109,7 +110,7 @@ def mean_of(total: jax.Array, divisor: float) -> jax.Array:
 
 
 def mean_over_workers(leaf: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Averages along the leading axis, in a floating dtype that is not narrower.
+    """Averages along the leading axis in `dtype`, which is floating and not narrower.
 
     The mean is finite where the leaf is.
     """
@@ -152,15 +153,15 @@ def entries_in(tree: Tree) -> int:
 def to_vectors(
     tree: Tree, per_leaf: bool
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
-    """Flattens a tree to one vector, or to one vector a leaf.
+    """Flattens a tree to one vector, or each leaf to a vector of its own.
 
     Args:
       tree: the tree of arrays.
-      per_leaf: whether every leaf becomes a vector of its own.
+      per_leaf: whether each leaf becomes a vector of its own.
 
     Returns:
       The vectors that are not empty, by the index of their leaf (0 for the whole
-      tree), and a function that restores the tree from vectors and keeps their dtypes.
+      tree). And a function that restores the tree from such vectors, in their dtypes.
     """
     leaves, treedef = jax.tree.flatten(tree)
     shapes = [jnp.shape(leaf) for leaf in leaves]
@@ -200,7 +201,7 @@ def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
 def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
     """Maps the leaves of a tree that `optax.masked` or `partition` did not mask.
 
-    The others are whole trees. Masked leaves stay unchanged.
+    The trees in `others` have nothing masked. Masked leaves stay unchanged.
     """
 
     def on(leaf: Tree, *rest: Tree) -> Tree:
@@ -210,9 +211,9 @@ def map_unmasked(function: Callable, tree: Tree, *others: Tree) -> Tree:
 
 
 def update_unmasked(function: Callable, whole: Tree, *others: Tree) -> Tree:
-    """Maps a whole tree with others that `optax.masked` or `partition` has masked.
+    """Maps a whole tree with others of which `optax.masked` or `partition` masks parts.
 
-    Where the others are masked, in a leaf or a whole branch, the tree stays unchanged.
+    Where the others are masked, a leaf or a whole branch, the tree stays unchanged.
 
     Raises:
       ValueError: if one of the others is not a part of the tree.

@@ -45,7 +45,7 @@ def _error(name: str, wanted: str, value: object, shown: str, remedy: str) -> Ty
 
 
 def _through(value: Channel | Compressor) -> str:
-    """The call of a channel: the one given, or one around the compressor given."""
+    """The call of the channel given, or of a channel through the compressor given."""
     if isinstance(value, Channel):
         return repr(value) if is_described(value) else "channel"
     compressor = repr(value) if is_described(value) else "compressor"

@@ -34,10 +34,10 @@ def test_the_leaves_of_a_layout():
 def test_about_is_compared_key_by_key():
     check_about("that", {"a": [1, 2], "b": None}, {"b": None, "a": [1, 2]})
     with pytest.raises(
-        ValueError, match=r"that is .* `about\['b'\]` is 1 there and tru"
+        ValueError, match=r"that is .* `about\['b'\]` is 1 in .*, true here"
     ):
         check_about("that", {"a": 1, "b": 1}, {"a": 1, "b": True})
-    with pytest.raises(ValueError, match=r"is missing there and null here\. Use"):
+    with pytest.raises(ValueError, match=r"is missing in .*, null here\. Use"):
         check_about("that", {}, {"b": None})
 
 
@@ -114,10 +114,10 @@ LEAF = Leaf("x", "float32", [3], True)
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (LEAF._replace(shape=[4]), r"float32\[3\].*there and float32\[4\]"),
-        (LEAF._replace(dtype="int32"), r"float32\[3\].*there and int32\[3\]"),
-        (LEAF._replace(differs=False), "each worker's own, there and .*the same on"),
-        (LEAF._replace(name="y"), "only there is `x`, and only here `y`"),
+        (LEAF._replace(shape=[4]), r"float32\[3\].*checkpoint and float32\[4\]"),
+        (LEAF._replace(dtype="int32"), r"float32\[3\].*checkpoint and int32\[3\]"),
+        (LEAF._replace(differs=False), "each worker's own, in the .*the same on"),
+        (LEAF._replace(name="y"), "checkpoint has `x`; only the state here has `y`"),
     ],
 )
 def test_leaves_are_compared_one_by_one(other, said):
@@ -129,11 +129,11 @@ def test_leaves_are_compared_one_by_one(other, said):
 def test_of_many_names_the_first_are_listed():
     many = [LEAF._replace(name=f"x{i}") for i in range(9)]
     with pytest.raises(
-        ValueError, match="`x0`, `x1`, `x2` and 6 more, and only here n"
+        ValueError, match="`x0`, `x1`, `x2` and 6 more; only the state here has n"
     ):
         check_leaves("that", many, [])
     others = [leaf._replace(dtype="int8") for leaf in many]
-    with pytest.raises(ValueError, match=r"`x0` is .*\(leaves that differ: 9\)"):
+    with pytest.raises(ValueError, match=r"`x0` is .*\(leaves that are not alike: 9\)"):
         check_leaves("that", many, others)
 
 
@@ -142,5 +142,5 @@ def test_leaves_are_found_by_name_at_any_place():
     theirs = [LEAF._replace(name=name) for name in names]
     ours = [LEAF._replace(name=name) for name in ("c", "b", "b")]
     assert find_leaves("that", theirs, ours) == [2, 1, 3]
-    with pytest.raises(ValueError, match="only here `d`"):
+    with pytest.raises(ValueError, match="only the state here has `d`"):
         find_leaves("that", theirs, [LEAF._replace(name="d")])

@@ -78,7 +78,7 @@ def test_without_a_complete_checkpoint_the_error_says_why(two):
         files_of(directory, step)[0].unlink()
     checkpoints = Checkpoints(directory, layout)
     assert checkpoints.latest is None
-    with pytest.raises(ValueError, match=r"no complete checkpoint; of step 60, its f"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint; step 60: its file"):
         checkpoints.restore(state)
     with pytest.raises(ValueError, match=r"step 40 is damaged.*No other one is"):
         checkpoints.restore(state, step=40)

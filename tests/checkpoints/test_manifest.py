@@ -108,7 +108,9 @@ def test_damage_is_named(three):
     assert manifest.find_damage(three, 3) == ""
     assert "/a` have changed" in manifest.find_damage(three, 3, thorough=True)
     file.write_bytes(b"longer")
-    assert f"`{file}` has 6 bytes, and had 5" in manifest.find_damage(three, 3)
+    assert f"`{file}` has 6 bytes, but was saved with 5" in manifest.find_damage(
+        three, 3
+    )
     file.unlink()
     assert f"`{file}` is missing" in manifest.find_damage(three, 3)
     assert manifest.complete_steps(three) == [20, 1]

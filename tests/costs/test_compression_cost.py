@@ -82,7 +82,7 @@ def test_every_cost_that_a_plan_needs_is_measured(monkeypatch):
     # Values and indices, without and with slack; values alone; words and a scale.
     assert sizes == [200, 20, 2, 260, 26, 4, 100, 10, 1, 33]
     link = gmc_jax.Link(0.0, 1e6)
-    rows = gmc_jax.plan(1000, 2, link, 1.0, ratios=[0.1], encodings=measured)
+    rows = gmc_jax.plan(1000, 2, link, 1.0, ratios=[0.1], compression_costs=measured)
     assert {row.encoding for row in rows} == {0, 77_000, 77_000 / 12}
 
 

@@ -135,7 +135,8 @@ def test_one_process_agrees_with_itself():
 def test_both_go_on_from_a_checkpoint_as_if_they_had_not_stopped(seen):
     for process in seen:
         assert process["goes on"].all()
-        assert "`about['ratio']` is 0.2 there and 0.3 here" in str(process["refused"])
+        expected = "`about['ratio']` is 0.2 in the checkpoint, 0.3 here"
+        assert expected in str(process["refused"])
 
 
 def test_one_process_of_four_workers_goes_on_from_two_of_eight(seen, folder):

@@ -60,7 +60,9 @@ def test_anything_but_a_number_is_an_error(check, value):
         check(argument=value)
 
 
-@pytest.mark.parametrize("check", REFUSED.keys() - {checks.positive_int})
+@pytest.mark.parametrize(
+    "check", [check for check in REFUSED if check is not checks.positive_int]
+)
 def test_traced_values_pass(check):
     def traced(value):
         check(argument=value)

@@ -1,13 +1,13 @@
-"""Measures loss against simulated seconds, with stragglers and without.
+"""Measures loss against simulated seconds, with and without stragglers.
 
 All methods train a perceptron on handwritten digits. Parameters and losses are computed
 exactly; only the seconds are simulated (`gmc_jax.timelines`), and the speed of this
 machine does not matter. All methods share one model of time: a gradient takes its
 worker's pace, a message `latency + bytes / bandwidth`.
 
-A step of more workers is worth more if the learning rate grows with their number. So
-the rate is proportional to the number of workers where these numbers are compared: one
-worker has an eighth of the rate of eight.
+Where numbers of workers are compared, the learning rate is proportional to the number:
+one worker has an eighth of the rate of eight. Only with a larger rate does a step of
+more workers make more progress.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ SCALED = ("all_reduce", "a_psgd", "ad_psgd")  # From one worker to sixteen.
 
 @dataclass(frozen=True)
 class Clocks:
-    """Measure loss against simulated seconds, with stragglers and without."""
+    """Measure loss against simulated seconds, with and without stragglers."""
 
     workers: int = 8
     """The number of workers, which must be even."""
@@ -51,7 +51,7 @@ class Clocks:
     slowdowns: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     """The factors by which one worker is slower than the others."""
     pace: float = 0.1
-    """Seconds that a gradient takes."""
+    """Seconds that a worker takes to compute a gradient."""
     spread: float = 0.1
     """The standard deviation of the logarithm of these seconds."""
     latency: float = 1e-3

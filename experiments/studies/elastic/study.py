@@ -42,7 +42,7 @@ class Elastic:
     every: int = 10
     """Steps from one evaluation to the next."""
     batch_size: int = 96
-    """Samples a step, of all workers together."""
+    """Samples in a step, of all workers together."""
     ratio: float = 0.01
     """The share of the entries that a message holds."""
     results: Path = Path("results")
@@ -93,7 +93,7 @@ def follow(method: str, config: Elastic) -> list[Row]:
         task = tasks.build(before, before.seed)
         trainer = Trainer(method, [task], before)
         with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
-            losses = _losses(trainer, task, 0, config.steps, config.every)
+            losses_before = _losses(trainer, task, 0, config.steps, config.every)
             checkpoints.save(config.steps, trainer.state)
         old = mean_residual(trainer.state)
         rows = []
@@ -104,13 +104,15 @@ def follow(method: str, config: Elastic) -> list[Row]:
             with gmc_jax.Checkpoints(directory, trainer.layout) as checkpoints:
                 _, trainer.state, _ = checkpoints.restore(trainer.state, resize=True)
             new = mean_residual(trainer.state)
-            more = _losses(trainer, task, config.steps, 2 * config.steps, config.every)
+            losses_after = _losses(
+                trainer, task, config.steps, 2 * config.steps, config.every
+            )
             rows.append(
                 {
                     "method": method,
                     "workers": workers,
-                    "before": losses,
-                    "after": more,
+                    "before": losses_before,
+                    "after": losses_after,
                     "residual": _relative_change(old, new),
                 }
             )
@@ -140,7 +142,7 @@ def main(config: Elastic) -> None:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A table of the losses around the checkpoint, and the change of the residual."""
+    """A table of the losses around the checkpoint, and of the residual's change."""
     shown = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

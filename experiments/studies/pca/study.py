@@ -32,11 +32,11 @@ class PCA:
     """Compare Katyusha X with SVRG on the inner problem of a leading eigenvector."""
 
     gap: float = 0.01
-    """Distance of the shift to the first eigenvalue, over the gap to the second."""
+    """Distance of the shift to the first eigenvalue, over the gap of the first two."""
     workers: int = 16
     """The most workers, a power of two; the methods are compared with half as many."""
     seeds: int = 5
-    """The number of problems, each with its own random draws."""
+    """The number of problems; each has its own random draws."""
     epochs: int = 1500
     """The most epochs of a trajectory."""
     results: Path = Path("results")
@@ -73,7 +73,7 @@ def solve(
 ) -> list[float]:
     """The loss above its minimum after each epoch, relative to the start.
 
-    It ends when this value has fallen to `GOAL` or grown a thousandfold, or after
+    It stops when this value has fallen to `GOAL` or grown a thousandfold, or after
     `epochs`. Each worker's part of a mini-batch is one sample, drawn with replacement.
     """
     length = SAMPLES // workers
@@ -171,7 +171,7 @@ def evaluations(gaps: Sequence[float] | np.ndarray) -> float:
 
 
 def _best(trajectories: Trajectories, workers: int) -> dict[str, float]:
-    """The rate of each method with the fewest gradients, averaged over seeds."""
+    """The rate of each method that needs the fewest gradients, averaged over seeds."""
 
     def needed(one: tuple[str, float, int]) -> float:
         return float(np.mean([evaluations(gaps) for gaps in trajectories[one]]))
@@ -205,8 +205,9 @@ def _tables(rows: Sequence[Row]) -> Sequence[Table | str]:
 def _compared(trajectories: Trajectories, workers: int) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
-        title=f"Component gradients to {GOAL:g}, {workers} workers, in thousands",
-        caption="Each method at the best of the rates " + ", ".join(map(str, RATES)),
+        title=f"Component gradients, in thousands, to {GOAL:g}, {workers} workers",
+        caption=f"Until the loss above its minimum is {GOAL:g} of that at the start. "
+        "Each method at the best of the rates " + ", ".join(map(str, RATES)),
         title_justify="left",
         caption_justify="left",
     )

@@ -31,18 +31,18 @@ def draw(
     workers: int,
     link: Link,
     step_time: float,
-    encodings: CompressionCosts,
+    compression_costs: CompressionCosts,
     title: str,
 ) -> Figure:
     """Draws two panels with a line for each method; this link's place is dotted."""
     figure = Figure(figsize=(7.2, 3.4), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for name, load in _loads(parameters, workers, encodings).items():
+    for name, load in _loads(parameters, workers, compression_costs).items():
         times = [
             step_time + load.seconds(Link(link.latency, rate)) for rate in BANDWIDTHS
         ]
         _line(left, 8 * BANDWIDTHS, times, name)
-    by_workers = [_loads(parameters, count, encodings) for count in WORKERS]
+    by_workers = [_loads(parameters, count, compression_costs) for count in WORKERS]
     for name in LOOKS:
         times = [step_time + loads[name].seconds(link) for loads in by_workers]
         _line(right, WORKERS, times, name)
@@ -63,10 +63,10 @@ def draw(
 
 
 def _loads(
-    parameters: int, workers: int, encodings: CompressionCosts
+    parameters: int, workers: int, compression_costs: CompressionCosts
 ) -> dict[str, Load]:
     params = shapes(parameters)
-    patterns = candidates(params, workers, [RATIO], [PERIOD], encodings)
+    patterns = candidates(params, workers, [RATIO], [PERIOD], compression_costs)
     return {
         pattern.name: pattern.loads(params, workers)[0]
         for pattern in patterns

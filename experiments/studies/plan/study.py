@@ -1,6 +1,6 @@
 """Predicts the time of a step over a link, without training.
 
-It predicts the time of a step, not the progress of a step. A method that sends less may
+It predicts the time of a step, not its progress. A method that sends less may
 need more steps; `python -m experiments run` measures that on small problems.
 """
 
@@ -50,8 +50,8 @@ class Plan:
     periods: tuple[int, ...] = (12, 48)
     """Steps from one synchronisation of local methods to the next."""
     measure: bool = False
-    """Time the compressors on this device, for about a minute.
-    By default: their time on two CPU cores, longer than on any accelerator."""
+    """Whether to time the compressors on this device, for about a minute.
+    If not, their times on two CPU cores count, longer than on any accelerator."""
     results: Path = Path("results")
     """The directory of results; this run's is `plan/run-001` or a later one."""
 
@@ -70,7 +70,7 @@ class Plan:
 
 def main(config: Plan) -> None:
     """Predicts; records, prints and draws the predictions."""
-    encodings = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
+    compression_costs = gmc_jax.measure_encodings() if config.measure else CPU_2_CORES
     predictions = gmc_jax.plan(
         whole(config.parameters),
         config.workers,
@@ -78,7 +78,7 @@ def main(config: Plan) -> None:
         seconds(config.step_time),
         ratios=config.ratios,
         periods=config.periods,
-        encodings=encodings,
+        compression_costs=compression_costs,
     )
     slowest = max(row.longest for row in predictions)
     if slowest > _ENDLESS:
@@ -89,7 +89,7 @@ def main(config: Plan) -> None:
     record.prepare(config.results / "plan")
     with record.create(config.results / "plan", "run", asdict(config)) as log:
         if config.measure:
-            log.append(kind="encodings", measured=_measured(encodings))
+            log.append(kind="encodings", measured=_measured(compression_costs))
         for row in predictions:
             log.append(
                 kind="prediction",
@@ -110,11 +110,11 @@ def main(config: Plan) -> None:
     STUDY.show(log.path)
 
 
-def _measured(encodings: CompressionCosts) -> Row:
-    """Converts encodings for JSON, whose keys are strings."""
+def _measured(compression_costs: CompressionCosts) -> Row:
+    """Converts costs for JSON, whose keys are strings."""
     return {
         name: {str(ratio): list(encoding) for ratio, encoding in of_each.items()}
-        for name, of_each in encodings.items()
+        for name, of_each in compression_costs.items()
     }
 
 

@@ -28,7 +28,7 @@ from gmc_jax.utils import checks
 
 COMPARED = ("dmsgd", "dgc_unmasked", "dgc", "gmc_server_momentum", "gmc")
 PLANE = (2, 1)  # The d and s of the problem whose paths are drawn.
-LOGGED = 10  # Steps from one logged distance to the next; paths have every step.
+LOGGED = 10  # Steps from one logged distance to the next; paths have all steps.
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ COMPARED = {
 }
 
 # The claims, in the words of the table.
-RESIDUAL = "Lemmas 4, 9: sup E|e|^2, of its bound"
+RESIDUAL = "Lemmas 4, 9: sup E|e|^2 over its bound"
 GAP = "Lemmas 5, 11: sup |z - w| ~ lr^p, p"
 STEPS = "Theorems 6, 12: |grad f|^2 ~ T^p, p"
 WORKERS = "Theorems 6, 12: |grad f|^2 ~ K^p, p"
@@ -45,11 +45,11 @@ class Sweep(NamedTuple):
 
     Attributes:
       residual: every compressor, with every method and loss.
-      gap: lines of rising learning rates.
-      long: lines of rising numbers of steps.
-      wide: lines of rising numbers of workers.
-      fast: lines of three settings: one worker; many workers with the same product of
-        workers and steps; many workers with twice these steps.
+      gap: lines of rising learning rates, for the gap of the virtual iterate.
+      long: lines of rising numbers of steps, for the exponent of T.
+      wide: lines of rising numbers of workers, for the exponent of K.
+      fast: lines for the speed-up, of three settings: one worker; many workers with the
+        same product of workers and steps; many workers with twice these steps.
     """
 
     residual: Sequence[Setting]

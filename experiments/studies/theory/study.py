@@ -47,10 +47,10 @@ class Theory:
     """Check the theory of GMC and GMC+: residual, virtual iterate and rate."""
 
     steps: int = 16_000
-    """Steps of the longest trajectory of several workers; one takes four times more.
-    Trajectories for the residual and the gap are an eighth as long."""
+    """Steps of the longest trajectory of several workers.
+    One worker takes four times as many; the residual and the gap, an eighth."""
     workers: int = 16
-    """The most workers, a power of two; half as many where the number is fixed."""
+    """The most workers, a power of two; where K is fixed, it is half of this."""
     seeds: int = 16
     """The number of seeds over which expectations are averaged."""
     results: Path = Path("results")

@@ -162,11 +162,11 @@ def _compiled(
     method: str, compressor: str, ratio: float, workers: int, seeds: int
 ) -> Callable[..., dict[str, jax.Array]]:
     """Compiles trajectories; one program serves all losses, rates and steps."""
-    code = COMPRESSORS[compressor](ratio)
-    over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
+    made = COMPRESSORS[compressor](ratio)
+    factory = gmc_jax.all_reduce if made.shared else gmc_jax.all_gather
 
     def build(rate, seed):
-        channel = _recording(over(code, seed=seed))
+        channel = _recording(factory(made, seed=seed))
         return METHODS[method](rate, channel, momentum=MOMENTUM)
 
     def trajectory(inputs, outputs, tilts, bend, rate, steps):
@@ -187,10 +187,10 @@ def _compiled(
             }
             return (optax.apply_updates(params, updates), opt_state, seed), measured
 
-        own = jnp.arange(seeds)
+        numbers = jnp.arange(seeds)
         keys = jax.random.split(jax.random.key(seeds), seeds)
         start = jnp.zeros(D)
-        first = (start, build(rate, own[0]).init(start), own[0])
+        first = (start, build(rate, numbers[0]).init(start), numbers[0])
         example = (inputs[:workers], outputs[:workers], tilts)
         train, first = gmc_jax.simulate(
             step, first, example, workers, replicated=lambda state: state[0]
@@ -209,9 +209,10 @@ def _compiled(
             chosen = jax.vmap(choose, (0, None))(keys, t)
             batch = (inputs[chosen], outputs[chosen], tilts)
             state, measured = all_seeds(state, batch)
-            coasting = MOMENTUM * (state[0] - params)
+            next_momentum = MOMENTUM * (state[0] - params)
             residual = measured["residual"].mean(axis=1)
-            gap = (coasting - rate * residual) / (1 - MOMENTUM)
+            # The virtual iterate minus the parameters.
+            gap = (next_momentum - rate * residual) / (1 - MOMENTUM)
             kept = 1 - measured["owed"] / measured["averaged"]
             owed, entered = (measured[x].mean(axis=0) for x in ("owed", "entered"))
             slope = gradient(params, inputs, outputs, bend)
@@ -231,7 +232,7 @@ def _compiled(
             "gap": jnp.zeros(()),
         }
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), first)
-        state = (*state[:2], own)
+        state = (*state[:2], numbers)
         state, so_far = jax.lax.fori_loop(0, steps, advance, (state, so_far))
         value = jax.vmap(_mean_loss, (0, None, None, None))
         end = value(state[0], inputs, outputs, bend)

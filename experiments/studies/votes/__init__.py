@@ -1,1 +1,1 @@
-"""Majority votes with lying workers."""
+"""Majority votes with faulty workers."""

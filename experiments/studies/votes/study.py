@@ -1,12 +1,12 @@
-"""Trains with lying workers, and counts how often majority votes err.
+"""Trains with faulty workers, and counts how often majority votes err.
 
-Seven workers train a perceptron on handwritten digits. Up to three of them lie: they
-send ten times their gradient with the opposite sign. The gradients are averaged, or
-their signs are put to a majority vote.
+Seven workers train a perceptron on handwritten digits. Up to three of them are faulty:
+they send ten times their gradient with the opposite sign. The gradients are averaged,
+or their signs are put to a majority vote.
 
 The second part has no training. Each worker has the true gradient plus unimodal
 symmetric noise. For several numbers of workers, it counts the entries in which the vote
-misses the sign of the true gradient, and those in which the sign of the mean does.
+has not the sign of the true gradient, and those in which the mean has not.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from gmc_jax.utils import checks
 
-SHOUT = 10.0  # The factor of a liar's gradient.
+SHOUT = 10.0  # The factor of a faulty worker's gradient.
 COUNTS = (1, 3, 5, 9, 17, 33, 65)
 ENTRIES = 20_000
 METHODS = {"mean": "SGD, mean", "vote": "signSGD, vote"}
@@ -40,14 +40,14 @@ METHODS = {"mean": "SGD, mean", "vote": "signSGD, vote"}
 
 @dataclass(frozen=True)
 class Votes:
-    """Train with lying workers, and count how often majority votes err."""
+    """Train with faulty workers, and count how often majority votes err."""
 
     steps: int = 300
     """Steps of each training."""
     workers: int = 7
     """The number of workers, which must be odd."""
     liars: int = 3
-    """The most workers that lie."""
+    """The most faulty workers: they send ten times their gradient, sign flipped."""
     learning_rate: float = 0.05
     """The constant learning rate of SGD on the mean."""
     sign_rate: float = 1e-3
@@ -80,7 +80,7 @@ class Votes:
 
 
 def train(method: str, liars: int, seed: int, config: Votes) -> float:
-    """Trains with some lying workers, and returns the test accuracy at the end."""
+    """Trains with some faulty workers, and returns the test accuracy at the end."""
     training = problem(config.workers, config.steps, seed)
     tx = gmc_jax.dmsgd(config.learning_rate, gmc_jax.exact(), momentum=0.0)
     if method == "vote":
@@ -115,7 +115,7 @@ def train(method: str, liars: int, seed: int, config: Votes) -> float:
 
 
 def errors(workers: int, seed: int, noise: float) -> dict[str, float]:
-    """The share of entries whose sign the vote misses, and that of the mean."""
+    """The shares of entries with a wrong sign: of the vote, and of the mean."""
     draw = np.random.default_rng(seed)
     gradient = draw.choice([-1.0, 1.0], ENTRIES)
     seen = gradient + noise * draw.normal(size=(workers, ENTRIES))
@@ -129,12 +129,12 @@ def errors(workers: int, seed: int, noise: float) -> dict[str, float]:
 
 
 def main(config: Votes) -> None:
-    """Trains with liars and counts errors; records, prints and draws the results."""
+    """Trains with faulty workers, counts errors; records, prints and draws both."""
     record.prepare(config.results / "votes")
     seeds = range(config.seeds)
     settings = asdict(config) | {"batch_size": BATCH, "louder": SHOUT}
     with record.create(config.results / "votes", "run", settings) as log:
-        for liars in track(range(config.liars + 1), "liars", transient=True):
+        for liars in track(range(config.liars + 1), "faulty", transient=True):
             for method in METHODS:
                 log.append(
                     kind="training",
@@ -149,7 +149,7 @@ def main(config: Votes) -> None:
 
 
 def _missed(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
-    """The shares of signs that are missed, by number of workers and method."""
+    """The shares of wrong signs, by number of workers and method."""
     return {
         row["workers"]: {
             method: float(np.mean([each[method] for each in row["of_each_seed"]]))
@@ -168,10 +168,10 @@ def _liars(rows: Sequence[Row]) -> Table:
     }
     shown = Table(
         box=SIMPLE_HEAD,
-        title=f"Test accuracy with liars among {rows[0]['config']['workers']} workers",
+        title=f"Test accuracy, by faulty workers of {rows[0]['config']['workers']}",
         title_justify="left",
     )
-    shown.add_column("liars", justify="right")
+    shown.add_column("faulty", justify="right")
     for label in METHODS.values():
         shown.add_column(label, justify="right")
     for liars in dict.fromkeys(liars for _, liars in reached):

@@ -210,7 +210,7 @@ def test_the_latest_record_can_be_of_any_study(tmp_path, capsys):
     os.utime(broken / record.LOG, (later, later))
     main(["table", "--results", str(tmp_path)])
     shown, said = capsys.readouterr()
-    assert "liars" in shown
+    assert "faulty" in shown
     assert f"Left out, since its first line cannot be read: {broken}" in said
 
 

@@ -1,4 +1,4 @@
-"""Lying workers, and how often majority votes err."""
+"""Faulty workers, and how often majority votes err."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_the_command_leaves_a_log_and_a_figure(tmp_path, monkeypatch, capsys):
     assert [row["kind"] for row in rows[1:]] == ["training"] * 4 + ["errors"] * 2
     assert (path / "figure.png").exists()
     assert np.isfinite([row["accuracies"] for row in rows[1:5]]).all()
-    assert "liars" in capsys.readouterr().out
+    assert "faulty" in capsys.readouterr().out
 
 
 def test_numbers_out_of_range_are_errors():
