@@ -40,7 +40,7 @@ def step_of(tx):
     return step
 
 
-def state_of(tx=GMC):
+def state_of(tx: optax.GradientTransformation = GMC):
     """One worker's state before the first step."""
     return start(), tx.init(start())
 
