@@ -198,7 +198,7 @@ def test_what_is_in_flight_comes_back_where_nobody_hears():
 
 
 def test_errors_name_what_is_wrong():
-    with pytest.raises(ValueError, match=r"columns .* sum to \[\[1.1, 0.9\]\]"):
+    with pytest.raises(ValueError, match=r"columns .* sum to 1, got \[\[1.1, 0.9\]\]"):
         gossip(Topology((np.array([[0.6, 0.4], [0.5, 0.5]]),)))
     with pytest.raises(ValueError, match="`delay`"):
         gossip(TOPOLOGIES["ring"], delay=-1)

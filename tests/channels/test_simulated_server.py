@@ -110,7 +110,7 @@ def test_of_trees_that_differ_each_worker_would_have_its_own_residual():
     tx = error_feedback(simulated_server(top_k(0.1)))
     batch = jax.tree.map(lambda b: b[0], targets(start(), 1))
     state = start(), tx.init(start())
-    with pytest.raises(ValueError, match="differs between workers"):
+    with pytest.raises(ValueError, match="with this step they differ"):
         gmc_jax.distribute(step_of(tx), state, batch, replicated=lambda s: s[0])
 
 

@@ -42,7 +42,7 @@ def ours(tx, workers: int = WORKERS):
         def mean_gradient(params, samples):
             def loss_fn(params):
                 w = jnp.concatenate([x.ravel() for x in jax.tree.leaves(params)])
-                gaps = w - targets[samples]
+                gaps = w[None] - targets[samples]
                 return jnp.einsum("ni,nij,nj", gaps, hessians[samples], gaps) / (
                     2 * len(samples)
                 )

@@ -60,7 +60,7 @@ def test_the_loop_of_the_docstring_runs():
         "batch": batches[0],
         "batches": batches,
         "all_samples": samples.reshape(-1, 4),
-        "gradient": jax.grad(lambda w, batch: jnp.mean((w - batch) ** 2)),
+        "gradient": jax.grad(lambda w, batch: jnp.mean((w[None] - batch) ** 2)),
     }
     exec(textwrap.dedent(loop[1]), names)
     ends, _ = names["state"]

@@ -188,5 +188,5 @@ def _global_indices(
         first = lax.axis_index(split) * length if split else 0
         stride = math.prod(shape[dimension + 1 :])
         along = (first + jnp.arange(length, dtype=jnp.int32)) * stride
-        indices = indices[..., None] + along
+        indices = indices[..., None] + along.reshape((1,) * dimension + (length,))
     return indices
