@@ -4,10 +4,11 @@ Most of the time goes into compiling. LLVM optimises little here, and gets fusio
 without a detour through MLIR, unless `XLA_FLAGS` is set to anything else, an empty
 string included; what XLA makes of a program (fusions, collectives) is the same.
 
-Arrays of two ranks are mixed nowhere without a broadcast. Dtypes are mixed nowhere
-without a cast in the rooms of `STRICT`. In the others optax runs, which mixes them:
-`apply_updates`, schedules, and the bias corrections of Adam. There `test_switches`
-traces our channels and methods strictly.
+Arrays of two ranks are mixed nowhere without a broadcast, but where Flax runs, which
+adds biases so: in `MIXES_RANKS`. Dtypes are mixed nowhere without a cast in the rooms
+of `STRICT`. In the others optax runs, which mixes them: `apply_updates`, schedules, and
+the bias corrections of Adam. There `test_switches` traces our channels and methods
+strictly.
 """
 
 import contextlib
@@ -24,9 +25,16 @@ import pytest
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 STRICT = {"compressors", "channels"}
+MIXES_RANKS = {"experiments", "test_flax.py", "test_sharded.py"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    mixes = MIXES_RANKS.intersection(item.path.parts)
+    with jax.numpy_rank_promotion("allow" if mixes else "raise"):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

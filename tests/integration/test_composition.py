@@ -417,7 +417,7 @@ def test_a_rate_that_follows_each_workers_own_loss_is_reported(runner):
 
     state = start(), tx.init(start())
     options = {"replicated": lambda state: state[0]}
-    with pytest.raises(ValueError, match="differs between workers"):
+    with pytest.raises(ValueError, match="with this step they differ"):
         drive(
             runner, functools.partial(step, together=False), state, batches(), **options
         )

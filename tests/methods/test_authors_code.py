@@ -70,7 +70,7 @@ def played_back(starts: np.ndarray, ratio: float) -> Compressor:
     known = keys()[: len(starts)]
 
     def draw(key, d):
-        same = (known == jax.random.key_data(key)).all(axis=-1)
+        same = (known == jax.random.key_data(key)[None, None]).all(axis=-1)
         start = jnp.sum(jnp.where(same, starts.astype(np.int32), 0))
         return (start + jnp.arange(int(ratio * d))) % d
 

@@ -52,7 +52,7 @@ def test_a_figure_is_drawn_where_it_is_asked_for(results, tmp_path):
 def test_results_are_where_checkpoints_can_be(tmp_path, monkeypatch):
     """It trained up to the first save; a `~` separated log and checkpoints."""
     command = ["run", "digits_quick", "--results"]
-    with pytest.raises(SystemExit, match=r"a name that orbax takes as it is"):
+    with pytest.raises(SystemExit, match="a name that orbax can use"):
         main([*command, str(tmp_path / "a[lr=0.1]")])
     assert not list(tmp_path.rglob(LOG))
     monkeypatch.setenv("HOME", str(tmp_path))
