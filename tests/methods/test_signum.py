@@ -42,6 +42,13 @@ def test_it_equals_its_paper(workers, momentum, weight_decay, rate):
     assert np.abs(expected[-1] - expected[0]).max() > 0.1
 
 
+def test_the_sign_of_an_exact_mean_is_the_vote_of_an_odd_number_of_workers():
+    everyone = problems.quadratics(5)
+    ours, _ = harness.run(signum(RATE, exact()), everyone)
+    votes, _ = harness.run(signum(RATE, majority_vote()), everyone)
+    np.testing.assert_allclose(ours, votes, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_size_of_a_workers_gradients_does_not_matter(momentum):
     factors = np.array([1.0, 1e-3, 7.0, 1e4])
