@@ -10,6 +10,7 @@ from gmc_jax.core import Tree
 from gmc_jax.execution._running import Metrics, checked_layout, compiled, summary_of
 from gmc_jax.execution.layout import Train
 from gmc_jax.execution.step import Step
+from gmc_jax.utils import checks
 
 
 def simulate(
@@ -68,6 +69,9 @@ def simulate(
       (8,)
     """
     summary = summary_of(metrics)
+    checks.function(step=step)
+    # One trace then serves the layout and the run.
+    step = jax.jit(step, inline=True)
     layout = checked_layout(step, state, batch, workers, axis_name, replicated)
     batched = jax.vmap(
         step,
