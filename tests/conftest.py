@@ -1,8 +1,9 @@
 """Eight CPU devices for every test: nothing here needs an accelerator.
 
-Most of the time goes into compiling. LLVM optimises little here, and gets fusions
-without a detour through MLIR, unless `XLA_FLAGS` is set to anything else, an empty
-string included; what XLA makes of a program (fusions, collectives) is the same.
+Most of the time goes into compiling. LLVM optimises little here, gets programs in one
+piece, and fusions without a detour through MLIR, unless `XLA_FLAGS` is set to anything
+else, an empty string included; what XLA makes of a program (fusions, collectives) is
+the same.
 
 Arrays of two ranks are mixed nowhere without a broadcast, but where Flax runs, which
 adds biases so: in `MIXES_RANKS`. Dtypes are mixed nowhere without a cast in the rooms
@@ -12,16 +13,21 @@ strictly.
 """
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1 "
     "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=true",
 )
 
 import jax
 import pytest
+
+# What is traced stays in caches, so that there is little to collect.
+gc.set_threshold(50_000, 20, 20)
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

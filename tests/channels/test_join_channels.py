@@ -228,6 +228,7 @@ def conditionals(run, *args) -> int:
     return text.count(" conditional(")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This step trains 3 separate models")
 def test_seeds_by_vmap_keep_the_conditional():
     """The step is the same for all seeds, as the layout over seeds proves."""

@@ -70,7 +70,9 @@ def paper(steps: int, s: int) -> float:
     return (2 * up + 2 * WORKERS * down) / (2 * D * WORKERS * steps)
 
 
-@pytest.mark.parametrize("runner", ["simulate", "distribute"])
+@pytest.mark.parametrize(
+    "runner", ["simulate", pytest.param("distribute", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("ratio", "s"), [(0.1, 3), (0.3, 9), (1.0, 30)])
 def test_the_cost_of_top_k_is_that_of_the_paper(ratio, s, runner):
     tx = gmc_jax.error_feedback(count_entries(all_gather(top_k(ratio))))

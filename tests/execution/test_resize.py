@@ -22,7 +22,7 @@ from tests.support.resizing import (
     trained,
 )
 
-CENTRAL = ["gmc", "local_sgd", "sgp"]
+CENTRAL = ["gmc", "sgp"]
 every_method = pytest.mark.parametrize("name", COMPOSITIONS)
 
 

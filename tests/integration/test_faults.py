@@ -114,7 +114,7 @@ def test_leaving_the_broken_out_loses_no_step_and_ends_near_the_clean_run(
     assert np.linalg.norm(gap) < 0.05 * np.linalg.norm(way)
 
 
-@every_runner
+@distribute_if_slow
 @every_channel
 def test_a_skipped_step_is_as_if_it_had_not_been(runner, channel):
     """To the bit: residuals, momentum, schedule and the channel's draws stay."""

@@ -75,7 +75,7 @@ def trained_by_hand(runner, tx):
     return params
 
 
-@every_runner
+@distribute_if_slow
 def test_a_train_state_of_linen(runner):
     state = TrainState.create(apply_fn=Linen().apply, params=dense_layers(), tx=GMC)
 

@@ -161,15 +161,13 @@ def sizes_in(text: str) -> set[int]:
 
 # The slow ones repeat on another mesh what stands below them.
 WAYS = [
-    ("gmc", 2, "model"),
     ("gmc", 4, "fsdp"),
-    ("cser", 4, "model"),
+    ("cser", 2, "model"),
     *(
         pytest.param(method, workers, how, marks=pytest.mark.slow)
         for method in METHODS
         for workers, how in ((2, "model"), (4, "model"), (2, "fsdp"), (4, "fsdp"))
-        if (method, workers, how)
-        not in {("gmc", 2, "model"), ("gmc", 4, "fsdp"), ("cser", 4, "model")}
+        if (method, workers, how) not in {("gmc", 4, "fsdp"), ("cser", 2, "model")}
         and (method != "d_psgd" or workers == 4)
     ),
 ]

@@ -41,6 +41,7 @@ def test_a_straggler_delays_synchronous_methods():
     assert apart < 1.5
 
 
+@pytest.mark.slow
 def test_a_single_worker_is_the_same_asynchronous_and_synchronous():
     """The same batches, the same steps: only the events differ."""
     single = dataclasses.replace(SHORT, workers=1)

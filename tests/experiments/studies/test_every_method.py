@@ -27,7 +27,7 @@ def test_every_method_of_the_library_has_a_line():
     [
         # w, snapshot, full gradient, x, y
         pytest.param("svrg", 1.1, 0, 5, marks=pytest.mark.slow),
-        ("katyusha_x", 1.1, 0, 5),
+        pytest.param("katyusha_x", 1.1, 0, 5, marks=pytest.mark.slow),
         pytest.param("ad_psgd", 1, 3, 0, marks=pytest.mark.slow),
         ("a_psgd", 1, 1, 1),
     ],

@@ -142,6 +142,7 @@ def test_a_summary_is_written_once(tmp_path, task):
         assert log.rows == before
 
 
+@pytest.mark.slow
 def test_several_seeds_have_their_own_rows(tmp_path):
     config = dataclasses.replace(CONFIG, seeds=2, steps=2, evaluations=1)
     several = [tasks.build(config, seed) for seed in (0, 1)]

@@ -71,6 +71,7 @@ def test_a_scan_ends_like_the_loop(seeds, alone, monkeypatch):
     assert done == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_scan_of_several_seeds_ends_like_each_alone(seeds, alone, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
     trainer = Trainer("cser", seeds, CONFIG)
