@@ -44,14 +44,14 @@ class Largest(NamedTuple):
 class Drawn(NamedTuple):
     """Says that a shared compressor sends entries drawn at random.
 
-    The message holds their values alone, in the order of their places.
+    The message holds their values alone, in the order of their indices.
 
     Attributes:
-      places: `(key, d) -> places[s]`, the indices of the entries in a vector of d. They
+      indices: `(key, d) -> indices[s]`, those of the entries in a vector of d. They
         are distinct, and drawing them takes a time that does not grow with d.
     """
 
-    places: Callable[[jax.Array, int], jax.Array]
+    indices: Callable[[jax.Array, int], jax.Array]
 
 
 class Compressor(NamedTuple):

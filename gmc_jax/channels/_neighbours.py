@@ -9,7 +9,7 @@ from jax import lax
 from numpy.typing import ArrayLike
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._wire import run_collective
+from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Tree
 from gmc_jax.graphs.matchings import Matching

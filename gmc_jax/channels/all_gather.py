@@ -6,11 +6,11 @@ from jax import lax
 
 from gmc_jax.channels.compressed import Exchange, compressed, unscaled
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import scale_floats
 
 
-@described
+@call_repr
 def all_gather(
     compressor: Compressor,
     *,

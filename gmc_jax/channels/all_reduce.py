@@ -12,10 +12,10 @@ from gmc_jax.channels.compressed import (
 )
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def all_reduce(
     compressor: Compressor,
     *,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._wire import run_collective
+from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.codec import check_selects, codec
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Compressor, Sparse, Tree

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gmc_jax.channels._calls import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import upcast
 
@@ -34,7 +34,7 @@ class CountEntriesState(NamedTuple):
     inner: Tree
 
 
-@described
+@call_repr
 def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
     """Counts, in the state of a channel, the entries that workers send and receive.
 

@@ -18,11 +18,11 @@ from gmc_jax.channels.gossip import GossipState
 from gmc_jax.core import Channel
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast
 
 
-@described
+@call_repr
 def disagreement(topology: Topology, *, axis_name: str = "workers") -> Channel:
     """Averages differences to neighbours: mean_i = sum_j W_ij (tree_j - tree_i).
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark, no_communication_mark
 from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
-@described
+@call_repr
 def drop_all(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: the mean is zero, and all of the tree is lost.
 

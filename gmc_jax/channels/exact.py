@@ -9,7 +9,7 @@ from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import (
     entries_in,
     mean_of,
@@ -21,7 +21,7 @@ from gmc_jax.utils.trees import (
 )
 
 
-@described
+@call_repr
 def exact(*, axis_name: str = "workers") -> Channel:
     """Averages over workers exactly, by one all-reduce; nothing is lost.
 

@@ -21,7 +21,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.graphs.matchings import Matrix, permutations
 from gmc_jax.graphs.topology import Topology, check_keeps_the_mean
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import downcast, upcast, zeros_to_accumulate
 
 
@@ -44,7 +44,7 @@ class GossipState(NamedTuple):
         return self.in_flight
 
 
-@described
+@call_repr
 def gossip(
     topology: Topology, *, delay: int = 0, axis_name: str = "workers"
 ) -> Channel:

@@ -14,7 +14,7 @@ import optax
 from gmc_jax.channels._calls import call
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 class JoinedState(NamedTuple):
@@ -29,7 +29,7 @@ class JoinedState(NamedTuple):
     inner: tuple[Tree, ...]
 
 
-@described
+@call_repr
 def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Channel:
     """Averages through one channel after another, as `optax.join_schedules` does.
 

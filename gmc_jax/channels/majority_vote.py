@@ -13,11 +13,11 @@ from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.compressors._packing import WORD, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, upcast
 
 
-@described
+@call_repr
 def majority_vote(*, axis_name: str = "workers") -> Channel:
     """Averages signs by majority: one bit an entry in each direction.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark, no_communication_mark
 from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
-@described
+@call_repr
 def no_communication(*, axis_name: str = "workers") -> Channel:
     """Sends nothing: the mean of each worker is its own tree, and nothing is lost.
 

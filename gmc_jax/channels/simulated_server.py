@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gmc_jax.channels.compressed import compressed_on_each_worker
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def simulated_server(
     compressor: Compressor,
     *,

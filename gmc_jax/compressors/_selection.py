@@ -1,7 +1,5 @@
 """Selecting entries of a vector, and encoding and decoding them as `Sparse` messages.
 
-A place is the index of an entry in its vector.
-
 The largest entries are found exactly and in few passes, by descending a pyramid. Each
 level of it holds the maxima of the blocks of the level below. A block can hold one of
 the s largest entries only if its maximum is one of the s largest maxima. So each level
@@ -41,10 +39,10 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
 
 
 def largest(bits: jax.Array, s: int) -> jax.Array:
-    """Returns the places [s], ascending, of the s largest integers in bits [n].
+    """Returns the indices [s], ascending, of the s largest integers in bits [n].
 
     The integers are non-negative. Accelerators use `jax.lax.top_k`, CPUs descend the
-    pyramid. In both, ties go to the lowest place.
+    pyramid. In both, ties go to the lowest index.
     """
 
     def by_sorting(bits: jax.Array) -> jax.Array:
@@ -63,14 +61,14 @@ def descend(
 
     Args:
       bits: non-negative integers, [n].
-      s: the number of places that `choose` returns. From the whole vector it must
+      s: the number of indices that `choose` returns. From the whole vector it must
         choose at most s entries.
-      choose: `level[m] -> places[s]`, ascending; unused slots hold m or more. If it
+      choose: `level[m] -> indices[s]`, ascending; unused slots hold m or more. If it
         chooses an entry of a level, it must choose the maximum of that entry's block
         in the level above.
 
     Returns:
-      The places [s] int32, ascending; unused slots hold n.
+      The indices [s] int32, ascending; unused slots hold n.
     """
     n = bits.size
     if n <= SPARSE * s:
@@ -81,11 +79,11 @@ def descend(
         half = maxima.shape[1] // 2
         maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
     blocks = descend(maxima[:, 0], s, choose)
-    places = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None]
+    indices = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None]
     candidates = level.at[blocks].get(mode="fill", fill_value=0)
     chosen = choose(candidates.reshape(-1))
-    places = places.reshape(-1).at[chosen].get(mode="fill", fill_value=n)
-    return jnp.minimum(places, n)
+    indices = indices.reshape(-1).at[chosen].get(mode="fill", fill_value=n)
+    return jnp.minimum(indices, n)
 
 
 def largest_satisfying(
@@ -115,7 +113,7 @@ def largest_satisfying(
 
 
 def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the first s places [s] where bits [n] reach a threshold.
+    """Returns the first s indices [s] where bits [n] reach a threshold.
 
     Unused slots hold n.
     """
@@ -123,10 +121,10 @@ def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
 
 
 def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the places [s], ascending, where bits [n] reach a threshold.
+    """Returns the indices [s], ascending, where bits [n] reach a threshold.
 
-    If more than s entries reach it, the places are those of the s largest. Unused slots
-    hold n.
+    If more than s entries reach it, these are the indices of the s largest. Unused
+    slots hold n.
     """
     n = bits.size
     # The extra slot shows whether more than s entries reach the threshold.
@@ -134,23 +132,23 @@ def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
 
 
-def extract(x: jax.Array, places: jax.Array) -> tuple[Sparse, jax.Array]:
-    """Moves the entries at some places out of x [d] into a message.
+def extract(x: jax.Array, indices: jax.Array) -> tuple[Sparse, jax.Array]:
+    """Moves the entries at some indices out of x [d] into a message.
 
     Args:
       x: the vector, [d].
-      places: distinct; slots that hold d are unused.
+      indices: distinct; slots that hold d are unused.
 
     Returns:
-      The message, and x with zeros in those places.
+      The message, and x with zeros at those indices.
     """
     x = jnp.asarray(x)
-    values = x.at[places].get(mode="fill", fill_value=0)
+    values = x.at[indices].get(mode="fill", fill_value=0)
     # These zeros depend on the values. So XLA reads x before it writes, and copies
     # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
     zeros = jnp.minimum(jnp.abs(values), 0)
-    lost = x.at[places].set(zeros, mode="drop", unique_indices=True)
-    return Sparse(values, places), lost
+    lost = x.at[indices].set(zeros, mode="drop", unique_indices=True)
+    return Sparse(values, indices), lost
 
 
 def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:

@@ -9,10 +9,10 @@ from gmc_jax.compressors._selection import extract
 from gmc_jax.core import Compressor
 
 
-def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
-    """Makes a shared compressor that keeps the entries at `draw(key, d) -> places[s]`.
+def shared_indices(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
+    """Makes a shared compressor that keeps the entries at `draw(key, d) -> indices[s]`.
 
-    A message is the [s] values at those places. Given the key, the compressor is
+    A message is the [s] values at those indices. Given the key, the compressor is
     linear, so messages may be added without decoding them.
     """
 
@@ -22,7 +22,7 @@ def shared_places(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
 
     def decode(key, messages, d):
         total = jnp.sum(messages, axis=0)
-        places = draw(key, d)
-        return jnp.zeros(d, total.dtype).at[places].set(total, unique_indices=True)
+        indices = draw(key, d)
+        return jnp.zeros(d, total.dtype).at[indices].set(total, unique_indices=True)
 
     return Compressor(encode, decode, shared=True, linear=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from gmc_jax.core import Compressor
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def dense() -> Compressor:
     """Sends the whole vector, without compression.
 

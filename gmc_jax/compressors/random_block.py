@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.compressors._selection import num_kept
-from gmc_jax.compressors._shared_support import shared_places
+from gmc_jax.compressors._shared_support import shared_indices
 from gmc_jax.core import Compressor, Drawn
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def random_block(ratio: float) -> Compressor:
     """Keeps a block of s = max(1, ceil(ratio * d)) adjacent coordinates (RBGS).
 
@@ -48,4 +48,4 @@ def random_block(ratio: float) -> Compressor:
         # Where d is close to 2^31, start + ahead would overflow: subtract first.
         return jnp.where(ahead < d - start, start + ahead, ahead - (d - start))
 
-    return shared_places(draw)._replace(selects=Drawn(draw))
+    return shared_indices(draw)._replace(selects=Drawn(draw))

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.compressors._selection import largest, num_kept
-from gmc_jax.compressors._shared_support import shared_places
+from gmc_jax.compressors._shared_support import shared_indices
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def random_k(ratio: float) -> Compressor:
     """Keeps s = max(1, ceil(ratio * d)) distinct coordinates drawn at random.
 
@@ -44,4 +44,4 @@ def random_k(ratio: float) -> Compressor:
         draws = jax.random.bits(key, (d,), jnp.uint32) >> 1
         return largest(draws.astype(jnp.int32), num_kept(ratio, d))
 
-    return shared_places(draw)
+    return shared_indices(draw)

@@ -17,14 +17,14 @@ from gmc_jax.compressors._selection import (
 )
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 # A message has this many slots for each of the s: the upper bound in the code of DGC's
 # authors.
 SLACK = 1.3
 
 
-@described
+@call_repr
 def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
     """Keeps about s = max(1, ceil(ratio * d)) large entries, as DGC and GMC do.
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from gmc_jax.compressors._packing import pack, unpack
 from gmc_jax.core import Compressor
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
 
 
@@ -27,7 +27,7 @@ class ScaledSigns(NamedTuple):
     scale: jax.Array
 
 
-@described
+@call_repr
 def scaled_sign() -> Compressor:
     """Sends one bit a coordinate: C(x) = (|x|_1 / d) * sign(x), with sign(0) = +1.
 

@@ -15,10 +15,10 @@ from gmc_jax.compressors._selection import (
 )
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def threshold(level: float, capacity: float) -> Compressor:
     """Keeps all |x_j| >= level that fit into s = max(1, ceil(capacity * d)) slots.
 

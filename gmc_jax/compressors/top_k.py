@@ -13,10 +13,10 @@ from gmc_jax.compressors._selection import (
 )
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def top_k(ratio: float) -> Compressor:
     """Keeps the s = max(1, ceil(ratio * d)) entries of largest magnitude.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from gmc_jax.graphs.matchings import Matrix
 from gmc_jax.graphs.topology import Topology, check_topology
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class Graph(Protocol):
         ...
 
 
-@described
+@call_repr
 def complete(workers: int) -> Topology:
     """Makes a topology in which all receive from all: a round is the exact mean.
 
@@ -40,7 +40,7 @@ def complete(workers: int) -> Topology:
     return Topology((np.full((workers, workers), 1 / workers),))
 
 
-@described
+@call_repr
 def ring(workers: int, self_weight: float | None = None) -> Topology:
     """Makes a ring of workers; each receives from the ones before and after it.
 
@@ -71,7 +71,7 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
     return Topology((shares + own * np.eye(workers),))
 
 
-@described
+@call_repr
 def torus(rows: int, columns: int) -> Topology:
     """Makes a grid of workers with joined edges; each receives from four neighbours.
 
@@ -94,7 +94,7 @@ def torus(rows: int, columns: int) -> Topology:
     return Topology((receives / receives.sum(axis=1, keepdims=True),))
 
 
-@described
+@call_repr
 def exponential(workers: int) -> Topology:
     """Makes a circle of workers; each receives from those 1, 2, 4, ... places before.
 
@@ -116,7 +116,7 @@ def exponential(workers: int) -> Topology:
     return Topology((np.mean(moves, axis=0),))
 
 
-@described
+@call_repr
 def one_peer_exponential(workers: int) -> Topology:
     """Makes a circle of workers; each receives from one other worker in a round.
 
@@ -139,7 +139,7 @@ def one_peer_exponential(workers: int) -> Topology:
     return rotating_exponential(workers, peers=1)
 
 
-@described
+@call_repr
 def rotating_exponential(workers: int, peers: int) -> Topology:
     """Makes a circle of workers; each receives from `peers` others in a round.
 
@@ -169,7 +169,7 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
     return Topology(tuple(rounds) or (np.eye(workers),))
 
 
-@described
+@call_repr
 def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     """Makes rounds of random pairs of workers; the two of a pair average.
 
@@ -200,7 +200,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     return Topology(tuple(matrices))
 
 
-@described
+@call_repr
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
     """Lets workers keep a share of their own values: W' = share * I + (1 - share) * W.
 
@@ -223,7 +223,7 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
     return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
 
 
-@described
+@call_repr
 def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     """Makes the topology of an undirected graph, with Metropolis-Hastings weights.
 
@@ -257,7 +257,7 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
     return Topology((matrix + np.diag(1 - matrix.sum(axis=1)),))
 
 
-@described
+@call_repr
 def pushing(adjacency: ArrayLike | Graph) -> Topology:
     """Makes the topology of a directed graph, whose senders split their values equally.
 

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from gmc_jax.graphs.matchings import Matching, Matrix, permutations
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import Described
+from gmc_jax.utils.call_repr import CallRepr
 
 _ROUNDING = 1e-9  # The tolerance for sums of weights in float64.
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Topology(Described):
+class Topology(CallRepr):
     """Which workers receive from which, with which weights, in each round.
 
     Attributes:

@@ -17,7 +17,7 @@ from gmc_jax.methods.asynchronous import (
 )
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 class APSGDState(NamedTuple):
@@ -34,7 +34,7 @@ class APSGDState(NamedTuple):
     known: Tree
 
 
-@described
+@call_repr
 def a_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:

@@ -20,7 +20,7 @@ from gmc_jax.methods.asynchronous import (
 )
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast
 
 
@@ -38,7 +38,7 @@ class ADPSGDState(NamedTuple):
     known: Tree
 
 
-@described
+@call_repr
 def ad_psgd(
     inner: optax.GradientTransformation, *, gradient: Gradient, workers: int
 ) -> Asynchronous:

@@ -9,12 +9,12 @@ from gmc_jax.graphs.topologies import lazy
 from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mixing
 from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.exact_diffusion import exact_diffusion
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 _LOWER_BOUND = -1 / 3 + 1e-9  # All eigenvalues must be greater.
 
 
-@described
+@call_repr
 def d2(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

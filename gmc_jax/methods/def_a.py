@@ -7,10 +7,10 @@ import optax
 from gmc_jax.core import Channel
 from gmc_jax.methods.def_sgd import def_sgd
 from gmc_jax.transforms.at_virtual_iterate import at_virtual_iterate
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def def_a(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -10,10 +10,10 @@ from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def diloco(
     inner: optax.GradientTransformation,
     channel: Channel,

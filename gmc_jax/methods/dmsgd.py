@@ -9,10 +9,10 @@ from gmc_jax.transforms._learning_rate import descent
 from gmc_jax.transforms._momentum import momentum_trace
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def dmsgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

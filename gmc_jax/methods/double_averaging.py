@@ -8,10 +8,10 @@ from gmc_jax.core import Channel
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import average_buffers
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def double_averaging(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

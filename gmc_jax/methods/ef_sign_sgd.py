@@ -7,10 +7,10 @@ import optax
 from gmc_jax.channels.all_gather import all_gather
 from gmc_jax.compressors.scaled_sign import scaled_sign
 from gmc_jax.methods.ef_sgd import ef_sgd
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def ef_sign_sgd(
     learning_rate: optax.ScalarOrSchedule, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

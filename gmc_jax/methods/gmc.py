@@ -10,10 +10,10 @@ from gmc_jax.transforms._momentum import momentum_value
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.global_momentum import global_momentum
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def gmc(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

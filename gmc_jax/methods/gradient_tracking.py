@@ -9,10 +9,10 @@ from gmc_jax.graphs.topology import Topology, check_doubly_stochastic, check_mix
 from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.consensus import combine_then_adapt
 from gmc_jax.transforms.track_gradients import track_gradients
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def gradient_tracking(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

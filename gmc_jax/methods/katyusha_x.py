@@ -11,10 +11,10 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._svrg_steps import svrg_steps
 from gmc_jax.transforms.epochs import NextStart, epochs
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def katyusha_x(
     learning_rate: float,
     channel: Channel,

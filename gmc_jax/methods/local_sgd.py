@@ -9,10 +9,10 @@ from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import Period, periodic
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def local_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

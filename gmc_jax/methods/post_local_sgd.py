@@ -9,10 +9,10 @@ from gmc_jax.core import Channel
 from gmc_jax.methods.local_sgd import local_sgd
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def post_local_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -11,10 +11,10 @@ from gmc_jax.transforms.average_residuals import average_residuals
 from gmc_jax.transforms.detached import detached
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def saef(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

@@ -8,10 +8,10 @@ from gmc_jax.channels.gossip import gossip
 from gmc_jax.graphs.topology import Topology, check_mixing
 from gmc_jax.transforms._momentum_sgd import momentum_sgd
 from gmc_jax.transforms.push_sum import balanced_push_sum, push_sum
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def sgp(
     learning_rate: optax.ScalarOrSchedule,
     topology: Topology,

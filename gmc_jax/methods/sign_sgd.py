@@ -6,10 +6,10 @@ import optax
 
 from gmc_jax.core import Channel
 from gmc_jax.methods.signum import signum
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def sign_sgd(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

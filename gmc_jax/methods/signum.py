@@ -11,10 +11,10 @@ from gmc_jax.transforms._momentum import has_no_momentum, momentum_value
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def signum(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

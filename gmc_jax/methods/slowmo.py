@@ -11,10 +11,10 @@ from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.periodic import periodic
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def slowmo(
     inner: optax.GradientTransformation,
     channel: Channel,

@@ -10,10 +10,10 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._svrg_steps import svrg_steps
 from gmc_jax.transforms.epochs import epochs
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def svrg(
     learning_rate: optax.ScalarOrSchedule,
     channel: Channel,

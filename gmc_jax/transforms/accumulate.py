@@ -10,7 +10,7 @@ import optax
 
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import is_floating, mean_of, scale_floats, shares, upcast
 
 
@@ -35,7 +35,7 @@ class AccumulateState(NamedTuple):
         return self.total
 
 
-@described
+@call_repr
 def accumulate(
     inner: optax.GradientTransformation, period: int
 ) -> optax.GradientTransformationExtraArgs:

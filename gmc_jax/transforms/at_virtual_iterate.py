@@ -10,7 +10,7 @@ import optax
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms.error_feedback import feedback_in, shift_by_residual
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 
 
@@ -30,7 +30,7 @@ class AtVirtualIterateState(NamedTuple):
         return shift_by_residual(params, feedback, jnp.ones((), jnp.result_type(float)))
 
 
-@described
+@call_repr
 def at_virtual_iterate(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:

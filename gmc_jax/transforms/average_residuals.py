@@ -13,7 +13,7 @@ from gmc_jax.channels.exact import exact
 from gmc_jax.core import Tree
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState, feedback_in
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 class AverageResidualsState(NamedTuple):
@@ -28,7 +28,7 @@ class AverageResidualsState(NamedTuple):
     inner: Tree
 
 
-@described
+@call_repr
 def average_residuals(
     inner: optax.GradientTransformation, period: int, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -9,10 +9,10 @@ import optax
 from gmc_jax.core import Channel
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
-@described
+@call_repr
 def averaged(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's updates by the channel's average of them.
 

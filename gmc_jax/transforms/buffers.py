@@ -12,7 +12,7 @@ from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._conserved import is_conserved
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 class Buffers(NamedTuple):
@@ -32,7 +32,7 @@ class Buffers(NamedTuple):
     ]
 
 
-@described
+@call_repr
 def maintain_buffers() -> Buffers:
     """Keeps each worker's own buffers.
 
@@ -50,7 +50,7 @@ def maintain_buffers() -> Buffers:
     return Buffers(_no_state, synchronise)
 
 
-@described
+@call_repr
 def reset_buffers() -> Buffers:
     """Resets buffers to their initial values; counters, and so schedules, go on.
 
@@ -79,7 +79,7 @@ def reset_buffers() -> Buffers:
     return Buffers(_no_state, synchronise)
 
 
-@described
+@call_repr
 def average_buffers(channel: Channel) -> Buffers:
     """Averages over workers the buffers that `reset_buffers` would reset.
 

@@ -11,11 +11,11 @@ from jax import lax
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast_floating
 
 
-@described
+@call_repr
 def clip_by_local_norm(
     max_norm: float, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -8,11 +8,11 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast, upcast_floating
 
 
-@described
+@call_repr
 def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Each worker takes its step, then all workers average their parameters.
 
@@ -55,7 +55,7 @@ def adapt_then_combine(channel: Channel) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-@described
+@call_repr
 def combine_then_adapt(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """All workers average their parameters, then each adds its own step.
 

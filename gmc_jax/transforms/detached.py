@@ -12,7 +12,7 @@ from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.transforms.error_feedback import feedback_in, shift_by_residual
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 
 
@@ -38,7 +38,7 @@ class DetachedState(NamedTuple):
         )
 
 
-@described
+@call_repr
 def detached(
     inner: optax.GradientTransformation,
     detach: float,

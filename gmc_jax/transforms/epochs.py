@@ -13,7 +13,7 @@ import optax
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import upcast, update_unmasked
 
@@ -50,7 +50,7 @@ class EpochsState(NamedTuple):
         return self.start, self.last
 
 
-@described
+@call_repr
 def epochs(
     inner: optax.GradientTransformation,
     epoch_length: int,

@@ -11,7 +11,7 @@ import optax
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import (
     find,
     upcast,
@@ -39,7 +39,7 @@ class ErrorFeedbackState(NamedTuple):
         return self.residual, self.channel
 
 
-@described
+@call_repr
 def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Adds the residual to the updates before the channel averages them.
 

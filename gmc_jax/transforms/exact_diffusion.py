@@ -10,7 +10,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast, upcast_floating, zeros_to_accumulate
 
 
@@ -32,7 +32,7 @@ class ExactDiffusionState(NamedTuple):
         return self.correction, self.channel
 
 
-@described
+@call_repr
 def exact_diffusion(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Takes a step, averages, and adds what the average changed to all later steps.
 

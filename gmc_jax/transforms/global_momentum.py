@@ -11,7 +11,7 @@ import optax
 from gmc_jax.core import Tree
 from gmc_jax.transforms._learning_rate import rate_at
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumulate
 
 
@@ -32,7 +32,7 @@ class GlobalMomentumState(NamedTuple):
     inner: Tree
 
 
-@described
+@call_repr
 def global_momentum(
     inner: optax.GradientTransformation,
     decay: float,

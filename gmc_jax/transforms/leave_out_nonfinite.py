@@ -20,7 +20,7 @@ from gmc_jax.transforms._nonfinite import (
 from gmc_jax.transforms.periodic import PeriodicState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import downcast, find, is_floating, upcast
 
 
@@ -39,7 +39,7 @@ class LeaveOutNonfiniteState(NamedTuple):
     inner: Tree
 
 
-@described
+@call_repr
 def leave_out_nonfinite(
     inner: optax.GradientTransformation, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

@@ -11,7 +11,7 @@ import optax
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState, average_with_residual
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast_floating, zeros_to_accumulate
 
 
@@ -28,7 +28,7 @@ class MomentumCorrectionState(NamedTuple):
     feedback: ErrorFeedbackState
 
 
-@described
+@call_repr
 def momentum_correction(
     channel: Channel,
     decay: float,

@@ -12,7 +12,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import require_params
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import (
     map_unmasked,
@@ -50,7 +50,7 @@ class PartialSyncState(NamedTuple):
         return self.anchor, self.error, self.channel, self.reset_channel
 
 
-@described
+@call_repr
 def partial_sync(
     channel: Channel, reset_channel: Channel, period: int
 ) -> optax.GradientTransformationExtraArgs:

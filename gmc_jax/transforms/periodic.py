@@ -14,8 +14,8 @@ from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.buffers import Buffers, maintain_buffers
 from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.caller_warnings import warn_caller
-from gmc_jax.utils.described import described
 from gmc_jax.utils.trees import downcast, find, map_unmasked, upcast
 
 Period: TypeAlias = int | optax.Schedule
@@ -56,7 +56,7 @@ class PeriodicState(NamedTuple):
         return self.anchor, self.buffers
 
 
-@described
+@call_repr
 def periodic(
     inner: optax.GradientTransformation,
     outer: optax.GradientTransformation,

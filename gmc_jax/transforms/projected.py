@@ -9,11 +9,11 @@ import optax
 from gmc_jax.core import Tree
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast, upcast_floating
 
 
-@described
+@call_repr
 def projected(
     projection: Callable[[Tree], Tree],
 ) -> optax.GradientTransformationExtraArgs:

@@ -14,7 +14,7 @@ from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.consensus import adapt_then_combine
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import (
     accumulator_dtype,
@@ -90,7 +90,7 @@ class PushSumState(NamedTuple):
         return [message for state in gossips for message in state.in_flight]
 
 
-@described
+@call_repr
 def push_sum(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Averages the parameters that workers push to each other, and their weights.
 

@@ -17,7 +17,7 @@ from gmc_jax.transforms._nonfinite import (
     update_or_skip,
 )
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -32,7 +32,7 @@ class SkipNonfiniteState(NamedTuple):
     inner: Tree
 
 
-@described
+@call_repr
 def skip_nonfinite(
     inner: optax.GradientTransformation, *, axis_name: str = "workers"
 ) -> optax.GradientTransformationExtraArgs:

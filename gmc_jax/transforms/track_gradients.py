@@ -9,7 +9,7 @@ import optax
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast_floating, zeros_to_accumulate
 
 
@@ -32,7 +32,7 @@ class TrackGradientsState(NamedTuple):
         return self.tracker, self.last, self.channel
 
 
-@described
+@call_repr
 def track_gradients(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Replaces each worker's gradient by its estimate of the mean of all.
 

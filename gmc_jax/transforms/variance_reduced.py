@@ -11,7 +11,7 @@ import optax
 from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import upcast, upcast_floating, zeros_to_accumulate
 
 
@@ -34,7 +34,7 @@ class VarianceReducedState(NamedTuple):
         return self.snapshot, self.full_gradient, self.channel
 
 
-@described
+@call_repr
 def variance_reduced(channel: Channel) -> optax.GradientTransformationExtraArgs:
     """Corrects each mini-batch's gradient by its gradient at a snapshot.
 

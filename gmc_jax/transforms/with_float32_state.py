@@ -6,11 +6,11 @@ import optax
 
 from gmc_jax.transforms._float32_init import init_in_float32
 from gmc_jax.utils import checks
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import downcast, upcast_floating
 
 
-@described
+@call_repr
 def with_float32_state(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:

@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils import wrong_kinds
-from gmc_jax.utils.described import is_described
+from gmc_jax.utils.call_repr import has_call
 
 Number: TypeAlias = object
 """A Python number, or an array without dimensions."""
@@ -226,7 +226,7 @@ def shown(value: object) -> str:
         (optax.GradientTransformation, "transformation"),
     ):
         if isinstance(value, kind):
-            return repr(value) if is_described(value) else f"a {name}"
+            return repr(value) if has_call(value) else f"a {name}"
     if isinstance(value, Tracer):
         return f"a traced {value.aval}"
     return reprlib.repr(value)

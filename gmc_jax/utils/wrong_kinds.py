@@ -3,7 +3,7 @@
 import optax
 
 from gmc_jax.core import Channel, Compressor
-from gmc_jax.utils.described import is_described
+from gmc_jax.utils.call_repr import has_call
 
 
 def no_channel(name: str, value: object, shown: str) -> TypeError:
@@ -39,7 +39,7 @@ def _error(name: str, wanted: str, value: object, shown: str, remedy: str) -> Ty
         (Channel, "channel"),
         (optax.GradientTransformation, "transformation"),
     ):
-        if isinstance(value, kind) and is_described(value):
+        if isinstance(value, kind) and has_call(value):
             shown = f"the {noun} `{shown}`"
     return TypeError(f"`{name}` must be {wanted}, got {shown}; write {remedy}.")
 
@@ -47,6 +47,6 @@ def _error(name: str, wanted: str, value: object, shown: str, remedy: str) -> Ty
 def _through(value: Channel | Compressor) -> str:
     """The call of the channel given, or of a channel through the compressor given."""
     if isinstance(value, Channel):
-        return repr(value) if is_described(value) else "channel"
-    compressor = repr(value) if is_described(value) else "compressor"
+        return repr(value) if has_call(value) else "channel"
+    compressor = repr(value) if has_call(value) else "compressor"
     return f"{'all_reduce' if value.shared else 'all_gather'}({compressor})"

@@ -30,7 +30,7 @@ from gmc_jax import (
     saef,
     top_k,
 )
-from gmc_jax.compressors._shared_support import shared_places
+from gmc_jax.compressors._shared_support import shared_indices
 from tests.support import harness, problems
 
 FILE = pathlib.Path(__file__).parents[1] / "support" / "data" / "def_trajectories.npz"
@@ -74,7 +74,7 @@ def played_back(starts: np.ndarray, ratio: float) -> Compressor:
         start = jnp.sum(jnp.where(same, starts.astype(np.int32), 0))
         return (start + jnp.arange(int(ratio * d))) % d
 
-    return shared_places(draw)
+    return shared_indices(draw)
 
 
 def channel(run: str, starts: str = "starts", ratio: float = RATIO) -> Channel:

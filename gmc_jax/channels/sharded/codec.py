@@ -162,7 +162,7 @@ def _drawn(selects: Drawn, index: ShardIndex) -> Codec:
     """Each device takes the entries of a shared draw that it holds."""
 
     def drawn(leaf: int, key: jax.Array) -> jax.Array:
-        return selects.places(key, index.sizes[leaf])
+        return selects.indices(key, index.sizes[leaf])
 
     def encode(keys, vectors):
         messages, lost = {}, {}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from gmc_jax.channels._wire import run_collective
+from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.context import Spec, current, partition
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import to_vectors

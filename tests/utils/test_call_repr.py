@@ -28,7 +28,7 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from gmc_jax.utils.described import described
+from gmc_jax.utils.call_repr import call_repr
 
 CHANNEL = all_gather(top_k(0.01))
 
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     other: int
 
 
-@described
+@call_repr
 def pair(one: Any, other: int = 2) -> Pair:
     """Makes a pair."""
     return Pair(one, other)
@@ -120,7 +120,7 @@ def test_traced_arguments_print_their_types():
     assert seen == ["gmc(<traced float32[]>, exact())"]
 
 
-def test_described_objects_behave_as_before():
+def test_objects_that_show_their_call_behave_as_before():
     plain = Channel(*CHANNEL)
     assert isinstance(CHANNEL, Channel)
     assert plain == CHANNEL
@@ -182,7 +182,7 @@ KINDS = (
 )
 
 
-def test_all_public_factories_are_described():
+def test_all_public_factories_show_their_call():
     factories = [getattr(gmc_jax, name) for name in gmc_jax.__all__]
     factories += [getattr(topologies, name) for name in vars(topologies)]
     missing = [

@@ -1,7 +1,7 @@
 """Objects that print as the call that made them.
 
 Compressors, channels and transformations are tuples of functions, which print as
-addresses in memory. Factories with the decorator `described` return the same tuples,
+addresses in memory. Factories with the decorator `call_repr` return the same tuples,
 but `repr` gives `all_gather(top_k(0.01))`.
 """
 
@@ -45,7 +45,7 @@ class Call(NamedTuple):
         return f"{self.name}({', '.join(words)})"
 
 
-class Described:
+class CallRepr:
     """Base of classes, other than tuples, that print as the call that made them."""
 
     def __repr__(self) -> str:
@@ -58,14 +58,14 @@ class Described:
         return f"<{type(self).__name__}>"
 
 
-def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+def call_repr(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     """Makes the results of a factory print as the call: `top_k(0.01)`.
 
     Nothing else changes: results have the same type, and compare as before. An object
     derived from a result, for example by `_replace`, does not print as a call.
 
     Args:
-      factory: returns tuples with named fields, or `Described` objects.
+      factory: returns tuples with named fields, or `CallRepr` objects.
     """
     parameters = inspect.signature(factory).parameters
     name = getattr(factory, "__name__", "")
@@ -87,7 +87,7 @@ def described(factory: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     return make
 
 
-def is_described(value: Value) -> bool:
+def has_call(value: Value) -> bool:
     """Whether an object prints as the call that made it."""
     return "_call" in getattr(value, "__dict__", {})
 
@@ -104,10 +104,10 @@ def _class_of(kind):
     """Makes a subclass of a tuple class, whose objects print as their calls."""
 
     def show(self) -> str:
-        return str(self._call) if is_described(self) else kind.__repr__(self)
+        return str(self._call) if has_call(self) else kind.__repr__(self)
 
     def reduce(self) -> tuple:
-        if is_described(self):
+        if has_call(self):
             return _make, (kind, tuple(self), self._call)
         return kind, tuple(self)
 
@@ -137,7 +137,7 @@ def _shown(value: Value) -> str:
         if value.ndim == 0 and np.issubdtype(value.dtype, np.floating):
             return f"{float(value):g}"
         return f"<{value.dtype}{list(value.shape)}>"
-    if is_described(value):
+    if has_call(value):
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_elements(value))}]"
