@@ -217,9 +217,11 @@ def test_no_part_of_any_update_is_lost_when_channels_change(float64):
     moved, states = harness.updates(error_feedback(warm_up()), params, gradients)
     came_in = problems.flat(gradients, leading=2).mean(axis=1).sum(axis=0)
     went_out = problems.flat(moved, leading=2)[:, 0].sum(axis=0)
-    owed = harness.residual(states)
-    np.testing.assert_allclose(went_out + owed[-1].mean(axis=0), came_in, atol=1e-12)
-    assert [bool(np.any(step)) for step in owed] == [False] * 3 + [True] * 4
+    residuals = harness.residual(states)
+    np.testing.assert_allclose(
+        went_out + residuals[-1].mean(axis=0), came_in, atol=1e-12
+    )
+    assert [bool(np.any(step)) for step in residuals] == [False] * 3 + [True] * 4
 
 
 def conditionals(run, *args) -> int:

@@ -77,7 +77,7 @@ METHODS = {
     "dmsgd": (gmc_jax.dmsgd(0.1, exact()), ""),
     "dmsgd_local": (gmc_jax.dmsgd_local(0.1, exact()), "[0].trace"),
     "gmc": (gmc(0.1, all_gather(top_k(0.1))), "[0].inner.residual"),
-    "gmc, which owes nothing": (gmc(0.1, exact()), ""),
+    "gmc, which loses nothing": (gmc(0.1, exact()), ""),
     "ef_sgd": (gmc_jax.ef_sgd(0.1, all_gather(top_k(0.1))), "[1].residual"),
     "accumulate": (accumulate(gmc_jax.dmsgd(0.1, exact()), 3), ".total"),
     "schedule": (

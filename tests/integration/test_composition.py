@@ -397,8 +397,8 @@ def test_lookahead_goes_round_gmc(runner):
 def test_schedule_free_goes_round_a_compressed_method(runner):
     tx = optax.contrib.schedule_free(gmc_jax.ef_sgd(0.1, CHANNEL), 0.1)
     params, opt_state = train(runner, tx, targets(start(), 60))
-    judged = optax.contrib.schedule_free_eval_params(opt_state, params)
-    assert np.linalg.norm(problems.flat(judged)) < 0.3 * np.linalg.norm(
+    evaluated = optax.contrib.schedule_free_eval_params(opt_state, params)
+    assert np.linalg.norm(problems.flat(evaluated)) < 0.3 * np.linalg.norm(
         problems.flat(start())
     )
 

@@ -190,8 +190,8 @@ def test_evaluate_says_which_states_nnx_took_apart():
         ValueError, match="`evaluate` needs each `AtVirtualIterateState`"
     ):
         gmc_jax.evaluate(kept[1], kept[0], plan.of(lambda state: state[0]))
-    judged = gmc_jax.evaluate(opt_state, params, plan.of(pure))
-    close(nnx.to_pure_dict(judged), nnx.to_pure_dict(params))
+    evaluated = gmc_jax.evaluate(opt_state, params, plan.of(pure))
+    close(nnx.to_pure_dict(evaluated), nnx.to_pure_dict(params))
 
 
 def test_a_method_that_nnx_took_apart_is_to_be_asked():

@@ -132,7 +132,7 @@ def at_run_time(directory: str) -> dict[str, tuple[Callable, dict, set[str]]]:
     meshed = given | {"mesh": Mesh(jax.devices()[:1], ("workers",))}
     runner = {"step", "axis_name", "replicated"}
     averaged = {"tree": kept, "layout": plan}
-    judged = {"opt_state": kept[1], "params": kept[0], "layout": plan}
+    evaluated = {"opt_state": kept[1], "params": kept[0], "layout": plan}
     resized = {"state": kept, "layout": plan, "workers": 2}
     located = {"directory": directory, "layout": plan}
     return {
@@ -141,7 +141,7 @@ def at_run_time(directory: str) -> dict[str, tuple[Callable, dict, set[str]]]:
         "distribute": (gmc_jax.distribute, meshed, runner | {"mesh", "metrics"}),
         "unrolled": (gmc_jax.unrolled, {"fn": step}, {"fn"}),
         "average_workers": (gmc_jax.average_workers, averaged, {"layout"}),
-        "evaluate": (gmc_jax.evaluate, judged, {"layout"}),
+        "evaluate": (gmc_jax.evaluate, evaluated, {"layout"}),
         "resize": (gmc_jax.resize, resized, {"layout", "workers", "params"}),
         "Checkpoints": (gmc_jax.Checkpoints, located, {"directory", "layout", "keep"}),
         "restore": (checkpoints.restore, {"like": kept}, {"resize", "params", "only"}),

@@ -85,7 +85,7 @@ METHODS = {
     ),
     "dmsgd_local": gmc_jax.dmsgd_local(0.1, exact()),
     "slowmo": gmc_jax.slowmo(optax.adam(0.01), exact(), period=2),
-    "gmc between meetings": gmc_jax.periodic(
+    "gmc between syncs": gmc_jax.periodic(
         optax.sgd(0.1), gmc_jax.gmc(1.0, LARGEST), period=2
     ),
     "d_psgd": gmc_jax.d_psgd(0.1, gmc_jax.topologies.ring(4)),
@@ -264,9 +264,9 @@ def test_what_reads_a_state_reads_one_that_is_split():
         step_of(tx, loss_fn), (state, tx.init(state)), batches(4)[0], 4
     )
     whole, _ = simulated("cser", 4)
-    judged = gmc_jax.evaluate(run.state[1], run.state[0], plan)
+    evaluated = gmc_jax.evaluate(run.state[1], run.state[0], plan)
     chex.assert_trees_all_close(
-        gmc_jax.fetch(judged),
+        gmc_jax.fetch(evaluated),
         gmc_jax.fetch(gmc_jax.evaluate(whole[1], whole[0], plan)),
         rtol=1e-4,
         atol=1e-5,

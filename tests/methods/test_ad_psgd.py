@@ -42,7 +42,7 @@ def run(factory, inner, events=None):
         method = factory(inner, gradient=gradient, workers=events.reads.shape[1])
         state = method.init(problems.tree(PROBLEM.start))
         step = jax.jit(method.step)
-        states, judged = [state], []
+        states, evaluated = [state], []
         for t, (_, worker, partner, reads) in enumerate(zip(*events, strict=True)):
             batch = (
                 PROBLEM.hessians[worker],
@@ -51,10 +51,10 @@ def run(factory, inner, events=None):
             )
             state, _ = step(state, Event(worker, partner, reads), batch)
             states.append(state)
-            judged.append(method.evaluate(state))
+            evaluated.append(method.evaluate(state))
         stacked = jax.tree.map(lambda *x: np.stack(x), *states)
         return stacked, problems.flat(
-            jax.tree.map(lambda *x: np.stack(x), *judged), leading=1
+            jax.tree.map(lambda *x: np.stack(x), *evaluated), leading=1
         )
 
 
@@ -91,12 +91,12 @@ def server(events, beta: float):
 @pytest.mark.parametrize("beta", [0.0, MOMENTUM])
 @pytest.mark.parametrize(("factory", "loop"), [(ad_psgd, neighbours), (a_psgd, server)])
 def test_it_equals_an_event_loop(factory, loop, beta):
-    states, judged = run(factory, optax.sgd(RATE, beta))
+    states, evaluated = run(factory, optax.sgd(RATE, beta))
     expected = loop(TIMELINES[factory], beta)
     ours = problems.flat(states.params, leading=expected.ndim - 1)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10)
     mean = expected if expected.ndim == 2 else expected.mean(axis=1)
-    np.testing.assert_allclose(judged, mean[1:], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(evaluated, mean[1:], rtol=0, atol=1e-10)
     assert np.abs(expected[-1] - expected[0]).max() > 0.1
 
 

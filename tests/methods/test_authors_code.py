@@ -89,7 +89,7 @@ class Ours(NamedTuple):
 
     weights: np.ndarray  # [steps + 1, workers, d]
     points: np.ndarray  # [steps + 1, workers, d], where gradients are asked for
-    judged: Callable[[], np.ndarray]  # [d], where the model is judged at the end
+    evaluated: Callable[[], np.ndarray]  # [d], where the model is evaluated at the end
 
 
 def reproduce(
@@ -123,7 +123,7 @@ def reproduce(
         start = params, tx.init(params)
         states, seen = harness.history(step, start, batches)
 
-    def judged():
+    def evaluated():
         first = jax.tree.map(lambda x: x[0], batches)
         params, opt_state = jax.tree.map(lambda x: x[-1], states)
         with jax.enable_x64(True):
@@ -135,7 +135,7 @@ def reproduce(
         return np.concatenate([np.broadcast_to(before, vectors[:1].shape), vectors])
 
     before = problems.flat(params)
-    return Ours(from_start(seen[0]), from_start(seen[1]), judged)
+    return Ours(from_start(seen[0]), from_start(seen[1]), evaluated)
 
 
 def decayed(
@@ -166,7 +166,7 @@ def test_def(run):
     ours = reproduce(decayed(tx, run), run)
     assert_all_at(ours.weights, recorded(run, "weights"))
     assert_equal(ours.points, recorded(run, "points"))
-    assert_equal(ours.judged(), recorded(run, "judged"))
+    assert_equal(ours.evaluated(), recorded(run, "judged"))
 
 
 def test_saef_without_a_period():
@@ -176,7 +176,7 @@ def test_saef_without_a_period():
     ours = reproduce(decayed(tx, run), run)
     assert_all_at(ours.weights, recorded(run, "weights"))
     assert_equal(ours.points, recorded(run, "points"))
-    assert_equal(ours.judged(), recorded(run, "judged"))
+    assert_equal(ours.evaluated(), recorded(run, "judged"))
 
 
 @pytest.mark.parametrize("run", ["saef", "saef largest"])

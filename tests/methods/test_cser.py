@@ -163,7 +163,7 @@ def test_csea_assimilates_errors_at_every_step():
     assert ((errors[1:] == 0).sum(axis=2) == 6).all()
 
 
-# What it costs, and where it is judged.
+# What it costs, and where it is evaluated.
 
 
 def test_a_step_sends_the_channels_bytes_and_a_reset_more():
@@ -215,8 +215,8 @@ def test_the_model_is_judged_at_the_mean_of_the_parameters():
     step, batch = harness.step_of(tx), jax.tree.map(lambda b: b[0], batches)
     plan = gmc_jax.layout(step, state, batch, harness.WORKERS)
     (weights, opt_state), _ = harness.drive(harness.simulate, step, state, batches)
-    judged = evaluate(opt_state, weights, plan)
-    harness.close(judged, jax.tree.map(lambda x: x.mean(axis=0), weights))
+    evaluated = evaluate(opt_state, weights, plan)
+    harness.close(evaluated, jax.tree.map(lambda x: x.mean(axis=0), weights))
     assert np.ptp(weights["bias"], axis=0).max() > 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Tests of DEF-A: the training of DEF, and where each of the two is judged."""
+"""Tests of DEF-A: the training of DEF, and where each of the two is evaluated."""
 
 import functools
 
@@ -37,8 +37,8 @@ def method(factory) -> optax.GradientTransformationExtraArgs:
     return factory(RATE, all_gather(top_k(0.2)), detach=0.3)
 
 
-def judged(runner, factory):
-    """After each step: the judged point, parameters, and mean residual and momentum."""
+def evaluated(runner, factory):
+    """After each step: what is evaluated, parameters, mean residual, mean momentum."""
     tx, batches = method(factory), targets(start(), STEPS)
     state, step = (start(), tx.init(start())), step_of(tx)
     batch = jax.tree.map(lambda leaf: leaf[0], batches)
@@ -57,21 +57,21 @@ def judged(runner, factory):
 
 
 @every_runner
-def test_def_a_is_judged_as_if_all_that_is_owed_were_sent(runner):
+def test_def_a_is_evaluated_as_if_all_residuals_were_sent(runner):
     """x - mean e, our residual being -e; it moves by -lr times the mean momentum."""
     last = start()
-    for point, params, owed, momentum in judged(runner, def_a):
-        close(point, jax.tree.map(np.add, params, owed))
+    for point, params, residuals, momentum in evaluated(runner, def_a):
+        close(point, jax.tree.map(np.add, params, residuals))
         close(point, jax.tree.map(lambda x, m: x - RATE * m, last, momentum))
         assert np.abs(problems.flat(point) - problems.flat(params)).max() > 0.01
         last = point
 
 
 @every_runner
-def test_def_is_judged_at_the_parameters(runner):
-    for point, params, owed, _ in judged(runner, def_sgd):
+def test_def_is_evaluated_at_the_parameters(runner):
+    for point, params, residuals, _ in evaluated(runner, def_sgd):
         chex.assert_trees_all_equal(point, params)
-        assert np.abs(problems.flat(owed)).max() > 0.01
+        assert np.abs(problems.flat(residuals)).max() > 0.01
 
 
 @pytest.mark.parametrize("detach", [-0.1, 1.5])

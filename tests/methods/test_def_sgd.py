@@ -45,15 +45,15 @@ def test_without_loss_it_is_dmsgd(detach):
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_what_is_owed_it_moves_by_the_mean_of_the_momenta(name):
+def test_less_the_residuals_it_moves_by_the_mean_of_the_momenta(name):
     """w_t - mean e_t; our residual is -e."""
     tx = def_sgd(SCHEDULE, CHANNELS[name], momentum=MOMENTUM, detach=DETACH)
     weights, states = harness.run(tx, problem())
-    owed, momenta = residual(states), residual(states, "trace")[1:]
-    assert_moves_by(weights + owed.mean(axis=1), -RATES * momenta.mean(axis=1))
-    points = weights[:, None] + DETACH * owed
+    residuals, momenta = residual(states), residual(states, "trace")[1:]
+    assert_moves_by(weights + residuals.mean(axis=1), -RATES * momenta.mean(axis=1))
+    points = weights[:, None] + DETACH * residuals
     np.testing.assert_allclose(momenta, momenta_at(points), rtol=0, atol=1e-9)
-    assert np.abs(owed).max() > 0.01
+    assert np.abs(residuals).max() > 0.01
 
 
 def momenta_at(points: np.ndarray) -> np.ndarray:

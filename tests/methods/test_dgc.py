@@ -61,7 +61,7 @@ def test_without_loss_and_masking_it_is_momentum_sgd(channel, nesterov):
 
 @pytest.mark.parametrize("name", CHANNELS)
 @every_momentum
-def test_without_masking_w_less_what_is_owed_is_momentum_sgd(name, nesterov):
+def test_without_masking_w_less_the_residuals_is_momentum_sgd(name, nesterov):
     """y_t = w_t - lr mean v_t, the gradients taken at w_t."""
     weights, v, _ = trained(name, factor_masking=False, nesterov=nesterov)
     gradients = mean_gradients(weights)
@@ -82,7 +82,7 @@ def test_without_masking_it_telescopes(name, nesterov):
 
 
 @every_momentum
-def test_with_masking_w_less_what_is_owed_moves_by_what_was_added_to_it(nesterov):
+def test_with_masking_w_less_the_residuals_moves_by_what_was_added_to_it(nesterov):
     """y_{t+1} = y_t - lr mean u_t, u_t = b u_{t-1} + g_t, or u_t + g_t with Nesterov.
 
     Here u_{t-1} has been through the mask, and u_t not yet.

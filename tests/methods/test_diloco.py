@@ -131,7 +131,7 @@ def test_every_step_with_plain_outer_steps_is_sgd():
 
 
 def test_adamw_inside_keeps_each_workers_own_state():
-    """The paper's base: its moments differ, its counter goes on over meetings."""
+    """The paper's inner optimizer: moments differ, the counter goes on over syncs."""
     tx = diloco(optax.adamw(1e-2), exact(), period=3)
     weights, states = harness.run(tx, problem())
     adam = states.inner[0]

@@ -52,7 +52,7 @@ def residuals(states) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
-def test_less_what_both_owe_it_is_sgd(name):
+def test_less_both_residuals_it_is_sgd(name):
     """w_t - mean of e_k - e, under any schedule; ours are signed as updates are."""
     tx = dist_ef_sgdm(SCHEDULE, *BOTH_WAYS[name], momentum=0)
     weights, states = harness.run(tx, problem())

@@ -11,7 +11,7 @@ from tests.support import harness
 from tests.support.virtual_iterates import SCHEDULE, problem
 
 
-def test_where_workers_meet_so_do_their_momenta():
+def test_where_workers_are_averaged_so_are_their_momenta():
     tx = double_averaging(SCHEDULE, exact(), exact(), period=6)
     _, states = harness.run(tx, problem())
     momenta = harness.residual(states, "trace")
@@ -19,7 +19,7 @@ def test_where_workers_meet_so_do_their_momenta():
     assert [t for t in range(1, 51) if not apart[t]] == list(range(6, 51, 6))
 
 
-def test_a_meeting_sends_parameters_and_as_much_of_momenta():
+def test_a_sync_sends_parameters_and_as_much_of_momenta():
     tx = double_averaging(0.1, exact(), exact(), period=6)
     params = harness.start()
     state = params, tx.init(params)

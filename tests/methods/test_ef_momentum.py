@@ -19,7 +19,7 @@ from tests.support.virtual_iterates import (
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_what_is_owed_it_is_momentum_sgd(name):
+def test_less_the_residuals_it_is_momentum_sgd(name):
     """w_t - mean e_t, the gradients taken at w_t, in the form of the buffer."""
     tx = ef_momentum(SCHEDULE, CHANNELS[name], momentum=MOMENTUM)
     weights, states = harness.run(tx, problem())

@@ -21,7 +21,7 @@ from tests.support.virtual_iterates import (
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_what_is_owed_it_is_sgd(name):
+def test_less_the_residuals_it_is_sgd(name):
     """w_t - mean e_t, for any compressor and schedule; our residual is -e."""
     weights, states = harness.run(ef_sgd(SCHEDULE, CHANNELS[name]), problem())
     paid = weights + residual(states).mean(axis=1)
@@ -42,6 +42,6 @@ def test_no_part_of_a_small_16_bit_gradient_is_lost():
     tx = gmc_jax.ef_sgd(1e-3, gmc_jax.all_gather(gmc_jax.top_k(0.5)))
     gradients = np.full((50, 2, 4), 1e-5, np.float16)
     moved, states = harness.updates(tx, jnp.zeros(4, jnp.float16), gradients)
-    owed = harness.residual(states)[-1].mean(axis=0)
-    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + owed
+    residuals = harness.residual(states)[-1].mean(axis=0)
+    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + residuals
     np.testing.assert_allclose(total, -50e-3 * np.float64(gradients[0, 0]), rtol=1e-4)

@@ -60,12 +60,12 @@ def test_at_a_constant_rate_z_moves_by_the_mean_gradient(name):
     """For any compressor: z_t = (w_t - b w_{t-1} - lr mean e_t) / (1 - b)."""
     tx = gmc(RATE, CHANNELS[name], momentum=MOMENTUM)
     weights, states = harness.run(tx, problem())
-    owed = residual(states).mean(axis=1)
+    residuals = residual(states).mean(axis=1)
 
-    z = telescoped(weights, RATE * owed) / (1 - MOMENTUM)
+    z = telescoped(weights, RATE * residuals) / (1 - MOMENTUM)
 
     assert_moves_by(z, -RATE / (1 - MOMENTUM) * mean_gradients(weights))
-    assert np.abs(owed).max() > 1
+    assert np.abs(residuals).max() > 1
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -73,13 +73,13 @@ def test_under_a_schedule_the_same_holds_with_each_steps_own_rate(name):
     """On both sides the residual counts with lr_t, so the sum does not telescope."""
     tx = gmc(SCHEDULE, CHANNELS[name], momentum=MOMENTUM)
     weights, states = harness.run(tx, problem())
-    owed = residual(states).mean(axis=1)
+    residuals = residual(states).mean(axis=1)
 
-    before = telescoped(weights, 0)[:-1] - RATES * owed[:-1]
-    after = telescoped(weights, 0)[1:] - RATES * owed[1:]
+    before = telescoped(weights, 0)[:-1] - RATES * residuals[:-1]
+    after = telescoped(weights, 0)[1:] - RATES * residuals[1:]
 
     expected = before - RATES * mean_gradients(weights)
-    size = np.abs(weights).max() + RATE * np.abs(owed).max()
+    size = np.abs(weights).max() + RATE * np.abs(residuals).max()
     np.testing.assert_allclose(after, expected, rtol=0, atol=1e-11 * size)
 
 

@@ -55,10 +55,10 @@ def test_at_a_constant_rate_z_moves_by_the_mean_of_the_detached_gradients(name):
     """For any compressor: z_t = (w_t - b w_{t-1} - lr mean e_t) / (1 - b)."""
     tx = gmc_plus(RATE, CHANNELS[name], momentum=MOMENTUM, detach=DETACH)
     weights, states = harness.run(tx, problem())
-    owed = residual(states)
-    points = weights[:, None] - DETACH * RATE * owed
+    residuals = residual(states)
+    points = weights[:, None] - DETACH * RATE * residuals
 
-    z = telescoped(weights, RATE * owed.mean(axis=1)) / (1 - MOMENTUM)
+    z = telescoped(weights, RATE * residuals.mean(axis=1)) / (1 - MOMENTUM)
 
     gradients = [
         [problem().gradient(k, t, points[t, k]) for k in range(problem().workers)]
@@ -111,7 +111,7 @@ def test_how_far_must_be_a_proportion(detach):
 
 @pytest.mark.parametrize("method", [gmc, gmc_plus])
 def test_after_a_warm_restart_a_step_is_large(method):
-    """What is owed of the momentum at a small rate is sent at the large one."""
+    """What is left of the momentum at a small rate is sent at the large one."""
 
     def rate(step):
         return jnp.where((step >= 20) & (step < 25), RATE / 100, RATE)

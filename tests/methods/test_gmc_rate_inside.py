@@ -61,8 +61,8 @@ def test_z_moves_by_the_mean_gradient_under_any_schedule(name):
 def test_algorithm_1_does_not_telescope_under_a_schedule():
     """Which tells the two apart: its residual counts with another rate each step."""
     weights, states = harness.run(gmc(SCHEDULE, CHANNELS["top_k"]), problem())
-    owed = np.append(RATES, [[0]], axis=0) * residual(states).mean(axis=1)
-    z = telescoped(weights, owed) / (1 - MOMENTUM)
+    residuals = np.append(RATES, [[0]], axis=0) * residual(states).mean(axis=1)
+    z = telescoped(weights, residuals) / (1 - MOMENTUM)
     steps = -RATES / (1 - MOMENTUM) * mean_gradients(weights)
     assert np.abs(np.diff(z, axis=0) - steps).max() > 0.01
 
@@ -74,6 +74,6 @@ def test_no_part_of_a_small_16_bit_gradient_is_lost():
     )
     gradients = np.full((50, 2, 4), 1e-5, np.float16)
     moved, states = harness.updates(tx, jnp.zeros(4, jnp.float16), gradients)
-    owed = harness.residual(states)[-1].mean(axis=0)
-    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + owed
+    residuals = harness.residual(states)[-1].mean(axis=0)
+    total = np.asarray(moved, np.float64).mean(axis=1).sum(axis=0) + residuals
     np.testing.assert_allclose(total, -50e-3 * np.float64(gradients[0, 0]), rtol=1e-4)

@@ -66,7 +66,7 @@ def ours(tx, workers: int = WORKERS):
         train, state = gmc_jax.simulate(
             step, state, batches[0], workers, replicated=lambda state: state
         )
-        trace, judged, lengths = [START], [], []
+        trace, evaluated, lengths = [START], [], []
         for batch in batches:
             if gmc_jax.full_gradient_due(state[1]):
                 mu = jax.jit(mean_gradient)(state[0], jnp.arange(N))
@@ -75,8 +75,8 @@ def ours(tx, workers: int = WORKERS):
             lengths[-1] += 1
             state, _ = train(state, batch)
             trace.append(problems.flat(state[0]).copy())
-            judged.append(problems.flat(gmc_jax.evaluate(state[1], state[0], plan)))
-    return np.stack(trace), np.stack(judged), lengths
+            evaluated.append(problems.flat(gmc_jax.evaluate(state[1], state[0], plan)))
+    return np.stack(trace), np.stack(evaluated), lengths
 
 
 def papers(next_start, lengths, rate=RATE, project=lambda w: w):
@@ -85,7 +85,7 @@ def papers(next_start, lengths, rate=RATE, project=lambda w: w):
     The last epoch is cut short.
     """
     x = last = START
-    trace, judged, samples = [START], [], iter(BATCHES.reshape(STEPS, -1))
+    trace, evaluated, samples = [START], [], iter(BATCHES.reshape(STEPS, -1))
     for k, length in enumerate(lengths, start=1):
         z, mu, w = x, full(x), x
         for _ in range(length):
@@ -93,11 +93,11 @@ def papers(next_start, lengths, rate=RATE, project=lambda w: w):
             v = mu + gradient(w, batch) - gradient(z, batch)
             w = project(w - rate * v)
             trace.append(w)
-            judged.append(last)
+            evaluated.append(last)
         if k < len(lengths):
             x, last = next_start(k, w, x, last), w
-            trace[-1], judged[-1] = x, last
-    return np.stack(trace), np.stack(judged)
+            trace[-1], evaluated[-1] = x, last
+    return np.stack(trace), np.stack(evaluated)
 
 
 def strongly(tau):
@@ -122,22 +122,22 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_it_equals_its_paper(name):
     factory, options, next_start = METHODS[name]
-    trace, judged, lengths = ours(factory(RATE, exact(), epoch_length=M, **options))
+    trace, evaluated, lengths = ours(factory(RATE, exact(), epoch_length=M, **options))
     assert lengths == [6] * 8 + [2]
     expected, ends = papers(next_start, lengths)
     np.testing.assert_allclose(trace, expected, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(judged, ends, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(evaluated, ends, rtol=0, atol=1e-10)
     assert np.abs(trace[-1] - START).max() > 0.5
 
 
 def test_it_equals_its_paper_with_drawn_lengths():
     """And the paper's transcription with the lengths that were drawn."""
     tx = katyusha_x(RATE, exact(), epoch_length=M, random_length=True, seed=1)
-    trace, judged, lengths = ours(tx)
+    trace, evaluated, lengths = ours(tx)
     assert len(set(lengths)) > 2
     expected, ends = papers(weakly, lengths)
     np.testing.assert_allclose(trace, expected, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(judged, ends, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(evaluated, ends, rtol=0, atol=1e-10)
 
 
 def test_one_worker_with_all_of_the_mini_batch_is_the_same():

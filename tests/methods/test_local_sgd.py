@@ -63,7 +63,7 @@ def test_of_workers_with_one_hessian_the_mean_is_sgd(period):
 
 
 def test_the_period_may_be_a_schedule_of_the_step():
-    """Meetings when so many steps have gone by as the schedule says at that step."""
+    """Workers synchronise after as many steps as the schedule says at that step."""
     growing = optax.piecewise_constant_schedule(2, {10: 2.5})  # 2, and 5 from 11 on
     tx = local_sgd(RATE, exact(), period=growing)
     weights, _ = harness.run(tx, problem())
@@ -82,7 +82,7 @@ def test_errors_name_what_is_wrong():
         tx.update(np.ones(2), tx.init(np.ones(2)))
 
 
-def test_meetings_send_in_the_dtypes_of_the_parameters():
+def test_syncs_send_in_the_dtypes_of_the_parameters():
     channel = all_gather(top_k(0.1))
     params = jax.tree.map(lambda x: x.astype("bfloat16"), harness.start())
     tx = local_sgd(0.1, channel, period=1)

@@ -10,7 +10,7 @@ from tests.support import harness
 from tests.support.virtual_iterates import SCHEDULE, problem
 
 
-def test_before_the_start_it_meets_at_every_step_and_then_rarely():
+def test_before_the_start_it_synchronises_at_every_step_and_then_rarely():
     ours, _ = harness.run(
         post_local_sgd(SCHEDULE, exact(), local_from_step=20, period=8, momentum=0.9),
         problem(),

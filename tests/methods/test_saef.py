@@ -47,7 +47,7 @@ def test_without_loss_it_is_dmsgd():
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_without_what_is_owed_it_moves_by_the_mean_of_the_momenta(name):
+def test_less_the_residuals_it_moves_by_the_mean_of_the_momenta(name):
     """w_t - mean e_t, our residual being -e; averaging leaves the mean as it is."""
     weights, states = trained(name, PERIOD)
     momenta = residual(states, "trace")[1:]
@@ -89,8 +89,8 @@ def test_residuals_are_averaged_over_the_axis_of_the_channel():
         lambda g: tx.update(g, tx.init(params), params)[1], axis_name="replicas"
     )
     state: Tree = jax.jit(step)(gradients)
-    owed = state[-1].inner.inner.residual
-    np.testing.assert_array_equal(owed[1:], owed[:-1])
+    residuals = state[-1].inner.inner.residual
+    np.testing.assert_array_equal(residuals[1:], residuals[:-1])
 
 
 @pytest.mark.parametrize("period", [0, -1, 1.5])

@@ -1,4 +1,4 @@
-"""Tests of SlowMo: what it contains, on every base, with every strategy."""
+"""Tests of SlowMo: what it contains, on every inner method, with every strategy."""
 
 import functools
 import itertools
@@ -47,7 +47,7 @@ BUFFERS = {
     "reset": reset_buffers,
     "average": lambda: average_buffers(exact()),
 }
-BASES = {
+INNER = {
     "local_sgd": lambda: optax.sgd(SCHEDULE, 0.9, nesterov=True),
     "local adam": lambda: optax.adam(SCHEDULE),
     "sgp": lambda: sgp(SCHEDULE, topologies.one_peer_exponential(4), momentum=0.9),
@@ -70,9 +70,9 @@ def weights_of(tx) -> np.ndarray:
 
 def over_sgd(buffers: str, **options) -> np.ndarray:
     """Over local momentum SGD with a schedule."""
-    base, average = optax.sgd(SCHEDULE, 0.9), BUFFERS[buffers]()
+    inner, average = optax.sgd(SCHEDULE, 0.9), BUFFERS[buffers]()
     return weights_of(
-        slowmo(base, exact(), learning_rate=SCHEDULE, buffers=average, **options)
+        slowmo(inner, exact(), learning_rate=SCHEDULE, buffers=average, **options)
     )
 
 
@@ -104,10 +104,10 @@ def test_with_no_slow_momentum_over_sgd_it_is_local_sgd(buffers):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("base", "buffers"), list(zip(BASES, itertools.cycle(BUFFERS), strict=False))
+    ("name", "buffers"), list(zip(INNER, itertools.cycle(BUFFERS), strict=False))
 )
-def test_without_slow_momentum_it_is_the_base_with_meetings(base, buffers):
-    inner = BASES[base]
+def test_without_slow_momentum_it_is_the_inner_method_with_syncs(name, buffers):
+    inner = INNER[name]
     ours = weights_of(
         slowmo(
             inner(),
@@ -127,15 +127,15 @@ def test_without_slow_momentum_it_is_the_base_with_meetings(base, buffers):
     same(ours, weights_of(plain))
     met = ours[6::6]
     same(met, met[:, :1].repeat(4, axis=1))
-    if base != "all-reduce":
+    if name != "all-reduce":
         assert np.ptp(ours[5], axis=0).max() > 1e-3
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_every_base_meets_where_the_slow_momentum_says(base):
+@pytest.mark.parametrize("name", INNER)
+def test_every_inner_method_is_moved_as_the_slow_momentum_says(name):
     """The anchor moves by the rate of the last local step times the slow momentum."""
     tx = slowmo(
-        BASES[base](), exact(), period=6, slow_momentum=0.5, learning_rate=SCHEDULE
+        INNER[name](), exact(), period=6, slow_momentum=0.5, learning_rate=SCHEDULE
     )
     weights, states = harness.run(tx, problem())
     anchors = problems.flat(states.anchor, leading=1)
@@ -296,7 +296,7 @@ def test_over_48_steps_of_period_12_four_collectives_are_executed(runner):
     assert sorted(count) == sorted(list(range(8)) * 4)
 
 
-def test_a_rate_of_zero_at_a_meeting_makes_no_nan():
+def test_a_rate_of_zero_at_a_sync_makes_no_nan():
 
     def late(t: jax.typing.ArrayLike) -> jax.Array:
         return jnp.where(jnp.asarray(t) < 20, 0.0, 0.02)
@@ -330,9 +330,9 @@ REST = set(itertools.product(BUFFERS, [1, 6], [0, 1, 2], [0.0, 0.5])) - set(MET)
     [*MET, *(pytest.param(*one, marks=pytest.mark.slow) for one in sorted(REST))],
 )
 def test_over_push_sum_workers_count_by_their_mass(buffers, period, delay, slow):
-    """Meetings that lose what the base conserves: what lies here, and is in flight.
+    """Syncs move what the inner method conserves: what lies here, and is in flight.
 
-    The sum of all masses times z does not move where the meeting is a plain average.
+    The sum of all masses times z does not move where the sync is a plain average.
     """
     tx = slowmo(
         sgp(RATE, UNEVEN, momentum=0.5, delay=delay),
@@ -366,11 +366,11 @@ def test_over_push_sum_workers_count_by_their_mass(buffers, period, delay, slow)
 
 
 @pytest.mark.slow
-def test_runners_agree_on_messages_that_meetings_move():
+def test_runners_agree_on_messages_that_syncs_move():
     """On an uneven graph of eight, with buffers that start again."""
     uneven = topologies.pushing(np.triu(np.ones((8, 8))) + np.eye(8, k=-1))
-    base = sgp(0.1, uneven, momentum=0.5, delay=1)
-    tx = slowmo(base, exact(), period=3, buffers=reset_buffers())
+    inner = sgp(0.1, uneven, momentum=0.5, delay=1)
+    tx = slowmo(inner, exact(), period=3, buffers=reset_buffers())
     params = harness.start()
     ends = [
         harness.drive(
@@ -386,7 +386,7 @@ def test_runners_agree_on_messages_that_meetings_move():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_over_d2_what_a_meeting_changes_is_not_given_back(momentum):
+def test_over_d2_what_a_sync_changes_is_not_given_back(momentum):
     """Or slow momentum would be applied twice; at rest there is still no bias."""
     still = problems.quadratics(5, d=6)._replace(noise=np.zeros((1500, 5, 6)))
     tx = slowmo(d2(0.05, topologies.ring(5)), exact(), period=6, slow_momentum=momentum)
@@ -394,7 +394,7 @@ def test_over_d2_what_a_meeting_changes_is_not_given_back(momentum):
     assert np.abs(weights[-1] - still.optimum).max() < 1e-9
 
 
-def test_the_base_may_be_flattened():
+def test_the_inner_method_may_be_flattened():
     """So that its state does not mirror the parameters, as long as it is kept."""
     inner = optax.sgd(RATE, 0.9)
     flat = slowmo(optax.flatten(inner), exact(), period=6)

@@ -52,7 +52,7 @@ def series(kind: str, seed: int, steps: int = 60, d: int = D) -> np.ndarray:
 def _owing(compressor: str, ratio: float):
     code = COMPRESSORS[compressor](ratio)
 
-    def owe(entered, along, seed):
+    def residual_of(entered, along, seed):
         channel = gmc_jax.all_gather(code, seed=seed)
         tx = gmc_jax.error_feedback(channel)
 
@@ -69,7 +69,7 @@ def _owing(compressor: str, ratio: float):
 
         return jax.lax.scan(advance, tx.init(entered[0]), entered)[1]
 
-    alone = jax.vmap(owe, (None, None, None), axis_size=1, axis_name="workers")
+    alone = jax.vmap(residual_of, (None, None, None), axis_size=1, axis_name="workers")
     return jax.jit(jax.vmap(alone, (None, None, 0)))
 
 
