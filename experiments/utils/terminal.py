@@ -71,7 +71,7 @@ def output() -> Iterator[None]:
 
 def note(words: str) -> None:
     """Prints a remark to the standard error, if that is open."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         print(words, file=sys.stderr, flush=True)
 
 
