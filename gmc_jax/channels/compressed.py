@@ -153,7 +153,7 @@ def _channel(
 
     def on_device(shards: Shards, tree: Tree, step: jax.Array) -> tuple[Tree, Tree]:
         check_selects(compressor, shards, per_leaf, caller)
-        vectors, restore = to_vectors(tree, per_leaf)
+        vectors, restore = to_vectors(tree, per_leaf, step)
         key = jax.random.fold_in(jax.random.key(seed), step)
         keys = {
             leaf: jax.random.fold_in(key, leaf) if per_leaf else key for leaf in vectors

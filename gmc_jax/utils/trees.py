@@ -1,12 +1,15 @@
 """Helpers for trees: flattening, precision, means, and finding states."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.utils import checks
@@ -150,14 +153,37 @@ def entries_in(tree: Tree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
+    """Makes int32 numbers that a program for a CPU knows only when it runs.
+
+    XLA's compiler for CPUs compiles identical kernels once. Slices at constants differ
+    from each other, so a tree of many leaves would be many kernels. On other devices
+    the numbers are constants.
+
+    Args:
+      numbers: the numbers.
+      step: a counter, which is not negative.
+    """
+    constants = tuple(jnp.array(number, jnp.int32) for number in numbers)
+
+    def hidden(step: jax.Array) -> tuple[jax.Array, ...]:
+        # One round of a loop whose bound XLA does not know, since `step` might be less.
+        zeros = tuple(map(jnp.zeros_like, constants))
+        once = 1 + lax.shift_right_arithmetic(step, jnp.int32(31))
+        return lax.fori_loop(0, once, lambda _, zeros: constants, zeros)
+
+    return list(lax.platform_dependent(step, cpu=hidden, default=lambda _: constants))
+
+
 def to_vectors(
-    tree: Tree, per_leaf: bool
+    tree: Tree, per_leaf: bool, step: jax.Array | None = None
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
     """Flattens a tree to one vector, or each leaf to a vector of its own.
 
     Args:
       tree: the tree of arrays.
       per_leaf: whether each leaf becomes a vector of its own.
+      step: for `at_run_time`.
 
     Returns:
       The vectors that are not empty, by the index of their leaf (0 for the whole
@@ -186,8 +212,11 @@ def to_vectors(
     whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
-        return treedef.unflatten(map(jnp.reshape, jnp.split(vectors[0], ends), shapes))
+        starts = list(accumulate(sizes, initial=0))[:-1]
+        if step is not None:
+            starts = at_run_time(starts, step)
+        parts = map(partial(lax.dynamic_slice_in_dim, vectors[0]), starts, sizes)
+        return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
     return {0: whole}, restore_tree
 
