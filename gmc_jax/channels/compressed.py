@@ -155,12 +155,12 @@ def _channel(
         check_selects(compressor, shards, per_leaf, caller)
         vectors, restore = to_vectors(tree, per_leaf, step)
         key = jax.random.fold_in(jax.random.key(seed), step)
-        keys = {
-            leaf: jax.random.fold_in(key, leaf) if per_leaf else key for leaf in vectors
-        }
-        encode, decode = codec(compressor, shards, tree, per_leaf)
-        own_keys = {leaf: workers.own_key(key) for leaf, key in keys.items()}
-        messages, lost = encode(own_keys, vectors)
+        keys = key[None]
+        if per_leaf:
+            leaves = jnp.arange(len(shards.shapes))
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, leaves)
+        encode, decode = codec(compressor, shards, tree, per_leaf, step)
+        messages, lost = encode(jax.vmap(workers.own_key)(keys), vectors)
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         received = run_collective(

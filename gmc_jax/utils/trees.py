@@ -175,6 +175,14 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
     return list(lax.platform_dependent(step, cpu=hidden, default=lambda _: constants))
 
 
+def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:
+    """Returns the rows of an array [n, d], as `at_run_time` lets them be compiled."""
+    size = stacked.shape[1]
+    starts = at_run_time(range(0, stacked.size, size), step)
+    flat = stacked.reshape(-1)
+    return [lax.dynamic_slice_in_dim(flat, start, size) for start in starts]
+
+
 def to_vectors(
     tree: Tree, per_leaf: bool, step: jax.Array | None = None
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:

@@ -22,6 +22,7 @@ from gmc_jax.compressors._selection import (
     scatter_sum,
 )
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
+from gmc_jax.utils.trees import unstack
 
 Vectors: TypeAlias = dict[int, jax.Array]
 """Vectors by the index of their leaf, as `to_vectors` makes them."""
@@ -84,7 +85,13 @@ def check_selects(
             )
 
 
-def codec(compressor: Compressor, shards: Shards, tree: Tree, per_leaf: bool) -> Codec:
+def codec(
+    compressor: Compressor,
+    shards: Shards,
+    tree: Tree,
+    per_leaf: bool,
+    step: jax.Array,
+) -> Codec:
     """The codec of a tree's vectors.
 
     Args:
@@ -92,10 +99,11 @@ def codec(compressor: Compressor, shards: Shards, tree: Tree, per_leaf: bool) ->
       shards: how the tree is split over the devices of a worker.
       tree: this device's shards.
       per_leaf: whether each leaf is a vector, or the whole tree.
+      step: for `at_run_time`.
     """
     leaf_sizes = [math.prod(shape) for shape in shards.shapes]
     sizes = dict(enumerate(leaf_sizes)) if per_leaf else {0: sum(leaf_sizes)}
-    whole = _whole(compressor, sizes)
+    whole = _whole(compressor, sizes, step)
     if not shards.axes:
         return whole
     split, selects = _split(shards, per_leaf), compressor.selects
@@ -140,20 +148,47 @@ def _split(shards: Shards, per_leaf: bool) -> list[int]:
     return leaves if per_leaf else [0] if leaves else []
 
 
-def _whole(compressor: Compressor, sizes: dict[int, int]) -> Codec:
-    """The codec of vectors that every device holds whole."""
+def _whole(compressor: Compressor, sizes: dict[int, int], step: jax.Array) -> Codec:
+    """The codec of vectors that every device holds whole.
+
+    Vectors of one size and dtype are encoded and decoded together. Their messages are
+    stacked, under the index of the first of them.
+    """
+    alike: dict[int, list[int]] = {}
 
     def encode(keys, vectors):
-        messages, lost = {}, {}
+        groups: dict[tuple, list[int]] = {}
         for leaf, x in vectors.items():
-            messages[leaf], lost[leaf] = compressor.encode(keys[leaf], x)
+            groups.setdefault((x.size, x.dtype), []).append(leaf)
+        messages, lost = {}, {}
+        for leaves in groups.values():
+            first = leaves[0]
+            alike[first] = leaves
+            if len(leaves) == 1:
+                messages[first], lost[first] = compressor.encode(
+                    keys[first], vectors[first]
+                )
+                continue
+            messages[first], rest = jax.vmap(compressor.encode)(
+                keys[jnp.array(leaves)],
+                jnp.stack([vectors[leaf] for leaf in leaves]),
+            )
+            lost.update(zip(leaves, unstack(rest, step), strict=True))
         return messages, lost
 
     def decode(keys, messages):
-        return {
-            leaf: compressor.decode(keys[leaf], message, sizes[leaf])
-            for leaf, message in messages.items()
-        }
+        sums = {}
+        for first, message in messages.items():
+            leaves, size = alike[first], sizes[first]
+            if len(leaves) == 1:
+                sums[first] = compressor.decode(keys[first], message, size)
+                continue
+            totals = jax.vmap(
+                lambda key, message, size=size: compressor.decode(key, message, size),
+                in_axes=(0, 1),
+            )(keys[jnp.array(leaves)], message)
+            sums.update(zip(leaves, unstack(totals, step), strict=True))
+        return sums
 
     return Codec(encode, decode)
 
