@@ -129,7 +129,12 @@ def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     n = bits.size
     # The extra slot shows whether more than s entries reach the threshold.
     found = descend(bits, s + 1, lambda level: first_at_least(level, threshold, s + 1))
-    return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
+    # A loop of one round at most. A conditional would always run if it were batched.
+    return lax.while_loop(
+        lambda state: state[0],
+        lambda _: (jnp.array(False), largest(bits, s)),
+        (found[-1] < n, found[:-1]),
+    )[1]
 
 
 def extract(x: jax.Array, indices: jax.Array) -> tuple[Sparse, jax.Array]:

@@ -162,25 +162,23 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
 
     Args:
       numbers: the numbers.
-      step: a counter, which is not negative.
+      step: any int32 that is not batched.
     """
     constants = tuple(jnp.array(number, jnp.int32) for number in numbers)
 
     def hidden(step: jax.Array) -> tuple[jax.Array, ...]:
-        # One round of a loop whose bound XLA does not know, since `step` might be less.
+        # One round of a loop. XLA does not know its bound: a count of bits is below 64.
         zeros = tuple(map(jnp.zeros_like, constants))
-        once = 1 + lax.shift_right_arithmetic(step, jnp.int32(31))
+        once = 1 + (lax.population_count(step) >> 6)
         return lax.fori_loop(0, once, lambda _, zeros: constants, zeros)
 
     return list(lax.platform_dependent(step, cpu=hidden, default=lambda _: constants))
 
 
 def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:
-    """Returns the rows of an array [n, d], as `at_run_time` lets them be compiled."""
-    size = stacked.shape[1]
-    starts = at_run_time(range(0, stacked.size, size), step)
-    flat = stacked.reshape(-1)
-    return [lax.dynamic_slice_in_dim(flat, start, size) for start in starts]
+    """Returns the rows of an array, at indices from `at_run_time`."""
+    rows = at_run_time(range(len(stacked)), step)
+    return [lax.dynamic_index_in_dim(stacked, row, keepdims=False) for row in rows]
 
 
 def to_vectors(

@@ -6,7 +6,7 @@ hold.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -103,10 +103,12 @@ def codec(
     """
     leaf_sizes = [math.prod(shape) for shape in shards.shapes]
     sizes = dict(enumerate(leaf_sizes)) if per_leaf else {0: sum(leaf_sizes)}
-    whole = _whole(compressor, sizes, step)
+    split, selects = _split(shards, per_leaf), compressor.selects
+    held = [leaf for leaf, size in sizes.items() if size and leaf not in split]
+    groups = _alike(tree, held) if per_leaf else [held] * bool(held)
+    whole = _whole(compressor, sizes, groups, step)
     if not shards.axes:
         return whole
-    split, selects = _split(shards, per_leaf), compressor.selects
     sharded = whole
     if split and selects is not None:
         index = ShardIndex(
@@ -148,46 +150,61 @@ def _split(shards: Shards, per_leaf: bool) -> list[int]:
     return leaves if per_leaf else [0] if leaves else []
 
 
-def _whole(compressor: Compressor, sizes: dict[int, int], step: jax.Array) -> Codec:
+def _alike(tree: Tree, leaves: Iterable[int]) -> list[list[int]]:
+    """Groups leaves of a tree by size and dtype, in order.
+
+    JAX's generators other than threefry draw differently when they are batched. With
+    them each leaf is a group.
+    """
+    if jax.config.jax_default_prng_impl != "threefry2x32":
+        return [[leaf] for leaf in leaves]
+    arrays = list(map(jnp.asarray, jax.tree.leaves(tree)))
+    groups: dict[tuple[int, jnp.dtype], list[int]] = {}
+    for leaf in leaves:
+        groups.setdefault((arrays[leaf].size, arrays[leaf].dtype), []).append(leaf)
+    return list(groups.values())
+
+
+def _whole(
+    compressor: Compressor,
+    sizes: dict[int, int],
+    groups: list[list[int]],
+    step: jax.Array,
+) -> Codec:
     """The codec of vectors that every device holds whole.
 
-    Vectors of one size and dtype are encoded and decoded together. Their messages are
-    stacked, under the index of the first of them.
+    The vectors of a group have one size and dtype. They are encoded and decoded
+    together, and their messages are stacked, under the index of the first of them.
     """
-    alike: dict[int, list[int]] = {}
 
     def encode(keys, vectors):
-        groups: dict[tuple, list[int]] = {}
-        for leaf, x in vectors.items():
-            groups.setdefault((x.size, x.dtype), []).append(leaf)
         messages, lost = {}, {}
-        for leaves in groups.values():
-            first = leaves[0]
-            alike[first] = leaves
-            if len(leaves) == 1:
+        for group in groups:
+            first = group[0]
+            if len(group) == 1:
                 messages[first], lost[first] = compressor.encode(
                     keys[first], vectors[first]
                 )
                 continue
             messages[first], rest = jax.vmap(compressor.encode)(
-                keys[jnp.array(leaves)],
-                jnp.stack([vectors[leaf] for leaf in leaves]),
+                keys[jnp.array(group)], jnp.stack([vectors[leaf] for leaf in group])
             )
-            lost.update(zip(leaves, unstack(rest, step), strict=True))
+            lost.update(zip(group, unstack(rest, step), strict=True))
         return messages, lost
 
     def decode(keys, messages):
         sums = {}
-        for first, message in messages.items():
-            leaves, size = alike[first], sizes[first]
-            if len(leaves) == 1:
+        for group in groups:
+            first = group[0]
+            message, size = messages[first], sizes[first]
+            if len(group) == 1:
                 sums[first] = compressor.decode(keys[first], message, size)
                 continue
-            totals = jax.vmap(
+            total = jax.vmap(
                 lambda key, message, size=size: compressor.decode(key, message, size),
                 in_axes=(0, 1),
-            )(keys[jnp.array(leaves)], message)
-            sums.update(zip(leaves, unstack(totals, step), strict=True))
+            )(keys[jnp.array(group)], message)
+            sums.update(zip(group, unstack(total, step), strict=True))
         return sums
 
     return Codec(encode, decode)
