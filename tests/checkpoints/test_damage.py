@@ -191,7 +191,8 @@ def test_on_a_disk_that_is_full_and_on_one_that_is_read_only(tmp_path):
             filler.write_bytes(bytes(room.f_bavail * room.f_bsize - 200_000))
             before = set(directory.rglob("*"))
             for _ in range(5):
-                with pytest.raises(ValueError, match="RESOURCE_EXHAUSTED"):
+                # Which error depends on which file comes first.
+                with pytest.raises((ValueError, OSError), match="No space left"):
                     checkpoints.save(2, state)
                 assert set(directory.rglob("*")) == before
             filler.unlink()
