@@ -109,7 +109,7 @@ def codec(
     whole = _whole(compressor, sizes, groups, step)
     if not shards.axes:
         return whole
-    sharded = whole
+    sharded = _whole(compressor, sizes, [], step)
     if split and selects is not None:
         index = ShardIndex(
             sizes,
