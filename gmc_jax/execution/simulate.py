@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
@@ -70,11 +71,16 @@ def simulate(
     """
     summary = summary_of(metrics)
     checks.function(step=step)
-    # One trace then serves the layout and the run.
-    step = jax.jit(step, inline=True)
-    layout = checked_layout(step, state, batch, workers, axis_name, replicated)
+
+    # One trace serves the layout and the run. JAX keeps traces by function, so this one
+    # is new in each call: a step that reads what has changed meanwhile is traced anew.
+    @partial(jax.jit, inline=True)
+    def traced_once(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        return step(state, batch)
+
+    layout = checked_layout(traced_once, state, batch, workers, axis_name, replicated)
     batched = jax.vmap(
-        step,
+        traced_once,
         in_axes=(layout.axes, 0),
         out_axes=(layout.axes, 0),
         axis_name=axis_name,

@@ -1,5 +1,7 @@
 """Tests of what `simulate` and `distribute` share: donation, checks, mean metrics."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -64,6 +66,35 @@ def test_the_step_is_traced_once_for_the_layout_and_once_for_training(runner):
         state, _ = train(state, batch)
     assert len(traces) == (1 if runner is simulate else 2)
     assert int(state[1]) == 3
+
+
+@every_runner
+def test_a_step_is_traced_anew_for_each_call_of_a_runner(runner):
+    """Also one that reads what has changed meanwhile."""
+    scale = 1.0
+
+    def step(state, batch):
+        return state + scale * jax.lax.pmean(batch.sum(), "workers"), None
+
+    for scale in (1.0, 2.0):
+        train, state = runner(step, jnp.zeros(()), np.ones((WORKERS, 1)))
+        state, _ = train(state, np.ones((WORKERS, 1)))
+        assert float(state) == scale
+
+
+@every_runner
+def test_a_step_may_be_any_callable(runner):
+    """Also one that has no hash."""
+
+    @dataclasses.dataclass
+    class Step:
+        rate: float
+
+        def __call__(self, state, batch):
+            return state + self.rate * jax.lax.pmean(batch.sum(), "workers"), None
+
+    train, state = runner(Step(2.0), jnp.zeros(()), np.ones((WORKERS, 1)))
+    assert float(train(state, np.ones((WORKERS, 1)))[0]) == 2
 
 
 @every_runner

@@ -33,8 +33,8 @@ def test_ef_sign_sgd_is_error_feedback_of_signs_leaf_by_leaf():
     steps = -np.stack(
         [rate_at(t) * problem().mean_gradient(t, w) for t, w in enumerate(ours[:-1])]
     )
-    residuals = ours + harness.residual(states).mean(axis=1)
-    np.testing.assert_allclose(np.diff(residuals, axis=0), steps, rtol=0, atol=1e-11)
+    virtual = ours + harness.residual(states).mean(axis=1)
+    np.testing.assert_allclose(np.diff(virtual, axis=0), steps, rtol=0, atol=1e-11)
 
 
 def test_a_rate_is_finite():

@@ -58,15 +58,15 @@ class ShardIndex(NamedTuple):
     def local(self, leaf: int, wanted: jax.Array) -> jax.Array:
         """Where the shard has global indices; its size for those that it lacks."""
         held = self.global_indices[leaf]
-        places = jnp.searchsorted(held, wanted).astype(jnp.int32)
-        found = held.at[places].get(mode="fill", fill_value=-1) == wanted
-        return jnp.where(found, places, held.size)
+        own_indices = jnp.searchsorted(held, wanted).astype(jnp.int32)
+        found = held.at[own_indices].get(mode="fill", fill_value=-1) == wanted
+        return jnp.where(found, own_indices, held.size)
 
     def decode(self, leaf: int, key: jax.Array, messages: Sparse) -> jax.Array:
         """The sum of sparse messages, at the entries of the shard."""
-        places = self.local(leaf, messages.indices)
+        own_indices = self.local(leaf, messages.indices)
         size = self.global_indices[leaf].size
-        return scatter_sum(key, Sparse(messages.values, places), size)
+        return scatter_sum(key, Sparse(messages.values, own_indices), size)
 
 
 def check_selects(
@@ -219,9 +219,11 @@ def _drawn(selects: Drawn, index: ShardIndex) -> Codec:
     def encode(keys, vectors):
         messages, lost = {}, {}
         for leaf, x in vectors.items():
-            places = index.local(leaf, drawn(leaf, keys[leaf]))
-            sent, lost[leaf] = extract(x, places)
-            owner = index.is_owner[leaf].at[places].get(mode="fill", fill_value=False)
+            own_indices = index.local(leaf, drawn(leaf, keys[leaf]))
+            sent, lost[leaf] = extract(x, own_indices)
+            owner = (
+                index.is_owner[leaf].at[own_indices].get(mode="fill", fill_value=False)
+            )
             messages[leaf] = jnp.where(owner, sent.values, 0)
         return messages, lost
 
@@ -242,22 +244,22 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         num_kept = selects.num_kept(index.sizes[leaf])
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
-        places = largest(bits, min(num_kept, x.size))
-        eligible = jnp.where(bits[places] >= least, bits[places], -1)
-        global_indices = index.global_indices[leaf][places]
-        is_owner = index.is_owner[leaf][places]
-        return places, Candidates(num_kept, eligible, global_indices, is_owner)
+        own_indices = largest(bits, min(num_kept, x.size))
+        eligible = jnp.where(bits[own_indices] >= least, bits[own_indices], -1)
+        global_indices = index.global_indices[leaf][own_indices]
+        is_owner = index.is_owner[leaf][own_indices]
+        return own_indices, Candidates(num_kept, eligible, global_indices, is_owner)
 
     def encode(keys, vectors):
         del keys
         found = [candidates_in(leaf, x) for leaf, x in vectors.items()]
         selections = global_top_k([own for _, own in found], shards.names)
         messages, lost = {}, {}
-        for (leaf, x), (places, own), selection in zip(
+        for (leaf, x), (own_indices, own), selection in zip(
             vectors.items(), found, selections, strict=True
         ):
             sent, lost[leaf] = extract(
-                x, jnp.where(selection.is_selected, places, x.size)
+                x, jnp.where(selection.is_selected, own_indices, x.size)
             )
             unused = shards.is_first() & (jnp.arange(own.num_kept) >= selection.used)
             empty = Sparse(

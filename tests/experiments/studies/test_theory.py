@@ -49,7 +49,7 @@ def series(kind: str, seed: int, steps: int = 60, d: int = D) -> np.ndarray:
 
 
 @functools.cache
-def _owing(compressor: str, ratio: float):
+def _residuals_of(compressor: str, ratio: float):
     code = COMPRESSORS[compressor](ratio)
 
     def residual_of(entered, along, seed):
@@ -78,7 +78,7 @@ def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **siz
     with jax.enable_x64(True):
         entered = jnp.asarray(series(kind, seed, **sizes))
         seeds = jnp.arange(SEEDS)
-        run = _owing(compressor, ratio)
+        run = _residuals_of(compressor, ratio)
         rest, given, kept = run(entered, jnp.asarray(kind == "along"), seeds)
     rest, given = (np.asarray(x)[:, 0].mean(axis=0).max() for x in (rest, given))
     return rest / given, np.asarray(kept).min()

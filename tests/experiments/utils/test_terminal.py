@@ -120,6 +120,13 @@ def test_a_standard_output_that_is_closed_is_no_error(monkeypatch):
         monkeypatch.setattr(sys, "stdout", io.StringIO())
 
 
+def test_a_remark_to_a_closed_standard_error_is_dropped(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    terminal.note("unheard")
+
+
 ASCII = f"""
 import sys
 from experiments.__main__ import main
