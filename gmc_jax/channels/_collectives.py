@@ -1,10 +1,12 @@
-"""Collectives over trees: one array for each dtype, each entry in its own width."""
+"""Collectives over trees, and the sum over workers."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree
 
@@ -40,6 +42,46 @@ def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> 
                 part = lax.bitcast_convert_type(part, leaf.dtype)
             received[place] = part
     return treedef.unflatten(received)
+
+
+def sum_over_workers(leaves: list[jax.Array], axis_name: str) -> list[jax.Array]:
+    """Sums arrays over the workers of an axis.
+
+    Simulated workers are the rows of one array. They are added pairwise, since XLA adds
+    many rows slowly on CPUs.
+    """
+
+    @custom_vmap
+    def add(index: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
+        del index
+        return lax.psum(leaves, axis_name)
+
+    @add.def_vmap
+    def _(size: int, batched: tuple, index: jax.Array, leaves: list[jax.Array]):
+        index_is_batched, are_batched = batched
+        if index_is_batched:  # So this is the axis of the workers.
+            sums = [
+                _sum_pairwise(leaf) if is_batched else leaf * size
+                for leaf, is_batched in zip(leaves, are_batched, strict=True)
+            ]
+        else:
+            axes = [0 if is_batched else None for is_batched in are_batched]
+            sums = jax.vmap(add, in_axes=(None, axes))(index, leaves)
+        return sums, [not index_is_batched] * len(leaves)
+
+    return add(lax.axis_index(axis_name), leaves)
+
+
+@partial(jax.jit, inline=True)
+def _sum_pairwise(rows: jax.Array) -> jax.Array:
+    """Sums over the leading axis: the first half plus the second, and so on."""
+    while len(rows) > 1:
+        half = len(rows) // 2
+        rest = lax.slice_in_dim(rows, 2 * half, None)
+        rows = lax.slice_in_dim(rows, 0, half) + lax.slice_in_dim(rows, half, 2 * half)
+        if len(rest):
+            rows = jnp.concatenate([rows, rest])
+    return lax.squeeze(rows, [0])
 
 
 def _as_integers(leaf: jax.Array) -> jax.Array:

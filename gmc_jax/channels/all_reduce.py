@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jax import lax
+import jax.numpy as jnp
 
+from gmc_jax.channels._collectives import sum_over_workers
 from gmc_jax.channels.compressed import (
     Exchange,
     compressed,
@@ -67,7 +68,9 @@ def all_reduce(
         "all_reduce",
         compressor,
         Exchange(
-            upcast_and_scaled, lambda flat: lax.psum(flat, axis_name)[None], unscaled
+            upcast_and_scaled,
+            lambda flat: jnp.stack(sum_over_workers([flat], axis_name)),
+            unscaled,
         ),
         per_leaf=per_leaf,
         seed=seed,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import jax
-from jax import lax
 
 from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._collectives import sum_over_workers
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
@@ -57,7 +57,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
         def add(shards: Shards, tree: Tree) -> tuple[Tree]:
             total = shards.without_duplicates(
-                tree, lambda leaves: lax.psum(leaves, axis_name)
+                tree, lambda leaves: sum_over_workers(leaves, axis_name)
             )
             return (total,)
 
