@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.utils import checks
@@ -215,16 +216,53 @@ def to_vectors(
         flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
-    whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
+    starts = list(accumulate(sizes, initial=0))[:-1]
+    if step is not None:
+        starts = at_run_time(starts, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        starts = list(accumulate(sizes, initial=0))[:-1]
-        if step is not None:
-            starts = at_run_time(starts, step)
-        parts = map(partial(lax.dynamic_slice_in_dim, vectors[0]), starts, sizes)
+        parts = [
+            lax.dynamic_slice(vectors[0], (start,), (size,))
+            for start, size in zip(starts, sizes, strict=True)
+        ]
         return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
-    return {0: whole}, restore_tree
+    return {0: _join(flat, starts)}, restore_tree
+
+
+def _join(parts: list[jax.Array], starts: list) -> jax.Array:
+    """Concatenates vectors, given where each starts.
+
+    On a CPU each is written into its place. So it can be freed before the next is
+    computed, and what computes it writes to that place.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return lax.platform_dependent(
+        parts,
+        starts,
+        cpu=_write_each,
+        default=lambda parts, starts: jnp.concatenate(parts),
+    )
+
+
+@custom_vmap
+def _write_each(parts: list[jax.Array], starts: list[jax.Array]) -> jax.Array:
+    *lead, _ = parts[0].shape
+    whole = jnp.zeros([*lead, sum(part.shape[-1] for part in parts)], parts[0].dtype)
+    for part, start in zip(parts, starts, strict=True):
+        whole = lax.dynamic_update_slice(whole, part, [0] * len(lead) + [start])
+    return whole
+
+
+@_write_each.def_vmap
+def _(size: int, batched: tuple, parts: list, starts: list) -> tuple[jax.Array, bool]:
+    # JAX would batch the updates as scatters.
+    parts = [
+        part if is_batched else jnp.broadcast_to(part, (size, *part.shape))
+        for part, is_batched in zip(parts, batched[0], strict=True)
+    ]
+    return _write_each(parts, starts), True
 
 
 def find(tree: Tree, kind: type[Kind]) -> list[Kind]:
