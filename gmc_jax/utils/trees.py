@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.custom_batching import custom_vmap
@@ -216,7 +216,7 @@ def to_vectors(
         flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
-    starts = list(accumulate(sizes, initial=0))[:-1]
+    starts = list(map(np.int32, accumulate(sizes, initial=0)))[:-1]
     if step is not None:
         starts = at_run_time(starts, step)
 
@@ -250,8 +250,9 @@ def _join(parts: list[jax.Array], starts: list) -> jax.Array:
 def _write_each(parts: list[jax.Array], starts: list[jax.Array]) -> jax.Array:
     *lead, _ = parts[0].shape
     whole = jnp.zeros([*lead, sum(part.shape[-1] for part in parts)], parts[0].dtype)
+    first = [np.int32(0)] * len(lead)
     for part, start in zip(parts, starts, strict=True):
-        whole = lax.dynamic_update_slice(whole, part, [0] * len(lead) + [start])
+        whole = lax.dynamic_update_slice(whole, part, [*first, start])
     return whole
 
 
