@@ -167,8 +167,11 @@ class Layout(NamedTuple):
 
         def place(leaf: jax.Array, differs: bool) -> jax.Array:
             # Steps return arrays. A Python number would make `train` compile twice.
-            leaf = jnp.array(leaf, jnp.result_type(leaf), copy=True)
-            return jnp.repeat(leaf[None], self.workers, axis=0) if differs else leaf
+            dtype = jnp.result_type(leaf)
+            if not differs:
+                return jnp.array(leaf, dtype, copy=True)
+            leaf = jnp.asarray(leaf, dtype)
+            return jnp.broadcast_to(leaf, (self.workers, *leaf.shape))
 
         difference = first_difference(self.shapes, state, "state")
         if difference is not None:
@@ -298,7 +301,8 @@ def layout(
     The step is traced once and never run. Its program is batched by `jax.vmap`. A leaf
     of the new state that comes out batched depends on the worker's own batch or index.
     It is fed back as batched, until no further leaf comes out batched. Every other leaf
-    is thereby *proved* to be the same on all workers.
+    is thereby *proved* to be the same on all workers. The rounds begin with what plain
+    operations surely batch, so one or two are enough.
 
     Two kinds of steps cause a warning. The first takes gradients and trains separate
     models, since nothing that workers send reaches the state. The channel
@@ -337,14 +341,15 @@ def layout(
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
     leaves, treedef = jax.tree.flatten(shapes)
-    before, after = [], [False] * len(leaves)
+    of_batches = [True] * len(jax.tree.leaves(batch))
+    before, after = [], jaxprs.surely_batched(program, len(leaves), axis_name)
     while before != after:
         before = after
-        of_batches = [True] * len(jax.tree.leaves(batch))
-        new = jaxprs.batched_results(
+        after = jaxprs.batched_results(
             program, [*before, *of_batches], workers, axis_name
         )
-        after = [old or now for old, now in zip(before, new, strict=True)]
+        if any(old and not now for old, now in zip(before, after, strict=True)):
+            after = [False] * len(leaves)  # The guess was not sure after all.
     differs = treedef.unflatten(after)
     updated = jaxprs.classes_updated(jaxprs.marks(program))
     missing = jaxprs.classes_missing_from(class_names(shapes), updated)

@@ -234,6 +234,54 @@ def batched_results(
     return differs
 
 
+def surely_batched(program: Program, size: int, axis_name: str) -> list[bool]:
+    """Returns which leaves of a state surely differ between workers after some steps.
+
+    They depend on the batch or on the worker's index by plain operations alone. Others
+    may differ as well: loops, collectives and batching rules of others are not followed.
+
+    Args:
+      program: the program of one worker, from the leaves of the state and of the batch
+        to those of the new state.
+      size: the number of leaves of the state.
+      axis_name: the named axis whose indices are the workers.
+    """
+    of_batches = [True] * (len(program.in_avals) - size)
+    before, after = [], [False] * size
+    while before != after:
+        before = after
+        after = _plainly_batched(program, [*before, *of_batches], axis_name)
+    return after
+
+
+def _plainly_batched(
+    program: Program, batched: Sequence[bool], axis_name: str
+) -> list[bool]:
+    """Returns which results depend on batched arguments by plain operations."""
+    jaxpr = jaxpr_of(program)
+    found = {value for value, on in zip(jaxpr.invars, batched, strict=True) if on}
+    for equation in jaxpr.eqns:
+        operands = [
+            isinstance(value, Var) and value in found for value in equation.invars
+        ]
+        name, results = equation.primitive.name, equation.outvars
+        if axis_name in axes_of(equation):
+            differs = [name == "axis_index"] * len(results)
+        elif name == "cond":
+            branches = [
+                _plainly_batched(branch, operands[1:], axis_name)
+                for branch in subprograms(equation)
+            ]
+            differs = list(map(any, zip(*branches, strict=True)))
+        elif called := _called(equation) if name != "custom_vmap_call" else []:
+            differs = _plainly_batched(called[0], operands, axis_name)
+        else:
+            plain = len(results) == 1 and not list(subprograms(equation))
+            differs = [plain and any(operands)] * len(results)
+        found.update(value for value, on in zip(results, differs, strict=True) if on)
+    return [isinstance(value, Var) and value in found for value in jaxpr.outvars]
+
+
 def _flow_through(
     equation: JaxprEqn,
     operands: list[bool],
