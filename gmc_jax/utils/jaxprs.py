@@ -238,7 +238,7 @@ def surely_batched(program: Program, size: int, axis_name: str) -> list[bool]:
     """Returns which leaves of a state surely differ between workers after some steps.
 
     They depend on the batch or on the worker's index by plain operations alone. Others
-    may differ as well: loops, collectives and batching rules of others are not followed.
+    may differ as well: loops, collectives and custom batching are not followed.
 
     Args:
       program: the program of one worker, from the leaves of the state and of the batch

@@ -216,9 +216,8 @@ def to_vectors(
         flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
-    starts = list(map(np.int32, accumulate(sizes, initial=0)))[:-1]
-    if step is not None:
-        starts = at_run_time(starts, step)
+    places = list(accumulate(sizes, initial=0))[:-1]
+    starts = list(map(np.int32, places)) if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
         parts = [
@@ -230,7 +229,7 @@ def to_vectors(
     return {0: _join(flat, starts)}, restore_tree
 
 
-def _join(parts: list[jax.Array], starts: list) -> jax.Array:
+def _join(parts: list[jax.Array], starts: Sequence) -> jax.Array:
     """Concatenates vectors, given where each starts.
 
     On a CPU each is written into its place. So it can be freed before the next is

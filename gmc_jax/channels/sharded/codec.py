@@ -6,7 +6,7 @@ hold.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -22,24 +22,28 @@ from gmc_jax.compressors._selection import (
     scatter_sum,
 )
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
-from gmc_jax.utils.trees import unstack
+from gmc_jax.utils.trees import to_vectors, unstack
 
 Vectors: TypeAlias = dict[int, jax.Array]
-"""Vectors by the index of their leaf, as `to_vectors` makes them."""
+"""Vectors by the index of their leaf, as `to_vectors` makes them.
+
+Vectors that are alike may be stacked, under the index of the first of them.
+"""
 
 
 class Codec(NamedTuple):
     """A compressor for the vectors of a tree, on one device.
 
     Attributes:
-      encode: `(keys, vectors) -> (messages, lost)`. Where a worker has several devices,
-        the messages of all of them add up to the message of the worker.
+      encode: `(keys, vectors) -> (messages, lost)`; the keys are an array by the index
+        of the leaf. Where a worker has several devices, the messages of all of them add
+        up to the message of the worker.
       decode: `(keys, messages) -> sums`, from whole messages, which are stacked on a
         leading axis.
     """
 
-    encode: Callable[[Vectors, Vectors], tuple[dict[int, Tree], Vectors]]
-    decode: Callable[[Vectors, dict[int, Tree]], Vectors]
+    encode: Callable[[jax.Array, Vectors], tuple[dict[int, Tree], Vectors]]
+    decode: Callable[[jax.Array, dict[int, Tree]], Vectors]
 
 
 class ShardIndex(NamedTuple):
@@ -85,31 +89,50 @@ def check_selects(
             )
 
 
-def codec(
-    compressor: Compressor,
-    shards: Shards,
-    tree: Tree,
-    per_leaf: bool,
-    step: jax.Array,
-) -> Codec:
-    """The codec of a tree's vectors.
+def stacked_vectors(
+    shards: Shards, tree: Tree, per_leaf: bool, step: jax.Array
+) -> tuple[Vectors, Callable[[Vectors], Tree]]:
+    """Flattens a tree as `to_vectors` does, and stacks the vectors that are alike.
+
+    Returns:
+      The vectors and stacks. And a function that restores the tree from them.
+    """
+    vectors, restore = to_vectors(tree, per_leaf, step)
+    groups = _alike(shards, tree, per_leaf)
+    stacks = {
+        group[0]: jnp.stack([vectors.pop(leaf) for leaf in group])
+        for group in groups
+        if len(group) > 1
+    }
+
+    def restored(vectors: Vectors) -> Tree:
+        single = dict(vectors)
+        for group in groups:
+            if len(group) > 1:
+                rows = unstack(vectors[group[0]], step)
+                single.update(zip(group, rows, strict=True))
+        return restore(single)
+
+    return vectors | stacks, restored
+
+
+def codec(compressor: Compressor, shards: Shards, tree: Tree, per_leaf: bool) -> Codec:
+    """The codec of a tree's vectors, as `stacked_vectors` makes them.
 
     Args:
       compressor: one that passed `check_selects`.
       shards: how the tree is split over the devices of a worker.
       tree: this device's shards.
       per_leaf: whether each leaf is a vector, or the whole tree.
-      step: for `at_run_time`.
     """
     leaf_sizes = [math.prod(shape) for shape in shards.shapes]
     sizes = dict(enumerate(leaf_sizes)) if per_leaf else {0: sum(leaf_sizes)}
     split, selects = _split(shards, per_leaf), compressor.selects
-    held = [leaf for leaf, size in sizes.items() if size and leaf not in split]
-    groups = _alike(tree, held) if per_leaf else [held] * bool(held)
-    whole = _whole(compressor, sizes, groups, step)
+    groups = {group[0]: group for group in _alike(shards, tree, per_leaf)}
+    whole = _whole(compressor, sizes, groups)
     if not shards.axes:
         return whole
-    sharded = _whole(compressor, sizes, [], step)
+    sharded = whole
     if split and selects is not None:
         index = ShardIndex(
             sizes,
@@ -150,61 +173,52 @@ def _split(shards: Shards, per_leaf: bool) -> list[int]:
     return leaves if per_leaf else [0] if leaves else []
 
 
-def _alike(tree: Tree, leaves: Iterable[int]) -> list[list[int]]:
-    """Groups leaves of a tree by size and dtype, in order.
+def _alike(shards: Shards, tree: Tree, per_leaf: bool) -> list[list[int]]:
+    """Groups the vectors that are not split by size and dtype, in order.
 
     JAX's generators other than threefry draw differently when they are batched. With
-    them each leaf is a group.
+    them each vector is a group.
     """
-    if jax.config.jax_default_prng_impl != "threefry2x32":
-        return [[leaf] for leaf in leaves]
-    arrays = list(map(jnp.asarray, jax.tree.leaves(tree)))
-    groups: dict[tuple[int, jnp.dtype], list[int]] = {}
-    for leaf in leaves:
-        groups.setdefault((arrays[leaf].size, arrays[leaf].dtype), []).append(leaf)
+    if not per_leaf:
+        return [[0]]
+    batches_alike = jax.random.key_impl(jax.random.key(0)) == "threefry2x32"
+    split = _split(shards, per_leaf)
+    groups: dict[tuple, list[int]] = {}
+    for leaf, array in enumerate(map(jnp.asarray, jax.tree.leaves(tree))):
+        if array.size and leaf not in split:
+            kind = (array.size, array.dtype) if batches_alike else (leaf,)
+            groups.setdefault(kind, []).append(leaf)
     return list(groups.values())
 
 
 def _whole(
-    compressor: Compressor,
-    sizes: dict[int, int],
-    groups: list[list[int]],
-    step: jax.Array,
+    compressor: Compressor, sizes: dict[int, int], groups: dict[int, list[int]]
 ) -> Codec:
     """The codec of vectors that every device holds whole.
 
-    The vectors of a group have one size and dtype. They are encoded and decoded
-    together, and their messages are stacked, under the index of the first of them.
+    The vectors of a stack are encoded and decoded together. So their messages are
+    stacked too.
     """
+
+    def keys_of(keys: jax.Array, leaf: int) -> jax.Array:
+        group = groups[leaf]
+        return keys[leaf] if len(group) == 1 else keys[jnp.array(group)]
 
     def encode(keys, vectors):
         messages, lost = {}, {}
-        for group in groups:
-            first = group[0]
-            if len(group) == 1:
-                messages[first], lost[first] = compressor.encode(
-                    keys[first], vectors[first]
-                )
-                continue
-            messages[first], rest = jax.vmap(compressor.encode)(
-                keys[jnp.array(group)], jnp.stack([vectors[leaf] for leaf in group])
-            )
-            lost.update(zip(group, unstack(rest, step), strict=True))
+        for leaf, x in vectors.items():
+            one = compressor.encode
+            function = one if x.ndim == 1 else jax.vmap(one)
+            messages[leaf], lost[leaf] = function(keys_of(keys, leaf), x)
         return messages, lost
 
     def decode(keys, messages):
         sums = {}
-        for group in groups:
-            first = group[0]
-            message, size = messages[first], sizes[first]
-            if len(group) == 1:
-                sums[first] = compressor.decode(keys[first], message, size)
-                continue
-            total = jax.vmap(
-                lambda key, message, size=size: compressor.decode(key, message, size),
-                in_axes=(0, 1),
-            )(keys[jnp.array(group)], message)
-            sums.update(zip(group, unstack(total, step), strict=True))
+        for leaf, message in messages.items():
+            size, decode_one = sizes[leaf], compressor.decode
+            if len(groups[leaf]) > 1:
+                decode_one = jax.vmap(decode_one, in_axes=(0, 1, None))
+            sums[leaf] = decode_one(keys_of(keys, leaf), message, size)
         return sums
 
     return Codec(encode, decode)
