@@ -132,10 +132,14 @@ def gossip_times(
     checks.positive_int(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
+    counts = [
+        np.bincount(matrix.without_diagonal().receivers, minlength=len(pace))
+        for matrix in topology.mixing
+    ]
     for step in range(steps):
-        receives = topology.rounds[step % len(topology.rounds)] > 0
-        ready = np.where(receives, clocks, 0).max(axis=1)
-        messages = receives.sum(axis=1) - np.diag(receives)
+        now = step % len(counts)
+        matrix, messages, ready = topology.mixing[now], counts[now], np.zeros(len(pace))
+        np.maximum.at(ready, matrix.receivers, clocks[matrix.senders])
         arrived = np.where(messages, ready + messages * link.seconds(size), clocks)
         clocks = np.maximum(clocks + pace[:, step % pace.shape[1]], arrived)
         times.append(clocks.max())
