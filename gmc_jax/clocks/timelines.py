@@ -89,7 +89,8 @@ def all_reduce_times(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(steps=steps, period=period)
+    checks.positive_int(period=period)
+    steps = checks.whole(steps=steps)
     workers = len(pace)
     messages = 2 * (workers - 1)
     all_reduce = messages * link.seconds(size / workers)
@@ -129,7 +130,7 @@ def gossip_times(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(steps=steps)
+    steps = checks.whole(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
     counts = [
@@ -172,7 +173,7 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(gradients=gradients)
+    gradients = checks.whole(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
     # Requests: when, of which worker, and whether it sends a gradient or fetches.
@@ -235,7 +236,7 @@ def neighbour_events(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(gradients=gradients)
+    gradients = checks.whole(gradients=gradients)
     checks.nonnegative_int(seed=seed)
     _check_workers(pace, topology)
     workers = len(pace)
