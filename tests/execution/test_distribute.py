@@ -206,7 +206,7 @@ def test_mean_metrics_are_replicated_if_a_worker_has_several_devices():
     np.testing.assert_array_equal(metrics["weights"], np.arange(D))
 
 
-def test_no_step_starts_before_all_results_of_the_last_one_are_there():
+def test_no_step_starts_before_all_results_of_the_last_one_are_there(monkeypatch):
     """Else a CPU's devices would wait for each other, with 32 steps in flight."""
 
     def step(state, batch):
@@ -225,7 +225,7 @@ def test_no_step_starts_before_all_results_of_the_last_one_are_there():
         results[:] = jax.tree.leaves(found)
         return found
 
-    train._run = launch
+    monkeypatch.setattr(train, "_run", launch)
     for _ in range(12):
         state, _ = train(state, batch)
     assert all(ready)

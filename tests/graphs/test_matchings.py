@@ -76,6 +76,17 @@ def test_so_do_those_of_graphs_for_which_a_search_takes_long(
         check_messages(matrix, permutations(sparse(matrix)))
 
 
+@every_topology
+def test_workers_without_a_message_send_nothing_to_others(name, monkeypatch):
+    for module in (matchings, _colouring):
+        monkeypatch.setattr(module, "MOST_TRIED", 0)
+    for matrix in MANY[name].rounds:
+        for matching in permutations(sparse(matrix)):
+            for sender, receiver in matching.pairs:
+                if sender != receiver and not matching.weights[receiver]:
+                    assert matching.weights[sender], "it could send to itself"
+
+
 def by_recursion(matrix: np.ndarray) -> list[tuple[int, ...]]:
     """One matching after another, near receivers first: the definition."""
     workers = len(matrix)
