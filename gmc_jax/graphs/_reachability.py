@@ -71,6 +71,8 @@ class Graph(NamedTuple):
 def not_reaching_all(rounds: Sequence[SparseMatrix]) -> tuple[int, ...]:
     """The workers whose messages do not reach all others, in any number of rounds."""
     workers = rounds[0].workers
+    if any(matrix.is_full for matrix in rounds):
+        return ()
     senders = np.concatenate([matrix.senders for matrix in rounds])
     receivers = np.concatenate([matrix.receivers for matrix in rounds])
     root = _graph(workers, senders, receivers).root()

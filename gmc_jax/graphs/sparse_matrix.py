@@ -26,6 +26,11 @@ class SparseMatrix(NamedTuple):
     receivers: Indices
     weights: NDArray[np.float64]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no weight is 0, so that all receive from all."""
+        return len(self.weights) == self.workers**2
+
     def dense(self) -> Matrix:
         """The matrix with all its zeros, [receiver, sender]."""
         matrix = np.zeros((self.workers, self.workers))
@@ -63,6 +68,9 @@ class SparseMatrix(NamedTuple):
 
     def transposed(self) -> "SparseMatrix":
         """The matrix whose senders receive and whose receivers send."""
+        if self.is_full:
+            weights = self.weights.reshape(self.workers, self.workers).T.ravel()
+            return self._replace(weights=weights)
         # NumPy sorts integers of 16 bits in linear time.
         narrow = np.uint16 if self.workers <= 2**16 else np.int32
         order = np.argsort(self.receivers.astype(narrow), kind="stable")
