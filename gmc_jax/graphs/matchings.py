@@ -32,7 +32,7 @@ class Matching(NamedTuple):
 
 def busiest(matrix: SparseMatrix) -> int:
     """How many messages the busiest worker sends or receives in a round."""
-    return max(counts.max() for counts in _counts(matrix.without_diagonal())).item()
+    return int(max(counts.max() for counts in _counts(matrix)))
 
 
 def permutations(matrix: SparseMatrix) -> tuple[Matching, ...]:
@@ -54,8 +54,7 @@ def permutations(matrix: SparseMatrix) -> tuple[Matching, ...]:
     Returns:
       As many matchings as the busiest worker sends or receives messages.
     """
-    messages = matrix.without_diagonal()
-    sent, received = _counts(messages)
+    messages, (sent, received) = matrix.without_diagonal(), _counts(matrix)
     workers, most = matrix.workers, int(max(sent.max(), received.max()))
     filled = _fill_up(messages, sent, received)
     colours = None if filled is None else near_colours(filled, most)
@@ -71,11 +70,12 @@ def permutations(matrix: SparseMatrix) -> tuple[Matching, ...]:
     return tuple(map(Matching, receivers, weights))
 
 
-def _counts(messages: SparseMatrix) -> tuple[Indices, Indices]:
+def _counts(matrix: SparseMatrix) -> tuple[Indices, Indices]:
     """How many messages each worker sends, and how many it receives."""
+    own = matrix.diagonal() != 0
     sent, received = (
-        np.bincount(ends, minlength=messages.workers).astype(np.int32)
-        for ends in (messages.senders, messages.receivers)
+        np.bincount(ends, minlength=matrix.workers).astype(np.int32) - own
+        for ends in (matrix.senders, matrix.receivers)
     )
     return sent, received
 
@@ -103,7 +103,8 @@ def _fill_up(
     weight = np.zeros(len(sender))
     weight[: len(messages.weights)] = messages.weights
     # Of messages with the same ends the one with the weight comes first.
-    places = (receiver - sender) % workers
+    places = receiver - sender
+    places[places < 0] += workers
     order = np.argsort(sender * np.int64(workers) + places, kind="stable")
     return SparseMatrix(workers, sender[order], receiver[order], weight[order])
 

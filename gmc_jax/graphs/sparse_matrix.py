@@ -50,7 +50,7 @@ class SparseMatrix(NamedTuple):
 
     def without_diagonal(self) -> "SparseMatrix":
         """The weights of messages from one worker to another."""
-        others = np.flatnonzero(self.senders != self.receivers)
+        others = self.senders != self.receivers
         return SparseMatrix(
             self.workers,
             self.senders[others],
