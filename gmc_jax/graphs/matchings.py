@@ -91,17 +91,19 @@ def _fill_up(
       The messages, or None if so many would be added that a search takes long.
     """
     workers, most = messages.workers, max(sent.max(), received.max())
-    senders, receivers = [messages.senders], [messages.receivers]
+    sender, receiver, weight = messages[1:]
     if sent.min() < most or received.min() < most:
         if workers * most > MOST_TRIED:
             return None
-        everyone = np.arange(workers)
+        everyone = np.arange(workers, dtype=np.int32)
         idle = most - np.maximum(sent, received)
-        for ends, done in ((senders, sent), (receivers, received)):
-            ends += [np.repeat(everyone, idle), np.repeat(everyone, most - done - idle)]
-    sender, receiver = np.concatenate(senders), np.concatenate(receivers)
-    weight = np.zeros(len(sender))
-    weight[: len(messages.weights)] = messages.weights
+        to_itself = np.repeat(everyone, idle)
+        to_send, to_receive = (
+            np.repeat(everyone, most - done - idle) for done in (sent, received)
+        )
+        sender = np.concatenate([sender, to_itself, to_send])
+        receiver = np.concatenate([receiver, to_itself, to_receive])
+        weight = np.concatenate([weight, np.zeros(len(sender) - len(weight))])
     # Of messages with the same ends the one with the weight comes first.
     places = receiver - sender
     places[places < 0] += workers
