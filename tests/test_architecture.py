@@ -54,6 +54,7 @@ DOCUMENTED = {
     "costs.patterns",
     "costs.replica_groups",
     "graphs.matchings",
+    "graphs.sparse_matrix",
     "transforms.sync_hooks",
 }
 # Files of a room that export several names, or classes alone.

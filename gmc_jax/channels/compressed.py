@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import run_collective
@@ -248,9 +250,19 @@ def _channel(
         checks.floating(tree)
         _check_sizes(tree, per_leaf, caller)
 
-    def messages_of(tree: Tree) -> Tree:
+    def messages_of(tree: Tree) -> list[Tree]:
+        """The shapes of all messages; vectors alike are encoded once."""
+        _check_sizes(tree, per_leaf, caller)
+        leaves = [(jnp.result_type(x), np.size(x)) for x in jax.tree.leaves(tree)]
+        if per_leaf:
+            times = Counter(leaves)
+        else:
+            totals: Counter[jnp.dtype] = Counter()
+            for dtype, size in leaves:
+                totals[dtype] += size
+            times = Counter(totals.items())
+
         def encode(tree):
-            _check_sizes(tree, per_leaf, caller)
             vectors, _ = to_vectors(tree, per_leaf)
             key = jax.random.key(seed)
             messages = {
@@ -258,14 +270,17 @@ def _channel(
             }
             return exchange.to_wire(messages, 1.0)
 
-        return jax.eval_shape(encode, tree)
+        alike = [jax.ShapeDtypeStruct((size,), dtype) for dtype, size in times]
+        counts = list(times.values())
+        messages = jax.eval_shape(encode, alike)
+        return [message for x, message in messages.items() for _ in range(counts[x])]
 
     def bits(tree):
         return size_in_bits(messages_of(tree))
 
     def entries(tree):
         messages = messages_of(tree)
-        if any(isinstance(message, Sparse) for message in messages.values()):
+        if any(isinstance(message, Sparse) for message in messages):
             return None
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
@@ -274,7 +289,7 @@ def _channel(
 
 
 def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
-    leaves = [jnp.size(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [np.size(leaf) for leaf in jax.tree.leaves(tree)]
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:
         raise ValueError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmc_jax.channels.sharded import context
@@ -134,16 +135,29 @@ def distribute(
 
 
 class BlockingStep(Train):
-    """The step of all workers, which waits for its state before it starts.
+    """The step of all workers, which waits for the last one before it starts.
 
     XLA's CPU client allows a device 32 computations in flight, and blocks the thread
     that launches the next one. With collectives that is a deadlock: computations in
     flight may wait for devices that this thread has not launched yet.
+
+    All results of a step are done at once, so it waits for one of them. What the caller
+    computes between two steps and the second one needs is done with the second one.
     """
+
+    _last: jax.Array | None = None
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step when the last one is done."""
-        return super().__call__(jax.block_until_ready(state), batch)
+        if self._last is None or self._last.is_deleted():
+            jax.block_until_ready(state)
+        else:
+            self._last.block_until_ready()
+        state, metrics = super().__call__(state, batch)
+        # The state is donated to the next step; metrics are not.
+        result, *_ = *jax.tree.leaves(metrics), *jax.tree.leaves(state), None
+        self._last = None if isinstance(result, Tracer) else result
+        return state, metrics
 
 
 def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:
