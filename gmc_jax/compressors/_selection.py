@@ -11,6 +11,7 @@ is the smallest, infinity is larger than every number, and NaN is the largest.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,12 @@ from jax import lax
 
 from gmc_jax.core import Sparse
 
-# Each level of the pyramid is BLOCK times shorter than the one below. A level of up to
-# SPARSE * s entries is the top, since another one would cost more than it saves. Both
-# were measured on a CPU with 11 million entries and s = 11,000 (`python -m experiments
-# bench compress`).
-BLOCK = 8
-SPARSE = 8
+# The sizes of blocks that each platform may use. Those of CPUs were measured there with
+# 11 million entries and s = 11,000 (`python -m experiments bench compress`). A TPU pads
+# rows to 128 entries, and a GPU reads 32 words together.
+CPU_BLOCKS = (8,)
+GPU_BLOCKS = (8, 32)
+TPU_BLOCKS = (32, 128)
 
 
 def num_kept(ratio: float, d: int) -> int:
@@ -41,21 +42,73 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
 def largest(bits: jax.Array, s: int) -> jax.Array:
     """Returns the indices [s], ascending, of the s largest integers in bits [n].
 
-    The integers are non-negative. Accelerators use `jax.lax.top_k`, CPUs descend the
-    pyramid. In both, ties go to the lowest index.
+    The integers are non-negative. CPUs search for the s-th largest candidate by
+    counting, accelerators sort the candidates. In both, ties go to the lowest index.
     """
 
-    def by_sorting(bits: jax.Array) -> jax.Array:
-        return jnp.sort(lax.top_k(bits, s)[1])
+    def by_counting(bits: jax.Array) -> jax.Array:
+        choose = partial(_largest_by_counting, s=s)
+        return descend(bits, s, choose, CPU_BLOCKS)
 
-    def by_pruning(bits: jax.Array) -> jax.Array:
-        return descend(bits, s, lambda level: _largest_by_counting(level, s))
+    return lax.platform_dependent(
+        bits,
+        cpu=by_counting,
+        tpu=lambda bits: by_sorting(bits, 0, s, TPU_BLOCKS),
+        default=lambda bits: by_sorting(bits, 0, s, GPU_BLOCKS),
+    )
 
-    return lax.platform_dependent(bits, cpu=by_pruning, default=by_sorting)
+
+def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """Returns the indices [s], ascending, where bits [n] reach a threshold.
+
+    If more than s entries reach it, these are the indices of the s largest. Unused
+    slots hold n.
+    """
+
+    def by_counting(bits: jax.Array, threshold: jax.Array) -> jax.Array:
+        # The extra slot shows whether more than s entries reach the threshold.
+        choose = partial(first_at_least, threshold=threshold, s=s + 1)
+        found = descend(bits, s + 1, choose, CPU_BLOCKS)
+        # A loop of one round at most. A conditional would always run if it were
+        # batched.
+        return lax.while_loop(
+            lambda state: state[0],
+            lambda _: (jnp.array(False), largest(bits, s)),
+            (found[-1] < bits.size, found[:-1]),
+        )[1]
+
+    return lax.platform_dependent(
+        bits,
+        threshold,
+        cpu=by_counting,
+        tpu=lambda bits, threshold: by_sorting(bits, threshold, s, TPU_BLOCKS),
+        default=lambda bits, threshold: by_sorting(bits, threshold, s, GPU_BLOCKS),
+    )
+
+
+def by_sorting(
+    bits: jax.Array,
+    threshold: jax.typing.ArrayLike,
+    s: int,
+    blocks: tuple[int, ...],
+) -> jax.Array:
+    """What `at_least` returns, by sorting candidates."""
+    # XLA's top-k of floats does not end on some GPUs, jax-ml/jax#19653.
+    dtype = bits.dtype if bits.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
+    least = jnp.asarray(threshold, dtype)
+
+    def choose(level: jax.Array) -> jax.Array:
+        values, indices = lax.top_k(level.astype(dtype), s)
+        return jnp.sort(jnp.where(values >= least, indices, level.size))
+
+    return descend(bits, s, choose, blocks)
 
 
 def descend(
-    bits: jax.Array, s: int, choose: Callable[[jax.Array], jax.Array]
+    bits: jax.Array,
+    s: int,
+    choose: Callable[[jax.Array], jax.Array],
+    blocks: tuple[int, ...],
 ) -> jax.Array:
     """Chooses up to s entries of bits [n], level by level down a pyramid of maxima.
 
@@ -66,23 +119,32 @@ def descend(
       choose: `level[m] -> indices[s]`, ascending; unused slots hold m or more. If it
         chooses an entry of a level, it must choose the maximum of that entry's block
         in the level above.
+      blocks: the sizes that blocks may have, powers of two.
 
     Returns:
       The indices [s] int32, ascending; unused slots hold n.
     """
     n = bits.size
-    if n <= SPARSE * s:
+
+    def read(block: int) -> float:
+        """How many entries are chosen from, with one level more."""
+        return n / block + block * s
+
+    block = min(blocks, key=read)
+    if read(block) > n:
         return choose(bits)
-    level = jnp.pad(bits, (0, -n % BLOCK)).reshape(-1, BLOCK)
-    maxima = level
-    while maxima.shape[1] > 1:  # By halves: XLA reduces short rows slowly on CPUs.
-        half = maxima.shape[1] // 2
-        maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
-    blocks = descend(maxima[:, 0], s, choose)
-    indices = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None]
-    candidates = level.at[blocks].get(mode="fill", fill_value=0)
-    chosen = choose(candidates.reshape(-1))
-    indices = indices.reshape(-1).at[chosen].get(mode="fill", fill_value=n)
+    level = jnp.pad(bits, (0, -n % block)).reshape(-1, block)
+    chosen = descend(_maxima(level), s, choose, blocks)
+    indices = chosen[:, None] * block + jnp.arange(block, dtype=jnp.int32)[None]
+    candidates = level.at[chosen].get(
+        mode="fill", fill_value=0, indices_are_sorted=True
+    )
+    found = choose(candidates.reshape(-1))
+    indices = (
+        indices.reshape(-1)
+        .at[found]
+        .get(mode="fill", fill_value=n, indices_are_sorted=True)
+    )
     return jnp.minimum(indices, n)
 
 
@@ -120,59 +182,67 @@ def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
 
 
-def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the indices [s], ascending, where bits [n] reach a threshold.
-
-    If more than s entries reach it, these are the indices of the s largest. Unused
-    slots hold n.
-    """
-    n = bits.size
-    # The extra slot shows whether more than s entries reach the threshold.
-    found = descend(bits, s + 1, lambda level: first_at_least(level, threshold, s + 1))
-    # A loop of one round at most. A conditional would always run if it were batched.
-    return lax.while_loop(
-        lambda state: state[0],
-        lambda _: (jnp.array(False), largest(bits, s)),
-        (found[-1] < n, found[:-1]),
-    )[1]
-
-
-def extract(x: jax.Array, indices: jax.Array) -> tuple[Sparse, jax.Array]:
+def extract(
+    x: jax.Array, indices: jax.Array, ascending: bool = False
+) -> tuple[Sparse, jax.Array]:
     """Moves the entries at some indices out of x [d] into a message.
 
     Args:
       x: the vector, [d].
       indices: distinct; slots that hold d are unused.
+      ascending: whether the indices are known to ascend. Otherwise a TPU sorts them.
 
     Returns:
       The message, and x with zeros at those indices.
     """
     x = jnp.asarray(x)
-    values = x.at[indices].get(mode="fill", fill_value=0)
+    values = x.at[indices].get(mode="fill", fill_value=0, indices_are_sorted=ascending)
     # These zeros depend on the values. So XLA reads x before it writes, and copies
     # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
     zeros = jnp.minimum(jnp.abs(values), 0)
-    lost = x.at[indices].set(zeros, mode="drop", unique_indices=True)
+    lost = x.at[indices].set(
+        zeros, mode="drop", unique_indices=True, indices_are_sorted=ascending
+    )
     return Sparse(values, indices), lost
 
 
-def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
+def scatter_sum(
+    key: jax.Array, messages: Sparse, d: int, ascending: bool = False
+) -> jax.Array:
     """Decodes sparse messages, stacked on a leading axis, into their sum, [d].
 
     Each message is one scatter with unique indices, in the order of the messages. So
     the sum has the same bits on every device, and no second vector of size d is
-    allocated.
+    allocated. `ascending` is what `extract` takes.
     """
     del key
     messages = jax.tree.map(jnp.asarray, messages)
 
     def add(worker: jax.Array, total: jax.Array) -> jax.Array:
         return total.at[messages.indices[worker]].add(
-            messages.values[worker], mode="drop", unique_indices=True
+            messages.values[worker],
+            mode="drop",
+            unique_indices=True,
+            indices_are_sorted=ascending,
         )
 
     zero = jnp.zeros(d, messages.values.dtype)
     return lax.fori_loop(0, messages.indices.shape[0], add, zero)
+
+
+def _maxima(level: jax.Array) -> jax.Array:
+    """Returns the maxima [m] of blocks [m, block]."""
+
+    def by_halves(level: jax.Array) -> jax.Array:
+        while level.shape[1] > 1:
+            half = level.shape[1] // 2
+            level = jnp.maximum(level[:, :half], level[:, half:])
+        return level[:, 0]
+
+    # XLA reduces short rows slowly on CPUs.
+    return lax.platform_dependent(
+        level, cpu=by_halves, default=lambda level: jnp.max(level, axis=1)
+    )
 
 
 def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:

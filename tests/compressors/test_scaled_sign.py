@@ -2,7 +2,6 @@
 
 import functools
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -148,8 +147,8 @@ def test_decoding_reads_and_writes_the_sum_once_for_several_messages():
         jax.vmap(lambda x: scaled_sign().encode(KEY, x)[0]),
         jax.ShapeDtypeStruct((16, 1000), jnp.float32),
     )
-    decode = partial(scaled_sign().decode, KEY, d=1000)
-    program = str(jax.make_jaxpr(decode)(messages))
+    decode = jax.make_jaxpr(scaled_sign().decode, static_argnums=2)
+    program = str(decode(KEY, messages, 1000))
     assert re.findall(r"unroll=(\d+)", program) == ["4", "8"]
     assert set(re.findall(r":f32\[(\S+)\] = add ", program)) == {"32,32"}
 
