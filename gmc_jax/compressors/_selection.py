@@ -11,20 +11,33 @@ is the smallest, infinity is larger than every number, and NaN is the largest.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gmc_jax.compressors._ranks import ROW, count, places
 from gmc_jax.core import Sparse
 
-# The sizes of blocks that each platform may use. Those of CPUs were measured there with
-# 11 million entries and s = 11,000 (`python -m experiments bench compress`). A TPU pads
-# rows to 128 entries, and a GPU reads 32 words together.
-CPU_BLOCKS = (8,)
-GPU_BLOCKS = (8, 32)
-TPU_BLOCKS = (32, 128)
+
+class Pyramid(NamedTuple):
+    """How a platform builds its pyramid.
+
+    Attributes:
+      blocks: the sizes that blocks may have.
+      gain: by how much a level must reduce the entries that are chosen from.
+    """
+
+    blocks: tuple[int, ...]
+    gain: float
+
+
+# Measured with up to 100 million entries (`python -m experiments bench compress`).
+CPU = Pyramid((8, 16, 32), gain=3)
+# A GPU reads 32 words together, and a TPU pads rows to 128.
+GPU = Pyramid((8, 32), gain=1)
+TPU = Pyramid((32, 128), gain=1)
 
 
 def num_kept(ratio: float, d: int) -> int:
@@ -39,110 +52,113 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.abs(x), jnp.dtype(f"int{width}"))
 
 
-def largest(bits: jax.Array, s: int) -> jax.Array:
-    """Returns the indices [s], ascending, of the s largest integers in bits [n].
+def largest(x: jax.Array, s: int) -> jax.Array:
+    """Returns the indices [s], ascending, of the s largest magnitudes in x [n].
 
-    The integers are non-negative. CPUs search for the s-th largest candidate by
-    counting, accelerators sort the candidates. In both, ties go to the lowest index.
+    Ties go to the lowest index.
     """
+    return at_least(x, magnitude_bits(jnp.zeros((), x.dtype)), s)
 
-    def by_counting(bits: jax.Array) -> jax.Array:
-        choose = partial(_largest_by_counting, s=s)
-        return descend(bits, s, choose, CPU_BLOCKS)
 
+def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """Returns the indices [s], ascending, where magnitudes of x [n] reach a threshold.
+
+    If more than s entries reach it, these are the indices of the s largest; ties go to
+    the lowest index. Unused slots hold n. CPUs search for the s-th largest candidate by
+    counting, accelerators sort the candidates.
+
+    Args:
+      x: the vector, [n].
+      threshold: what `magnitude_bits` makes of it.
+      s: the number of slots, at most n.
+    """
     return lax.platform_dependent(
-        bits,
-        cpu=by_counting,
-        tpu=lambda bits: by_sorting(bits, 0, s, TPU_BLOCKS),
-        default=lambda bits: by_sorting(bits, 0, s, GPU_BLOCKS),
+        x,
+        threshold,
+        cpu=lambda x, threshold: by_counting(x, threshold, s),
+        tpu=lambda x, threshold: by_sorting(x, threshold, s, TPU),
+        default=lambda x, threshold: by_sorting(x, threshold, s, GPU),
     )
 
 
-def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the indices [s], ascending, where bits [n] reach a threshold.
+def by_counting(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """What `at_least` returns, by a search for the s-th largest candidate."""
 
-    If more than s entries reach it, these are the indices of the s largest. Unused
-    slots hold n.
-    """
+    def choose(level: jax.Array, slots: int) -> jax.Array:
+        level = jnp.pad(level, (0, -level.size % ROW), constant_values=-1)
+        value = _separating(level, threshold, s, slots)
+        return places(level, value, slots)
 
-    def by_counting(bits: jax.Array, threshold: jax.Array) -> jax.Array:
-        # The extra slot shows whether more than s entries reach the threshold.
-        choose = partial(first_at_least, threshold=threshold, s=s + 1)
-        found = descend(bits, s + 1, choose, CPU_BLOCKS)
-        # A loop of one round at most. A conditional would always run if it were
-        # batched.
-        return lax.while_loop(
-            lambda state: state[0],
-            lambda _: (jnp.array(False), largest(bits, s)),
-            (found[-1] < bits.size, found[:-1]),
-        )[1]
-
-    return lax.platform_dependent(
-        bits,
-        threshold,
-        cpu=by_counting,
-        tpu=lambda bits, threshold: by_sorting(bits, threshold, s, TPU_BLOCKS),
-        default=lambda bits, threshold: by_sorting(bits, threshold, s, GPU_BLOCKS),
+    # A few more blocks than needed are found in fewer rounds. With a multiple of 4
+    # blocks nothing is padded.
+    enough = 4 * -(-17 * s // 64)
+    return descend(
+        x, s, lambda level: choose(level, s), CPU, lambda level: choose(level, enough)
     )
 
 
 def by_sorting(
-    bits: jax.Array,
-    threshold: jax.typing.ArrayLike,
-    s: int,
-    blocks: tuple[int, ...],
+    x: jax.Array, threshold: jax.typing.ArrayLike, s: int, pyramid: Pyramid
 ) -> jax.Array:
     """What `at_least` returns, by sorting candidates."""
-    # XLA's top-k of floats does not end on some GPUs, jax-ml/jax#19653.
-    dtype = bits.dtype if bits.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
-    least = jnp.asarray(threshold, dtype)
 
     def choose(level: jax.Array) -> jax.Array:
+        # XLA's top-k of floats does not end on some GPUs, jax-ml/jax#19653. There is
+        # none of short integers everywhere.
+        dtype = level.dtype if level.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
         values, indices = lax.top_k(level.astype(dtype), s)
-        return jnp.sort(jnp.where(values >= least, indices, level.size))
+        reached = values >= jnp.asarray(threshold, dtype)
+        return jnp.sort(jnp.where(reached, indices, level.size))
 
-    return descend(bits, s, choose, blocks)
+    return descend(x, s, choose, pyramid, choose)
 
 
 def descend(
-    bits: jax.Array,
+    x: jax.Array,
     s: int,
     choose: Callable[[jax.Array], jax.Array],
-    blocks: tuple[int, ...],
+    pyramid: Pyramid,
+    choose_blocks: Callable[[jax.Array], jax.Array],
+    bits_of: Callable[[jax.Array], jax.Array] = magnitude_bits,
 ) -> jax.Array:
-    """Chooses up to s entries of bits [n], level by level down a pyramid of maxima.
+    """Chooses up to s entries of x [n], level by level down a pyramid of maxima.
 
     Args:
-      bits: non-negative integers, [n].
-      s: the number of indices that `choose` returns. From the whole vector it must
-        choose at most s entries.
-      choose: `level[m] -> indices[s]`, ascending; unused slots hold m or more. If it
-        chooses an entry of a level, it must choose the maximum of that entry's block
-        in the level above.
-      blocks: the sizes that blocks may have, powers of two.
+      x: the vector, [n].
+      s: the number of indices that `choose` returns.
+      choose: `level[m] -> indices`, ascending, from non-negative integers; unused slots
+        hold m or more.
+      pyramid: how it is built.
+      choose_blocks: as `choose`, from maxima of blocks. If `choose` chooses an entry,
+        it must choose its block's maximum, in the level above.
+      bits_of: makes those integers of entries of x, and 0 of 0. So x is compared
+        without a copy of it.
 
     Returns:
       The indices [s] int32, ascending; unused slots hold n.
     """
-    n = bits.size
+    n = x.size
 
     def read(block: int) -> float:
         """How many entries are chosen from, with one level more."""
         return n / block + block * s
 
-    block = min(blocks, key=read)
-    if read(block) > n:
-        return choose(bits)
-    level = jnp.pad(bits, (0, -n % block)).reshape(-1, block)
-    chosen = descend(_maxima(level), s, choose, blocks)
-    indices = chosen[:, None] * block + jnp.arange(block, dtype=jnp.int32)[None]
-    candidates = level.at[chosen].get(
+    block = min(pyramid.blocks, key=read)
+    if pyramid.gain * read(block) > n:
+        return jnp.minimum(choose(bits_of(x)), n)
+    level = jnp.pad(x, (0, -n % block)).reshape(-1, block)
+    maxima = jnp.max(bits_of(level), axis=1)
+    blocks = descend(
+        maxima, s, choose_blocks, pyramid, choose_blocks, lambda bits: bits
+    )
+    indices = blocks[:, None] * block + jnp.arange(block, dtype=jnp.int32)[None]
+    candidates = level.at[blocks].get(
         mode="fill", fill_value=0, indices_are_sorted=True
     )
-    found = choose(candidates.reshape(-1))
+    chosen = choose(bits_of(candidates.reshape(-1)))
     indices = (
         indices.reshape(-1)
-        .at[found]
+        .at[chosen]
         .get(mode="fill", fill_value=n, indices_are_sorted=True)
     )
     return jnp.minimum(indices, n)
@@ -172,14 +188,6 @@ def largest_satisfying(
         return jnp.where(holds(candidate), candidate, value)
 
     return lax.fori_loop(0, width, set_if_holds, zero)
-
-
-def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the first s indices [s] where bits [n] reach a threshold.
-
-    Unused slots hold n.
-    """
-    return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
 
 
 def extract(
@@ -230,34 +238,30 @@ def scatter_sum(
     return lax.fori_loop(0, messages.indices.shape[0], add, zero)
 
 
-def _maxima(level: jax.Array) -> jax.Array:
-    """Returns the maxima [m] of blocks [m, block]."""
+def _separating(bits: jax.Array, threshold: jax.Array, s: int, slots: int) -> jax.Array:
+    """Finds a value that at least s integers in bits [n] reach, and at most `slots`.
 
-    def by_halves(level: jax.Array) -> jax.Array:
-        while level.shape[1] > 1:
-            half = level.shape[1] // 2
-            level = jnp.maximum(level[:, :half], level[:, half:])
-        return level[:, 0]
+    If none does it is the s-th largest. Where at most `slots` integers reach the
+    threshold, it is the threshold.
+    """
+    width = bits.dtype.itemsize * 8 - 1
 
-    # XLA reduces short rows slowly on CPUs.
-    return lax.platform_dependent(
-        level, cpu=by_halves, default=lambda level: jnp.max(level, axis=1)
-    )
+    def is_open(state: tuple[jax.Array, ...]) -> jax.Array:
+        bit, _, reached = state
+        return (bit < width) & (reached > slots)
 
+    def set_if_holds(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        bit, value, reached = state
+        candidate = value | (jnp.ones_like(value) << (width - 1 - bit))
+        number = count(bits >= candidate)
+        holds = number >= s
+        return (
+            bit + 1,
+            jnp.where(holds, candidate, value),
+            jnp.where(holds, number, reached),
+        )
 
-def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
-    """Finds the s largest by a bitwise search for the s-th largest value."""
-    zero = jnp.zeros((), bits.dtype)
-    value = largest_satisfying(
-        lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero
-    )
-    above = jnp.cumsum(bits > value, dtype=jnp.int32)
-    equal = jnp.cumsum(bits == value, dtype=jnp.int32)
-    return _first_of_each_rank(above + jnp.minimum(equal, s - above[-1]), s)
-
-
-def _first_of_each_rank(rank: jax.Array, s: int) -> jax.Array:
-    """Returns where a running count first reaches 1, 2, ..., s; else its length."""
-    return jnp.searchsorted(rank, jnp.arange(1, s + 1, dtype=rank.dtype)).astype(
-        jnp.int32
-    )
+    reached = count(bits >= threshold)
+    value = jnp.where(reached > slots, 0, threshold)
+    start = (jnp.zeros((), bits.dtype), value, reached)
+    return lax.while_loop(is_open, set_if_holds, start)[1]

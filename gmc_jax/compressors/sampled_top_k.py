@@ -65,11 +65,11 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         s = num_kept(ratio, d)
         capacity = min(d, math.ceil(SLACK * s))
         sampled = min(d, max(math.ceil(sample * d), -(-d // s)))
-        in_sample = magnitude_bits(x[_one_of_each_stretch(key, sampled, d)])
+        in_sample = x[_one_of_each_stretch(key, sampled, d)]
         rank = -(-sampled * s // d)
-        threshold = jnp.min(in_sample[largest(in_sample, rank)])
+        threshold = jnp.min(magnitude_bits(in_sample[largest(in_sample, rank)]))
 
-        indices = at_least(magnitude_bits(x), threshold, capacity)
+        indices = at_least(x, threshold, capacity)
         return extract(x, indices, ascending=True)
 
     decode = partial(scatter_sum, ascending=True)

@@ -61,7 +61,7 @@ def threshold(level: float, capacity: float) -> Compressor:
     def encode(key, x):
         del key
         least = magnitude_bits(jnp.asarray(level, x.dtype))
-        indices = at_least(magnitude_bits(x), least, num_kept(capacity, x.size))
+        indices = at_least(x, least, num_kept(capacity, x.size))
         return extract(x, indices, ascending=True)
 
     selects = Largest(partial(num_kept, capacity), level)

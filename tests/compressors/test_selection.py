@@ -34,24 +34,23 @@ def vector(kind: str, d: int) -> np.ndarray:
 
 
 @functools.cache
-def selection(s: int, blocks: tuple[int, ...] | None):
+def selection(s: int, pyramid: _selection.Pyramid | None):
     """The indices that reach a threshold: this platform's, or an accelerator's."""
 
     def select(x, least):
-        bits = _selection.magnitude_bits(x)
-        if blocks is None:
-            return _selection.at_least(bits, least, s)
-        return _selection.by_sorting(bits, least, s, blocks)
+        if pyramid is None:
+            return _selection.at_least(x, least, s)
+        return _selection.by_sorting(x, least, s, pyramid)
 
     return jax.jit(select)
 
 
 @pytest.mark.parametrize(
-    "blocks", [None, _selection.GPU_BLOCKS, _selection.TPU_BLOCKS], ids=str
+    "pyramid", [None, _selection.GPU, _selection.TPU], ids=["here", "GPU", "TPU"]
 )
 @pytest.mark.parametrize("kind", ["normal", "ties", "clustered", "not finite", "zeros"])
 @pytest.mark.parametrize(("d", "s"), [(1, 1), (50, 50), (5000, 3), (5001, 60)])
-def test_every_platform_selects_the_largest_that_reach_a_threshold(kind, blocks, d, s):
+def test_every_platform_selects_the_largest_that_reach_a_threshold(kind, pyramid, d, s):
     """Ties go to the lowest index, and unused slots come last."""
     x = vector(kind, d)
     bits = np.abs(x).view(np.int32)
@@ -60,7 +59,7 @@ def test_every_platform_selects_the_largest_that_reach_a_threshold(kind, blocks,
         expected = np.full(s, d)
         kept = np.sort(order[bits[order] >= least])
         expected[: kept.size] = kept
-        np.testing.assert_array_equal(selection(s, blocks)(x, least), expected)
+        np.testing.assert_array_equal(selection(s, pyramid)(x, least), expected)
 
 
 @functools.cache
