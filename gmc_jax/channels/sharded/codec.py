@@ -80,8 +80,9 @@ def check_selects(
                 f"`compressor` of `{caller}` must select entries shard by shard, since "
                 f"a leaf of shape {shards.shapes[place]} is split inside a worker by "
                 f"{partition(shards.specs[place])}. This one needs the whole vector, "
-                "which every device would gather. Use `top_k`, `threshold` or "
-                "`random_block`, or the channel `exact()`, which loses nothing."
+                "which every device would gather. Use `top_k`, `threshold`, "
+                "`random_k` or `random_block`, or the channel `exact()`, which loses "
+                "nothing."
             )
 
 
