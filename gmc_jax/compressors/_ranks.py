@@ -35,7 +35,13 @@ def places(bits: jax.Array, value: jax.Array, s: int) -> jax.Array:
     fits = s - above_until[-1]
     until = above_until + jnp.minimum(equal_until, fits)
     rank = jnp.arange(s, dtype=jnp.int32)
-    word = jnp.searchsorted(until, rank + 1).astype(jnp.int32)
+    # Each word that holds some is written where its ranks start. A search for each rank
+    # would take longer.
+    start = jnp.pad(until[:-1], (1, 0))
+    start = jnp.where(until > start, start, s)
+    number = jnp.arange(until.size, dtype=jnp.int32)
+    word = lax.cummax(jnp.zeros_like(rank).at[start].set(number, mode="drop"))
+    is_found = rank < until[-1]
     above, equal, until, equal_until = (
         of_all.at[word].get(mode="clip", indices_are_sorted=True)
         for of_all in (above, equal, until, equal_until)
@@ -45,7 +51,7 @@ def places(bits: jax.Array, value: jax.Array, s: int) -> jax.Array:
     fits = jnp.maximum(fits - (equal_until - ones), 0)
     before = rank - (until - _ones(above) - jnp.minimum(ones, fits))
     bit = _nth_one(above, equal, fits, before)
-    return jnp.where(word < bits.size // ROW, word * ROW + bit, bits.size)
+    return jnp.where(is_found, word * ROW + bit, bits.size)
 
 
 def _rows(mask: jax.Array) -> jax.Array:

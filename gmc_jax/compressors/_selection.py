@@ -27,14 +27,17 @@ class Pyramid(NamedTuple):
     Attributes:
       blocks: the sizes that blocks may have.
       gain: by how much a level must reduce the entries that are chosen from.
+      shortest: how many entries a vector must have. Compiling a level for fewer takes
+        longer than it saves.
     """
 
     blocks: tuple[int, ...]
     gain: float
+    shortest: int = 0
 
 
 # Measured with up to 100 million entries (`python -m experiments bench compress`).
-CPU = Pyramid((8, 16, 32), gain=3)
+CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
 # A GPU reads 32 words together, and a TPU pads rows to 128.
 GPU = Pyramid((8, 32), gain=1)
 TPU = Pyramid((32, 128), gain=1)
@@ -144,7 +147,7 @@ def descend(
         return n / block + block * s
 
     block = min(pyramid.blocks, key=read)
-    if pyramid.gain * read(block) > n:
+    if n < pyramid.shortest or pyramid.gain * read(block) > n:
         return jnp.minimum(choose(bits_of(x)), n)
     level = jnp.pad(x, (0, -n % block)).reshape(-1, block)
     maxima = jnp.max(bits_of(level), axis=1)
