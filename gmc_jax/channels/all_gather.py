@@ -39,8 +39,8 @@ def all_gather(
     together to find the largest, and each device sends its slice of the worker's
     message. `bits` does not include what the devices of a worker send to each other: a
     count for each bit of a magnitude and of an index, and the message itself. Split
-    leaves need a compressor that says what it selects: `top_k`, `threshold` or
-    `random_block`. All compressors take leaves that every device of the worker holds
+    leaves need a compressor that says what it selects: `top_k`, `threshold`, `random_k`
+    or `random_block`. All compressors take leaves that every device of the worker holds
     whole.
 
     Args:

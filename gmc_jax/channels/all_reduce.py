@@ -50,7 +50,7 @@ def all_reduce(
       TypeError: from `init` and `average` if a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` if a vector
         has 2^31 entries or more; from `average` if a vector is split inside a worker
-        and the compressor is not `random_block` (see `all_gather`).
+        and the compressor is neither `random_k` nor `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.

@@ -84,8 +84,9 @@ def check_selects(
                 f"`compressor` of `{caller}` must select entries shard by shard, since "
                 f"a leaf of shape {shards.shapes[place]} is split inside a worker by "
                 f"{partition(shards.specs[place])}. This one needs the whole vector, "
-                "which every device would gather. Use `top_k`, `threshold` or "
-                "`random_block`, or the channel `exact()`, which loses nothing."
+                "which every device would gather. Use `top_k`, `threshold`, "
+                "`random_k` or `random_block`, or the channel `exact()`, which loses "
+                "nothing."
             )
 
 
@@ -258,7 +259,7 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         num_kept = selects.num_kept(index.sizes[leaf])
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
-        own_indices = largest(bits, min(num_kept, x.size))
+        own_indices = largest(x, min(num_kept, x.size))
         eligible = jnp.where(bits[own_indices] >= least, bits[own_indices], -1)
         global_indices = index.global_indices[leaf][own_indices]
         is_owner = index.is_owner[leaf][own_indices]
