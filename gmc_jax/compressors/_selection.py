@@ -42,7 +42,7 @@ CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
 GPU = Pyramid((8, 32), gain=1)
 TPU = Pyramid((32, 128), gain=1)
 
-# Up to FEW entries are selected on CPUs by the heap of XLA's runtime. That takes as long
+# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes as long
 # as counting, and compiles in a tenth of the time.
 FEW = 1024
 
