@@ -42,6 +42,9 @@ CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
 GPU = Pyramid((8, 32), gain=1)
 TPU = Pyramid((32, 128), gain=1)
 
+# From so many entries on, a sample saves more rounds of a search than it costs.
+SAMPLED = 2**22
+
 
 def num_kept(ratio: float, d: int) -> int:
     """How many of d coordinates a ratio keeps: max(1, ceil(ratio * d))."""
@@ -266,5 +269,15 @@ def _separating(bits: jax.Array, threshold: jax.Array, s: int, slots: int) -> ja
 
     reached = count(bits >= threshold)
     value = jnp.where(reached > slots, 0, threshold)
+    if slots > s and bits.size >= SAMPLED:
+        # One row of 16 tells where to look.
+        sample = bits[: bits.size // (16 * ROW) * 16 * ROW].reshape(-1, 16 * ROW)
+        sample = sample[:, :ROW].reshape(-1)
+        rank = max(1, (s + slots) * sample.size // (2 * bits.size))
+        guess = _separating(sample, threshold, rank, rank)
+        number = count(bits >= guess)
+        is_enough = (number >= s) & (number <= slots)
+        value = jnp.where(is_enough, guess, value)
+        reached = jnp.where(is_enough, number, reached)
     start = (jnp.zeros((), bits.dtype), value, reached)
     return lax.while_loop(is_open, set_if_holds, start)[1]
