@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.compressors._ranks import ROW, count, places
-from gmc_jax.core import Sparse
 
 
 class Pyramid(NamedTuple):
@@ -45,6 +44,9 @@ TPU = Pyramid((32, 128), gain=1)
 # On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes as long
 # as counting, and compiles in a tenth of the time.
 FEW = 1024
+
+# From so many entries on, a sample saves more rounds of a search than it costs.
+SAMPLED = 2**22
 
 
 def num_kept(ratio: float, d: int) -> int:
@@ -211,54 +213,6 @@ def largest_satisfying(
     return lax.fori_loop(0, width, set_if_holds, zero)
 
 
-def extract(
-    x: jax.Array, indices: jax.Array, ascending: bool = False
-) -> tuple[Sparse, jax.Array]:
-    """Moves the entries at some indices out of x [d] into a message.
-
-    Args:
-      x: the vector, [d].
-      indices: distinct; slots that hold d are unused.
-      ascending: whether the indices are known to ascend. Otherwise a TPU sorts them.
-
-    Returns:
-      The message, and x with zeros at those indices.
-    """
-    x = jnp.asarray(x)
-    values = x.at[indices].get(mode="fill", fill_value=0, indices_are_sorted=ascending)
-    # These zeros depend on the values. So XLA reads x before it writes, and copies
-    # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
-    zeros = jnp.minimum(jnp.abs(values), 0)
-    lost = x.at[indices].set(
-        zeros, mode="drop", unique_indices=True, indices_are_sorted=ascending
-    )
-    return Sparse(values, indices), lost
-
-
-def scatter_sum(
-    key: jax.Array, messages: Sparse, d: int, ascending: bool = False
-) -> jax.Array:
-    """Decodes sparse messages, stacked on a leading axis, into their sum, [d].
-
-    Each message is one scatter with unique indices, in the order of the messages. So
-    the sum has the same bits on every device, and no second vector of size d is
-    allocated. `ascending` is what `extract` takes.
-    """
-    del key
-    messages = jax.tree.map(jnp.asarray, messages)
-
-    def add(worker: jax.Array, total: jax.Array) -> jax.Array:
-        return total.at[messages.indices[worker]].add(
-            messages.values[worker],
-            mode="drop",
-            unique_indices=True,
-            indices_are_sorted=ascending,
-        )
-
-    zero = jnp.zeros(d, messages.values.dtype)
-    return lax.fori_loop(0, messages.indices.shape[0], add, zero)
-
-
 def _separating(bits: jax.Array, threshold: jax.Array, s: int, slots: int) -> jax.Array:
     """Finds a value that at least s integers in bits [n] reach, and at most `slots`.
 
@@ -284,5 +238,15 @@ def _separating(bits: jax.Array, threshold: jax.Array, s: int, slots: int) -> ja
 
     reached = count(bits >= threshold)
     value = jnp.where(reached > slots, 0, threshold)
+    if slots > s and bits.size >= SAMPLED:
+        # One row of 16 tells where to look.
+        sample = bits[: bits.size // (16 * ROW) * 16 * ROW].reshape(-1, 16 * ROW)
+        sample = sample[:, :ROW].reshape(-1)
+        rank = max(1, (s + slots) * sample.size // (2 * bits.size))
+        guess = _separating(sample, threshold, rank, rank)
+        number = count(bits >= guess)
+        is_enough = (number >= s) & (number <= slots)
+        value = jnp.where(is_enough, guess, value)
+        reached = jnp.where(is_enough, number, reached)
     start = (jnp.zeros((), bits.dtype), value, reached)
     return lax.while_loop(is_open, set_if_holds, start)[1]

@@ -8,14 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import (
-    at_least,
-    extract,
-    largest,
-    magnitude_bits,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import at_least, largest, magnitude_bits, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr

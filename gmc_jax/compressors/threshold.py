@@ -6,13 +6,8 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import (
-    at_least,
-    extract,
-    magnitude_bits,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import at_least, magnitude_bits, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmc_jax.compressors._selection import (
-    extract,
-    largest,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import largest, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr

@@ -62,6 +62,19 @@ def test_every_platform_selects_the_largest_that_reach_a_threshold(kind, pyramid
         np.testing.assert_array_equal(selection(s, pyramid)(x, least), expected)
 
 
+def test_a_sample_that_misleads_changes_no_selection(monkeypatch):
+    """It tells a search of long vectors where to look, and no more."""
+    monkeypatch.setattr(_selection, "SAMPLED", 1024)
+    d, s = 40_001, 300
+    select = jax.jit(lambda x: _selection.largest(x, s))
+    for kind in ("normal", "ties", "clustered", "not finite", "zeros"):
+        x = vector(kind, d)
+        # The sample is one of 16 rows of 32 maxima, of blocks of 16 entries.
+        x[np.arange(d) // 16 % 512 < 32] *= 100
+        order = np.argsort(-np.abs(x).view(np.int32), kind="stable")
+        np.testing.assert_array_equal(select(x), np.sort(order[:s]))
+
+
 @functools.cache
 def program(name: str, platform: str) -> str:
     """An encoding and decoding of 100,000 entries, as another platform gets it."""

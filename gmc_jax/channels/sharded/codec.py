@@ -15,12 +15,8 @@ import jax.numpy as jnp
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.global_top_k import Candidates, global_top_k
 from gmc_jax.channels.sharded.shards import Shards
-from gmc_jax.compressors._selection import (
-    extract,
-    largest,
-    magnitude_bits,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import largest, magnitude_bits
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
 from gmc_jax.utils.trees import to_vectors, unstack
 
