@@ -51,8 +51,10 @@ DOCUMENTED = {
     "checkpoints.compatibility",
     "checkpoints.manifest",
     "costs.hlo",
+    "costs.hlo_text",
     "costs.patterns",
     "costs.replica_groups",
+    "costs.trip_counts",
     "graphs.matchings",
     "transforms.sync_hooks",
 }
