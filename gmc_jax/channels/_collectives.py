@@ -8,6 +8,8 @@ from jax import lax
 
 from gmc_jax.core import Tree
 
+_TPU_LANES = 128
+
 
 def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
     """Runs a collective on a tree, once for each dtype in it.
@@ -40,6 +42,22 @@ def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> 
                 part = lax.bitcast_convert_type(part, leaf.dtype)
             received[place] = part
     return treedef.unflatten(received)
+
+
+def gather(flat: jax.Array, axis_name: str) -> jax.Array:
+    """Gathers a vector of every worker, behind a leading axis.
+
+    For TPUs, XLA makes an all-reduce of K vectors of it, mostly zeros, unless the
+    length is a multiple of 128. So there the vector is padded on its way.
+    """
+
+    def plain(flat: jax.Array) -> jax.Array:
+        return lax.all_gather(flat, axis_name)
+
+    def padded(flat: jax.Array) -> jax.Array:
+        return plain(jnp.pad(flat, (0, -flat.size % _TPU_LANES)))[:, : flat.size]
+
+    return lax.platform_dependent(flat, tpu=padded, default=plain)
 
 
 def _as_integers(leaf: jax.Array) -> jax.Array:
