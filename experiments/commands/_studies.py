@@ -19,6 +19,7 @@ NAMES = (
     "studies.quadratic.study",
     "studies.theory.study",
     "studies.votes.study",
+    "bench.compiled",
     "bench.timing",
 )
 """Modules with a `STUDY`; the first study that owns a record shows it."""
