@@ -6,6 +6,7 @@ request in JSON. It prints a row of JSON for each step as soon as that is compil
 `rows` starts the process and yields the rows.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -62,20 +63,16 @@ def rows(request: Request) -> Iterator[Row]:
     Raises:
       Stopped: if the process ends before the last step; the message has its last words.
     """
-    compiler = COMPILERS[request.target]
-    with tempfile.TemporaryDirectory() as dump, tempfile.TemporaryFile("w+") as words:
-        environment = {**os.environ, **compiler.environment}
-        if request.target == "gpu":
-            environment["XLA_FLAGS"] += f" --xla_dump_to={dump}"
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
+    with (
+        environment(request.target) as (variables, dump),
+        tempfile.TemporaryFile("w+") as words,
+    ):
         command = [
             *(sys.executable, "-m", __name__),
             *(json.dumps(asdict(request)), dump),
         ]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=words, text=True, env=variables
         )
         done = 0
         try:
@@ -92,6 +89,17 @@ def rows(request: Request) -> Iterator[Row]:
                 f"the compiler for {request.target} ended its process at "
                 f"{request.names[done]!r}: {words.read()[-1000:].strip()}"
             )
+
+
+@contextlib.contextmanager
+def environment(target: Target) -> Iterator[tuple[dict[str, str], str]]:
+    """The variables of a process that compiles, and where it finds code for GPUs."""
+    with tempfile.TemporaryDirectory() as dump:
+        variables = {**os.environ, **COMPILERS[target].environment}
+        if target == "gpu":
+            variables["XLA_FLAGS"] += f" --xla_dump_to={dump}"
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        yield variables | {"PYTHONPATH": os.pathsep.join(paths)}, dump
 
 
 def main(request: Request, dump: Path) -> None:
