@@ -97,7 +97,7 @@ def environment(target: Target) -> Iterator[tuple[dict[str, str], str]]:
     with tempfile.TemporaryDirectory() as dump:
         variables = {**os.environ, **COMPILERS[target].environment}
         if target == "gpu":
-            variables["XLA_FLAGS"] += f" --xla_dump_to={dump}"
+            variables["XLA_FLAGS"] += f" --xla_dump_to={dump} --xla_dump_emitter_re=ptx"
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         yield variables | {"PYTHONPATH": os.pathsep.join(paths)}, dump
 
