@@ -2,10 +2,11 @@
 
 The bytes are those that the instructions of the entry computation read and write, in
 loops times their rounds, and in the branch of a conditional that moves most. A fusion
-reads its operands and writes its result. What is only sliced or gathered counts with
-what is taken from it, and what is updated in place (scatter, dynamic-update-slice)
-counts with the updates. Parameters, constants, tuples and bitcasts move nothing. A sort
-counts as one reading and one writing, though it makes several.
+reads its operands and writes its result. What is only sliced or gathered, perhaps after
+work on each entry, counts with what is taken from it. What is updated in place, by a
+scatter or a dynamic-update-slice, counts with the updates. Parameters, constants,
+tuples and bitcasts move nothing. A sort counts as one reading and one writing, though
+it makes several.
 """
 
 import math
@@ -35,6 +36,12 @@ _FREE = {
 }
 _SAME = {"bitcast", "reshape"}
 _TAKE = {"dynamic-slice", "gather", "slice"}
+_UPDATE = {"dynamic-update-slice", "scatter"}
+_BY_ENTRY = {
+    *("abs", "add", "and", "bitcast-convert", "compare", "convert", "copy", "divide"),
+    *("maximum", "minimum", "multiply", "negate", "not", "or", "select", "subtract"),
+    *("shift-left", "shift-right-arithmetic", "shift-right-logical", "sign", "xor"),
+}
 
 
 class Sized(NamedTuple):
@@ -90,6 +97,7 @@ class _Memory:
 
     def __init__(self, program: Computations) -> None:
         self._program = program
+        self._known: dict[tuple[str, str, bool], int] = {}
         self._shapes = {
             name: {line.name: line.shape for line in computation.instructions}
             for name, computation in program.items()
@@ -128,43 +136,66 @@ class _Memory:
         ]
         if operation in _TAKE:
             return 2 * size_of(line.shape) + sum(operands[1:])
-        if operation in ("scatter", "dynamic-update-slice"):
+        if operation in _UPDATE:
             return _updated(line, shapes) + sum(operands[1:])
         return sum(operands) + size_of(line.shape)
 
-    def _read(self, name: str, value: Instruction) -> int:
-        """The bytes of a value that the instructions of a fusion read."""
-        read, whole = 0, size_of(value.shape)
-        shapes = self._shapes[name]
-        for line in self._program[name].instructions:
-            for place, operand in enumerate(line.operands):
-                if operand != value.name or line.opcode == "parameter":
-                    continue
-                if line.opcode in _SAME | {"get-tuple-element", "tuple"}:
-                    read += self._read(name, line) if not line.is_root else 0
-                elif line.opcode in _TAKE and not place:
-                    read += size_of(line.shape)
-                elif line.opcode == "dynamic-update-slice" and not place:
-                    continue
-                elif line.opcode == "scatter" and not place:
-                    read += _updated(line, shapes)
-                elif line.opcode == "fusion":
-                    (inner,) = called(line, "calls")
-                    read += self._read(inner, _parameter(self._program, inner, place))
-                else:
-                    return whole
-        return min(read, whole)
+    def _read(self, name: str, value: Instruction, is_given: bool = True) -> int:
+        """The bytes of a value that the instructions of a fusion read.
+
+        Args:
+          name: of the fused computation.
+          value: one of its instructions.
+          is_given: whether it is a parameter, in another shape at most. What is
+            computed is not updated in place.
+        """
+        key = name, value.name, is_given
+        if key not in self._known:
+            whole = size_of(value.shape)
+            read = (
+                self._read_by(name, value, line, place, is_given)
+                for line in self._program[name].instructions
+                if line.opcode not in ("constant", "parameter")
+                for place, operand in enumerate(line.operands)
+                if operand == value.name
+            )
+            self._known[key] = whole if value.is_root else min(sum(read), whole)
+        return self._known[key]
+
+    def _read_by(
+        self, name: str, value: Instruction, line: Instruction, place: int, given: bool
+    ) -> int:
+        """The bytes of a value that one instruction of a fusion reads."""
+        if line.opcode in _SAME | {"get-tuple-element", "tuple"}:
+            return 0 if line.is_root else self._read(name, line, given)
+        if line.opcode in _TAKE and not place:
+            return size_of(line.shape)
+        if line.opcode in _UPDATE and not place and given:
+            updated = _updated(line, self._shapes[name])
+            return updated if line.opcode == "scatter" else 0
+        if line.opcode == "fusion":
+            (inner,) = called(line, "calls")
+            parameter = _parameter(self._program, inner, place)
+            return self._read(inner, parameter, given)
+        whole = size_of(value.shape)
+        if line.opcode in _BY_ENTRY and _entries(line.shape) == _entries(value.shape):
+            taken = self._read(name, line, False)
+            return whole * taken // max(1, size_of(line.shape))
+        return whole
 
     def _written(self, name: str, value: Instruction) -> int:
         """The bytes that a fusion writes for a value that it returns."""
-        shapes = self._shapes[name]
         lines = {line.name: line for line in self._program[name].instructions}
         if value.opcode == "tuple":
             return sum(self._written(name, lines[one]) for one in value.operands)
         if value.opcode in _SAME:
             return self._written(name, lines[value.operands[0]])
-        if value.opcode in ("scatter", "dynamic-update-slice"):
-            return _updated(value, shapes)
+        if value.opcode in _UPDATE:
+            updated = lines[value.operands[0]]
+            while updated.opcode in _SAME:
+                updated = lines[updated.operands[0]]
+            if updated.opcode == "parameter":
+                return _updated(value, self._shapes[name])
         if value.opcode == "fusion":
             (inner,) = called(value, "calls")
             return self._written(inner, _root(self._program, inner))

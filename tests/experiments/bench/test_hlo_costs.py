@@ -60,13 +60,10 @@ def test_what_is_written_in_place_counts_with_the_updates():
     found = costs(program(SCATTER, FUSED))
     assert found.moved == 4 * (16 + 16 + 2 * 16)
     assert found.scatters == ((N, 1, True),)
-    for changed in (
-        FUSED.replace("scatter(%a, %i, %double)", "add(%a, %b)").replace(
-            "%double =", "%b = f32[4096]{0} broadcast(%u)\n  %double ="
-        ),
-        FUSED.replace("%double =", "%c = f32[4096]{0} negate(%a)\n  %double ="),
-    ):
-        assert costs(program(SCATTER, changed)).moved >= 4 * N
+    # What is computed first is written as a whole.
+    computed = FUSED.replace("%double =", "%c = f32[4096]{0} negate(%a)\n  %double =")
+    computed = computed.replace("scatter(%a", "scatter(%c")
+    assert costs(program(SCATTER, computed)).moved == 4 * (N + 16 + 16 + N)
 
 
 def test_what_is_taken_from_a_vector_counts_alone():
@@ -84,6 +81,10 @@ def test_what_is_taken_from_a_vector_counts_alone():
         ROOT %f = f32[16]{0} fusion(%p, %i), kind=kLoop, calls=%fused
         """
     assert moved(body, fused) == 4 * (16 + 1 + 16)
+    worked_on = fused.replace("bitcast(%a)", "negate(%a)")
+    assert moved(body, worked_on) == 4 * (16 + 1 + 16)
+    also_whole = fused.replace("  %flat", "  %all = f32[] reduce(%a, %a)\n  %flat")
+    assert moved(body, also_whole) == 4 * (N + 1 + 16)
 
 
 def test_a_loop_counts_its_rounds_and_a_conditional_its_larger_branch():
@@ -105,6 +106,12 @@ def test_a_loop_counts_its_rounds_and_a_conditional_its_larger_branch():
     found = costs(program(f"%p = f32[4096]{{0}} parameter(0)\n{loop}", inner))
     assert found.moved == 5 * 4 * 4 * N
     assert found.sorts == ((N, 5, True),)
+    lines = "%q = f32[4096]{0} parameter(0)\n  ROOT " + loop.replace("%p", "%q")
+    outer = f"%outer (q: f32[4096]) -> f32[4096] {{\n  {lines}\n}}"
+    twice = loop.replace("%body", "%outer")
+    found = costs(program(f"%p = f32[4096]{{0}} parameter(0)\n{twice}", inner, outer))
+    assert found.moved == 25 * 4 * 4 * N
+    assert found.sorts == ((N, 25, True),)
     branches = (
         "%c = f32[4096]{0} conditional(%p, %p), branch_computations={%idle,%body}"
     )
