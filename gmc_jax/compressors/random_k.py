@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gmc_jax.compressors._selection import largest, num_kept
 from gmc_jax.compressors._shared_support import shared_indices
@@ -42,6 +43,6 @@ def random_k(ratio: float) -> Compressor:
 
     def draw(key: jax.Array, d: int) -> jax.Array:
         draws = jax.random.bits(key, (d,), jnp.uint32) >> 1
-        return largest(draws.astype(jnp.int32), num_kept(ratio, d))
+        return largest(lax.bitcast_convert_type(draws, jnp.float32), num_kept(ratio, d))
 
     return shared_indices(draw)

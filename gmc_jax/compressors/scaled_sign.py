@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from gmc_jax.compressors._packing import pack, unpack
+from gmc_jax.compressors._packing import add_packed, pack
 from gmc_jax.core import Compressor
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
@@ -68,12 +67,10 @@ def scaled_sign() -> Compressor:
         del key
         messages = jax.tree.map(jnp.asarray, messages)
 
-        def add(worker: jax.Array, total: jax.Array) -> jax.Array:
+        def value(worker: jax.Array, plus: jax.Array) -> jax.Array:
             scale = messages.scale[worker]
-            plus = unpack(messages.signs[worker], d)
-            return total + jnp.where(plus, scale, -scale)
+            return jnp.where(plus, scale, -scale)
 
-        zero = jnp.zeros(d, messages.scale.dtype)
-        return lax.fori_loop(0, messages.scale.shape[0], add, zero)
+        return add_packed(messages.signs, value, d)
 
     return Compressor(encode, decode, linear=True)

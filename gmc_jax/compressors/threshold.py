@@ -61,9 +61,9 @@ def threshold(level: float, capacity: float) -> Compressor:
     def encode(key, x):
         del key
         least = magnitude_bits(jnp.asarray(level, x.dtype))
-        return extract(
-            x, at_least(magnitude_bits(x), least, num_kept(capacity, x.size))
-        )
+        indices = at_least(x, least, num_kept(capacity, x.size))
+        return extract(x, indices, ascending=True)
 
     selects = Largest(partial(num_kept, capacity), level)
-    return Compressor(encode, scatter_sum, selects=selects, linear=True)
+    decode = partial(scatter_sum, ascending=True)
+    return Compressor(encode, decode, selects=selects, linear=True)

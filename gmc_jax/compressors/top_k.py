@@ -7,7 +7,6 @@ from functools import partial
 from gmc_jax.compressors._selection import (
     extract,
     largest,
-    magnitude_bits,
     num_kept,
     scatter_sum,
 )
@@ -47,7 +46,9 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key, x):
         del key
-        return extract(x, largest(magnitude_bits(x), num_kept(ratio, x.size)))
+        indices = largest(x, num_kept(ratio, x.size))
+        return extract(x, indices, ascending=True)
 
     selects = Largest(partial(num_kept, ratio))
-    return Compressor(encode, scatter_sum, selects=selects, linear=True)
+    decode = partial(scatter_sum, ascending=True)
+    return Compressor(encode, decode, selects=selects, linear=True)

@@ -244,7 +244,7 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         num_kept = selects.num_kept(index.sizes[leaf])
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
-        own_indices = largest(bits, min(num_kept, x.size))
+        own_indices = largest(x, min(num_kept, x.size))
         eligible = jnp.where(bits[own_indices] >= least, bits[own_indices], -1)
         global_indices = index.global_indices[leaf][own_indices]
         is_owner = index.is_owner[leaf][own_indices]
