@@ -150,38 +150,30 @@ def scatters(row: record.Row) -> int:
 def _tables(rows: Sequence[record.Row]) -> list[Table]:
     config, *_ = (row["config"] for row in rows if row["kind"] == "header")
     compiled = [row for row in rows if row["kind"] == "program"]
-    entries = {row["entries"] for row in compiled}
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=(
-            f"Steps for {config['device']}, {' '.join(f'{d:,}' for d in entries)} "
-            f"parameters, ratio {config['ratio']:g}"
-        ),
-        caption=(
-            "message: mean bytes of a worker's messages in a step. wire: the most "
-            "bytes that it puts into collectives. passes: bytes read and written, in "
-            "units of the parameters; a sort counts as one pass each way. temp: "
-            "temporary memory in trees. sort: the largest one, in units of the "
-            "parameters. scatters: those into a tenth of the entries or more. "
-            "atomics: in the kernels, or scatters whose updates may meet. donated: of "
-            "the state."
-        ),
-        title_justify="left",
-        caption_justify="left",
+    entries = " ".join(f"{size:,}" for size in {row["entries"] for row in compiled})
+    sent = _table(
+        f"Steps for {config['device']}, {entries} parameters, ratio "
+        f"{config['ratio']:g}: bytes of one worker",
+        "message: of its messages, the mean over steps. wire: the most that it puts "
+        "into collectives. always: outside of conditionals.",
+        ("message", "wire", "always"),
     )
-    table.add_column("step", no_wrap=True)
-    for name in (
-        *("message", "wire", "pas-\nses", "temp", "sort", "scat-\nters"),
-        *("atom-\nics", "do-\nnated", "s"),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    memory = _table(
+        "Memory",
+        "passes: bytes read and written, in units of the parameters; a sort counts as "
+        "one pass each way. temp: temporary memory in trees. sort: the largest one, in "
+        "units of the parameters. scatters: those into a tenth of the entries or more. "
+        "atomics: in the kernels, or scatters whose updates may meet. donated: of the "
+        "state.",
+        ("passes", "temp", "sort", "scat-\nters", "atomics", "donated", "s"),
+    )
     for row in compiled:
         meeting = sum(not unique for *_, unique in row["scatters"])
-        table.add_row(
+        sent.add_row(
+            row["name"], *(f"{row[one]:,.0f}" for one in ("message", "wire", "always"))
+        )
+        memory.add_row(
             row["name"],
-            f"{row['message']:.0f}",
-            str(row["wire"]),
             f"{passes(row):.1f}",
             f"{temporary(row):.2f}",
             f"{largest_sort(row) / row['entries']:.2f}",
@@ -192,8 +184,23 @@ def _tables(rows: Sequence[record.Row]) -> list[Table]:
         )
     for row in rows:
         if row["kind"] == "failed":
-            table.add_row(row["name"], "failed")
-    return [table]
+            sent.add_row(row["name"], "failed")
+    return [sent, memory]
+
+
+def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("step", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _figures(rows: Sequence[record.Row]) -> dict[str, Figure]:
@@ -207,7 +214,7 @@ def _figures(rows: Sequence[record.Row]) -> dict[str, Figure]:
     left.axvline(7, color="0.3", linestyle=":", linewidth=0.8)
     left.set(xlabel="passes over the parameters")
     right.barh(places, [temporary(row) for row in compiled], color="#D55E00")
-    right.set(xlabel="temporary memory, trees of the parameters")
+    right.set(xlabel="temporary memory, trees")
     left.set_yticks(places, names, fontsize="x-small")
     left.invert_yaxis()
     for panel in (left, right):
