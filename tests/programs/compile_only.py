@@ -21,7 +21,7 @@ from experiments.bench.compilers import Target
 
 # No size is a multiple of 128, and one leaf is tiny.
 LEAVES = {"one": (300, 251), "two": (201, 150), "three": (333,)}
-RATIO = 0.01
+RATIO = 0.001
 ROUNDS = 5
 # Their programs differ little from that of GMC through `top_k`.
 ALIKE = {"EF-SGD", "GMC+", "DEF-A"}
