@@ -19,6 +19,7 @@ NAMES = (
     "studies.quadratic.study",
     "studies.theory.study",
     "studies.votes.study",
+    "bench.compiled",
     "bench.device",
     "bench.timing",
     "bench.wire",

@@ -1,10 +1,10 @@
-"""The command `bench`: what compression and simulation cost, and what devices do."""
+"""The command `bench`: what compression, simulation and compiling cost."""
 
 from collections.abc import Sequence
 
 import tyro
 
-from experiments.bench import compress, device, simulate, wire
+from experiments.bench import compile_time, compiled, compress, device, simulate, wire
 from experiments.commands import PROGRAM
 
 
@@ -13,6 +13,8 @@ def main(options: Sequence[str]) -> None:
     benches = {
         "compress": compress.Compress,
         "simulate": simulate.Simulate,
+        "compile": compile_time.Compile,
+        "compiled": compiled.Compiled,
         "wire": wire.Wire,
         "device": device.Device,
     }
@@ -23,6 +25,10 @@ def main(options: Sequence[str]) -> None:
         compress.main(config)
     elif isinstance(config, simulate.Simulate):
         simulate.main(config)
+    elif isinstance(config, compile_time.Compile):
+        compile_time.main(config)
+    elif isinstance(config, compiled.Compiled):
+        compiled.main(config)
     elif isinstance(config, wire.Wire):
         wire.main(config)
     else:

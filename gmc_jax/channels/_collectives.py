@@ -10,6 +10,8 @@ from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree
 
+_TPU_LANES = 128
+
 
 def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
     """Runs a collective on a tree, once for each dtype in it.
@@ -82,6 +84,22 @@ def _sum_pairwise(rows: jax.Array) -> jax.Array:
         if len(rest):
             rows = jnp.concatenate([rows, rest])
     return lax.squeeze(rows, [0])
+
+
+def gather(flat: jax.Array, axis_name: str) -> jax.Array:
+    """Gathers a vector of every worker, behind a leading axis.
+
+    For TPUs, XLA makes an all-reduce of K vectors of it, mostly zeros, unless the
+    length is a multiple of 128. So there the vector is padded on its way.
+    """
+
+    def plain(flat: jax.Array) -> jax.Array:
+        return lax.all_gather(flat, axis_name)
+
+    def padded(flat: jax.Array) -> jax.Array:
+        return plain(jnp.pad(flat, (0, -flat.size % _TPU_LANES)))[:, : flat.size]
+
+    return lax.platform_dependent(flat, tpu=padded, default=plain)
 
 
 def _as_integers(leaf: jax.Array) -> jax.Array:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from jax import lax
-
+from gmc_jax.channels._collectives import gather
 from gmc_jax.channels.compressed import Exchange, compressed, unscaled
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.call_repr import call_repr
@@ -67,12 +66,12 @@ def all_gather(
       No array is larger than K messages or the tree (where leaves are split, a device's
       shard of it), whichever is larger.
       A worker with several devices sends one message in all. Padding adds less than one
-      entry of each dtype for each device.
+      entry of each dtype for each device; on TPUs less than 128.
     """
     return compressed(
         "all_gather",
         compressor,
-        Exchange(unscaled, lambda flat: lax.all_gather(flat, axis_name), scale_floats),
+        Exchange(unscaled, lambda flat: gather(flat, axis_name), scale_floats),
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

@@ -341,16 +341,9 @@ def layout(
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
     leaves, treedef = jax.tree.flatten(shapes)
-    of_batches = [True] * len(jax.tree.leaves(batch))
-    before, after = [], jaxprs.surely_batched(program, len(leaves), axis_name)
-    while before != after:
-        before = after
-        after = jaxprs.batched_results(
-            program, [*before, *of_batches], workers, axis_name
-        )
-        if any(old and not now for old, now in zip(before, after, strict=True)):
-            after = [False] * len(leaves)  # The guess was not sure after all.
-    differs = treedef.unflatten(after)
+    differs = treedef.unflatten(
+        jaxprs.batched_state(program, len(leaves), workers, axis_name)
+    )
     updated = jaxprs.classes_updated(jaxprs.marks(program))
     missing = jaxprs.classes_missing_from(class_names(shapes), updated)
     for message in step_warnings(program, shapes, differs, missing, workers, axis_name):

@@ -234,16 +234,20 @@ def batched_results(
     return differs
 
 
-def surely_batched(program: Program, size: int, axis_name: str) -> list[bool]:
-    """Returns which leaves of a state surely differ between workers after some steps.
+def batched_state(
+    program: Program, size: int, workers: int, axis_name: str
+) -> list[bool]:
+    """Returns which leaves of a state differ between workers after some steps.
 
-    They depend on the batch or on the worker's index by plain operations alone. Others
-    may differ as well: loops, collectives and custom batching are not followed.
+    What a round returns is what the next begins with, until nothing changes. The first
+    round begins with the leaves that depend on the batch or on the worker's index by
+    plain operations alone, which batch their results for sure.
 
     Args:
       program: the program of one worker, from the leaves of the state and of the batch
         to those of the new state.
       size: the number of leaves of the state.
+      workers: the number of workers.
       axis_name: the named axis whose indices are the workers.
     """
     of_batches = [True] * (len(program.in_avals) - size)
@@ -251,6 +255,12 @@ def surely_batched(program: Program, size: int, axis_name: str) -> list[bool]:
     while before != after:
         before = after
         after = _plainly_batched(program, [*before, *of_batches], axis_name)
+    before = []
+    while before != after:
+        before = after
+        after = batched_results(program, [*before, *of_batches], workers, axis_name)
+        if any(old and not now for old, now in zip(before, after, strict=True)):
+            after = [False] * size  # An operation has a batching rule of its own.
     return after
 
 
