@@ -13,6 +13,7 @@ from gmc_jax.core import Tree
 from gmc_jax.execution._step_warnings import step_warnings
 from gmc_jax.execution.step import Step, check_batch, trace
 from gmc_jax.utils import checks, jaxprs
+from gmc_jax.utils.batched_state import batched_state
 from gmc_jax.utils.caller_warnings import warn_caller
 from gmc_jax.utils.differences import first_difference
 from gmc_jax.utils.jaxprs import StateClass
@@ -341,9 +342,7 @@ def layout(
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
     leaves, treedef = jax.tree.flatten(shapes)
-    differs = treedef.unflatten(
-        jaxprs.batched_state(program, len(leaves), workers, axis_name)
-    )
+    differs = treedef.unflatten(batched_state(program, len(leaves), workers, axis_name))
     updated = jaxprs.classes_updated(jaxprs.marks(program))
     missing = jaxprs.classes_missing_from(class_names(shapes), updated)
     for message in step_warnings(program, shapes, differs, missing, workers, axis_name):

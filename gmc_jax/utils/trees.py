@@ -163,7 +163,7 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
 
     Args:
       numbers: the numbers.
-      step: any int32 that is not batched.
+      step: any int32.
     """
     constants = tuple(jnp.array(number, jnp.int32) for number in numbers)
 
@@ -173,7 +173,16 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
         once = 1 + (lax.population_count(step) >> 6)
         return lax.fori_loop(0, once, lambda _, zeros: constants, zeros)
 
-    return list(lax.platform_dependent(step, cpu=hidden, default=lambda _: constants))
+    @custom_vmap
+    def on_platform(step: jax.Array) -> tuple[jax.Array, ...]:
+        return lax.platform_dependent(step, cpu=hidden, default=lambda _: constants)
+
+    @on_platform.def_vmap
+    def _(size: int, batched: list[bool], step: jax.Array) -> tuple:
+        del size, batched
+        return on_platform(step[0]), (False,) * len(constants)
+
+    return list(on_platform(step))
 
 
 def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:

@@ -151,8 +151,8 @@ def test_compiling_is_measured_with_the_leaves_asked_for(tmp_path, monkeypatch):
 
     compile_time.main(config)
 
-    (log,) = tmp_path.glob("bench/compile-*/log.jsonl")
-    rows = [row for row in record.read(log) if row["kind"] == "summary"]
+    (run,) = tmp_path.glob("bench/compile-*")
+    rows = [row for row in record.read(run) if row["kind"] == "summary"]
     assert [row["method"] for row in rows] == list(chosen)
     assert all(row["milliseconds"] > 0 for row in rows)
     shapes = [leaf.shape for leaf in compile_time.model(14, 4)]
