@@ -165,17 +165,19 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
       numbers: the numbers.
       step: any int32.
     """
-    constants = tuple(jnp.array(number, jnp.int32) for number in numbers)
+    constants = tuple(map(np.int32, numbers))
 
     def hidden(step: jax.Array) -> tuple[jax.Array, ...]:
         # One round of a loop. XLA does not know its bound: a count of bits is below 64.
-        zeros = tuple(map(jnp.zeros_like, constants))
+        zeros = (np.int32(0),) * len(constants)
         once = 1 + (lax.population_count(step) >> 6)
         return lax.fori_loop(0, once, lambda _, zeros: constants, zeros)
 
     @custom_vmap
     def on_platform(step: jax.Array) -> tuple[jax.Array, ...]:
-        return lax.platform_dependent(step, cpu=hidden, default=lambda _: constants)
+        return lax.platform_dependent(
+            step, cpu=hidden, default=lambda _: tuple(map(jnp.asarray, constants))
+        )
 
     @on_platform.def_vmap
     def _(size: int, batched: list[bool], step: jax.Array) -> tuple:
