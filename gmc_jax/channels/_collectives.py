@@ -10,6 +10,9 @@ from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree
 
+_UNROLLED = 8
+"""How many rows are added in a round."""
+
 _TPU_LANES = 128
 
 
@@ -49,8 +52,8 @@ def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> 
 def sum_over_workers(leaves: list[jax.Array], axis_name: str) -> list[jax.Array]:
     """Sums arrays over the workers of an axis.
 
-    Simulated workers are the rows of one array. They are added pairwise, since XLA adds
-    many rows slowly on CPUs.
+    Simulated workers are the rows of one array. They are added one after another, as
+    the all-reduce of CPUs adds workers: XLA reduces short columns slowly there.
     """
 
     @custom_vmap
@@ -62,28 +65,41 @@ def sum_over_workers(leaves: list[jax.Array], axis_name: str) -> list[jax.Array]
     def _(size: int, batched: tuple, index: jax.Array, leaves: list[jax.Array]):
         index_is_batched, are_batched = batched
         if index_is_batched:  # So this is the axis of the workers.
-            sums = [
-                _sum_pairwise(leaf) if is_batched else leaf * size
-                for leaf, is_batched in zip(leaves, are_batched, strict=True)
+            rows = [leaf for leaf, on in zip(leaves, are_batched, strict=True) if on]
+            sums = iter(_sum_of_rows(rows, size))
+            totals = [
+                next(sums) if on else leaf * size
+                for leaf, on in zip(leaves, are_batched, strict=True)
             ]
         else:
             axes = [0 if is_batched else None for is_batched in are_batched]
-            sums = jax.vmap(add, in_axes=(None, axes))(index, leaves)
-        return sums, [not index_is_batched] * len(leaves)
+            totals = jax.vmap(add, in_axes=(None, axes))(index, leaves)
+        return totals, [not index_is_batched] * len(leaves)
 
     return add(lax.axis_index(axis_name), leaves)
 
 
+def _sum_of_rows(leaves: list[jax.Array], size: int) -> list[jax.Array]:
+    """Sums each array over its leading axis, in order, some rows in a round."""
+    first = size % _UNROLLED or min(size, _UNROLLED)
+
+    def add_some(index: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
+        start = first + _UNROLLED * index
+        return [
+            _add_rows(total, lax.dynamic_slice_in_dim(leaf, start, _UNROLLED))
+            for total, leaf in zip(totals, leaves, strict=True)
+        ]
+
+    totals = [_add_rows(leaf[0], lax.slice_in_dim(leaf, 1, first)) for leaf in leaves]
+    rounds = (size - first) // _UNROLLED
+    return lax.fori_loop(0, rounds, add_some, totals) if rounds else totals
+
+
 @partial(jax.jit, inline=True)
-def _sum_pairwise(rows: jax.Array) -> jax.Array:
-    """Sums over the leading axis: the first half plus the second, and so on."""
-    while len(rows) > 1:
-        half = len(rows) // 2
-        rest = lax.slice_in_dim(rows, 2 * half, None)
-        rows = lax.slice_in_dim(rows, 0, half) + lax.slice_in_dim(rows, half, 2 * half)
-        if len(rest):
-            rows = jnp.concatenate([rows, rest])
-    return lax.squeeze(rows, [0])
+def _add_rows(total: jax.Array, rows: jax.Array) -> jax.Array:
+    for row in range(len(rows)):
+        total = total + lax.index_in_dim(rows, row, keepdims=False)
+    return total
 
 
 def gather(flat: jax.Array, axis_name: str) -> jax.Array:

@@ -40,8 +40,8 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
-      The order of the sum is that of XLA's all-reduce. Simulated workers are added
-      pairwise: the first half to the second half, and so on.
+      The order of the sum is that of XLA's all-reduce. Simulated workers are added one
+      after another, as XLA does it on CPUs.
       The mean of finite trees is finite: each worker multiplies its tree by a power of
       two, at most 1 / K, before the sum. Entries below 2 K times the smallest normal
       number may become 0.
