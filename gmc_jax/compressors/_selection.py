@@ -44,6 +44,7 @@ TPU = Pyramid((32, 128), gain=1)
 # On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes as long
 # as counting, and compiles in a tenth of the time.
 FEW = 1024
+HEAP = CPU._replace(shortest=2**13)
 
 # From so many entries on, a sample saves more rounds of a search than it costs.
 SAMPLED = 2**22
@@ -86,7 +87,7 @@ def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
         if s > FEW or x.dtype.itemsize > 4:
             return by_counting(x, threshold, s)
         # XLA has a heap for floats alone. It compares their bits, as integers.
-        return by_sorting(x, threshold, s, CPU, jnp.float32)
+        return by_sorting(x, threshold, s, HEAP, jnp.float32)
 
     return lax.platform_dependent(
         x,
