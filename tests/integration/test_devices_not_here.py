@@ -94,8 +94,11 @@ def test_nothing_sorts_all_entries(target, name):
 @targets
 @every_channel
 def test_temporary_memory_is_two_trees_and_the_messages_at_most(target, name):
-    """Another one where a conditional selects the channel: it returns two."""
-    trees = 3 if name == "join_channels" else 2
+    """Another one where a conditional selects the channel: it returns two.
+
+    TPUs pad arrays to whole tiles, which takes another one at this size.
+    """
+    trees = 2 + (name == "join_channels") + (target == "tpu")
     messages = steps.WORKERS * message(name)
     assert compiled(target)[name]["temporary"] <= trees * TREE + messages + 2**17
 
