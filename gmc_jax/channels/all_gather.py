@@ -24,7 +24,9 @@ def all_gather(
     of O(d + size of the messages). A worker puts one message into the all-gather and
     takes K - 1 out. Each dtype of a message is gathered by one collective, whatever the
     number of leaves. Floats narrower than 32 bits cross as the integers of their bits,
-    since XLA may widen floats in a collective.
+    since XLA may widen floats in a collective. With `per_leaf`, leaves of one size and
+    dtype are encoded and decoded as one batch, so that a model of a thousand leaves
+    compiles about as fast as one of its blocks. The results are those of each leaf.
 
     A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
     number of calls before it. With `per_leaf`, the index of the leaf among

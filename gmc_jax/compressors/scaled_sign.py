@@ -47,6 +47,8 @@ def scaled_sign() -> Compressor:
       Finite entries give a finite scale: each |x_j| is multiplied by 1 / d or less
       before the sum. A product below the smallest normal number may count as 0.
       A message is d bits, rounded up to words of 32, and one number.
+      The order of the sum in |x|_1 is XLA's. So the last bits of the scale may differ
+      between programs, such as one leaf alone and a batch of leaves of its size.
       Decoding adds the messages one at a time, in the order of workers.
 
     References:
