@@ -30,7 +30,9 @@ import pytest
 gc.set_threshold(50_000, 20, 20)
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update(
+    "jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES") or 8)
+)
 
 STRICT = {"compressors", "channels"}
 MIXES_RANKS = {"experiments", "test_flax.py", "test_sharded.py"}

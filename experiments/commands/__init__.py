@@ -12,7 +12,7 @@ COMMANDS = {
     "plan": "Predict the time of a step over a link: which methods and ratios pay.",
     "votes": "Train with faulty workers, and count how often majority votes err.",
     "pca": "Compare Katyusha X with SVRG on a leading eigenvector.",
-    "bench": "Time compressors (`bench compress`) or simulation (`bench simulate`).",
+    "bench": "Measure compressors, simulation, compiling, programs, or this device.",
     "launch": "Run a command in several processes on this machine: `launch run NAME`.",
     "join": "Run a command as one of several processes, on any host: `join run NAME`.",
     "network": "Train over links of given rates; measure bytes and seconds.",

@@ -19,7 +19,10 @@ NAMES = (
     "studies.quadratic.study",
     "studies.theory.study",
     "studies.votes.study",
+    "bench.compiled",
+    "bench.device",
     "bench.timing",
+    "bench.wire",
 )
 """Modules with a `STUDY`; the first study that owns a record shows it."""
 

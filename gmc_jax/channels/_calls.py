@@ -31,6 +31,11 @@ def named_calls() -> Iterator[BitsOfCalls]:
         _recorder.reset(token)
 
 
+def calls_are_named() -> bool:
+    """Whether calls are named equations of what is traced now."""
+    return _recorder.get() is not None
+
+
 def call(channel: Channel, tree: Tree, state: Tree) -> tuple[Tree, Tree, Tree]:
     """Calls `channel.average`; all code that averages through a channel calls this."""
     calls = _recorder.get()

@@ -1,12 +1,19 @@
-"""Collectives over trees: one array for each dtype, each entry in its own width."""
+"""Collectives over trees, and the sum over workers."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree
+
+_UNROLLED = 8
+"""How many rows are added in a round."""
+
+_TPU_LANES = 128
 
 
 def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
@@ -40,6 +47,75 @@ def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> 
                 part = lax.bitcast_convert_type(part, leaf.dtype)
             received[place] = part
     return treedef.unflatten(received)
+
+
+def sum_over_workers(leaves: list[jax.Array], axis_name: str) -> list[jax.Array]:
+    """Sums arrays over the workers of an axis.
+
+    Simulated workers are the rows of one array. They are added one after another, as
+    the all-reduce of CPUs adds workers: XLA reduces short columns slowly there.
+    """
+
+    @custom_vmap
+    def add(index: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
+        del index
+        return lax.psum(leaves, axis_name)
+
+    @add.def_vmap
+    def _(size: int, batched: tuple, index: jax.Array, leaves: list[jax.Array]):
+        index_is_batched, are_batched = batched
+        if index_is_batched:  # So this is the axis of the workers.
+            rows = [leaf for leaf, on in zip(leaves, are_batched, strict=True) if on]
+            sums = iter(_sum_of_rows(rows, size))
+            totals = [
+                next(sums) if on else leaf * size
+                for leaf, on in zip(leaves, are_batched, strict=True)
+            ]
+        else:
+            axes = [0 if is_batched else None for is_batched in are_batched]
+            totals = jax.vmap(add, in_axes=(None, axes))(index, leaves)
+        return totals, [not index_is_batched] * len(leaves)
+
+    return add(lax.axis_index(axis_name), leaves)
+
+
+def _sum_of_rows(leaves: list[jax.Array], size: int) -> list[jax.Array]:
+    """Sums each array over its leading axis, in order, some rows in a round."""
+    first = size % _UNROLLED or min(size, _UNROLLED)
+
+    def add_some(index: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
+        start = first + _UNROLLED * index
+        return [
+            _add_rows(total, lax.dynamic_slice_in_dim(leaf, start, _UNROLLED))
+            for total, leaf in zip(totals, leaves, strict=True)
+        ]
+
+    totals = [_add_rows(leaf[0], lax.slice_in_dim(leaf, 1, first)) for leaf in leaves]
+    rounds = (size - first) // _UNROLLED
+    return lax.fori_loop(0, rounds, add_some, totals) if rounds else totals
+
+
+@partial(jax.jit, inline=True)
+def _add_rows(total: jax.Array, rows: jax.Array) -> jax.Array:
+    for row in range(len(rows)):
+        total = total + lax.index_in_dim(rows, row, keepdims=False)
+    return total
+
+
+def gather(flat: jax.Array, axis_name: str) -> jax.Array:
+    """Gathers a vector of every worker, behind a leading axis.
+
+    For TPUs, XLA makes an all-reduce of K vectors of it, mostly zeros, unless the
+    length is a multiple of 128. So there the vector is padded on its way.
+    """
+
+    def plain(flat: jax.Array) -> jax.Array:
+        return lax.all_gather(flat, axis_name)
+
+    def padded(flat: jax.Array) -> jax.Array:
+        return plain(jnp.pad(flat, (0, -flat.size % _TPU_LANES)))[:, : flat.size]
+
+    return lax.platform_dependent(flat, tpu=padded, default=plain)
 
 
 def _as_integers(leaf: jax.Array) -> jax.Array:

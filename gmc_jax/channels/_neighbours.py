@@ -12,7 +12,7 @@ from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Tree
-from gmc_jax.graphs.matchings import Matching
+from gmc_jax.graphs.matchings import Matching, busiest
 from gmc_jax.graphs.topology import Topology
 from gmc_jax.utils.trees import entries_in, size_in_bits, upcast
 
@@ -92,11 +92,7 @@ def next_call(step: jax.Array, rounds: int) -> jax.Array:
 
 def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
     """`bits` and `entries` of a channel: of the busiest worker in the busiest round."""
-    messages = max(
-        sum((worker, worker) not in matching.pairs for matching in one_round)
-        for worker in range(topology.workers)
-        for one_round in topology.matchings
-    )
+    messages = max(map(busiest, topology.mixing))
 
     def bits(tree: Tree) -> int:
         shapes = jax.eval_shape(partial(jax.tree.map, jnp.asarray), tree)

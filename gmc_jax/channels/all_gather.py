@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from jax import lax
-
+from gmc_jax.channels._collectives import gather
 from gmc_jax.channels.compressed import Exchange, compressed, unscaled
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.call_repr import call_repr
@@ -25,7 +24,9 @@ def all_gather(
     of O(d + size of the messages). A worker puts one message into the all-gather and
     takes K - 1 out. Each dtype of a message is gathered by one collective, whatever the
     number of leaves. Floats narrower than 32 bits cross as the integers of their bits,
-    since XLA may widen floats in a collective.
+    since XLA may widen floats in a collective. With `per_leaf`, leaves of one size and
+    dtype are encoded and decoded as one batch, so that a model of a thousand leaves
+    compiles about as fast as one of its blocks. The results are those of each leaf.
 
     A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
     number of calls before it. With `per_leaf`, the index of the leaf among
@@ -39,8 +40,8 @@ def all_gather(
     together to find the largest, and each device sends its slice of the worker's
     message. `bits` does not include what the devices of a worker send to each other: a
     count for each bit of a magnitude and of an index, and the message itself. Split
-    leaves need a compressor that says what it selects: `top_k`, `threshold` or
-    `random_block`. All compressors take leaves that every device of the worker holds
+    leaves need a compressor that says what it selects: `top_k`, `threshold`, `random_k`
+    or `random_block`. All compressors take leaves that every device of the worker holds
     whole.
 
     Args:
@@ -67,12 +68,12 @@ def all_gather(
       No array is larger than K messages or the tree (where leaves are split, a device's
       shard of it), whichever is larger.
       A worker with several devices sends one message in all. Padding adds less than one
-      entry of each dtype for each device.
+      entry of each dtype for each device; on TPUs less than 128.
     """
     return compressed(
         "all_gather",
         compressor,
-        Exchange(unscaled, lambda flat: lax.all_gather(flat, axis_name), scale_floats),
+        Exchange(unscaled, lambda flat: gather(flat, axis_name), scale_floats),
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,

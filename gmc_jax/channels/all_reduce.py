@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jax import lax
+import jax.numpy as jnp
 
+from gmc_jax.channels._collectives import sum_over_workers
 from gmc_jax.channels.compressed import (
     Exchange,
     compressed,
@@ -49,7 +50,7 @@ def all_reduce(
       TypeError: from `init` and `average` if a leaf is not floating.
       ValueError: if the compressor is not shared; from `average` and `bits` if a vector
         has 2^31 entries or more; from `average` if a vector is split inside a worker
-        and the compressor is not `random_block` (see `all_gather`).
+        and the compressor is neither `random_k` nor `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
@@ -67,7 +68,9 @@ def all_reduce(
         "all_reduce",
         compressor,
         Exchange(
-            upcast_and_scaled, lambda flat: lax.psum(flat, axis_name)[None], unscaled
+            upcast_and_scaled,
+            lambda flat: jnp.stack(sum_over_workers([flat], axis_name)),
+            unscaled,
         ),
         per_leaf=per_leaf,
         seed=seed,

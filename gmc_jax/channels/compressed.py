@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import run_collective
-from gmc_jax.channels.sharded.codec import check_selects, codec
+from gmc_jax.channels.sharded.codec import (
+    Vectors,
+    check_selects,
+    codec,
+    stacked_vectors,
+)
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
@@ -34,6 +42,73 @@ class CompressedState(NamedTuple):
     """
 
     step: jax.Array
+
+
+@dataclass(frozen=True)
+class CompressedAverage:
+    """The `average` of a channel through a compressor, and its parts.
+
+    Attributes:
+      per_leaf: whether each leaf is a vector of its own.
+      check: raises an error unless the channel can average a tree.
+      on_vectors: `(shards, tree, vectors, step) -> (means, lost)`, of the vectors and
+        stacks of a tree. `step` is the number of calls before.
+    """
+
+    per_leaf: bool
+    check: Callable[[Tree], None]
+    on_vectors: Callable[[Shards, Tree, Vectors, jax.Array], tuple[Vectors, Vectors]]
+
+    def __call__(
+        self, tree: Tree, state: CompressedState
+    ) -> tuple[Tree, Tree, CompressedState]:
+        """Averages a tree over workers."""
+        self.check(tree)
+        mean, lost = average_vectors(self.on_vectors, self.per_leaf, tree, state.step)
+        return mean, lost, CompressedState(state.step + 1)
+
+
+def average_vectors(
+    on_vectors: Callable[..., tuple[Vectors, Vectors]],
+    per_leaf: bool,
+    tree: Tree,
+    step: jax.Array,
+    *whole: jax.Array,
+) -> tuple[Tree, Tree]:
+    """Flattens a tree, averages its vectors, and restores the mean and what is lost.
+
+    Args:
+      on_vectors: `(shards, tree, vectors, step, *whole) -> (means, lost)`.
+      per_leaf: whether each leaf is a vector of its own.
+      tree: the tree.
+      step: int32, the same on all workers.
+      *whole: other arrays for `on_vectors`.
+    """
+
+    def on_device(shards: Shards, tree: Tree, *whole: jax.Array) -> tuple[Tree, ...]:
+        vectors, restore = stacked_vectors(shards, tree, per_leaf, whole[0])
+
+        def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
+            return leaf.astype(accumulator_dtype(jnp.result_type(like)))
+
+        return tuple(
+            jax.tree.map(cast, restore(results), tree)
+            for results in on_vectors(shards, tree, vectors, *whole)
+        )
+
+    mean, lost = on_shards(on_device, tree, step, *whole)
+    return mean, lost
+
+
+def compressed_averages(channels: Sequence[Channel]) -> list[CompressedAverage] | None:
+    """Returns how channels average if all flatten a tree to vectors in the same way."""
+    averages = [
+        channel.average
+        for channel in channels
+        if isinstance(channel.average, CompressedAverage)
+    ]
+    ways = {average.per_leaf for average in averages}
+    return averages if len(averages) == len(channels) and len(ways) == 1 else None
 
 
 class Exchange(NamedTuple):
@@ -151,42 +226,43 @@ def _channel(
         checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
-    def on_device(shards: Shards, tree: Tree, step: jax.Array) -> tuple[Tree, Tree]:
+    def on_vectors(
+        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
+    ) -> tuple[Vectors, Vectors]:
         check_selects(compressor, shards, per_leaf, caller)
-        vectors, restore = to_vectors(tree, per_leaf)
         key = jax.random.fold_in(jax.random.key(seed), step)
-        keys = {
-            leaf: jax.random.fold_in(key, leaf) if per_leaf else key for leaf in vectors
-        }
+        keys = key[None]
+        if per_leaf:
+            leaves = jnp.arange(len(shards.shapes))
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, leaves)
         encode, decode = codec(compressor, shards, tree, per_leaf)
-        own_keys = {leaf: workers.own_key(key) for leaf, key in keys.items()}
-        messages, lost = encode(own_keys, vectors)
+        messages, lost = encode(jax.vmap(workers.own_key)(keys), vectors)
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         received = run_collective(
             exchange.to_wire(messages, share), shards.by_slices(exchange.collective)
         )
         sums = decode(keys, exchange.from_wire(upcast(received), share))
-        means = {leaf: mean_of(total, divisor) for leaf, total in sums.items()}
+        return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}, lost
 
-        def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
-            return leaf.astype(accumulator_dtype(jnp.result_type(like)))
-
-        def as_accumulated(vectors: dict[int, jax.Array]) -> Tree:
-            return jax.tree.map(cast, restore(vectors), tree)
-
-        return as_accumulated(means), as_accumulated(lost)
-
-    def average(tree, state):
+    def check(tree):
         workers.senders()
         checks.floating(tree)
         _check_sizes(tree, per_leaf, caller)
-        mean, lost = on_shards(on_device, tree, state.step)
-        return mean, lost, CompressedState(state.step + 1)
 
-    def messages_of(tree: Tree) -> Tree:
+    def messages_of(tree: Tree) -> list[Tree]:
+        """The shapes of all messages; vectors alike are encoded once."""
+        _check_sizes(tree, per_leaf, caller)
+        leaves = [(jnp.result_type(x), np.size(x)) for x in jax.tree.leaves(tree)]
+        if per_leaf:
+            times = Counter(leaves)
+        else:
+            totals: Counter[jnp.dtype] = Counter()
+            for dtype, size in leaves:
+                totals[dtype] += size
+            times = Counter(totals.items())
+
         def encode(tree):
-            _check_sizes(tree, per_leaf, caller)
             vectors, _ = to_vectors(tree, per_leaf)
             key = jax.random.key(seed)
             messages = {
@@ -194,22 +270,26 @@ def _channel(
             }
             return exchange.to_wire(messages, 1.0)
 
-        return jax.eval_shape(encode, tree)
+        alike = [jax.ShapeDtypeStruct((size,), dtype) for dtype, size in times]
+        counts = list(times.values())
+        messages = jax.eval_shape(encode, alike)
+        return [message for x, message in messages.items() for _ in range(counts[x])]
 
     def bits(tree):
         return size_in_bits(messages_of(tree))
 
     def entries(tree):
         messages = messages_of(tree)
-        if any(isinstance(message, Sparse) for message in messages.values()):
+        if any(isinstance(message, Sparse) for message in messages):
             return None
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
+    average = CompressedAverage(per_leaf, check, on_vectors)
     return Channel(init, average, bits, axis_name, entries)
 
 
 def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
-    leaves = [jnp.size(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [np.size(leaf) for leaf in jax.tree.leaves(tree)]
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:
         raise ValueError(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import jax
-from jax import lax
 
 from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._collectives import sum_over_workers
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
@@ -40,6 +40,8 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
     Guarantees:
       `mean` is the same on all workers, bit for bit; `lost` is zero.
+      The order of the sum is that of XLA's all-reduce. Simulated workers are added one
+      after another, as XLA does it on CPUs.
       The mean of finite trees is finite: each worker multiplies its tree by a power of
       two, at most 1 / K, before the sum. Entries below 2 K times the smallest normal
       number may become 0.
@@ -57,7 +59,7 @@ def exact(*, axis_name: str = "workers") -> Channel:
 
         def add(shards: Shards, tree: Tree) -> tuple[Tree]:
             total = shards.without_duplicates(
-                tree, lambda leaves: lax.psum(leaves, axis_name)
+                tree, lambda leaves: sum_over_workers(leaves, axis_name)
             )
             return (total,)
 

@@ -18,7 +18,8 @@ from gmc_jax.channels._neighbours import (
     weigh,
 )
 from gmc_jax.core import Channel, Tree, with_hooks
-from gmc_jax.graphs.matchings import Matrix, permutations
+from gmc_jax.graphs.matchings import permutations
+from gmc_jax.graphs.sparse_matrix import SparseMatrix, from_weights
 from gmc_jax.graphs.topology import Topology, check_keeps_the_mean
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -95,10 +96,13 @@ def gossip(
     check_keeps_the_mean(topology)
     checks.nonnegative_int(delay=delay)
     checks.axis(axis_name=axis_name)
-    rounds = len(topology.rounds)
-    own_share = np.stack([np.diag(matrix) for matrix in topology.rounds])
-    arriving = tuple(map(_shares, topology.rounds)) if delay else topology.rounds
-    matchings = tuple(map(permutations, arriving))
+    rounds = len(topology.mixing)
+    own_share = np.stack([matrix.diagonal() for matrix in topology.mixing])
+    matchings, returned = topology.matchings, np.zeros_like(own_share)
+    if delay:
+        arriving = [_shares(matrix) for matrix in topology.mixing]
+        matchings = tuple(map(permutations, arriving))
+        returned = np.stack([matrix.diagonal() for matrix in arriving])
 
     def init(params):
         checks.floating(params)
@@ -135,9 +139,8 @@ def gossip(
         def mix_late(now: int) -> tuple[Tree, Tree]:
             own, sent = split(tree, now)
             then, oldest = (now - delay) % rounds, state.in_flight[0]
-            returned = np.diag(arriving[then])
-            if returned.any():
-                back = weigh(upcast(oldest), returned, axis_name)
+            if returned[then].any():
+                back = weigh(upcast(oldest), returned[then], axis_name)
                 own = optax.tree.add(own, back)
             return add_received(own, oldest, then), sent
 
@@ -153,11 +156,17 @@ def gossip(
     return Channel(init, average, bits, axis_name, entries)
 
 
-def _shares(matrix: Matrix) -> Matrix:
+def _shares(matrix: SparseMatrix) -> SparseMatrix:
     """How the share that a worker sends is divided among its receivers.
 
     A worker without receivers sends its share to itself.
     """
-    sent = matrix - np.diag(matrix.diagonal())
-    total = sent.sum(axis=0)
-    return sent / np.where(total, total, 1) + np.diag(total == 0)
+    sent = matrix.without_diagonal()
+    total = sent.given_away()
+    alone = np.flatnonzero(total == 0)
+    return from_weights(
+        matrix.workers,
+        np.concatenate([sent.senders, alone]),
+        np.concatenate([sent.receivers, alone]),
+        np.concatenate([sent.weights / total[sent.senders], np.ones(len(alone))]),
+    )

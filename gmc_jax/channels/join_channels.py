@@ -11,7 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax.channels._calls import call
+from gmc_jax.channels._calls import call, calls_are_named
+from gmc_jax.channels.compressed import (
+    CompressedAverage,
+    average_vectors,
+    compressed_averages,
+)
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -97,16 +102,21 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
         return JoinedState(jnp.zeros((), jnp.int32), inner)
 
     def average(tree, state):
+        stretch = jnp.sum(state.step >= jnp.array(boundaries, jnp.int32))
+        step = jnp.asarray(optax.safe_increment(state.step))
+        averages = compressed_averages(channels)
+        if averages is not None and not calls_are_named():
+            mean, lost, inner = _average_vectors(averages, tree, state, stretch)
+            return mean, lost, JoinedState(step, inner)
+
         def through(place: int) -> tuple[Tree, Tree, tuple[Tree, ...]]:
             own = state.inner[place]
             mean, lost, own = call(channels[place], tree, own)
             before, after = state.inner[:place], state.inner[place + 1 :]
             return mean, lost, (*before, own, *after)
 
-        stretch = jnp.sum(state.step >= jnp.array(boundaries, jnp.int32))
         branches = [partial(through, place) for place in range(len(channels))]
         mean, lost, inner = jax.lax.switch(stretch, branches)
-        step = jnp.asarray(optax.safe_increment(state.step))
         return mean, lost, JoinedState(step, inner)
 
     def bits(tree):
@@ -125,6 +135,39 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
         return numbers[0]
 
     return Channel(init, average, bits, channels[0].axis_name, entries)
+
+
+def _average_vectors(
+    averages: list[CompressedAverage],
+    tree: Tree,
+    state: JoinedState,
+    stretch: jax.Array,
+) -> tuple[Tree, Tree, tuple[Tree, ...]]:
+    """Averages through one of several compressed channels.
+
+    They flatten and restore the tree in the same way, so this is done once for all, and
+    compiled once. The conditional selects among what they do with the vectors.
+    """
+    steps = [own.step for own in state.inner]
+
+    def on_vectors(shards, tree, vectors, step, stretch, *steps):
+        del step
+        branches = [
+            partial(average.on_vectors, shards, tree, vectors, own)
+            for average, own in zip(averages, steps, strict=True)
+        ]
+        return jax.lax.switch(stretch, branches)
+
+    for average in averages:
+        average.check(tree)
+    mean, lost = average_vectors(
+        on_vectors, averages[0].per_leaf, tree, state.step, stretch, *steps
+    )
+    inner = [
+        own._replace(step=jnp.where(stretch == place, own.step + 1, own.step))
+        for place, own in enumerate(state.inner)
+    ]
+    return mean, lost, tuple(inner)
 
 
 def _check_stretches(

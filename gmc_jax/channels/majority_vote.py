@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._collectives import gather
 from gmc_jax.channels.sharded.shards import Shards, on_shards
-from gmc_jax.compressors._packing import WORD, pack, unpack
+from gmc_jax.compressors._packing import WORD, add_packed, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -48,7 +49,8 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
       `mean`. So the law of channels holds.
       `mean` is the same on all workers, bit for bit.
       For each worker the all-to-all takes d bits and the all-gather delivers d bits,
-      both rounded up to words of 32 for each worker.
+      both rounded up to words of 32 for each worker (on TPUs, the all-gather to 128
+      words).
 
     References:
       Bernstein, Wang, Azizzadenesheli and Anandkumar, "signSGD", ICML 2018; Bernstein,
@@ -99,10 +101,9 @@ def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     sent = jax.vmap(pack)(padded.reshape(workers, slice_size))
     received = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
 
-    def add(worker: jax.Array, counts: jax.Array) -> jax.Array:
-        return counts + unpack(received[worker], slice_size).astype(jnp.int32)
-
-    counts = lax.fori_loop(0, workers, add, jnp.zeros(slice_size, jnp.int32))
-    results = lax.all_gather(pack(2 * counts >= workers), axis_name)
+    counts = add_packed(
+        received, lambda worker, plus: plus.astype(jnp.int32), slice_size
+    )
+    results = gather(pack(2 * counts >= workers), axis_name)
     won = jax.vmap(lambda words: unpack(words, slice_size))(results)
     return won.reshape(-1)[: votes.size]

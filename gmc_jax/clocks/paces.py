@@ -81,7 +81,8 @@ def random(
     Raises:
       ValueError: if an argument is out of its range.
     """
-    checks.positive_int(workers=workers, gradients=gradients)
+    checks.positive_int(workers=workers)
+    gradients = checks.whole(gradients=gradients)
     checks.known(spread=spread, seconds=seconds)
     checks.nonnegative(spread=spread)
     checks.positive(seconds=seconds)

@@ -89,7 +89,8 @@ def all_reduce_times(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(steps=steps, period=period)
+    checks.positive_int(period=period)
+    steps = checks.whole(steps=steps)
     workers = len(pace)
     messages = 2 * (workers - 1)
     all_reduce = messages * link.seconds(size / workers)
@@ -129,13 +130,17 @@ def gossip_times(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(steps=steps)
+    steps = checks.whole(steps=steps)
     _check_workers(pace, topology)
     clocks, times = np.zeros(len(pace)), []
+    counts = [
+        np.bincount(matrix.without_diagonal().receivers, minlength=len(pace))
+        for matrix in topology.mixing
+    ]
     for step in range(steps):
-        receives = topology.rounds[step % len(topology.rounds)] > 0
-        ready = np.where(receives, clocks, 0).max(axis=1)
-        messages = receives.sum(axis=1) - np.diag(receives)
+        now = step % len(counts)
+        matrix, messages, ready = topology.mixing[now], counts[now], np.zeros(len(pace))
+        np.maximum.at(ready, matrix.receivers, clocks[matrix.senders])
         arrived = np.where(messages, ready + messages * link.seconds(size), clocks)
         clocks = np.maximum(clocks + pace[:, step % pace.shape[1]], arrived)
         times.append(clocks.max())
@@ -168,7 +173,7 @@ def server_events(pace: Pace, gradients: int, size: float, link: Link) -> Events
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(gradients=gradients)
+    gradients = checks.whole(gradients=gradients)
     workers = len(pace)
     done = np.zeros(workers, int)
     # Requests: when, of which worker, and whether it sends a gradient or fetches.
@@ -231,7 +236,7 @@ def neighbour_events(
     """
     pace = as_pace("pace", pace)
     _check_message(size, link)
-    checks.positive_int(gradients=gradients)
+    gradients = checks.whole(gradients=gradients)
     checks.nonnegative_int(seed=seed)
     _check_workers(pace, topology)
     workers = len(pace)

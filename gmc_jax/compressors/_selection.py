@@ -11,19 +11,43 @@ is the smallest, infinity is larger than every number, and NaN is the largest.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.core import Sparse
+from gmc_jax.compressors._ranks import ROW, count, places
 
-# Each level of the pyramid is BLOCK times shorter than the one below. A level of up to
-# SPARSE * s entries is the top, since another one would cost more than it saves. Both
-# were measured on a CPU with 11 million entries and s = 11,000 (`python -m experiments
-# bench compress`).
-BLOCK = 8
-SPARSE = 8
+
+class Pyramid(NamedTuple):
+    """How a platform builds its pyramid.
+
+    Attributes:
+      blocks: the sizes that blocks may have.
+      gain: by how much a level must reduce the entries that are chosen from.
+      shortest: how many entries a vector must have. Compiling a level for fewer takes
+        longer than it saves.
+    """
+
+    blocks: tuple[int, ...]
+    gain: float
+    shortest: int = 0
+
+
+# Measured with up to 100 million entries (`python -m experiments bench compress`).
+CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
+# A GPU reads 32 words together, and a TPU pads rows to 128.
+GPU = Pyramid((8, 32), gain=1)
+TPU = Pyramid((32, 128), gain=1)
+
+# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes as long
+# as counting, and compiles in a tenth of the time.
+FEW = 1024
+HEAP = CPU._replace(shortest=2**13)
+
+# From so many entries on, a sample saves more rounds of a search than it costs.
+SAMPLED = 2**22
 
 
 def num_kept(ratio: float, d: int) -> int:
@@ -38,51 +62,129 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.abs(x), jnp.dtype(f"int{width}"))
 
 
-def largest(bits: jax.Array, s: int) -> jax.Array:
-    """Returns the indices [s], ascending, of the s largest integers in bits [n].
+def largest(x: jax.Array, s: int) -> jax.Array:
+    """Returns the indices [s], ascending, of the s largest magnitudes in x [n].
 
-    The integers are non-negative. Accelerators use `jax.lax.top_k`, CPUs descend the
-    pyramid. In both, ties go to the lowest index.
+    Ties go to the lowest index.
+    """
+    return at_least(x, magnitude_bits(jnp.zeros((), x.dtype)), s)
+
+
+def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """Returns the indices [s], ascending, where magnitudes of x [n] reach a threshold.
+
+    If more than s entries reach it, these are the indices of the s largest; ties go to
+    the lowest index. Unused slots hold n. CPUs search for the s-th largest candidate by
+    counting, unless s is small. Accelerators sort the candidates.
+
+    Args:
+      x: the vector, [n].
+      threshold: what `magnitude_bits` makes of it.
+      s: the number of slots, at most n.
     """
 
-    def by_sorting(bits: jax.Array) -> jax.Array:
-        return jnp.sort(lax.top_k(bits, s)[1])
+    def on_cpu(x: jax.Array, threshold: jax.Array) -> jax.Array:
+        if s > FEW or x.dtype.itemsize > 4:
+            return by_counting(x, threshold, s)
+        # XLA has a heap for floats alone. It compares their bits, as integers.
+        return by_sorting(x, threshold, s, HEAP, jnp.float32)
 
-    def by_pruning(bits: jax.Array) -> jax.Array:
-        return descend(bits, s, lambda level: _largest_by_counting(level, s))
+    return lax.platform_dependent(
+        x,
+        threshold,
+        cpu=on_cpu,
+        tpu=lambda x, threshold: by_sorting(x, threshold, s, TPU),
+        default=lambda x, threshold: by_sorting(x, threshold, s, GPU),
+    )
 
-    return lax.platform_dependent(bits, cpu=by_pruning, default=by_sorting)
+
+def by_counting(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+    """What `at_least` returns, by a search for the s-th largest candidate."""
+
+    def choose(level: jax.Array, slots: int) -> jax.Array:
+        level = jnp.pad(level, (0, -level.size % ROW), constant_values=-1)
+        value = _separating(level, threshold, s, slots)
+        return places(level, value, slots)
+
+    # A few more blocks than needed are found in fewer rounds. With a multiple of 4
+    # blocks nothing is padded.
+    enough = 4 * -(-17 * s // 64)
+    return descend(
+        x, s, lambda level: choose(level, s), CPU, lambda level: choose(level, enough)
+    )
+
+
+def by_sorting(
+    x: jax.Array,
+    threshold: jax.typing.ArrayLike,
+    s: int,
+    pyramid: Pyramid,
+    keys: jax.typing.DTypeLike | None = None,
+) -> jax.Array:
+    """What `at_least` returns, by sorting candidates, as integers or as other keys."""
+
+    def choose(level: jax.Array) -> jax.Array:
+        # XLA's top-k of floats does not end on some GPUs, jax-ml/jax#19653. There is
+        # none of short integers everywhere.
+        dtype = level.dtype if level.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
+        level = lax.bitcast_convert_type(level.astype(dtype), keys or dtype)
+        values, indices = lax.top_k(level, s)
+        reached = lax.bitcast_convert_type(values, dtype) >= jnp.asarray(
+            threshold, dtype
+        )
+        return jnp.sort(jnp.where(reached, indices, level.size))
+
+    return descend(x, s, choose, pyramid, choose)
 
 
 def descend(
-    bits: jax.Array, s: int, choose: Callable[[jax.Array], jax.Array]
+    x: jax.Array,
+    s: int,
+    choose: Callable[[jax.Array], jax.Array],
+    pyramid: Pyramid,
+    choose_blocks: Callable[[jax.Array], jax.Array],
+    bits_of: Callable[[jax.Array], jax.Array] = magnitude_bits,
 ) -> jax.Array:
-    """Chooses up to s entries of bits [n], level by level down a pyramid of maxima.
+    """Chooses up to s entries of x [n], level by level down a pyramid of maxima.
 
     Args:
-      bits: non-negative integers, [n].
-      s: the number of indices that `choose` returns. From the whole vector it must
-        choose at most s entries.
-      choose: `level[m] -> indices[s]`, ascending; unused slots hold m or more. If it
-        chooses an entry of a level, it must choose the maximum of that entry's block
-        in the level above.
+      x: the vector, [n].
+      s: the number of indices that `choose` returns.
+      choose: `level[m] -> indices`, ascending, from non-negative integers; unused slots
+        hold m or more.
+      pyramid: how it is built.
+      choose_blocks: as `choose`, from maxima of blocks. If `choose` chooses an entry,
+        it must choose its block's maximum, in the level above.
+      bits_of: makes those integers of entries of x, and 0 of 0. So x is compared
+        without a copy of it.
 
     Returns:
       The indices [s] int32, ascending; unused slots hold n.
     """
-    n = bits.size
-    if n <= SPARSE * s:
-        return choose(bits)
-    level = jnp.pad(bits, (0, -n % BLOCK)).reshape(-1, BLOCK)
-    maxima = level
-    while maxima.shape[1] > 1:  # By halves: XLA reduces short rows slowly on CPUs.
-        half = maxima.shape[1] // 2
-        maxima = jnp.maximum(maxima[:, :half], maxima[:, half:])
-    blocks = descend(maxima[:, 0], s, choose)
-    indices = blocks[:, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None]
-    candidates = level.at[blocks].get(mode="fill", fill_value=0)
-    chosen = choose(candidates.reshape(-1))
-    indices = indices.reshape(-1).at[chosen].get(mode="fill", fill_value=n)
+    n = x.size
+
+    def read(block: int) -> float:
+        """How many entries are chosen from, with one level more."""
+        return n / block + block * s
+
+    block = min(pyramid.blocks, key=read)
+    if n < pyramid.shortest or pyramid.gain * read(block) > n:
+        return jnp.minimum(choose(bits_of(x)), n)
+    level = jnp.pad(x, (0, -n % block)).reshape(-1, block)
+    maxima = jnp.max(bits_of(level), axis=1)
+    blocks = descend(
+        maxima, s, choose_blocks, pyramid, choose_blocks, lambda bits: bits
+    )
+    indices = blocks[:, None] * block + jnp.arange(block, dtype=jnp.int32)[None]
+    candidates = level.at[blocks].get(
+        mode="fill", fill_value=0, indices_are_sorted=True
+    )
+    chosen = choose(bits_of(candidates.reshape(-1)))
+    indices = (
+        indices.reshape(-1)
+        .at[chosen]
+        .get(mode="fill", fill_value=n, indices_are_sorted=True)
+    )
     return jnp.minimum(indices, n)
 
 
@@ -112,77 +214,40 @@ def largest_satisfying(
     return lax.fori_loop(0, width, set_if_holds, zero)
 
 
-def first_at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the first s indices [s] where bits [n] reach a threshold.
+def _separating(bits: jax.Array, threshold: jax.Array, s: int, slots: int) -> jax.Array:
+    """Finds a value that at least s integers in bits [n] reach, and at most `slots`.
 
-    Unused slots hold n.
+    If none does it is the s-th largest. Where at most `slots` integers reach the
+    threshold, it is the threshold.
     """
-    return _first_of_each_rank(jnp.cumsum(bits >= threshold, dtype=jnp.int32), s)
+    width = bits.dtype.itemsize * 8 - 1
 
+    def is_open(state: tuple[jax.Array, ...]) -> jax.Array:
+        bit, _, reached = state
+        return (bit < width) & (reached > slots)
 
-def at_least(bits: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
-    """Returns the indices [s], ascending, where bits [n] reach a threshold.
-
-    If more than s entries reach it, these are the indices of the s largest. Unused
-    slots hold n.
-    """
-    n = bits.size
-    # The extra slot shows whether more than s entries reach the threshold.
-    found = descend(bits, s + 1, lambda level: first_at_least(level, threshold, s + 1))
-    return lax.cond(found[-1] < n, lambda: largest(bits, s), lambda: found[:-1])
-
-
-def extract(x: jax.Array, indices: jax.Array) -> tuple[Sparse, jax.Array]:
-    """Moves the entries at some indices out of x [d] into a message.
-
-    Args:
-      x: the vector, [d].
-      indices: distinct; slots that hold d are unused.
-
-    Returns:
-      The message, and x with zeros at those indices.
-    """
-    x = jnp.asarray(x)
-    values = x.at[indices].get(mode="fill", fill_value=0)
-    # These zeros depend on the values. So XLA reads x before it writes, and copies
-    # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
-    zeros = jnp.minimum(jnp.abs(values), 0)
-    lost = x.at[indices].set(zeros, mode="drop", unique_indices=True)
-    return Sparse(values, indices), lost
-
-
-def scatter_sum(key: jax.Array, messages: Sparse, d: int) -> jax.Array:
-    """Decodes sparse messages, stacked on a leading axis, into their sum, [d].
-
-    Each message is one scatter with unique indices, in the order of the messages. So
-    the sum has the same bits on every device, and no second vector of size d is
-    allocated.
-    """
-    del key
-    messages = jax.tree.map(jnp.asarray, messages)
-
-    def add(worker: jax.Array, total: jax.Array) -> jax.Array:
-        return total.at[messages.indices[worker]].add(
-            messages.values[worker], mode="drop", unique_indices=True
+    def set_if_holds(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        bit, value, reached = state
+        candidate = value | (jnp.ones_like(value) << (width - 1 - bit))
+        number = count(bits >= candidate)
+        holds = number >= s
+        return (
+            bit + 1,
+            jnp.where(holds, candidate, value),
+            jnp.where(holds, number, reached),
         )
 
-    zero = jnp.zeros(d, messages.values.dtype)
-    return lax.fori_loop(0, messages.indices.shape[0], add, zero)
-
-
-def _largest_by_counting(bits: jax.Array, s: int) -> jax.Array:
-    """Finds the s largest by a bitwise search for the s-th largest value."""
-    zero = jnp.zeros((), bits.dtype)
-    value = largest_satisfying(
-        lambda value: jnp.sum(bits >= value, dtype=jnp.int32) >= s, zero
-    )
-    above = jnp.cumsum(bits > value, dtype=jnp.int32)
-    equal = jnp.cumsum(bits == value, dtype=jnp.int32)
-    return _first_of_each_rank(above + jnp.minimum(equal, s - above[-1]), s)
-
-
-def _first_of_each_rank(rank: jax.Array, s: int) -> jax.Array:
-    """Returns where a running count first reaches 1, 2, ..., s; else its length."""
-    return jnp.searchsorted(rank, jnp.arange(1, s + 1, dtype=rank.dtype)).astype(
-        jnp.int32
-    )
+    reached = count(bits >= threshold)
+    value = jnp.where(reached > slots, 0, threshold)
+    if slots > s and bits.size >= SAMPLED:
+        # One row of 16 tells where to look.
+        sample = bits[: bits.size // (16 * ROW) * 16 * ROW].reshape(-1, 16 * ROW)
+        sample = sample[:, :ROW].reshape(-1)
+        rank = max(1, (s + slots) * sample.size // (2 * bits.size))
+        guess = _separating(sample, threshold, rank, rank)
+        number = count(bits >= guess)
+        is_enough = (number >= s) & (number <= slots)
+        value = jnp.where(is_enough, guess, value)
+        reached = jnp.where(is_enough, number, reached)
+    start = (jnp.zeros((), bits.dtype), value, reached)
+    return lax.while_loop(is_open, set_if_holds, start)[1]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import extract
+from gmc_jax.compressors._sparse import extract
 from gmc_jax.core import Compressor
 
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from gmc_jax.compressors._selection import (
-    at_least,
-    extract,
-    magnitude_bits,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import at_least, largest, magnitude_bits, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -64,14 +59,15 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         s = num_kept(ratio, d)
         capacity = min(d, math.ceil(SLACK * s))
         sampled = min(d, max(math.ceil(sample * d), -(-d // s)))
-        magnitudes = jnp.abs(x[_one_of_each_stretch(key, sampled, d)])
+        in_sample = x[_one_of_each_stretch(key, sampled, d)]
         rank = -(-sampled * s // d)
-        # The minimum is the last entry. But for a slice XLA sorts the whole sample.
-        threshold = jnp.min(magnitude_bits(lax.top_k(magnitudes, rank)[0]))
+        threshold = jnp.min(magnitude_bits(in_sample[largest(in_sample, rank)]))
 
-        return extract(x, at_least(magnitude_bits(x), threshold, capacity))
+        indices = at_least(x, threshold, capacity)
+        return extract(x, indices, ascending=True)
 
-    return Compressor(encode, scatter_sum, linear=True)
+    decode = partial(scatter_sum, ascending=True)
+    return Compressor(encode, decode, linear=True)
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:

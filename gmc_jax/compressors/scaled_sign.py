@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from gmc_jax.compressors._packing import pack, unpack
+from gmc_jax.compressors._packing import add_packed, pack
 from gmc_jax.core import Compressor
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import accumulator_dtype, mean_of, shares
@@ -48,6 +47,8 @@ def scaled_sign() -> Compressor:
       Finite entries give a finite scale: each |x_j| is multiplied by 1 / d or less
       before the sum. A product below the smallest normal number may count as 0.
       A message is d bits, rounded up to words of 32, and one number.
+      The order of the sum in |x|_1 is XLA's. So the last bits of the scale may differ
+      between programs, such as one leaf alone and a batch of leaves of its size.
       Decoding adds the messages one at a time, in the order of workers.
 
     References:
@@ -68,12 +69,10 @@ def scaled_sign() -> Compressor:
         del key
         messages = jax.tree.map(jnp.asarray, messages)
 
-        def add(worker: jax.Array, total: jax.Array) -> jax.Array:
+        def value(worker: jax.Array, plus: jax.Array) -> jax.Array:
             scale = messages.scale[worker]
-            plus = unpack(messages.signs[worker], d)
-            return total + jnp.where(plus, scale, -scale)
+            return jnp.where(plus, scale, -scale)
 
-        zero = jnp.zeros(d, messages.scale.dtype)
-        return lax.fori_loop(0, messages.scale.shape[0], add, zero)
+        return add_packed(messages.signs, value, d)
 
     return Compressor(encode, decode, linear=True)

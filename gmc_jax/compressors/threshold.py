@@ -6,13 +6,8 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from gmc_jax.compressors._selection import (
-    at_least,
-    extract,
-    magnitude_bits,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import at_least, magnitude_bits, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -61,9 +56,9 @@ def threshold(level: float, capacity: float) -> Compressor:
     def encode(key, x):
         del key
         least = magnitude_bits(jnp.asarray(level, x.dtype))
-        return extract(
-            x, at_least(magnitude_bits(x), least, num_kept(capacity, x.size))
-        )
+        indices = at_least(x, least, num_kept(capacity, x.size))
+        return extract(x, indices, ascending=True)
 
     selects = Largest(partial(num_kept, capacity), level)
-    return Compressor(encode, scatter_sum, selects=selects, linear=True)
+    decode = partial(scatter_sum, ascending=True)
+    return Compressor(encode, decode, selects=selects, linear=True)

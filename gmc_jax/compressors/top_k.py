@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmc_jax.compressors._selection import (
-    extract,
-    largest,
-    magnitude_bits,
-    num_kept,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import largest, num_kept
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -47,7 +42,9 @@ def top_k(ratio: float) -> Compressor:
 
     def encode(key, x):
         del key
-        return extract(x, largest(magnitude_bits(x), num_kept(ratio, x.size)))
+        indices = largest(x, num_kept(ratio, x.size))
+        return extract(x, indices, ascending=True)
 
     selects = Largest(partial(num_kept, ratio))
-    return Compressor(encode, scatter_sum, selects=selects, linear=True)
+    decode = partial(scatter_sum, ascending=True)
+    return Compressor(encode, decode, selects=selects, linear=True)

@@ -178,24 +178,31 @@ class _Walk(NamedTuple):
         consts = getattr(program, "consts", [])
         known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
-        total = jnp.zeros(len(self.sizes), jnp.int32)
+        total = self._nothing()
 
         def read(atom) -> jax.Array | None:
             return _small(atom.val) if isinstance(atom, Literal) else known[atom]
 
         for equation in jaxpr.eqns:
             sent, results = self._equation(equation, list(map(read, equation.invars)))
-            total += sent
+            if sent is not None:
+                total += sent
             known |= dict(zip(equation.outvars, results, strict=True))
         return total, list(map(read, jaxpr.outvars))
 
-    def _equation(self, equation: JaxprEqn, values: Values) -> tuple[jax.Array, Values]:
-        name, none_sent = equation.primitive.name, jnp.zeros(len(self.sizes), jnp.int32)
+    def _nothing(self) -> jax.Array:
+        return jnp.zeros(len(self.sizes), jnp.int32)
+
+    def _equation(
+        self, equation: JaxprEqn, values: Values
+    ) -> tuple[jax.Array | None, Values]:
+        """Returns what an equation sends, None for nothing, and the known results."""
+        name = equation.primitive.name
         unknown: Values = [None] * len(equation.outvars)
         if (key := _key(equation)) in self.sizes:
-            return none_sent.at[list(self.sizes).index(key)].set(1), unknown
+            return self._nothing().at[list(self.sizes).index(key)].set(1), unknown
         if self.axis_name in axes_of(equation):
-            return none_sent, unknown
+            return None, unknown
         programs = list(subprograms(equation))
         if name == "cond":
             return self._choose(programs, values)
@@ -208,14 +215,14 @@ class _Walk(NamedTuple):
                     self.run(program, [None] * len(program.in_avals))[0]
                     for program in programs
                 ),
-                none_sent,
+                self._nothing(),
             )
             return equation.params.get("length", 1) * sent, unknown
         shapes: Tree = [value.aval for value in equation.outvars]
         small = all(math.prod(shape.shape) <= _LARGEST for shape in shapes)
         if not small or not all(map(_is_known, values)):
-            return none_sent, unknown
-        return none_sent, _evaluate(equation, values)
+            return None, unknown
+        return None, _evaluate(equation, values)
 
     def _choose(
         self, branches: list[Program], values: Values

@@ -125,7 +125,7 @@ def message_bits(
             f"transformation, such as `gmc(0.1, channel)`, got {what!r}."
         )
     if steps is not None:
-        checks.positive_int(steps=steps)
+        steps = checks.whole(steps=steps)
         return _mean_of(bits_of_steps(what, params, steps, axis_name, extra_args))
     sent = np.zeros(1, np.int64)
     for horizon in _HORIZONS:

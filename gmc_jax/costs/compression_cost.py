@@ -107,7 +107,8 @@ def measure_encoding(
       True
     """
     checks.compressor(compressor=compressor)
-    checks.positive_int(entries=entries, repeats=repeats)
+    checks.positive_int(repeats=repeats)
+    entries = checks.whole(entries=entries)
     vector = jax.random.normal(jax.random.key(0), (entries,))
     message, _ = jax.jit(compressor.encode)(jax.random.key(0), vector)
     size = size_in_bits(message) / 8

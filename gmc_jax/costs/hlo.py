@@ -1,11 +1,11 @@
 """Reading collectives and their bytes from the text of a compiled program."""
 
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from gmc_jax.costs.hlo_text import Computations, called, modules, size_of
 from gmc_jax.costs.replica_groups import within
+from gmc_jax.costs.trip_counts import trip_count
 
 COLLECTIVES = (
     "all-gather",
@@ -17,7 +17,6 @@ COLLECTIVES = (
     "reduce-scatter",
     "send",
 )
-_BITS_OF_NAMED_TYPES = {"pred": 8, "token": 0, "opaque": 0}
 
 
 class Collective(NamedTuple):
@@ -55,11 +54,11 @@ class Program(NamedTuple):
     """One HLO module of a compiled program.
 
     Attributes:
-      computations: for each name, whether it is the entry, and its instructions.
+      computations: of the module.
       worker_of: for each device, its worker; None if each device is a worker.
     """
 
-    computations: dict[str, tuple[bool, list["Instruction"]]]
+    computations: Computations
     worker_of: Sequence[int] | None
 
     @property
@@ -67,16 +66,6 @@ class Program(NamedTuple):
         """The number of devices of a worker."""
         workers = self.worker_of
         return 1 if workers is None else len(workers) // len(set(workers))
-
-
-class Instruction(NamedTuple):
-    """A line `name = shape opcode(operands), attributes`, as XLA prints it."""
-
-    name: str
-    shape: str
-    opcode: str
-    operands: list[str]
-    attributes: str
 
 
 def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
@@ -91,10 +80,10 @@ def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
       The bytes of the program, and its collectives.
     """
     total = Cost(0, 0, ())
-    for module in re.split(r"(?m)^(?=HloModule )", text):
-        program = Program(_computations(module), worker_of)
-        for name, (entry, _) in program.computations.items():
-            if entry:
+    for computations in modules(text):
+        program = Program(computations, worker_of)
+        for name, computation in computations.items():
+            if computation.is_entry:
                 cost = _cost(name, program)
                 total = Cost(
                     total.most + cost.most,
@@ -105,7 +94,7 @@ def collectives(text: str, worker_of: Sequence[int] | None = None) -> Cost:
 
 
 def _cost(name: str, program: Program) -> Cost:
-    instructions = program.computations[name][1]
+    instructions = program.computations[name].instructions
     shapes = {instruction.name: instruction.shape for instruction in instructions}
     most, always, all_collectives = 0, 0, []
 
@@ -128,19 +117,19 @@ def _cost(name: str, program: Program) -> Cost:
         operation = instruction.opcode.removesuffix("-start")
         if operation in COLLECTIVES:
             if not within(instruction.attributes, program.worker_of):
-                size = sum(_bytes(shapes[operand]) for operand in instruction.operands)
+                size = sum(size_of(shapes[operand]) for operand in instruction.operands)
                 size *= program.devices
                 sent = Collective(operation, size, False, 1)
                 include(Cost(size, size, (sent,)), False, 1)
         elif operation == "while":
-            trips = _trip_count(instruction.attributes)
-            for called in _called(instruction.attributes, "body", "condition"):
-                include(_cost(called, program), False, trips)
+            trips = trip_count(instruction, name, program.computations)
+            for inner in called(instruction, "body", "condition"):
+                include(_cost(inner, program), False, trips)
         elif operation == "conditional":
             branches = [
-                _cost(called, program)
-                for called in _called(
-                    instruction.attributes,
+                _cost(branch, program)
+                for branch in called(
+                    instruction,
                     "branch_computations",
                     "true_computation",
                     "false_computation",
@@ -150,65 +139,6 @@ def _cost(name: str, program: Program) -> Cost:
             for branch in branches:
                 include(branch, True, 1)
         elif not instruction.opcode.endswith(("-done", "-update")):
-            for called in _called(instruction.attributes, "calls", "to_apply"):
-                include(_cost(called, program), False, 1)
+            for inner in called(instruction, "calls", "to_apply"):
+                include(_cost(inner, program), False, 1)
     return Cost(most, always, tuple(all_collectives))
-
-
-def _computations(module: str) -> dict[str, tuple[bool, list[Instruction]]]:
-    """Parses a module: by name, whether a computation is the entry, and its lines."""
-    found: dict[str, tuple[bool, list[Instruction]]] = {}
-    current: list[Instruction] = []
-    for line in module.splitlines():
-        header = re.match(r"(ENTRY )?%?([\w.\-]+) (\(.*)?.*\{$", line)
-        if header and " = " not in line.split("(")[0]:
-            current = []
-            found[header[2]] = (bool(header[1]), current)
-        else:
-            current.extend(_instruction(line))
-    return found
-
-
-def _instruction(line: str) -> Iterator[Instruction]:
-    match = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
-    if not match:
-        return
-    rest = line[match.end() :]
-    end = _closing(rest) if rest.startswith("(") else rest.index(" ")
-    shape, rest = rest[:end], rest[end:].lstrip()
-    opcode, _, rest = rest.partition("(")
-    end = _closing("(" + rest) - 1
-    # XLA may print a comment and a shape before a name: `/*index=5*/f32[2,3] %x`.
-    operands = re.findall(r"(?:^|[ /])%?([\w.\-]+)(?=,|$)", rest[: end - 1])
-    yield Instruction(match[1], shape, opcode, operands, rest[end:])
-
-
-def _closing(text: str) -> int:
-    """Returns the end of the parenthesis with which a text begins."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if not depth:
-            return place + 1
-    return len(text)
-
-
-def _called(attributes: str, *kinds: str) -> list[str]:
-    names = []
-    for kind in kinds:
-        for group in re.findall(rf"\b{kind}=(\{{[^}}]*\}}|%?[\w.\-]+)", attributes):
-            names += re.findall(r"[\w.\-]+", group)
-    return names
-
-
-def _trip_count(attributes: str) -> int | None:
-    match = re.search(r"known_trip_count\W+n\W+(\d+)", attributes)
-    return int(match[1]) if match else None
-
-
-def _bytes(shape: str) -> int:
-    bits = 0
-    for kind, width, sizes in re.findall(r"([a-z]+(\d*)\w*)\[([\d,<=]*)\]", shape):
-        dimensions = [int(size) for size in re.findall(r"\d+", sizes)]
-        bits += int(width or _BITS_OF_NAMED_TYPES[kind]) * math.prod(dimensions)
-    return -(-bits // 8)

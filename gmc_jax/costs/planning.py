@@ -8,6 +8,7 @@ without overlap, as they do in this library's steps.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -77,7 +78,11 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    pattern: Pattern, parameters: int | Tree, workers: int, link: Link, step_time: float
+    pattern: Pattern,
+    parameters: float | Tree,
+    workers: int,
+    link: Link,
+    step_time: float,
 ) -> Prediction:
     """Predicts the seconds of a step with one pattern.
 
@@ -89,8 +94,8 @@ def predict(
     Args:
       pattern: which channels workers average through, and how often; the channels may
         be your own.
-      parameters: the number of parameters, in float32, or a tree of their shapes and
-        dtypes.
+      parameters: the number of parameters, in float32, such as 1e9; or a tree of their
+        shapes and dtypes.
       workers: the number of workers, at least 1.
       link: the link of each worker. It carries `bandwidth` bytes a second in each
         direction, both at once.
@@ -118,33 +123,58 @@ def predict(
       Slightly below the break-even ratio the pattern is faster than the dense
       all-reduce, slightly above it is not.
     """
-    return _predict(pattern, shapes(parameters), workers, link, step_time, {})
+    _check(pattern, link)
+    checks.positive_int(workers=workers)
+    model = _Model(shapes(parameters), 1.0, workers)
+    return _predict(pattern, model, link, step_time, {})
+
+
+class _Model(NamedTuple):
+    """What is averaged.
+
+    Attributes:
+      params: a tree of shapes and dtypes.
+      times: how many of these trees are averaged, all in the same messages.
+      workers: the number of workers.
+    """
+
+    params: Tree
+    times: float
+    workers: int
+
+    def loads(self, pattern: Pattern) -> tuple[Load, Load]:
+        """The load of the mean step, and of the longest."""
+        mean, longest = pattern.loads(self.params, self.workers)
+        return self._scaled(mean), self._scaled(longest)
+
+    def _scaled(self, load: Load) -> Load:
+        size, hops = load.traffic
+        return Load(Traffic(self.times * size, hops), self.times * load.encoding)
 
 
 def _predict(
     pattern: Pattern,
-    params: Tree,
-    workers: int,
+    model: _Model,
     link: Link,
     step_time: float,
     known: dict[Family, float],
+    dense: Load | None = None,
 ) -> Prediction:
     """Predicts as `predict` does; `known` caches the break-even ratios of families."""
-    _check(pattern, link)
-    checks.positive_int(workers=workers)
     checks.known(step_time=step_time)
     checks.positive(step_time=step_time)
-    dense, _ = DENSE.loads(params, workers)
-    mean, longest = pattern.loads(params, workers)
+    dense = dense or model.loads(DENSE)[0]
+    mean, longest = model.loads(pattern)
     seconds = step_time + mean.seconds(link)
     family = pattern.family
     if family and family not in known:
 
         def excess(ratio: float) -> float:
-            load, _ = family(ratio).loads(params, workers)
+            load, _ = model.loads(family(ratio))
             return load.seconds(link) - dense.seconds(link)
 
-        known[family] = _largest_ratio(excess, 1 / entries_in(params))
+        entries = model.times * entries_in(model.params)
+        known[family] = _largest_ratio(excess, 1 / entries)
     return Prediction(
         name=pattern.name,
         ratio=pattern.ratio,
@@ -161,7 +191,7 @@ def _predict(
 
 
 def plan(
-    parameters: int | Tree,
+    parameters: float | Tree,
     workers: int,
     link: Link,
     step_time: float,
@@ -177,9 +207,13 @@ def plan(
     methods have one of these patterns (see `gmc_jax.costs.patterns`). Only the time of
     a step is predicted, not the accuracy of the model.
 
+    A tree counts as one leaf for each dtype. From 2^31 entries on, which are compressed
+    leaf by leaf, the traffic is that of fewer entries, times as many as there are. It
+    lacks what rounding up to whole entries adds for each leaf.
+
     Args:
-      parameters: the number of parameters, in float32, or a tree of their shapes and
-        dtypes.
+      parameters: the number of parameters, in float32, such as 1e9; or a tree of their
+        shapes and dtypes.
       workers: the number of workers, at least 1.
       link: the link of each worker. It carries `bandwidth` bytes a second in each
         direction, both at once.
@@ -222,21 +256,22 @@ def plan(
             "`gmc_jax.measure_encodings()`."
         )
     params = shapes(parameters)
-    known: dict[Family, float] = {}
+    model, known = _in_short(params, workers), dict[Family, float]()
+    dense, _ = model.loads(DENSE)
     predictions = [
-        _predict(pattern, params, workers, link, step_time, known)
+        _predict(pattern, model, link, step_time, known, dense)
         for pattern in candidates(params, workers, ratios, periods, compression_costs)
     ]
     return sorted(predictions, key=lambda prediction: prediction.seconds)
 
 
-def shapes(parameters: int | Tree) -> Tree:
+def shapes(parameters: float | Tree) -> Tree:
     """Converts a number of parameters to float32 leaves, and returns a tree as it is.
 
     Each leaf has at most 2^31 - 1 entries, which int32 can address.
     """
     checks.known(parameters=parameters)
-    if not isinstance(parameters, int | float):
+    if not isinstance(parameters, int | float | np.number):
         sizes = [getattr(leaf, "size", None) for leaf in jax.tree.leaves(parameters)]
         if not sizes or None in sizes:
             raise TypeError(
@@ -244,10 +279,23 @@ def shapes(parameters: int | Tree) -> Tree:
                 f"shapes and dtypes, got {checks.shown(parameters)}."
             )
         return parameters
-    checks.positive_int(parameters=parameters)
-    whole, rest = divmod(int(parameters), _LARGEST_LEAF)
+    whole, rest = divmod(checks.whole(parameters=parameters), _LARGEST_LEAF)
     sizes = [_LARGEST_LEAF] * whole + [rest] * (rest > 0)
     return [jax.ShapeDtypeStruct((size,), np.float32) for size in sizes]
+
+
+def _in_short(params: Tree, workers: int) -> _Model:
+    """A leaf of each dtype in place of many: messages of all leaves travel together."""
+    totals: Counter[np.dtype] = Counter()
+    for leaf in jax.tree.leaves(params):
+        totals[np.dtype(leaf.dtype)] += leaf.size
+    # From 2^31 entries on in all, each leaf is a vector of its own.
+    times = max(1.0, max(totals.values()) / _LARGEST_LEAF)
+    leaves = [
+        jax.ShapeDtypeStruct((math.ceil(size / times),), dtype)
+        for dtype, size in totals.items()
+    ]
+    return _Model(leaves, times, workers)
 
 
 def _check(pattern: Pattern, link: Link) -> None:

@@ -80,8 +80,8 @@ def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
 
     Adjacent reductions share their hops, since XLA combines them. The gathers of values
     and of indices have hops of their own. A conditional counts as the branch that sends
-    most. A loop counts as all its rounds, or as one if the program does not tell their
-    number.
+    most. Padding that is for TPUs alone does not count. A loop counts as all its
+    rounds, or as one if the program does not tell their number.
 
     Args:
       channel: any channel.
@@ -163,6 +163,8 @@ def _within(equation: JaxprEqn, axis: str, workers: int) -> Loads:
     """The loads of the programs in an equation: branches, bodies of loops, calls."""
     name, params = equation.primitive.name, equation.params
     loads = [_loads(program, axis, workers) for program in subprograms(equation)]
+    if params.get("branches_platforms"):
+        return loads[-1]  # That of all platforms without a branch of their own.
     if name == "cond":
         return max(loads, key=lambda load: tuple(load.max(axis=0)))
     total = sum(loads, np.zeros((workers, 2)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmc_jax.channels.sharded import context
@@ -42,9 +43,19 @@ def distribute(
     that was placed on one device is replicated over the devices of a worker. JAX splits
     a dimension into shards of equal size only.
 
+    A step can be compiled for devices that are not here. Pass shapes for the state,
+    `jax.ShapeDtypeStruct`, or a mesh of the devices of a topology that JAX's compilers
+    describe (`jax.experimental.topologies.get_topology_desc`). The state that is
+    returned then has shapes with shardings on the mesh. `train.lower(state,
+    batch).compile()` is the program, whose `memory_analysis` and `as_text` tell what it
+    needs, and `wire_bytes` and `message_bits` count what it sends. Leaves are split by
+    the `sharding` of their shapes. A shape without one, as `jax.eval_shape(tx.init,
+    params)` gives, is split like the leaf of that shape whose path ends alike.
+
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
-      state: one worker's state, the same in all processes; it is copied.
+      state: one worker's state, the same in all processes; it is copied. It may hold
+        `jax.ShapeDtypeStruct`s in the place of arrays.
       batch: an example of the batches of all workers: every leaf has a leading axis of
         workers. Only shapes and dtypes are read. In training, the placement of a batch
         says how the devices of a worker share it: with `PartitionSpec("workers",
@@ -62,7 +73,9 @@ def distribute(
         `float(metrics["loss"])`. It costs one more all-reduce a step.
 
     Returns:
-      `(train, state)` as `simulate` returns them, placed on the mesh. Over several
+      `(train, state)` as `simulate` returns them, placed on the mesh. Of shapes, and on
+      a mesh whose devices can compile only, the state is the shapes of the arrays that
+      would be placed; `train` can be lowered for them, but not run. Over several
       processes, `gmc_jax.fetch` reads each worker's metrics; all processes must call it
       together.
 
@@ -129,21 +142,48 @@ def distribute(
         (shardings if inside.axes else None, everywhere if metrics == "mean" else None),
     )
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    train = BlockingStep(run, layout) if on_cpu else Train(run, layout)
-    return train, treedef.unflatten(placed)
+    kind = BlockingStep if on_cpu else Train
+    if context.is_absent(mesh):
+        kind = CompilingStep
+    return kind(run, layout), treedef.unflatten(placed)
 
 
 class BlockingStep(Train):
-    """The step of all workers, which waits for its state before it starts.
+    """The step of all workers, which waits for the last one before it starts.
 
     XLA's CPU client allows a device 32 computations in flight, and blocks the thread
     that launches the next one. With collectives that is a deadlock: computations in
     flight may wait for devices that this thread has not launched yet.
+
+    All results of a step are done at once, so it waits for one of them. What the caller
+    computes between two steps and the second one needs is done with the second one.
     """
+
+    _last: jax.Array | None = None
 
     def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs a step when the last one is done."""
-        return super().__call__(jax.block_until_ready(state), batch)
+        if self._last is None or self._last.is_deleted():
+            jax.block_until_ready(state)
+        else:
+            self._last.block_until_ready()
+        state, metrics = super().__call__(state, batch)
+        # The state is donated to the next step; metrics are not.
+        result, *_ = *jax.tree.leaves(metrics), *jax.tree.leaves(state), None
+        self._last = None if isinstance(result, Tracer) else result
+        return state, metrics
+
+
+class CompilingStep(Train):
+    """The step of all workers for devices that are not here; it only compiles."""
+
+    def __call__(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        """Raises TypeError."""
+        raise TypeError(
+            "`train` must run on devices that are here, and those of `mesh` can "
+            "compile only. `train.lower(state, batch).compile()` gives the program. To "
+            "run it, pass arrays and a mesh of `jax.devices()` to `distribute`."
+        )
 
 
 def _auto(mesh: Mesh | None, axis_name: str) -> Mesh:

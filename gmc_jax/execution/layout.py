@@ -13,6 +13,7 @@ from gmc_jax.core import Tree
 from gmc_jax.execution._step_warnings import step_warnings
 from gmc_jax.execution.step import Step, check_batch, trace
 from gmc_jax.utils import checks, jaxprs
+from gmc_jax.utils.batched_state import batched_state
 from gmc_jax.utils.caller_warnings import warn_caller
 from gmc_jax.utils.differences import first_difference
 from gmc_jax.utils.jaxprs import StateClass
@@ -167,8 +168,11 @@ class Layout(NamedTuple):
 
         def place(leaf: jax.Array, differs: bool) -> jax.Array:
             # Steps return arrays. A Python number would make `train` compile twice.
-            leaf = jnp.array(leaf, jnp.result_type(leaf), copy=True)
-            return jnp.repeat(leaf[None], self.workers, axis=0) if differs else leaf
+            dtype = jnp.result_type(leaf)
+            if not differs:
+                return jnp.array(leaf, dtype, copy=True)
+            leaf = jnp.asarray(leaf, dtype)
+            return jnp.broadcast_to(leaf, (self.workers, *leaf.shape))
 
         difference = first_difference(self.shapes, state, "state")
         if difference is not None:
@@ -298,7 +302,8 @@ def layout(
     The step is traced once and never run. Its program is batched by `jax.vmap`. A leaf
     of the new state that comes out batched depends on the worker's own batch or index.
     It is fed back as batched, until no further leaf comes out batched. Every other leaf
-    is thereby *proved* to be the same on all workers.
+    is thereby *proved* to be the same on all workers. The rounds begin with what plain
+    operations surely batch, so one or two are enough.
 
     Two kinds of steps cause a warning. The first takes gradients and trains separate
     models, since nothing that workers send reaches the state. The channel
@@ -337,15 +342,7 @@ def layout(
     shapes = jax.eval_shape(lambda state: jax.tree.map(jnp.asarray, state), state)
     program = trace(step, shapes, batch, workers, axis_name)
     leaves, treedef = jax.tree.flatten(shapes)
-    before, after = [], [False] * len(leaves)
-    while before != after:
-        before = after
-        of_batches = [True] * len(jax.tree.leaves(batch))
-        new = jaxprs.batched_results(
-            program, [*before, *of_batches], workers, axis_name
-        )
-        after = [old or now for old, now in zip(before, new, strict=True)]
-    differs = treedef.unflatten(after)
+    differs = treedef.unflatten(batched_state(program, len(leaves), workers, axis_name))
     updated = jaxprs.classes_updated(jaxprs.marks(program))
     missing = jaxprs.classes_missing_from(class_names(shapes), updated)
     for message in step_warnings(program, shapes, differs, missing, workers, axis_name):

@@ -32,7 +32,8 @@ def simulate(
 
     Args:
       step: the step of one worker, `(state, batch) -> (state, metrics)`.
-      state: one worker's state; it is copied.
+      state: one worker's state; it is copied. If it holds `jax.ShapeDtypeStruct`s, so
+        does the state that is returned, for `train.lower`.
       batch: an example of the batches of all workers: every leaf has a leading axis of
         workers. Only shapes and dtypes are read.
       workers: the number of workers.
@@ -91,4 +92,7 @@ def simulate(
         state, metrics = batched(state, batch)
         return state, summary(metrics)
 
-    return Train(compiled(run, layout), layout), layout.lay_out(state)
+    leaves = jax.tree.leaves(state)
+    of_shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    laid_out = layout.kept if of_shapes else layout.lay_out(state)
+    return Train(compiled(run, layout), layout), laid_out

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gmc_jax.core import Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.jaxprs import axes_of, equations
+from gmc_jax.utils.jaxprs import SENDS_NOTHING, axes_of, equations
 
 
 def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
@@ -53,15 +53,20 @@ def unrolled(fn: Callable[..., Tree]) -> Callable[..., Tree]:
         return stacked, jax.tree.map(lambda _: True, stacked)
 
     def checked(*args: Tree) -> Tree:
-        for equation in equations(traced_once.trace(*args).jaxpr):
-            axes = [axis for axis in axes_of(equation) if isinstance(axis, str)]
-            if axes:
-                raise ValueError(
-                    "`fn` must not use a named axis, since `unrolled` runs it for one "
-                    f"worker after another, got `{equation.primitive.name}` over "
-                    f"{axes[0]!r}. Call collectives, channels and `worker_key` outside "
-                    "of it, and pass their results in."
-                )
+        named = [
+            (equation.primitive.name, axis)
+            for equation in equations(traced_once.trace(*args).jaxpr)
+            for axis in axes_of(equation)
+            if isinstance(axis, str)
+        ]
+        if named:
+            # A collective says more than the index of the worker.
+            name, axis = min(named, key=lambda found: found[0] in SENDS_NOTHING)
+            raise ValueError(
+                "`fn` must not use a named axis, since `unrolled` runs it for one "
+                f"worker after another, got `{name}` over {axis!r}. Call collectives, "
+                "channels and `worker_key` outside of it, and pass their results in."
+            )
         return call(*args)
 
     return checked

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gmc_jax.graphs.matchings import Matrix
+from gmc_jax.graphs.sparse_matrix import SparseMatrix, from_weights
 from gmc_jax.graphs.topology import Topology, check_topology
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
+
+_ROWS = 256  # Of a matrix, so many rows at once are dense.
 
 
 @runtime_checkable
@@ -31,13 +33,18 @@ def complete(workers: int) -> Topology:
       workers: the number of workers, at least 1.
 
     Returns:
-      One round; `workers` - 1 messages a worker.
+      One round; `workers` - 1 messages a worker. They are as many operations in the
+      compiled step, so for more than a few workers take the channel `exact`, which
+      computes the same mean.
 
     Raises:
       ValueError: if `workers` is not a whole number of at least 1.
     """
     checks.positive_int(workers=workers)
-    return Topology((np.full((workers, workers), 1 / workers),))
+    everyone = np.arange(workers, dtype=np.int32)
+    senders, receivers = np.repeat(everyone, workers), np.tile(everyone, workers)
+    weights = np.full(workers**2, 1 / workers)
+    return Topology.of_weights([SparseMatrix(workers, senders, receivers, weights)])
 
 
 @call_repr
@@ -62,13 +69,13 @@ def ring(workers: int, self_weight: float | None = None) -> Topology:
     if self_weight is not None:
         checks.known(self_weight=self_weight)
         checks.proportion(self_weight=self_weight)
-    moves = _shift(workers, 1) + _shift(workers, -1)
-    np.fill_diagonal(moves, 0)
-    receives = moves > 0
-    others = receives.sum(axis=1).max()
-    own = 1 / (1 + others) if self_weight is None or not others else self_weight
-    shares = receives * ((1 - own) / max(1, others))
-    return Topology((shares + own * np.eye(workers),))
+    hops = np.unique(np.array([1, workers - 1]) % workers)
+    hops = hops[hops != 0]
+    own = 1 / (1 + len(hops)) if self_weight is None or not len(hops) else self_weight
+    shares = [own, *[(1 - own) / max(1, len(hops))] * len(hops)]
+    everyone = np.arange(workers)[:, None]
+    receivers = (everyone + np.array([0, *hops])) % workers
+    return Topology.of_weights([from_weights(workers, everyone, receivers, shares)])
 
 
 @call_repr
@@ -88,10 +95,15 @@ def torus(rows: int, columns: int) -> Topology:
       ValueError: if `rows` or `columns` is not a whole number of at least 1.
     """
     checks.positive_int(rows=rows, columns=columns)
-    steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
-    moves = [np.kron(_shift(rows, i), _shift(columns, j)) for i, j in steps]
-    receives = np.sum([np.eye(rows * columns), *moves], axis=0) > 0
-    return Topology((receives / receives.sum(axis=1, keepdims=True),))
+    workers = rows * columns
+    row, column = np.divmod(np.arange(workers)[:, None], columns)
+    down, right = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]).T
+    receivers = (row + down) % rows * columns + (column + right) % columns
+    # Neighbours may coincide.
+    edges = np.unique(np.arange(workers)[:, None] * workers + receivers)
+    senders, receivers = np.divmod(edges, workers)
+    share = 1 / (len(edges) // workers)
+    return Topology.of_weights([from_weights(workers, senders, receivers, share)])
 
 
 @call_repr
@@ -112,8 +124,7 @@ def exponential(workers: int) -> Topology:
     """
     checks.positive_int(workers=workers)
     hops = _powers(workers, 2)
-    moves = [np.eye(workers), *(_shift(workers, hop) for hop in hops)]
-    return Topology((np.mean(moves, axis=0),))
+    return Topology.of_weights([_circle(workers, [0, *hops])])
 
 
 @call_repr
@@ -162,11 +173,10 @@ def rotating_exponential(workers: int, peers: int) -> Topology:
       authors' code.
     """
     checks.positive_int(workers=workers, peers=peers)
-    rounds = [
-        np.mean([_shift(workers, hop * j) for j in range(peers + 1)], axis=0)
-        for hop in _powers(workers, peers + 1)
-    ]
-    return Topology(tuple(rounds) or (np.eye(workers),))
+    hops = _powers(workers, peers + 1) or [0]
+    return Topology.of_weights(
+        _circle(workers, [hop * j for j in range(peers + 1)]) for hop in hops
+    )
 
 
 @call_repr
@@ -190,14 +200,7 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
     checks.positive_int(workers=workers, rounds=rounds)
     checks.nonnegative_int(seed=seed)
     draw = np.random.default_rng(seed)
-    matrices = []
-    for _ in range(rounds):
-        matrix = np.eye(workers)
-        order = draw.permutation(workers)
-        for one, other in zip(order[::2], order[1::2], strict=False):
-            matrix[np.ix_([one, other], [one, other])] = 0.5
-        matrices.append(matrix)
-    return Topology(tuple(matrices))
+    return Topology.of_weights(_pairs(draw.permutation(workers)) for _ in range(rounds))
 
 
 @call_repr
@@ -219,8 +222,19 @@ def lazy(topology: Topology, share: float = 0.5) -> Topology:
     check_topology(topology)
     checks.known(share=share)
     checks.proportion(share=share)
-    own = np.eye(topology.workers)
-    return Topology(tuple(share * own + (1 - share) * w for w in topology.rounds))
+    everyone = np.arange(topology.workers)
+
+    def keep(matrix: SparseMatrix) -> SparseMatrix:
+        others = matrix.without_diagonal()
+        own = share + (1 - share) * matrix.diagonal()
+        return from_weights(
+            topology.workers,
+            np.concatenate([everyone, others.senders]),
+            np.concatenate([everyone, others.receivers]),
+            np.concatenate([own, (1 - share) * others.weights]),
+        )
+
+    return Topology.of_weights(map(keep, topology.mixing))
 
 
 @call_repr
@@ -252,9 +266,25 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
             "got edges in one direction only. For a directed graph use "
             "`topologies.pushing(adjacency)`, with `sgp`."
         )
-    degrees = edges.sum(axis=0)
-    matrix = edges / (1 + np.maximum(degrees[:, None], degrees))
-    return Topology((matrix + np.diag(1 - matrix.sum(axis=1)),))
+    workers, degrees = len(edges), edges.sum(axis=0)
+    own = np.empty(workers)
+    for first in range(0, workers, _ROWS):
+        rows = slice(first, first + _ROWS)
+        weights = edges[rows] / (1 + np.maximum(degrees[rows, None], degrees))
+        own[rows] = 1 - weights.sum(axis=1)
+    senders, receivers = np.nonzero(edges)
+    weights = 1 / (1 + np.maximum(degrees[senders], degrees[receivers]))
+    everyone = np.arange(workers)
+    return Topology.of_weights(
+        [
+            from_weights(
+                workers,
+                np.concatenate([everyone, senders]),
+                np.concatenate([everyone, receivers]),
+                np.concatenate([own, weights]),
+            )
+        ]
+    )
 
 
 @call_repr
@@ -278,14 +308,20 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
     """
     edges = _edges_of(adjacency)
     np.fill_diagonal(edges, True)
-    return Topology((edges / edges.sum(axis=0),))
+    senders, receivers = np.nonzero(np.ascontiguousarray(edges.T))
+    shares = 1 / edges.sum(axis=0)
+    matrix = from_weights(len(edges), senders, receivers, shares[senders])
+    return Topology.of_weights([matrix])
 
 
 def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
     """Which workers receive from which others, [receiver, sender]."""
     if isinstance(adjacency, Graph):
-        sends_to = {node: set(others) for node, others in adjacency.adjacency()}
-        edges = np.array([[i in sends_to[j] for j in sends_to] for i in sends_to], bool)
+        sends_to = {node: list(others) for node, others in adjacency.adjacency()}
+        place = {node: index for index, node in enumerate(sends_to)}
+        edges = np.zeros((len(place), len(place)), bool)
+        for node, others in sends_to.items():
+            edges[[place[other] for other in others if other in place], place[node]] = 1
     else:
         try:
             edges = np.asarray(np.asarray(adjacency) != 0)
@@ -304,9 +340,28 @@ def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
     return edges
 
 
-def _shift(workers: int, hop: int) -> Matrix:
-    """The matrix in which each worker receives from the one `hop` places before."""
-    return np.roll(np.eye(workers), hop, axis=0)
+def _circle(workers: int, hops: Sequence[int]) -> SparseMatrix:
+    """Each worker gives the same weight to those 0, 1, ... `hops` places before it."""
+    places, times = np.unique(np.array(hops) % workers, return_counts=True)
+    senders = np.arange(workers)[:, None]
+    receivers = (senders + places) % workers
+    return from_weights(workers, senders, receivers, times / len(hops))
+
+
+def _pairs(order: NDArray[np.integer]) -> SparseMatrix:
+    """Neighbours in an order average; the last of an odd number keeps its values."""
+    workers = len(order)
+    partner = np.arange(workers)
+    ones, others = order[0 : workers - 1 : 2], order[1::2]
+    partner[ones], partner[others] = others, ones
+    everyone = np.arange(workers)
+    alone = partner == everyone
+    return from_weights(
+        workers,
+        np.concatenate([everyone, everyone[~alone]]),
+        np.concatenate([everyone, partner[~alone]]),
+        np.concatenate([np.where(alone, 1.0, 0.5), np.full((~alone).sum(), 0.5)]),
+    )
 
 
 def _powers(workers: int, base: int) -> list[int]:

@@ -1,25 +1,33 @@
 """The topology of workers: its mixing matrices, their properties and their checks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmc_jax.graphs.matchings import Matching, Matrix, permutations
+from gmc_jax.graphs._reachability import contracts, not_reaching_all
+from gmc_jax.graphs.matchings import Matching, permutations
+from gmc_jax.graphs.sparse_matrix import Matrix, SparseMatrix, sparse
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import CallRepr
 
 _ROUNDING = 1e-9  # The tolerance for sums of weights in float64.
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Topology(CallRepr):
     """Which workers receive from which, with which weights, in each round.
 
     Attributes:
       rounds: the mixing matrix of each round; after the last round the first follows.
         Entry [i, j] is the weight, at least 0, that worker i gives to the message of
-        worker j.
+        worker j. They are made when they are first read: with 4,096 workers a matrix
+        takes 134 MB.
+      mixing: the same matrices without their zeros.
 
     Raises:
       TypeError: if `rounds` holds something that is no matrix of numbers.
@@ -27,19 +35,19 @@ class Topology(CallRepr):
         or hold a weight that is negative or not finite.
     """
 
-    rounds: tuple[Matrix, ...]
+    mixing: tuple[SparseMatrix, ...]
 
-    def __post_init__(self):
-        """Checks that all rounds are mixing matrices."""
+    def __init__(self, rounds: Iterable[Matrix]):
+        """Makes the topology of mixing matrices, after checking them."""
+        given = rounds
         try:
-            rounds = tuple(np.asarray(matrix, np.float64) for matrix in self.rounds)
+            rounds = tuple(np.asarray(matrix, np.float64) for matrix in given)
         except (TypeError, ValueError):
             raise TypeError(
                 "`rounds` must be matrices of numbers, one for each round, got "
-                f"{checks.shown(self.rounds)}. For one round write "
+                f"{checks.shown(given)}. For one round write "
                 "`Topology((matrix,))`."
             ) from None
-        object.__setattr__(self, "rounds", rounds)
         shapes = {matrix.shape for matrix in rounds}
         square = all(len(shape) == 2 and 0 < shape[0] == shape[1] for shape in shapes)
         if len(shapes) != 1 or not square:
@@ -54,16 +62,35 @@ class Topology(CallRepr):
                 "`rounds` must hold finite weights of at least 0, got weights of which "
                 f"the smallest is {lowest}."
             )
+        object.__setattr__(self, "mixing", tuple(map(sparse, rounds)))
+
+    @classmethod
+    def of_weights(cls, mixing: Iterable[SparseMatrix]) -> Topology:
+        """Makes a topology of matrices without zeros, which are not checked."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "mixing", tuple(mixing))
+        return made
 
     @property
     def _in_short(self) -> str:
         """The `repr` of a topology that no factory of `gmc_jax.topologies` made."""
-        return f"<Topology of {self.workers} workers, {len(self.rounds)} rounds>"
+        return f"<Topology of {self.workers} workers, {len(self.mixing)} rounds>"
+
+    @cached_property
+    def rounds(self) -> tuple[Matrix, ...]:
+        """The mixing matrix of each round, [receiver, sender]; they cannot be written.
+
+        With 4,096 workers each takes 134 MB, and so they are made when they are read.
+        """
+        matrices = tuple(matrix.dense() for matrix in self.mixing)
+        for matrix in matrices:
+            matrix.setflags(write=False)
+        return matrices
 
     @property
     def workers(self) -> int:
         """The number of workers."""
-        return len(self.rounds[0])
+        return self.mixing[0].workers
 
     @property
     def matrix(self) -> Matrix:
@@ -82,7 +109,7 @@ class Topology(CallRepr):
         """
         mean = np.full((self.workers, self.workers), 1 / self.workers)
         contraction = float(np.linalg.norm(self.matrix - mean, 2))
-        return 1 - contraction ** (1 / len(self.rounds))
+        return 1 - contraction ** (1 / len(self.mixing))
 
     @property
     def smallest_eigenvalue(self) -> float:
@@ -92,38 +119,37 @@ class Topology(CallRepr):
     @property
     def is_symmetric(self) -> bool:
         """Whether every two workers give each other the same weight."""
-        return all(np.allclose(w, w.T, rtol=0, atol=_ROUNDING) for w in self.rounds)
+        return all(map(_is_symmetric, self.mixing))
 
     @property
     def keeps_the_mean(self) -> bool:
         """Whether columns sum to 1, so that a round does not change the mean."""
-        return all(_ones(matrix.sum(axis=0)) for matrix in self.rounds)
+        return all(_ones(matrix.given_away()) for matrix in self.mixing)
 
     @property
     def is_doubly_stochastic(self) -> bool:
         """Whether rows and columns sum to 1, so that workers that agree still agree."""
-        rows = all(_ones(matrix.sum(axis=1)) for matrix in self.rounds)
+        rows = all(_ones(matrix.received()) for matrix in self.mixing)
         return rows and self.keeps_the_mean
 
     @property
     def cannot_reach_all(self) -> tuple[int, ...]:
         """The workers whose messages do not reach all others, even in many rounds."""
-        reaches = np.eye(self.workers) + sum(self.rounds) > 0
-        for _ in range(self.workers):
-            reaches = reaches @ reaches
-        return tuple(np.flatnonzero(~reaches.all(axis=0)).tolist())
+        return not_reaching_all(self.mixing)
 
     @property
     def edges(self) -> NDArray[np.bool_]:
         """Whether a worker receives from another in any round, [receiver, sender]."""
-        receives = np.sum(self.rounds, axis=0) > 0
+        receives = np.zeros((self.workers, self.workers), bool)
+        for matrix in self.mixing:
+            receives[matrix.receivers, matrix.senders] = True
         np.fill_diagonal(receives, False)
         return receives
 
-    @property
+    @cached_property
     def matchings(self) -> tuple[tuple[Matching, ...], ...]:
         """The messages of each round, as permutations of the workers."""
-        return tuple(permutations(matrix) for matrix in self.rounds)
+        return tuple(map(permutations, self.mixing))
 
 
 def check_topology(topology: Topology) -> None:
@@ -136,20 +162,24 @@ def check_topology(topology: Topology) -> None:
 
 
 def check_mixing(topology: Topology) -> None:
-    """Raises ValueError unless workers come to agree, perhaps through others."""
+    """Raises ValueError unless workers come to agree, perhaps through others.
+
+    The topology must keep the mean. No eigenvalues are computed: workers that reach all
+    others come to agree if all of them keep a share of their own, and otherwise if no
+    part of their disagreement goes in circles.
+    """
     check_topology(topology)
     if topology.cannot_reach_all:
         raise ValueError(
             "`topology` must connect every worker to all others, perhaps in several "
-            f"rounds, got {list(topology.cannot_reach_all)} that do not reach all "
-            "others. Add edges from these workers."
+            f"rounds, got {checks.shown(list(topology.cannot_reach_all))} that do not "
+            "reach all others. Add edges from these workers."
         )
-    mean = np.full((topology.workers, topology.workers), 1 / topology.workers)
-    largest = np.abs(np.linalg.eigvals(topology.matrix - mean)).max()
-    if largest >= 1 - _ROUNDING:
+    keep_a_share = all(matrix.diagonal().all() for matrix in topology.mixing)
+    if not (keep_a_share or contracts(topology.mixing)):
         raise ValueError(
             "`topology` must contract the disagreement of workers, got a part of it "
-            f"with the eigenvalue {largest:.4f} in the product of all rounds. Let "
+            "with an eigenvalue of modulus 1 in the product of all rounds. Let "
             "workers keep a share of their own values: `topologies.lazy(topology)`."
         )
 
@@ -158,11 +188,11 @@ def check_keeps_the_mean(topology: Topology) -> None:
     """Raises ValueError unless columns of all rounds sum to 1."""
     check_topology(topology)
     if not topology.keeps_the_mean:
-        sums = [matrix.sum(axis=0).round(6).tolist() for matrix in topology.rounds]
+        sums = [matrix.given_away().round(6).tolist() for matrix in topology.mixing]
         raise ValueError(
             "`topology` must keep the mean of workers: the columns of its rounds must "
-            f"sum to 1, got {sums}. Use `topologies.pushing(adjacency)` of the same "
-            "graph."
+            f"sum to 1, got {checks.shown(sums)}. Use `topologies.pushing(adjacency)` "
+            "of the same graph."
         )
 
 
@@ -170,13 +200,26 @@ def check_doubly_stochastic(topology: Topology) -> None:
     """Raises ValueError unless rows and columns of all rounds sum to 1."""
     check_topology(topology)
     if not topology.is_doubly_stochastic:
-        sums = [matrix.sum(axis=1).round(6).tolist() for matrix in topology.rounds]
+        sums = [matrix.received().round(6).tolist() for matrix in topology.mixing]
         raise ValueError(
             "`topology` must be doubly stochastic: rows and columns must sum to 1, so "
             "that workers that agree still agree after a round, got rows that sum to "
-            f"{sums}. Use `sgp`, which weighs workers, or `topologies.from_adjacency` "
-            "of an undirected graph."
+            f"{checks.shown(sums)}. Use `sgp`, which weighs workers, or "
+            "`topologies.from_adjacency` of an undirected graph."
         )
+
+
+def _is_symmetric(matrix: SparseMatrix) -> bool:
+    other = matrix.transposed()
+    if np.array_equal(matrix.senders, other.senders) and np.array_equal(
+        matrix.receivers, other.receivers
+    ):
+        return np.allclose(matrix.weights, other.weights, rtol=0, atol=_ROUNDING)
+    # A weight that rounds to 0 may lead in one direction only.
+    places = np.concatenate([matrix.places(), other.places()])
+    _, inverse = np.unique(places, return_inverse=True)
+    weights = np.concatenate([matrix.weights, -other.weights])
+    return bool((np.abs(np.bincount(inverse, weights)) <= _ROUNDING).all())
 
 
 def _ones(sums: NDArray[np.float64]) -> bool:

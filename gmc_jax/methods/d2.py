@@ -97,6 +97,8 @@ def _check(topology: Topology) -> None:
             "`ring`, `torus`, `complete` or `from_adjacency`."
         )
     check_mixing(topology)
+    if 2 * topology.mixing[0].diagonal().min() - 1 > _LOWER_BOUND:
+        return  # No eigenvalue lies below all circles of Gershgorin.
     smallest = topology.smallest_eigenvalue
     if smallest <= _LOWER_BOUND:
         of_lazy = lazy(topology).smallest_eigenvalue

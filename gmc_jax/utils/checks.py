@@ -67,6 +67,19 @@ def steps(**arguments: Number) -> None:
     _check_whole(arguments, least=1)
 
 
+def whole(**argument: Number) -> int:
+    """Returns the argument as an int; raises unless it is one of at least 1.
+
+    A float that is a whole number will do: large counts are written as `1e9`.
+    """
+    known(**argument)
+    ((name, value),) = _concrete(argument).items()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    _check_whole({name: value}, least=1)
+    return int(value)
+
+
 def nonnegative_int(**arguments: Number) -> None:
     """Raises unless every argument is a whole number of at least 0, not a tracer."""
     known(**arguments)

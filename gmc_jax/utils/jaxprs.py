@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jax.custom_batching import custom_vmap
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from gmc_jax.core import Tree, hooks_of
 
@@ -139,7 +138,7 @@ def passed_through(program: Program) -> list[int | None]:
 
     for equation in jaxpr.eqns:
         operands = list(map(place_of, equation.invars))
-        for program in _called(equation):
+        for program in called(equation):
             passed = zip(equation.outvars, passed_through(program), strict=True)
             for result, argument in passed:
                 place = None if argument is None else operands[argument]
@@ -191,49 +190,6 @@ def flow(
     return are_reached(jaxpr.outvars)
 
 
-def batched_results(
-    program: Program, batched: Sequence[bool], workers: int, axis_name: str
-) -> list[bool]:
-    """Returns for each result of a program whether it differs between workers.
-
-    Args:
-      program: the program of one worker.
-      batched: for each argument, whether it differs between workers.
-      workers: the number of workers.
-      axis_name: the named axis whose indices are the workers.
-    """
-    differs = [False] * len(program.out_avals)
-
-    def probe(place: int, leaf: jax.Array) -> jax.Array:
-        @custom_vmap
-        def identity(leaf: jax.Array) -> jax.Array:
-            return leaf
-
-        @identity.def_vmap
-        def _(size: int, is_batched: list[bool], leaf: jax.Array) -> tuple:
-            del size
-            differs[place] = is_batched[0]
-            return leaf, is_batched[0]
-
-        return identity(leaf)
-
-    def one_worker(*leaves: jax.Array) -> list[jax.Array]:
-        new = jaxpr_as_fun(program)(*leaves)
-        return [probe(place, leaf) for place, leaf in enumerate(new)]
-
-    def over_all(one: jax.ShapeDtypeStruct, is_batched: bool) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((workers,) * is_batched + one.shape, one.dtype)
-
-    over_workers = jax.vmap(
-        one_worker,
-        in_axes=tuple(0 if is_batched else None for is_batched in batched),
-        axis_size=workers,
-        axis_name=axis_name,
-    )
-    jax.eval_shape(over_workers, *map(over_all, program.in_avals, batched))
-    return differs
-
-
 def _flow_through(
     equation: JaxprEqn,
     operands: list[bool],
@@ -261,7 +217,7 @@ def _flow_through(
     return reached
 
 
-def _called(equation: JaxprEqn) -> list[Program]:
+def called(equation: JaxprEqn) -> list[Program]:
     """Returns the program that an equation calls once with its operands, if any."""
     programs = list(subprograms(equation))
     if len(programs) != 1 or equation.primitive.name in LOOPS:

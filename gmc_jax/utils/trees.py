@@ -1,12 +1,16 @@
 """Helpers for trees: flattening, precision, means, and finding states."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import lax
+from jax.custom_batching import custom_vmap
 
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.utils import checks
@@ -150,14 +154,54 @@ def entries_in(tree: Tree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
+    """Makes int32 numbers that a program for a CPU knows only when it runs.
+
+    XLA's compiler for CPUs compiles identical kernels once. Slices at constants differ
+    from each other, so a tree of many leaves would be many kernels. On other devices
+    the numbers are constants.
+
+    Args:
+      numbers: the numbers.
+      step: any int32.
+    """
+    constants = tuple(map(np.int32, numbers))
+
+    def hidden(step: jax.Array) -> tuple[jax.Array, ...]:
+        # One round of a loop. XLA does not know its bound: a count of bits is below 64.
+        zeros = (np.int32(0),) * len(constants)
+        once = 1 + (lax.population_count(step) >> 6)
+        return lax.fori_loop(0, once, lambda _, zeros: constants, zeros)
+
+    @custom_vmap
+    def on_platform(step: jax.Array) -> tuple[jax.Array, ...]:
+        return lax.platform_dependent(
+            step, cpu=hidden, default=lambda _: tuple(map(jnp.asarray, constants))
+        )
+
+    @on_platform.def_vmap
+    def _(size: int, batched: list[bool], step: jax.Array) -> tuple:
+        del size, batched
+        return on_platform(step[0]), (False,) * len(constants)
+
+    return list(on_platform(step))
+
+
+def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:
+    """Returns the rows of an array, at indices from `at_run_time`."""
+    rows = at_run_time(range(len(stacked)), step)
+    return [lax.dynamic_index_in_dim(stacked, row, keepdims=False) for row in rows]
+
+
 def to_vectors(
-    tree: Tree, per_leaf: bool
+    tree: Tree, per_leaf: bool, step: jax.Array | None = None
 ) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], Tree]]:
     """Flattens a tree to one vector, or each leaf to a vector of its own.
 
     Args:
       tree: the tree of arrays.
       per_leaf: whether each leaf becomes a vector of its own.
+      step: for `at_run_time`.
 
     Returns:
       The vectors that are not empty, by the index of their leaf (0 for the whole
@@ -183,13 +227,53 @@ def to_vectors(
         flat = upcast(flat)
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
-    whole = flat[0] if len(flat) == 1 else jnp.concatenate(flat)
+    places = list(accumulate(sizes, initial=0))[:-1]
+    starts = list(map(np.int32, places)) if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        ends = [sum(sizes[: index + 1]) for index in range(len(sizes) - 1)]
-        return treedef.unflatten(map(jnp.reshape, jnp.split(vectors[0], ends), shapes))
+        parts = [
+            lax.dynamic_slice(vectors[0], (start,), (size,))
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+        return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
-    return {0: whole}, restore_tree
+    return {0: _join(flat, starts)}, restore_tree
+
+
+def _join(parts: list[jax.Array], starts: Sequence) -> jax.Array:
+    """Concatenates vectors, given where each starts.
+
+    On a CPU each is written into its place. So it can be freed before the next is
+    computed, and what computes it writes to that place.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return lax.platform_dependent(
+        parts,
+        starts,
+        cpu=_write_each,
+        default=lambda parts, starts: jnp.concatenate(parts),
+    )
+
+
+@custom_vmap
+def _write_each(parts: list[jax.Array], starts: list[jax.Array]) -> jax.Array:
+    *lead, _ = parts[0].shape
+    whole = jnp.zeros([*lead, sum(part.shape[-1] for part in parts)], parts[0].dtype)
+    first = [np.int32(0)] * len(lead)
+    for part, start in zip(parts, starts, strict=True):
+        whole = lax.dynamic_update_slice(whole, part, [*first, start])
+    return whole
+
+
+@_write_each.def_vmap
+def _(size: int, batched: tuple, parts: list, starts: list) -> tuple[jax.Array, bool]:
+    # JAX would batch the updates as scatters.
+    parts = [
+        part if is_batched else jnp.broadcast_to(part, (size, *part.shape))
+        for part, is_batched in zip(parts, batched[0], strict=True)
+    ]
+    return _write_each(parts, starts), True
 
 
 def find(tree: Tree, kind: type[Kind]) -> list[Kind]:

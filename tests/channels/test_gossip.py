@@ -220,3 +220,8 @@ def test_what_is_no_number_stays_among_neighbours():
     np.testing.assert_array_equal(reached, topology.rounds[0][:, 0] > 0)
     assert np.isfinite(means[0][~reached]).all()
     assert not reached.all()
+
+
+def test_bits_are_those_of_the_busiest_round():
+    both = Topology((np.eye(8), topologies.ring(8).rounds[0]))
+    assert gossip(both).bits(np.zeros(5, np.float32)) == 2 * 32 * 5

@@ -1,5 +1,7 @@
 """What holds for every channel, over the table in `tests/support/channels.py`."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from gmc_jax import (
 from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import SHAPES, WORKERS, assert_law, draw_trees, wide
-from tests.support.compressors import thinned
+from tests.support.compressors import COMPRESSORS, thinned
 from tests.support.harness import average, average_here
 
 CHANNELS = {name: row.channel for name, row in TABLE.items()}
@@ -296,18 +298,20 @@ def thinned_alike() -> Compressor:
 def test_draws_follow_the_documented_rule(channel, code, per_leaf):
     """The rule of the docstrings alone repeats what every worker lost at every call."""
     assert "`key = fold_in(jax.random.key(seed), step)`" in (channel.__doc__ or "")
-    trees = [np.ones((2, 0), np.float32), np.ones((2, 5, 3), np.float32)]
+    # An empty leaf has an index too, and leaves of one size have draws of their own.
+    leaves = [(2, 0), (2, 5, 3), (2, 4), (2, 15)] if per_leaf else [(2, 0), (2, 5, 3)]
+    trees = [np.ones(shape, np.float32) for shape in leaves]
     through = channel(code, per_leaf=per_leaf, seed=7)
     for step in (0, 1):
         _, lost, _ = average(through, trees, calls=step + 1)
-        for worker in (0, 1):
+        for worker, leaf in itertools.product((0, 1), range(1, len(trees))):
             key = jax.random.fold_in(jax.random.key(7), step)
             if per_leaf:
-                key = jax.random.fold_in(key, 1)  # The second leaf, whatever the first.
+                key = jax.random.fold_in(key, leaf)
             if channel is not simulated_server and not code.shared:
                 key = jax.random.fold_in(key, worker)
-            _, expected = code.encode(key, jnp.ones(15))
-            np.testing.assert_array_equal(np.ravel(lost[1][worker]), expected)
+            _, expected = code.encode(key, jnp.ones(trees[leaf][0].size))
+            np.testing.assert_array_equal(np.ravel(lost[leaf][worker]), expected)
 
 
 def test_joined_channels_draw_by_their_own_calls():
@@ -329,3 +333,40 @@ def test_draws_go_on_where_the_counter_ends():
         state = jax.tree.map(lambda leaf: leaf[0], states)
         drawn.add(np.asarray(lost).tobytes())
     assert len(drawn) == 3
+
+
+SEVERAL = [(7, 9), (63,), (40,), (9, 7), (40,)]
+
+
+@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_leaves_that_are_alike_are_encoded_as_each_alone(name, generator):
+    """Bit by bit, though leaves of one size are one batch; but for sums that round."""
+    rounding = 1e-6 * COMPRESSORS[name].splits_entries
+    draw, code = np.random.default_rng(5), COMPRESSORS[name].make(0.1)
+    trees = [draw.normal(size=(1, *shape)).astype(np.float32) for shape in SEVERAL]
+    with jax.default_prng_impl(generator):
+        mean, lost, _ = average(all_gather(code, per_leaf=True), trees)
+        for leaf, x in enumerate(trees):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), leaf)
+            own = key if code.shared else jax.random.fold_in(key, 0)
+            message, expected = code.encode(own, x.ravel())
+            stacked = jax.tree.map(lambda part: part[None], message)
+            decoded = code.decode(key, stacked, x.size)
+            for ours, alone in ((lost, expected), (mean, decoded)):
+                np.testing.assert_allclose(
+                    ours[leaf].ravel(), alone, rtol=0, atol=rounding
+                )
+
+
+def test_leaves_that_are_alike_are_compiled_once():
+    """A program of many leaves holds one selection for each of their sizes."""
+
+    def loops(leaves: int) -> int:
+        trees = [np.ones((1, 40), np.float32), *[np.ones((1, 63), np.float32)] * leaves]
+        channel = all_gather(top_k(0.1), per_leaf=True)
+        run = jax.vmap(channel.average, (0, None), axis_name="workers")
+        state = channel.init([tree[0] for tree in trees])
+        return jax.jit(run).lower(trees, state).as_text().count("stablehlo.while")
+
+    assert 2 < loops(2) == loops(20)

@@ -113,12 +113,12 @@ def test_an_entry_that_is_not_finite_shows_in_mean_and_lost(value):
     assert np.isfinite(lost).all(axis=1).tolist() == [True, False, True]
 
 
-def test_messages_are_added_in_the_order_of_workers():
+@pytest.mark.parametrize("workers", [1, 7, 19])
+def test_messages_are_added_in_the_order_of_workers(workers):
     """The sum has the bits of one that NumPy adds message by message in float32."""
     draw = np.random.default_rng(0)
-    xs = draw.normal(size=(7, 45)).astype(np.float32) * 10.0 ** draw.integers(-4, 4, 7)[
-        :, None
-    ].astype(np.float32)
+    powers = draw.integers(-4, 4, (workers, 1))
+    xs = (draw.normal(size=(workers, 45)) * 10.0**powers).astype(np.float32)
     messages, _ = jax.jit(jax.vmap(lambda x: scaled_sign().encode(KEY, x)))(xs)
     decoded = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, 45))
     total = np.zeros(45, np.float32)
@@ -139,6 +139,18 @@ def test_decoding_allocates_no_array_of_all_messages_times_d():
     sizes = {np.prod([int(n) for n in shape.split(",")]) for shape in shapes}
     assert d in sizes
     assert max(sizes) == d
+
+
+def test_decoding_reads_and_writes_the_sum_once_for_several_messages():
+    """Four on CPUs, eight elsewhere. They are added in rows of whole words."""
+    messages = jax.eval_shape(
+        jax.vmap(lambda x: scaled_sign().encode(KEY, x)[0]),
+        jax.ShapeDtypeStruct((16, 1000), jnp.float32),
+    )
+    decode = jax.make_jaxpr(scaled_sign().decode, static_argnums=2)
+    program = str(decode(KEY, messages, 1000))
+    assert re.findall(r"unroll=(\d+)", program) == ["4", "8"]
+    assert set(re.findall(r":f32\[(\S+)\] = add ", program)) == {"32,32"}
 
 
 @pytest.mark.parametrize("d", [8, 100])

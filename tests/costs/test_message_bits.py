@@ -127,3 +127,20 @@ def test_bits_need_no_memory():
     channel = all_reduce(random_block(0.5), per_leaf=True)
     tx = gmc_jax.slowmo(optax.sgd(0.1), channel, period=2)
     assert message_bits(tx, huge) == 4 * 32 * 2**30 // 2
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+def test_bits_of_many_leaves_are_found_without_encoding_each(per_leaf):
+    """Leaves alike have messages alike, and the whole vector is of the widest dtype."""
+    traced = []
+
+    def encode(key, x):
+        traced.append(x)
+        return top_k(0.1).encode(key, x)
+
+    channel = all_gather(top_k(0.1)._replace(encode=encode), per_leaf=per_leaf)
+    half, one = jnp.zeros((5, 7), jnp.bfloat16), jnp.zeros(11, jnp.float32)
+    leaves = [half, one, one.reshape(1, 11), jnp.zeros(0), half] * 20
+    bits = 40 * 4 * (16 + 32) + 40 * 2 * 64 if per_leaf else 184 * 64
+    assert message_bits(channel, leaves) == bits
+    assert len(traced) == (2 if per_leaf else 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ import gmc_jax
 from gmc_jax import all_gather, dense, exact, link_traffic, planning
 from gmc_jax.clocks.link import Link
 from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, CompressionCost
-from gmc_jax.costs.patterns import compressed
+from gmc_jax.costs.patterns import candidates, compressed
 from gmc_jax.costs.planning import DENSE, Pattern, Prediction, Sync, predict
 
 LINK = Link(latency=0.02, bandwidth=125e6)
@@ -220,10 +221,41 @@ def test_parameters_may_be_a_number_or_a_tree():
     assert predict(DENSE, 10**12, 2, LINK, 0.5).traffic.bytes == 4 * 10**12
 
 
+@pytest.mark.parametrize("count", [1e6, np.float64(1e6), np.int64(10**6)])
+def test_a_whole_number_of_parameters_may_be_a_float(count):
+    assert predict(DENSE, count, 8, LINK, 0.5) == of(DENSE, size=10**6)
+    with pytest.raises(ValueError, match="`parameters` must be a whole number"):
+        predict(DENSE, 1e6 + 0.5, 8, LINK, 0.5)
+
+
 @pytest.mark.slow
 def test_a_trillion_parameters_can_be_planned():
-    rows = gmc_jax.plan(10**12, 64, LINK, 0.5, ratios=[0.001], periods=[48])
+    rows = gmc_jax.plan(1e12, 64, LINK, 0.5, ratios=[0.001], periods=[48])
     assert max(row.seconds for row in rows) > 60_000
+    for row in rows:
+        if row.name == "dense all-reduce":
+            assert row.traffic.bytes == pytest.approx(2 * 63 / 64 * 4e12, rel=1e-12)
+        elif row.name == "GMC, top_k":
+            assert row.traffic.bytes == pytest.approx(63 * 8e9, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [10, 2**27])
+def test_a_plan_of_many_leaves_predicts_what_each_pattern_sends(length):
+    """From 2^31 entries on up to the rounding of each leaf's message."""
+    half, one = (
+        jax.ShapeDtypeStruct((length, 2), dtype)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    tree = {"a": [half, one] * 4, "b": one}
+    planned = gmc_jax.plan(tree, 8, LINK, 0.5, ratios=[0.01], periods=[7])
+    for pattern in candidates(tree, 8, [0.01], [7], CPU_2_CORES):
+        (row,) = (row for row in planned if row.name == pattern.name)
+        mean, _ = pattern.loads(tree, 8)
+        rounding = 1e-15 if length == 10 else 1e-6
+        assert row.traffic.bytes == pytest.approx(mean.traffic.bytes, rel=rounding)
+        assert row.traffic.hops == mean.traffic.hops
+        assert row.encoding == pytest.approx(mean.encoding, rel=rounding)
 
 
 def test_your_own_compressor_can_be_planned():

@@ -204,3 +204,29 @@ def test_mean_metrics_are_replicated_if_a_worker_has_several_devices():
     assert state.sharding.spec == PartitionSpec("model")
     assert metrics["weights"].is_fully_replicated
     np.testing.assert_array_equal(metrics["weights"], np.arange(D))
+
+
+def test_no_step_starts_before_all_results_of_the_last_one_are_there(monkeypatch):
+    """Else a CPU's devices would wait for each other, with 32 steps in flight."""
+
+    def step(state, batch):
+        grown = [jax.lax.fori_loop(0, 200, lambda _, x: x @ x, leaf) for leaf in state]
+        mean = jax.lax.pmean(jax.tree.map(jnp.add, grown, batch), "workers")
+        return mean, {"size": jnp.sum(mean[-1])}
+
+    state = [jnp.eye(64) / 2] * 4
+    batch = [jnp.zeros((8, 64, 64))] * 4
+    train, state = gmc_jax.distribute(step, state, batch)
+    run, results, ready = train._run, [], []
+
+    def launch(state, batch):
+        ready.append(all(leaf.is_ready() for leaf in results))
+        found = run(state, batch)
+        results[:] = jax.tree.leaves(found)
+        return found
+
+    monkeypatch.setattr(train, "_run", launch)
+    for _ in range(12):
+        state, _ = train(state, batch)
+    assert all(ready)
+    assert not all(leaf.is_ready() for leaf in results), "a step takes no time"

@@ -3,12 +3,15 @@
 import functools
 import itertools
 import math
+import time
 from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from gmc_jax import topologies
+from gmc_jax.graphs.matchings import busiest
+from gmc_jax.graphs.topology import check_keeps_the_mean, check_mixing
 
 TOPOLOGIES = {
     "complete": topologies.complete(6),
@@ -140,3 +143,36 @@ def test_rotating_rounds_average_exactly_in_any_order(workers, peers):
         product = functools.reduce(np.matmul, order)
         np.testing.assert_allclose(product, 1 / workers, atol=1e-15)
     assert topologies.rotating_exponential(6, 1).spectral_gap < 1 - 1e-3
+
+
+HUB = np.zeros((4096, 4096), bool)
+HUB[0, 1:] = HUB[1:, 0] = True
+LARGE = {
+    "ring": lambda: topologies.ring(4096),
+    "torus": lambda: topologies.torus(64, 64),
+    "exponential": lambda: topologies.exponential(4096),
+    "one-peer": lambda: topologies.one_peer_exponential(4096),
+    "matchings": lambda: topologies.random_matchings(4096),
+    "lazy": lambda: topologies.lazy(topologies.torus(16, 256)),
+    "star": lambda: topologies.from_adjacency(HUB),
+    "pushing": lambda: topologies.pushing(HUB),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_thousands_of_workers_take_seconds_at_most(name):
+    """Built, checked, and split into permutations, in CPU seconds of this process."""
+    start = time.process_time()
+    topology = LARGE[name]()
+    check_keeps_the_mean(topology)
+    check_mixing(topology)
+    matchings = topology.matchings
+    assert time.process_time() - start < 5  # It takes 0.01 to 0.7.
+    for matrix, split in zip(topology.mixing, matchings, strict=True):
+        assert len(split) == busiest(matrix)
+    assert "rounds" not in vars(topology)
+
+
+def test_rounds_cannot_be_written():
+    with pytest.raises(ValueError, match="read-only"):
+        topologies.ring(4).rounds[0][0, 0] = 1

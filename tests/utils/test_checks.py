@@ -71,6 +71,18 @@ def test_traced_values_pass(check):
     assert jax.jit(traced)(-5.0) == -5
 
 
+@pytest.mark.parametrize("value", [7, 7.0, np.int64(7), np.float32(7), jnp.int32(7)])
+def test_a_large_count_may_be_a_float(value):
+    assert type(checks.whole(argument=value)) is int
+    assert checks.whole(argument=value) == 7
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1.0, 1.5, math.inf, math.nan])
+def test_a_count_is_whole(value):
+    with pytest.raises(ValueError, match="`argument` must be a whole number of at"):
+        checks.whole(argument=value)
+
+
 def test_only_floating_leaves_can_be_averaged():
     checks.floating({"a": jnp.ones(2), "b": np.float32(1), "c": 1.0})
     with pytest.raises(TypeError, match=r"`\['n'\]` .* average it, got dtype int32"):

@@ -178,16 +178,6 @@ def test_gradients_are_recognised(fn, expected):
     assert any(found) is expected
 
 
-def test_results_differ_if_they_depend_on_differing_arguments():
-    def fn(x, y):
-        return x + 1, y + psum(x), x * y, jax.lax.axis_index("workers") + 0 * y[0]
-
-    found = jaxprs.batched_results(traced(fn, X, X), [True, False], 4, "workers")
-    assert found == [True, False, True, True]
-    found = jaxprs.batched_results(traced(fn, X, X), [False, False], 4, "workers")
-    assert found == [False, False, False, True]
-
-
 def test_unchanged_results_are_found_through_calls():
     """A state that a jitted step returns as it was is no new one."""
 

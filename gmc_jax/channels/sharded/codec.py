@@ -15,30 +15,31 @@ import jax.numpy as jnp
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.global_top_k import Candidates, global_top_k
 from gmc_jax.channels.sharded.shards import Shards
-from gmc_jax.compressors._selection import (
-    extract,
-    largest,
-    magnitude_bits,
-    scatter_sum,
-)
+from gmc_jax.compressors._selection import largest, magnitude_bits
+from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
+from gmc_jax.utils.trees import to_vectors, unstack
 
 Vectors: TypeAlias = dict[int, jax.Array]
-"""Vectors by the index of their leaf, as `to_vectors` makes them."""
+"""Vectors by the index of their leaf, as `to_vectors` makes them.
+
+Vectors that are alike may be stacked, under the index of the first of them.
+"""
 
 
 class Codec(NamedTuple):
     """A compressor for the vectors of a tree, on one device.
 
     Attributes:
-      encode: `(keys, vectors) -> (messages, lost)`. Where a worker has several devices,
-        the messages of all of them add up to the message of the worker.
+      encode: `(keys, vectors) -> (messages, lost)`; the keys are an array by the index
+        of the leaf. Where a worker has several devices, the messages of all of them add
+        up to the message of the worker.
       decode: `(keys, messages) -> sums`, from whole messages, which are stacked on a
         leading axis.
     """
 
-    encode: Callable[[Vectors, Vectors], tuple[dict[int, Tree], Vectors]]
-    decode: Callable[[Vectors, dict[int, Tree]], Vectors]
+    encode: Callable[[jax.Array, Vectors], tuple[dict[int, Tree], Vectors]]
+    decode: Callable[[jax.Array, dict[int, Tree]], Vectors]
 
 
 class ShardIndex(NamedTuple):
@@ -79,13 +80,41 @@ def check_selects(
                 f"`compressor` of `{caller}` must select entries shard by shard, since "
                 f"a leaf of shape {shards.shapes[place]} is split inside a worker by "
                 f"{partition(shards.specs[place])}. This one needs the whole vector, "
-                "which every device would gather. Use `top_k`, `threshold` or "
-                "`random_block`, or the channel `exact()`, which loses nothing."
+                "which every device would gather. Use `top_k`, `threshold`, "
+                "`random_k` or `random_block`, or the channel `exact()`, which loses "
+                "nothing."
             )
 
 
+def stacked_vectors(
+    shards: Shards, tree: Tree, per_leaf: bool, step: jax.Array
+) -> tuple[Vectors, Callable[[Vectors], Tree]]:
+    """Flattens a tree as `to_vectors` does, and stacks the vectors that are alike.
+
+    Returns:
+      The vectors and stacks. And a function that restores the tree from them.
+    """
+    vectors, restore = to_vectors(tree, per_leaf, step)
+    groups = _alike(shards, tree, per_leaf)
+    stacks = {
+        group[0]: jnp.stack([vectors.pop(leaf) for leaf in group])
+        for group in groups
+        if len(group) > 1
+    }
+
+    def restored(vectors: Vectors) -> Tree:
+        single = dict(vectors)
+        for group in groups:
+            if len(group) > 1:
+                rows = unstack(vectors[group[0]], step)
+                single.update(zip(group, rows, strict=True))
+        return restore(single)
+
+    return vectors | stacks, restored
+
+
 def codec(compressor: Compressor, shards: Shards, tree: Tree, per_leaf: bool) -> Codec:
-    """The codec of a tree's vectors.
+    """The codec of a tree's vectors, as `stacked_vectors` makes them.
 
     Args:
       compressor: one that passed `check_selects`.
@@ -95,10 +124,11 @@ def codec(compressor: Compressor, shards: Shards, tree: Tree, per_leaf: bool) ->
     """
     leaf_sizes = [math.prod(shape) for shape in shards.shapes]
     sizes = dict(enumerate(leaf_sizes)) if per_leaf else {0: sum(leaf_sizes)}
-    whole = _whole(compressor, sizes)
+    split, selects = _split(shards, per_leaf), compressor.selects
+    groups = {group[0]: group for group in _alike(shards, tree, per_leaf)}
+    whole = _whole(compressor, sizes, groups)
     if not shards.axes:
         return whole
-    split, selects = _split(shards, per_leaf), compressor.selects
     sharded = whole
     if split and selects is not None:
         index = ShardIndex(
@@ -140,20 +170,53 @@ def _split(shards: Shards, per_leaf: bool) -> list[int]:
     return leaves if per_leaf else [0] if leaves else []
 
 
-def _whole(compressor: Compressor, sizes: dict[int, int]) -> Codec:
-    """The codec of vectors that every device holds whole."""
+def _alike(shards: Shards, tree: Tree, per_leaf: bool) -> list[list[int]]:
+    """Groups the vectors that are not split by size and dtype, in order.
+
+    JAX's generators other than threefry draw differently when they are batched. With
+    them each vector is a group.
+    """
+    if not per_leaf:
+        return [[0]]
+    batches_alike = jax.random.key_impl(jax.random.key(0)) == "threefry2x32"
+    split = _split(shards, per_leaf)
+    groups: dict[tuple, list[int]] = {}
+    for leaf, array in enumerate(map(jnp.asarray, jax.tree.leaves(tree))):
+        if array.size and leaf not in split:
+            kind = (array.size, array.dtype) if batches_alike else (leaf,)
+            groups.setdefault(kind, []).append(leaf)
+    return list(groups.values())
+
+
+def _whole(
+    compressor: Compressor, sizes: dict[int, int], groups: dict[int, list[int]]
+) -> Codec:
+    """The codec of vectors that every device holds whole.
+
+    The vectors of a stack are encoded and decoded together. So their messages are
+    stacked too.
+    """
+
+    def keys_of(keys: jax.Array, leaf: int) -> jax.Array:
+        group = groups[leaf]
+        return keys[leaf] if len(group) == 1 else keys[jnp.array(group)]
 
     def encode(keys, vectors):
         messages, lost = {}, {}
         for leaf, x in vectors.items():
-            messages[leaf], lost[leaf] = compressor.encode(keys[leaf], x)
+            one = compressor.encode
+            function = one if x.ndim == 1 else jax.vmap(one)
+            messages[leaf], lost[leaf] = function(keys_of(keys, leaf), x)
         return messages, lost
 
     def decode(keys, messages):
-        return {
-            leaf: compressor.decode(keys[leaf], message, sizes[leaf])
-            for leaf, message in messages.items()
-        }
+        sums = {}
+        for leaf, message in messages.items():
+            size, decode_one = sizes[leaf], compressor.decode
+            if len(groups[leaf]) > 1:
+                decode_one = jax.vmap(decode_one, in_axes=(0, 1, None))
+            sums[leaf] = decode_one(keys_of(keys, leaf), message, size)
+        return sums
 
     return Codec(encode, decode)
 
@@ -192,7 +255,7 @@ def _largest(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
         num_kept = selects.num_kept(index.sizes[leaf])
         bits = magnitude_bits(x)
         least = magnitude_bits(jnp.asarray(selects.level, x.dtype))
-        own_indices = largest(bits, min(num_kept, x.size))
+        own_indices = largest(x, min(num_kept, x.size))
         eligible = jnp.where(bits[own_indices] >= least, bits[own_indices], -1)
         global_indices = index.global_indices[leaf][own_indices]
         is_owner = index.is_owner[leaf][own_indices]

@@ -52,13 +52,14 @@ class ShardingContext(NamedTuple):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return [self._spec(keys_of(path), jnp.shape(leaf)) for path, leaf in leaves]
 
-    def _spec(self, path: Path, shape: tuple[int, ...]) -> Spec:
+    def _spec(self, path: Path, shape: tuple[int, ...], least: int = 0) -> Spec:
         candidates = [
             (_common_end(path, at), at, spec)
             for at, size, spec in self.leaves
             if size == shape
         ]
         longest = max((common for common, _, _ in candidates), default=0)
+        longest = max(longest, least)
         split = {
             spec: at
             for common, at, spec in candidates
@@ -108,13 +109,17 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
     """Reads how a state is split inside the workers of a mesh.
 
     Args:
-      state: one worker's state. A leaf with a `NamedSharding` on the mesh is split as
-        it says; every other leaf is whole on all devices of a worker.
+      state: one worker's state, arrays or `jax.ShapeDtypeStruct`. A leaf with a
+        `NamedSharding` on the mesh is split as it says. A `ShapeDtypeStruct` without a
+        sharding is split as the leaf that it mirrors: the one of its shape whose path
+        has the longest end in common with its own. Every other leaf is whole on all
+        devices of a worker.
       mesh: the mesh; the indices of one of its axes are the workers.
       axis_name: that axis.
 
     Raises:
-      ValueError: if a leaf is split over the workers, or not by axes of the mesh.
+      ValueError: if a leaf is split over the workers, or not by axes of the mesh; if
+        one without a sharding mirrors leaves that are split differently.
     """
     axes = tuple(
         (name, size)
@@ -125,16 +130,19 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
 
     def spec_of(path: Path, leaf: jax.Array) -> Spec:
         whole = ((),) * jnp.ndim(leaf)
-        if not isinstance(leaf, jax.Array) or leaf.sharding.is_fully_replicated:
+        is_array = isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
+        sharding = leaf.sharding if is_array else None
+        if sharding is None or sharding.is_fully_replicated:
             return whole
-        name, sharding = f"`state{''.join(path)}`", leaf.sharding
+        name = f"`state{''.join(path)}`"
         if not isinstance(sharding, NamedSharding) or not _same(sharding.mesh, mesh):
             if not axes:
                 return whole
             raise ValueError(
                 f"{name} must be split by axes of `mesh`, {dict(mesh.shape)}, got "
                 f"{sharding}. Place it with `jax.device_put(leaf, NamedSharding(mesh, "
-                "PartitionSpec(...)))`."
+                "PartitionSpec(...)))`; if it is a shape, pass the sharding to "
+                "`jax.ShapeDtypeStruct`."
             )
         split = [
             axes if isinstance(axes, tuple) else () if axes is None else (axes,)
@@ -149,14 +157,29 @@ def read(state: Tree, mesh: Mesh, axis_name: str) -> ShardingContext:
         known = tuple(tuple(axis for axis in axes if axis in sizes) for axes in split)
         return known + whole[len(known) :]
 
-    found = []
+    found, mirrors = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         keys = keys_of(path)
         found.append((keys, jnp.shape(leaf), spec_of(keys, leaf)))
-    return ShardingContext(axes, tuple(found))
+        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        mirrors.append(is_shape and leaf.sharding is None)
+    told = [leaf for leaf, mirror in zip(found, mirrors, strict=True) if not mirror]
+    others = ShardingContext(axes, tuple(told))
+    leaves = [
+        (keys, shape, others._spec(keys, shape, least=1) if mirror else spec)
+        for (keys, shape, spec), mirror in zip(found, mirrors, strict=True)
+    ]
+    return ShardingContext(axes, tuple(leaves))
 
 
-def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
+def is_absent(mesh: Mesh) -> bool:
+    """Whether the devices of a mesh can compile only: `jax` holds none of them."""
+    return not mesh.devices.flat[0].client.local_devices()
+
+
+def place(
+    leaf: jax.Array | jax.ShapeDtypeStruct, spec: Spec, mesh: Mesh, *leading: str
+) -> jax.Array | jax.ShapeDtypeStruct:
     """Copies a leaf to the devices of a mesh; each device gets its own shard alone.
 
     Args:
@@ -164,10 +187,25 @@ def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
       spec: how it is split on the mesh.
       mesh: the mesh.
       *leading: the axis of the workers, if the leaf is repeated for each of them.
+
+    Returns:
+      The array. Of a shape, or where the devices can compile only, the shape with the
+      sharding that the array would have.
     """
-    leaf = jnp.asarray(leaf)
+    lead = tuple(mesh.shape[axis] for axis in leading)
+    sharding = NamedSharding(mesh, partition(spec, *leading))
+    if isinstance(leaf, jax.ShapeDtypeStruct) or is_absent(mesh):
+        shape = (*lead, *jnp.shape(leaf))
+        return jax.ShapeDtypeStruct(shape, jnp.result_type(leaf), sharding=sharding)
+    return _copied(jnp.asarray(leaf), spec, sharding, lead)
+
+
+def _copied(
+    leaf: jax.Array, spec: Spec, sharding: NamedSharding, lead: tuple[int, ...]
+) -> jax.Array:
+    """The array of a sharding, whose leading dimensions repeat a leaf."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = place(jax.random.key_data(leaf), (*spec, ()), mesh, *leading)
+        data = _copied(jax.random.key_data(leaf), (*spec, ()), sharding, lead)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
 
     def bounds(index: tuple[slice, ...]) -> tuple[tuple[int, int, int], ...]:
@@ -181,16 +219,16 @@ def place(leaf: jax.Array, spec: Spec, mesh: Mesh, *leading: str) -> jax.Array:
         read = {bounds((slice(None),) * leaf.ndim): np.array(leaf)}
 
     def part(index):
-        own = read[bounds(index[len(leading) :])]
-        return own[None] if leading else own
+        own = read[bounds(index[len(lead) :])]
+        return own[None] if lead else own
 
-    lead = tuple(mesh.shape[axis] for axis in leading)
-    sharding = NamedSharding(mesh, partition(spec, *leading))
     return jax.make_array_from_callback((*lead, *leaf.shape), sharding, part)
 
 
 def _same(mesh: Mesh | AbstractMesh, other: Mesh) -> bool:
     """Whether two meshes differ at most in the types of their axes."""
+    if isinstance(mesh, AbstractMesh):
+        return dict(mesh.shape) == dict(other.shape)
     return isinstance(mesh, Mesh) and other == Mesh(
         mesh.devices, mesh.axis_names, axis_types=other.axis_types
     )

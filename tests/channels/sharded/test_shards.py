@@ -19,6 +19,7 @@ from gmc_jax import (
     majority_vote,
     no_communication,
     random_block,
+    random_k,
     simulated_server,
     threshold,
     top_k,
@@ -36,6 +37,8 @@ CHANNELS = {
     "threshold of the whole vector": all_gather(threshold(3.0, 0.5)),
     "gathered block": all_gather(random_block(0.3), per_leaf=True),
     "block": all_reduce(random_block(0.3)),
+    "gathered random_k": all_gather(random_k(0.3), per_leaf=True),
+    "random_k": all_reduce(random_k(0.3)),
     "simulated_server": simulated_server(top_k(0.1)),
     "count_entries": count_entries(all_gather(top_k(0.1))),
     "joined": join_channels(
@@ -57,6 +60,7 @@ OWN = {"gossip", "disagreement", "no_communication", "simulated_server"}
         ("top_k of the whole vector", "2 x 2 x 2", "bfloat16"),
         ("threshold", "the workers last", "float32"),
         ("block", "2 x 2 x 2", "float32"),
+        ("random_k", "2 x 4", "float32"),
         ("majority_vote", "2 x 2 x 2", "float32"),
         ("gossip", "2 x 4", "bfloat16"),
         *(

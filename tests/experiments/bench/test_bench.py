@@ -7,7 +7,7 @@ import chex
 import numpy as np
 import pytest
 
-from experiments.bench import compress, simulate, timing
+from experiments.bench import compile_time, compress, simulate, timing
 from experiments.bench.timing import Bar
 from experiments.training import record
 
@@ -138,3 +138,25 @@ def test_simulate_prints_every_row_and_its_bar(tmp_path, capsys):
         assert f"│ {name} " in printed
     assert "at most 2" in printed
     assert len(record.read(tmp_path / "bench" / "simulate-001")) == 7
+
+
+def test_compiling_is_measured_with_the_leaves_asked_for(tmp_path, monkeypatch):
+    """With two methods, since each is compiled."""
+    made = compile_time.methods()
+    chosen = {name: made[name] for name in (compile_time.EXACT, compile_time.SGD)}
+    monkeypatch.setattr(compile_time, "methods", lambda: chosen)
+    config = compile_time.Compile(
+        leaves=14, width=4, workers=2, repeats=1, results=tmp_path
+    )
+
+    compile_time.main(config)
+
+    (run,) = tmp_path.glob("bench/compile-*")
+    rows = [row for row in record.read(run) if row["kind"] == "summary"]
+    assert [row["method"] for row in rows] == list(chosen)
+    assert all(row["milliseconds"] > 0 for row in rows)
+    shapes = [leaf.shape for leaf in compile_time.model(14, 4)]
+    assert shapes[:3] == [(16, 4), (8, 4), (4,)]
+    assert len(shapes) == 14
+    names = {name for bar in compile_time.BARS for name in (bar.above, bar.below)}
+    assert names <= made.keys()

@@ -102,7 +102,8 @@ def test_the_bound_is_not_far_off():
     worst, _ = owing("random_k", "along", ratio=0.05, steps=100, d=400)
     same, _ = owing("random_k", "constant")
 
-    assert worst > 0.75 * residual_bound(0.05)
+    # The mean of 3000 draws is 0.78 of it; that of 200 varies by a twentieth.
+    assert worst > 0.7 * residual_bound(0.05)
     assert same == pytest.approx((1 - RATIO) * (2 - RATIO) / RATIO**2, rel=0.1)
 
 
