@@ -25,8 +25,8 @@ def all_gather(
     takes K - 1 out. Each dtype of a message is gathered by one collective, whatever the
     number of leaves. Floats narrower than 32 bits cross as the integers of their bits,
     since XLA may widen floats in a collective. With `per_leaf`, leaves of one size and
-    dtype are encoded and decoded as one batch, so that a model of a thousand leaves
-    compiles about as fast as one of its blocks. The results are those of each leaf.
+    dtype are encoded and decoded as one batch, so that their code is compiled once. The
+    results are those of each leaf alone.
 
     A call draws from `key = fold_in(jax.random.key(seed), step)`, where `step` is the
     number of calls before it. With `per_leaf`, the index of the leaf among

@@ -350,7 +350,7 @@ def test_leaves_that_are_alike_are_encoded_as_each_alone(name, generator):
         for leaf, x in enumerate(trees):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), leaf)
             own = key if code.shared else jax.random.fold_in(key, 0)
-            message, expected = code.encode(own, x.ravel())
+            message, expected = code.encode(own, jnp.asarray(x.ravel()))
             stacked = jax.tree.map(lambda part: part[None], message)
             decoded = code.decode(key, stacked, x.size)
             for ours, alone in ((lost, expected), (mean, decoded)):
