@@ -188,9 +188,8 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
 
 
 def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:
-    """Returns the rows of an array, at indices from `at_run_time`."""
-    rows = at_run_time(range(len(stacked)), step)
-    return [lax.dynamic_index_in_dim(stacked, row, keepdims=False) for row in rows]
+    """Returns the rows of an array [n, size], at indices from `at_run_time`."""
+    return _read_rows(stacked, at_run_time(range(len(stacked)), step))
 
 
 def to_vectors(
@@ -231,10 +230,7 @@ def to_vectors(
     starts = list(map(np.int32, places)) if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        parts = [
-            lax.dynamic_slice(vectors[0], (start,), (size,))
-            for start, size in zip(starts, sizes, strict=True)
-        ]
+        parts = _read_parts(vectors[0], starts, sizes)
         return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
     return {0: _join(flat, starts)}, restore_tree
@@ -256,7 +252,35 @@ def _join(parts: list[jax.Array], starts: Sequence) -> jax.Array:
     )
 
 
-@custom_vmap
+def _on_last_axes(function: Callable) -> Callable:
+    """Lets a batch be further leading axes of the arrays that a function takes.
+
+    JAX would batch slices at numbers that it does not know as gathers and scatters.
+
+    Args:
+      function: `(arrays, numbers)` to arrays. It works on the last axes of the arrays,
+        whatever axes are before. `numbers` are from `at_run_time`.
+    """
+    on_last_axes = custom_vmap(function)
+
+    @on_last_axes.def_vmap
+    def _(size: int, batched: tuple, arrays: Tree, numbers: list) -> tuple:
+        arrays = jax.tree.map(
+            lambda array, is_batched: (
+                array
+                if is_batched
+                else jnp.broadcast_to(array, (size, *jnp.shape(array)))
+            ),
+            arrays,
+            batched[0],
+        )
+        results = on_last_axes(arrays, numbers)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return on_last_axes
+
+
+@_on_last_axes
 def _write_each(parts: list[jax.Array], starts: list[jax.Array]) -> jax.Array:
     *lead, _ = parts[0].shape
     whole = jnp.zeros([*lead, sum(part.shape[-1] for part in parts)], parts[0].dtype)
@@ -266,14 +290,27 @@ def _write_each(parts: list[jax.Array], starts: list[jax.Array]) -> jax.Array:
     return whole
 
 
-@_write_each.def_vmap
-def _(size: int, batched: tuple, parts: list, starts: list) -> tuple[jax.Array, bool]:
-    # JAX would batch the updates as scatters.
-    parts = [
-        part if is_batched else jnp.broadcast_to(part, (size, *part.shape))
-        for part, is_batched in zip(parts, batched[0], strict=True)
+def _read_parts(
+    whole: jax.Array, starts: Sequence, sizes: list[int]
+) -> list[jax.Array]:
+    @_on_last_axes
+    def read(whole: jax.Array, starts: Sequence) -> list[jax.Array]:
+        *lead, _ = whole.shape
+        first = [np.int32(0)] * len(lead)
+        return [
+            lax.dynamic_slice(whole, [*first, start], [*lead, size])
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+
+    return read(whole, starts)
+
+
+@_on_last_axes
+def _read_rows(stacked: jax.Array, rows: list[jax.Array]) -> list[jax.Array]:
+    axis = stacked.ndim - 2
+    return [
+        lax.dynamic_index_in_dim(stacked, row, axis, keepdims=False) for row in rows
     ]
-    return _write_each(parts, starts), True
 
 
 def find(tree: Tree, kind: type[Kind]) -> list[Kind]:

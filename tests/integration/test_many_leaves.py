@@ -1,0 +1,85 @@
+"""Programs for models of many leaves: their size, and the memory that they take."""
+
+import functools
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gmc_jax
+from experiments.bench.compile_time import model
+
+WORKERS = 8
+
+
+def channel(ratio=0.01, per_leaf=False):
+    return gmc_jax.all_gather(gmc_jax.top_k(ratio), per_leaf=per_leaf)
+
+
+CHANNELS = {
+    "exact": gmc_jax.exact,
+    "top_k": channel,
+    "top_k per leaf": functools.partial(channel, per_leaf=True),
+    "random_block": lambda: gmc_jax.all_reduce(gmc_jax.random_block(0.01)),
+}
+
+
+def train_on(params, channel, workers=WORKERS):
+    """A simulated step of GMC, its state and its batch, with a loss of a line."""
+    tx = gmc_jax.gmc(0.1, channel)
+
+    def step(state, batch):
+        params, opt_state = state
+        grads = [2 * (x - batch) for x in gmc_jax.query(opt_state, params)]
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), batch
+
+    batch = jnp.ones(workers)
+    return *gmc_jax.simulate(step, (params, tx.init(params)), batch, workers), batch
+
+
+def lowered(leaves, channel, platform="cpu"):
+    train, state, batch = train_on(model(leaves, 16), channel)
+    return train.trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_a_worker_takes_one_gradient_of_memory(name):
+    """And one mean in all; small vectors also take their magnitudes, and stacks."""
+    params = model(26, 16)
+    size = 4 * sum(x.size for x in params)
+    train, state, batch = train_on(params, CHANNELS[name]())
+    temporary = train.lower(state, batch).compile().memory_analysis()
+    trees = {"top_k": 2, "top_k per leaf": 3}.get(name, 1)
+    assert temporary.temp_size_in_bytes <= (trees * WORKERS + 2) * size
+
+
+@pytest.mark.parametrize("name", ["top_k per leaf", "top_k"])
+def test_more_blocks_of_a_transformer_are_selected_from_by_the_same_code(name):
+    few, many = (lowered(leaves, CHANNELS[name]()) for leaves in (26, 50))
+    for operation in ("top_k", "sort", "while", "scatter", "gather"):
+        operation = f"stablehlo.{operation}"
+        # A whole vector that is longer may take a level more of its pyramid.
+        level = 0 if name.endswith("leaf") else 4
+        assert many.count(operation) <= few.count(operation) + level, operation
+
+
+@pytest.mark.parametrize("per_leaf", [False, True])
+def test_ratios_that_take_turns_do_not_repeat_what_is_done_for_each_leaf(per_leaf):
+    ratios = (0.04, 0.02, 0.01)
+    joined = gmc_jax.join_channels([channel(r, per_leaf) for r in ratios], [1, 2])
+    text = lowered(50, joined)
+    alone = lowered(50, channel(0.01, per_leaf))
+    for operation in ("dynamic_slice", "dynamic_update_slice", "add"):
+        count = alone.count(f"stablehlo.{operation} ")
+        assert text.count(f"stablehlo.{operation} ") <= 2 * count, operation
+
+
+def test_slices_start_at_run_time_on_cpus_alone():
+    on_cpu, elsewhere = (
+        lowered(26, CHANNELS["random_block"](), platform)
+        for platform in ("cpu", "cuda")
+    )
+    assert on_cpu.count("stablehlo.dynamic_slice") > 26
+    assert elsewhere.count("stablehlo.dynamic_update_slice") == 0
+    assert elsewhere.count("stablehlo.while") < on_cpu.count("stablehlo.while")
