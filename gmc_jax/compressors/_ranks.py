@@ -51,7 +51,9 @@ def places(bits: jax.Array, value: jax.Array, s: int) -> jax.Array:
     fits = jnp.maximum(fits - (equal_until - ones), 0)
     before = rank - (until - _ones(above) - jnp.minimum(ones, fits))
     bit = _nth_one(above, equal, fits, before)
-    return jnp.where(is_found, word * ROW + bit, bits.size)
+    # A vector of 2^31 - 1 entries is padded to one more, which int32 does not count.
+    unused = min(bits.size, 2**31 - 1)
+    return jnp.where(is_found, word * ROW + bit, unused)
 
 
 def _rows(mask: jax.Array) -> jax.Array:

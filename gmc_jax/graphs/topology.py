@@ -23,11 +23,9 @@ class Topology(CallRepr):
     """Which workers receive from which, with which weights, in each round.
 
     Attributes:
-      rounds: the mixing matrix of each round; after the last round the first follows.
-        Entry [i, j] is the weight, at least 0, that worker i gives to the message of
-        worker j. They are made when they are first read: with 4,096 workers a matrix
-        takes 134 MB.
-      mixing: the same matrices without their zeros.
+      mixing: the mixing matrix of each round, without its zeros; after the last round
+        the first follows. Entry [i, j] is the weight, at least 0, that worker i gives
+        to the message of worker j.
 
     Raises:
       TypeError: if `rounds` holds something that is no matrix of numbers.

@@ -227,23 +227,28 @@ def to_vectors(
         dtype = max((leaf.dtype for leaf in flat), key=lambda dtype: dtype.itemsize)
         flat = [leaf.astype(dtype) for leaf in flat]
     places = list(accumulate(sizes, initial=0))[:-1]
-    starts = list(map(np.int32, places)) if step is None else at_run_time(places, step)
+    starts = None if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        parts = _read_parts(vectors[0], starts, sizes)
+        if starts is None:
+            parts = jnp.split(vectors[0], places[1:])
+        else:
+            parts = _read_parts(vectors[0], starts, sizes)
         return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
     return {0: _join(flat, starts)}, restore_tree
 
 
-def _join(parts: list[jax.Array], starts: Sequence) -> jax.Array:
-    """Concatenates vectors, given where each starts.
+def _join(parts: list[jax.Array], starts: list[jax.Array] | None) -> jax.Array:
+    """Concatenates vectors, given where each starts, if that is known at run time.
 
     On a CPU each is written into its place. So it can be freed before the next is
     computed, and what computes it writes to that place.
     """
     if len(parts) == 1:
         return parts[0]
+    if starts is None:
+        return jnp.concatenate(parts)
     return lax.platform_dependent(
         parts,
         starts,
