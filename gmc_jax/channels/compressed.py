@@ -29,9 +29,9 @@ from gmc_jax.utils.trees import (
     scale_floats,
     shares,
     size_in_bits,
-    to_vectors,
     upcast,
 )
+from gmc_jax.utils.vectors import to_vectors
 
 
 class CompressedState(NamedTuple):

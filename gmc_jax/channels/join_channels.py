@@ -105,6 +105,7 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
         stretch = jnp.sum(state.step >= jnp.array(boundaries, jnp.int32))
         step = jnp.asarray(optax.safe_increment(state.step))
         averages = compressed_averages(channels)
+        # Where calls are counted, each channel must be called by itself.
         if averages is not None and not calls_are_named():
             mean, lost, inner = _average_vectors(averages, tree, state, stretch)
             return mean, lost, JoinedState(step, inner)

@@ -15,7 +15,8 @@ from gmc_jax.compressors._packing import WORD, add_packed, pack, unpack
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
-from gmc_jax.utils.trees import accumulator_dtype, entries_in, to_vectors, upcast
+from gmc_jax.utils.trees import accumulator_dtype, entries_in, upcast
+from gmc_jax.utils.vectors import to_vectors
 
 
 @call_repr

@@ -1,61 +1,11 @@
-"""Tests of trees as vectors, of precision, and of finding states in states."""
+"""Tests of precision, of means, and of finding states in states."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gmc_jax.utils import trees
-
-TREE = {
-    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "b": [np.float32(7), np.zeros((0, 2), np.float32)],
-    "c": np.arange(8, 10, dtype=np.float32),
-}
-
-
-SHAPES = st.lists(st.sampled_from([(), (1,), (0,), (3,), (2, 3), (2, 0, 1), (1, 1, 4)]))
-
-
-@given(shapes=SHAPES, per_leaf=st.booleans(), seed=st.integers(0, 99))
-@settings(deadline=None, derandomize=True, max_examples=50)
-def test_any_tree_is_restored_from_its_vectors(shapes, per_leaf, seed):
-    draw = np.random.default_rng(seed)
-    tree = [draw.normal(size=shape).astype(np.float32) for shape in shapes]
-    vectors, restore = trees.to_vectors(tree, per_leaf)
-    assert all(vector.ndim == 1 and vector.size for vector in vectors.values())
-    chex.assert_trees_all_equal(restore(vectors), tree)
-    chex.assert_trees_all_equal_shapes_and_dtypes(restore(vectors), tree)
-
-
-def test_a_tree_as_one_vector_holds_its_leaves_in_order():
-    vectors, restore = trees.to_vectors(TREE, per_leaf=False)
-    assert list(vectors) == [0]
-    np.testing.assert_array_equal(vectors[0], [0, 1, 2, 3, 4, 5, 7, 8, 9])
-    chex.assert_trees_all_equal(restore(vectors), TREE)
-
-
-def test_leaf_by_leaf_empty_leaves_have_no_vector_but_keep_their_place():
-    vectors, restore = trees.to_vectors(TREE, per_leaf=True)
-    assert list(vectors) == [0, 1, 3]
-    np.testing.assert_array_equal(vectors[3], [8, 9])
-    chex.assert_trees_all_equal(restore(vectors), TREE)
-
-
-@pytest.mark.parametrize("per_leaf", [False, True])
-@pytest.mark.parametrize("tree", [{}, None, {"a": np.zeros((0, 3))}])
-def test_a_tree_without_entries_has_no_vectors(tree, per_leaf):
-    vectors, restore = trees.to_vectors(tree, per_leaf)
-    assert vectors == {}
-    chex.assert_trees_all_equal(restore(vectors), tree)
-
-
-def test_restoring_keeps_the_dtypes_of_the_vectors():
-    _, restore = trees.to_vectors({"a": jnp.ones(3, jnp.bfloat16)}, per_leaf=False)
-    assert restore({0: jnp.ones(3)})["a"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -127,16 +77,6 @@ def test_only_floating_leaves_are_scaled():
     assert scaled[0].dtype == jnp.bfloat16
     assert scaled[1].tolist() == [1, 1]
     assert scaled[2] is key
-
-
-def test_floats_of_8_bits_share_a_vector_with_others():
-    """JAX itself mixes them with none."""
-    tree = jnp.ones(2, "float8_e4m3fn"), jnp.full(1, 2, "float8_e5m2")
-    (vector,) = trees.to_vectors(tree, per_leaf=False)[0].values()
-    assert vector.dtype == jnp.float32
-    assert vector.tolist() == [1, 1, 2]
-    (alone,) = trees.to_vectors(tree[:1], per_leaf=False)[0].values()
-    assert alone.dtype == "float8_e4m3fn"
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])

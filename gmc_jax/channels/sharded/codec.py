@@ -18,7 +18,7 @@ from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.compressors._selection import largest, magnitude_bits
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
-from gmc_jax.utils.trees import to_vectors, unstack
+from gmc_jax.utils.vectors import to_vectors, unstack
 
 Vectors: TypeAlias = dict[int, jax.Array]
 """Vectors by the index of their leaf, as `to_vectors` makes them.
@@ -197,25 +197,26 @@ def _whole(
     stacked too.
     """
 
-    def keys_of(keys: jax.Array, leaf: int) -> jax.Array:
+    def on_group(leaf: int, function: Callable, in_axes: tuple) -> Callable:
+        """Of keys and what they are for: a stack, or a single vector."""
         group = groups[leaf]
-        return keys[leaf] if len(group) == 1 else keys[jnp.array(group)]
+        if len(group) == 1:
+            return lambda keys, *args: function(keys[leaf], *args)
+        batched = jax.vmap(function, in_axes)
+        return lambda keys, *args: batched(keys[jnp.array(group)], *args)
 
     def encode(keys, vectors):
         messages, lost = {}, {}
         for leaf, x in vectors.items():
-            one = compressor.encode
-            function = one if x.ndim == 1 else jax.vmap(one)
-            messages[leaf], lost[leaf] = function(keys_of(keys, leaf), x)
+            encode_group = on_group(leaf, compressor.encode, (0, 0))
+            messages[leaf], lost[leaf] = encode_group(keys, x)
         return messages, lost
 
     def decode(keys, messages):
         sums = {}
         for leaf, message in messages.items():
-            size, decode_one = sizes[leaf], compressor.decode
-            if len(groups[leaf]) > 1:
-                decode_one = jax.vmap(decode_one, in_axes=(0, 1, None))
-            sums[leaf] = decode_one(keys_of(keys, leaf), message, size)
+            decode_group = on_group(leaf, compressor.decode, (0, 1, None))
+            sums[leaf] = decode_group(keys, message, sizes[leaf])
         return sums
 
     return Codec(encode, decode)

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.context import Spec, current, partition
 from gmc_jax.core import Tree
-from gmc_jax.utils.trees import to_vectors
+from gmc_jax.utils.vectors import to_vectors
 
 
 class Shards(NamedTuple):
