@@ -41,8 +41,8 @@ CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
 GPU = Pyramid((8, 32), gain=1)
 TPU = Pyramid((32, 128), gain=1)
 
-# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes from 0.3
-# to 2.7 times as long as counting, and compiles in a fifth of the time or less.
+# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes 0.3 to
+# 2.7 times as long as counting, and compiles in a fifth of the time or less.
 FEW = 1024
 HEAP = CPU._replace(shortest=2**13)
 
