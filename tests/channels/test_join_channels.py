@@ -57,11 +57,12 @@ def train(runner: str, tx, steps: int = STEPS):
     return run, state, batch
 
 
-def test_each_call_goes_through_the_channel_of_its_stretch():
+@pytest.mark.parametrize("between", [exact(), all_gather(top_k(0.2))])
+def test_each_call_goes_through_the_channel_of_its_stretch(between):
     """Which is called as if it were alone: its own state moves, and no other."""
     parts = [
         all_reduce(random_block(0.1)),
-        exact(),
+        between,
         all_reduce(random_block(0.3), seed=1),
     ]
     joined = join_channels(parts, boundaries=[2, 3])

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.custom_batching import custom_vmap
+from jax.extend.core import Primitive
+from jax.interpreters import batching
 
 from gmc_jax.utils import batched_state as module
 from gmc_jax.utils.batched_state import batched_results, batched_state
@@ -31,6 +33,15 @@ def _(size, batched, x):
     return jnp.mean(x, axis=0), False
 
 
+drawn_once_p = Primitive("drawn_once")
+"""A primitive whose own rule batches nothing, as plain as it looks."""
+drawn_once_p.def_abstract_eval(lambda x: x)
+batching.primitive_batchers[drawn_once_p] = lambda args, dims: (
+    drawn_once_p.bind(args[0][0]),
+    None,
+)
+
+
 def index(x):
     return x + jax.lax.axis_index("workers")
 
@@ -54,6 +65,7 @@ STEPS = {
     "called": lambda x, y, b: (jax.jit(jnp.add)(x, b), jax.checkpoint(jnp.sin)(x)),
     "sorted": lambda x, y, b: (jax.lax.sort((x, b))[0], y + x),
     "own rule": lambda x, y, b: (x + mean_of_batch(b), y + mean_of_batch(b)),
+    "primitive's own rule": lambda x, y, b: (drawn_once_p.bind(b), y + x),
     "own rule of the state": lambda x, y, b: (x + mean_of_batch(y), y + b),
 }
 

@@ -98,3 +98,10 @@ def test_batches_are_those_of_each_alone(step_is_batched):
 def test_numbers_are_the_same_at_any_step(step):
     found = jax.jit(lambda step: at_run_time([0, 5, 2**31 - 1], step))(jnp.int32(step))
     assert [int(number) for number in found] == [0, 5, 2**31 - 1]
+
+
+@pytest.mark.parametrize(("platform", "hides"), [("cpu", True), ("cuda", False)])
+def test_numbers_are_hidden_from_the_compiler_of_cpus_alone(platform, hides):
+    program = jax.jit(lambda step: at_run_time([0, 5], step)).trace(jnp.int32(3))
+    text = program.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == hides
