@@ -51,6 +51,7 @@ from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
 from gmc_jax.compressors.scaled_sign import scaled_sign as scaled_sign
 from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
+from gmc_jax.core import Blockwise as Blockwise
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
 from gmc_jax.core import Drawn as Drawn
@@ -321,6 +322,7 @@ __all__ += [
 # Types.
 __all__ += [
     "Asynchronous",
+    "Blockwise",
     "Buffers",
     "Channel",
     "Compressor",

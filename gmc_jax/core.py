@@ -54,31 +54,47 @@ class Drawn(NamedTuple):
     indices: Callable[[jax.Array, int], jax.Array]
 
 
-class Compressor(NamedTuple):
-    """Encodes one vector as a message, perhaps with a loss.
-
-    It has no state, and does not know of workers.
+class Blockwise(NamedTuple):
+    """Says that a compressor encodes each block of entries by itself.
 
     Attributes:
-      encode: `(key, x[d]) -> (message, lost[d])`. The message is a tree of arrays of
-        static shapes, exactly what is sent, and `x = decoded + lost`. `lost` may have a
-        wider dtype than x: a rounding error of 16-bit numbers needs more than 16 bits.
-      decode: `(key, messages, d) -> x[d]`, the *sum* of several messages, which are
-        stacked on a leading axis. It takes O(d + their size). A compressor that is not
-        shared decodes without the key.
+      size: how many entries, one after another, are a block. The last block of an array
+        may be shorter.
+    """
+
+    size: int
+
+
+class Compressor(NamedTuple):
+    """Encodes one array as a message, perhaps with a loss.
+
+    It has no state, and does not know of workers. Channels give it a leaf in its own
+    shape, or the whole tree as one vector.
+
+    Attributes:
+      encode: `(key, x) -> (message, lost)`. The message is a tree of arrays of static
+        shapes, exactly what is sent, and `x = decoded + lost`, in the shape of x.
+        `lost` may have a wider dtype than x: a rounding error of 16-bit numbers needs
+        more than 16 bits.
+      decode: `(key, messages, like) -> x`, the *sum* of several messages, which are
+        stacked on a leading axis. `like` is a `jax.ShapeDtypeStruct` of x. Those of
+        this library also take the size of a vector. It takes O(d + size of the
+        messages) for d entries. A compressor that is not shared decodes without the
+        key.
       shared: whether all workers use the same key and so send the same entries.
         Messages of a shared compressor may be added without decoding.
-      selects: which entries `encode` sends, if that can be said without the whole x.
-        Channels need it for vectors that are split over devices.
+      selects: which entries `encode` sends, or that it works block by block, if that
+        can be said without the whole x. Channels need it for arrays that are split over
+        devices.
       linear: whether scaling the floats of a message scales the decoded vector. Then a
         channel scales messages before it adds them, so the mean of finite messages is
         finite. Otherwise it adds them first, and divides the sum.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
-    decode: Callable[[jax.Array, Tree, int], jax.Array]
+    decode: Callable[[jax.Array, Tree, jax.ShapeDtypeStruct], jax.Array]
     shared: bool = False
-    selects: Largest | Drawn | None = None
+    selects: Largest | Drawn | Blockwise | None = None
     linear: bool = False
 
 

@@ -24,7 +24,7 @@ def all_gather(
     of O(d + size of the messages). A worker puts one message into the all-gather and
     takes K - 1 out. Each dtype of a message is gathered by one collective, whatever the
     number of leaves. Floats narrower than 32 bits cross as the integers of their bits,
-    since XLA may widen floats in a collective. With `per_leaf`, leaves of one size and
+    since XLA may widen floats in a collective. With `per_leaf`, leaves of one shape and
     dtype are encoded and decoded as one batch, so that their code is compiled once. The
     results are those of each leaf alone.
 

@@ -14,13 +14,9 @@ import numpy as np
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import run_collective
-from gmc_jax.channels.sharded.codec import (
-    Vectors,
-    check_selects,
-    codec,
-    stacked_vectors,
-)
+from gmc_jax.channels.sharded.codec import check_selects, codec
 from gmc_jax.channels.sharded.shards import Shards, on_shards
+from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import (
@@ -235,14 +231,18 @@ def _channel(
         if per_leaf:
             leaves = jnp.arange(len(shards.shapes))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, leaves)
-        encode, decode = codec(compressor, shards, tree, per_leaf)
-        messages, lost = encode(jax.vmap(workers.own_key)(keys), vectors)
+        coder = codec(compressor, shards, tree, vectors, per_leaf)
+        messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
-        received = run_collective(
-            exchange.to_wire(messages, share), shards.by_slices(exchange.collective)
-        )
-        sums = decode(keys, exchange.from_wire(upcast(received), share))
+        received = {}
+        for axes in dict.fromkeys(map(coder.add_up, messages)):
+            sent = {x: own for x, own in messages.items() if coder.add_up(x) == axes}
+            received |= run_collective(
+                exchange.to_wire(sent, share),
+                shards.by_slices(exchange.collective, axes),
+            )
+        sums = coder.decode(keys, exchange.from_wire(upcast(received), share))
         return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}, lost
 
     def check(tree):
@@ -253,27 +253,33 @@ def _channel(
     def messages_of(tree: Tree) -> list[Tree]:
         """The shapes of all messages; vectors alike are encoded once."""
         _check_sizes(tree, per_leaf, caller)
-        leaves = [(jnp.result_type(x), np.size(x)) for x in jax.tree.leaves(tree)]
+        leaves = jax.tree.leaves(tree)
         if per_leaf:
-            times = Counter(leaves)
+            times = Counter((jnp.result_type(x), np.shape(x)) for x in leaves)
         else:
             totals: Counter[jnp.dtype] = Counter()
-            for dtype, size in leaves:
-                totals[dtype] += size
-            times = Counter(totals.items())
+            for leaf in leaves:
+                totals[jnp.result_type(leaf)] += np.size(leaf)
+            times = Counter((dtype, (size,)) for dtype, size in totals.items())
 
         def encode(tree):
-            vectors, _ = to_vectors(tree, per_leaf)
+            if not per_leaf:
+                tree = to_vectors(tree, False)[0]
             key = jax.random.key(seed)
-            messages = {
-                leaf: compressor.encode(key, x)[0] for leaf, x in vectors.items()
-            }
+            messages = [
+                compressor.encode(key, x)[0] if x.size else ()
+                for x in jax.tree.leaves(tree)
+            ]
             return exchange.to_wire(messages, 1.0)
 
-        alike = [jax.ShapeDtypeStruct((size,), dtype) for dtype, size in times]
-        counts = list(times.values())
+        alike = [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in times]
         messages = jax.eval_shape(encode, alike)
-        return [message for x, message in messages.items() for _ in range(counts[x])]
+        counts = times.values() if per_leaf else [1] * len(messages)
+        return [
+            message
+            for message, count in zip(messages, counts, strict=True)
+            for _ in range(count)
+        ]
 
     def bits(tree):
         return size_in_bits(messages_of(tree))

@@ -106,5 +106,5 @@ def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
         received, lambda worker, plus: plus.astype(jnp.int32), slice_size
     )
     results = gather(pack(2 * counts >= workers), axis_name)
-    won = jax.vmap(lambda words: unpack(words, slice_size))(results)
+    won = jax.vmap(lambda words: unpack(words, slice_size))(results).astype(bool)
     return won.reshape(-1)[: votes.size]

@@ -1,37 +1,57 @@
-"""Packing booleans into 32-bit words, one bit each, and adding what words stand for."""
+"""Packing small codes into 32-bit words, and adding what words stand for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 WORD = 32
 
 
-def pack(bits: jax.Array) -> jax.Array:
-    """Packs booleans [d] into words, [ceil(d / 32)] uint32."""
-    rows = jnp.pad(bits, (0, -bits.size % WORD)).reshape(WORD, -1)
-    shifts = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
-    return jnp.sum(rows.astype(jnp.uint32) << shifts, axis=0, dtype=jnp.uint32)
+def pack(codes: jax.Array, bits: int = 1) -> jax.Array:
+    """Packs codes into words.
+
+    The bits of a code are cut into parts of 16, 8, 4, 2 or 1 bits, the lowest first. A
+    part of b bits of all d codes takes w = ceil(d * b / 32) words: it is bits i * b and
+    up of word j, where i * w + j is the index of the code.
+
+    Args:
+      codes: [d], unsigned integers below 2 ** bits, or booleans.
+      bits: of a code, 1 to 32.
+
+    Returns:
+      The words of all parts, one part after another, [n] uint32.
+    """
+    codes = codes.astype(jnp.uint32)
+    return jnp.concatenate(
+        [_pack_part(codes >> low, width) for low, width in _parts(bits)]
+    )
 
 
-def unpack(words: jax.Array, d: int) -> jax.Array:
-    """Unpacks words into the d booleans that `pack` took."""
-    return _rows(words).reshape(-1)[:d]
+def unpack(words: jax.Array, d: int, bits: int = 1) -> jax.Array:
+    """Unpacks words into the d codes that `pack` took, [d] uint32."""
+    codes, start = jnp.zeros(d, jnp.uint32), 0
+    for low, width in _parts(bits):
+        count = -(-d * width // WORD)
+        part = lax.slice_in_dim(words, start, start + count)
+        codes = codes | _rows(part, width).reshape(-1)[:d] << low
+        start += count
+    return codes
 
 
 def add_packed(
     messages: jax.Array, value: Callable[[jax.Array, jax.Array], jax.Array], d: int
 ) -> jax.Array:
-    """Adds what packed messages stand for, one message at a time, in their order.
+    """Adds what packed bits stand for, one message at a time, in their order.
 
     Args:
       messages: the words of each, [messages, ceil(d / 32)] uint32.
       value: `(message, bits) -> values`, entry by entry, from the number of a message
-        and some of its booleans.
-      d: the number of booleans that `pack` took.
+        and some of its bits, as booleans.
+      d: the number of bits that `pack` took.
 
     Returns:
       The sum, [d], in the dtype of the values.
@@ -39,7 +59,7 @@ def add_packed(
     count = messages.shape[0]
 
     def add(message: jax.Array, total: jax.Array) -> jax.Array:
-        return total + value(message, _rows(messages[message]))
+        return total + value(message, _rows(messages[message], 1).astype(bool))
 
     def total(unroll: int, zero: jax.Array) -> jax.Array:
         return lax.fori_loop(0, count, add, zero, unroll=unroll)
@@ -57,7 +77,28 @@ def add_packed(
     return rows.reshape(-1)[:d]
 
 
-def _rows(words: jax.Array) -> jax.Array:
-    """Unpacks words [w] into booleans [32, w]."""
-    shifts = jnp.arange(WORD, dtype=jnp.uint32)[:, None]
-    return ((words[None] >> shifts) & 1).astype(bool)
+def _parts(bits: int) -> Iterator[tuple[int, int]]:
+    """The parts of a code: the lowest bit of each, and its width."""
+    low = 0
+    for width in (32, 16, 8, 4, 2, 1):
+        if bits & width:
+            yield low, width
+            low += width
+
+
+def _pack_part(codes: jax.Array, bits: int) -> jax.Array:
+    """Packs the lowest bits of codes; `bits` divides 32."""
+    count = WORD // bits
+    rows = jnp.pad(codes & np.uint32(2**bits - 1), (0, -codes.size % count)).reshape(
+        count, -1
+    )
+    return jnp.sum(rows << _shifts(bits), axis=0, dtype=jnp.uint32)
+
+
+def _rows(words: jax.Array, bits: int) -> jax.Array:
+    """Unpacks words [w] into codes [32 / bits, w]; `bits` divides 32."""
+    return (words[None] >> _shifts(bits)) & np.uint32(2**bits - 1)
+
+
+def _shifts(bits: int) -> jax.Array:
+    return jnp.arange(0, WORD, bits, dtype=jnp.uint32)[:, None]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._sparse import extract
 from gmc_jax.core import Compressor
 
@@ -25,4 +26,4 @@ def shared_indices(draw: Callable[[jax.Array, int], jax.Array]) -> Compressor:
         indices = draw(key, d)
         return jnp.zeros(d, total.dtype).at[indices].set(total, unique_indices=True)
 
-    return Compressor(encode, decode, shared=True, linear=True)
+    return of_vectors(encode, decode, shared=True, linear=True)

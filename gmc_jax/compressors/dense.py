@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.core import Compressor
 from gmc_jax.utils.call_repr import call_repr
 
@@ -27,4 +28,4 @@ def dense() -> Compressor:
         del key, d
         return jnp.sum(messages, axis=0)
 
-    return Compressor(encode, decode, shared=True, linear=True)
+    return of_vectors(encode, decode, shared=True, linear=True)

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._selection import at_least, largest, magnitude_bits, num_kept
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor
@@ -67,7 +68,7 @@ def sampled_top_k(ratio: float, sample: float = 0.01) -> Compressor:
         return extract(x, indices, ascending=True)
 
     decode = partial(scatter_sum, ascending=True)
-    return Compressor(encode, decode, linear=True)
+    return of_vectors(encode, decode, linear=True)
 
 
 def _one_of_each_stretch(key: jax.Array, count: int, d: int) -> jax.Array:

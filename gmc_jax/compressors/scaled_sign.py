@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._packing import add_packed, pack
 from gmc_jax.core import Compressor
 from gmc_jax.utils.call_repr import call_repr
@@ -75,4 +76,4 @@ def scaled_sign() -> Compressor:
 
         return add_packed(messages.signs, value, d)
 
-    return Compressor(encode, decode, linear=True)
+    return of_vectors(encode, decode, linear=True)

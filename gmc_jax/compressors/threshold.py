@@ -6,6 +6,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._selection import at_least, magnitude_bits, num_kept
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
@@ -61,4 +62,4 @@ def threshold(level: float, capacity: float) -> Compressor:
 
     selects = Largest(partial(num_kept, capacity), level)
     decode = partial(scatter_sum, ascending=True)
-    return Compressor(encode, decode, selects=selects, linear=True)
+    return of_vectors(encode, decode, selects=selects, linear=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._selection import largest, num_kept
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest
@@ -47,4 +48,4 @@ def top_k(ratio: float) -> Compressor:
 
     selects = Largest(partial(num_kept, ratio))
     decode = partial(scatter_sum, ascending=True)
-    return Compressor(encode, decode, selects=selects, linear=True)
+    return of_vectors(encode, decode, selects=selects, linear=True)

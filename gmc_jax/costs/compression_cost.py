@@ -110,6 +110,7 @@ def measure_encoding(
     checks.positive_int(repeats=repeats)
     entries = checks.whole(entries=entries)
     vector = jax.random.normal(jax.random.key(0), (entries,))
+    like = jax.ShapeDtypeStruct(vector.shape, vector.dtype)
     message, _ = jax.jit(compressor.encode)(jax.random.key(0), vector)
     size = size_in_bits(message) / 8
     count = min(1000, math.ceil(vector.nbytes / size))
@@ -122,7 +123,7 @@ def measure_encoding(
         arrived = jax.tree.map(
             lambda own, rest: jnp.concatenate([own[None], rest]), message, others
         )
-        return lost, compressor.decode(key, arrived, entries)
+        return lost, compressor.decode(key, arrived, like)
 
     compiled = jax.jit(one_round, donate_argnums=0)
 

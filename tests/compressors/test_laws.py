@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gmc_jax import top_k
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
-from tests.support.compressors import COMPRESSORS
+from tests.support.compressors import COMPRESSORS, like
 
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
@@ -32,7 +32,7 @@ def coder(name: str, ratio: float):
     def code(key, x):
         message, lost = compressor.encode(key, x)
         stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(key, stacked, x.size)
+        return message, lost, compressor.decode(key, stacked, like(x))
 
     return jax.jit(code)
 
@@ -101,7 +101,7 @@ def test_decoding_adds_the_messages(name):
     @jax.jit
     def exchange(keys, xs):
         messages, lost = jax.vmap(compressor.encode)(keys, xs)
-        return compressor.decode(keys[0], messages, d), lost
+        return compressor.decode(keys[0], messages, like(xs[0])), lost
 
     total, lost = exchange(keys, xs)
 
@@ -122,8 +122,8 @@ def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
     key = jax.random.key(KEY)
     message, _ = compressor.encode(key, x)
     stacked = jax.tree.map(lambda leaf: leaf[None], message)
-    whole = compressor.decode(key, stacked, x.size)
-    part = compressor.decode(key, scale_floats(stacked, 0.25), x.size)
+    whole = compressor.decode(key, stacked, like(x))
+    part = compressor.decode(key, scale_floats(stacked, 0.25), like(x))
     np.testing.assert_array_equal(part, whole / 4)
 
 
@@ -193,7 +193,7 @@ def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
     def code(key, other):
         message, lost = compressor.encode(key, x)
         stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return lost, compressor.decode(other, stacked, x.size)
+        return lost, compressor.decode(other, stacked, like(x))
 
     lost, decoded = code(jax.random.key(KEY), jax.random.key(KEY + 1))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import all_gather, scaled_sign
+from tests.support.compressors import like
 from tests.support.harness import average
 
 KEY = jax.random.key(0)
@@ -21,7 +22,7 @@ def coder():
     def code(x):
         message, lost = scaled_sign().encode(KEY, x)
         stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, scaled_sign().decode(KEY, stacked, x.size)
+        return message, lost, scaled_sign().decode(KEY, stacked, like(x))
 
     return jax.jit(code)
 
@@ -120,7 +121,7 @@ def test_messages_are_added_in_the_order_of_workers(workers):
     powers = draw.integers(-4, 4, (workers, 1))
     xs = (draw.normal(size=(workers, 45)) * 10.0**powers).astype(np.float32)
     messages, _ = jax.jit(jax.vmap(lambda x: scaled_sign().encode(KEY, x)))(xs)
-    decoded = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, 45))
+    decoded = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, like(xs[0])))
     total = np.zeros(45, np.float32)
     for x, scale in zip(xs, np.asarray(messages.scale), strict=True):
         total += np.where(x >= 0, scale, -scale)
@@ -133,7 +134,8 @@ def test_decoding_allocates_no_array_of_all_messages_times_d():
         jax.vmap(lambda x: scaled_sign().encode(KEY, x)),
         jax.ShapeDtypeStruct((workers, d), jnp.float32),
     )
-    decode = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, d))
+    vector = jax.ShapeDtypeStruct((d,), jnp.float32)
+    decode = jax.jit(lambda messages: scaled_sign().decode(KEY, messages, vector))
     text = decode.lower(messages).compile().as_text() or ""
     shapes = re.findall(r"\b[a-z]+\d*\w*\[([\d,]+)\]", text)
     sizes = {np.prod([int(n) for n in shape.split(",")]) for shape in shapes}

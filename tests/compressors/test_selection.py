@@ -11,6 +11,7 @@ import pytest
 
 from gmc_jax import random_block, sampled_top_k, threshold, top_k
 from gmc_jax.compressors import _selection
+from tests.support.compressors import like
 
 COMPRESSORS = {
     "top_k": top_k(0.01),
@@ -83,7 +84,7 @@ def program(name: str, platform: str) -> str:
     def code(key, x):
         message, lost = compressor.encode(key, x)
         stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(key, stacked, x.size)
+        return message, lost, compressor.decode(key, stacked, like(x))
 
     x = jax.ShapeDtypeStruct((100_000,), jnp.float32)
     traced = jax.jit(code).trace(jax.eval_shape(jax.random.key, 0), x)

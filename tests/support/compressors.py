@@ -18,6 +18,11 @@ from gmc_jax import (
 )
 
 
+def like(x) -> jax.ShapeDtypeStruct:
+    """What a message of x is decoded to."""
+    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
 class Row(NamedTuple):
     """A compressor, and what its laws need to know of it."""
 
@@ -50,8 +55,8 @@ def thinned() -> Compressor:
         message = jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0)
         return message, x - message
 
-    def decode(key, messages, d):
-        del key, d
+    def decode(key, messages, like):
+        del key, like
         return messages.sum(axis=0)
 
     return Compressor(encode, decode)

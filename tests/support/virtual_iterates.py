@@ -22,8 +22,8 @@ def unruly() -> Compressor:
         message = 2 * jnp.roll(jnp.where(jnp.arange(x.size) % 3, x, 0), 1)
         return message, x - message
 
-    def decode(key, messages, d):
-        del key, d
+    def decode(key, messages, like):
+        del key, like
         return messages.sum(axis=0)
 
     return Compressor(encode, decode)

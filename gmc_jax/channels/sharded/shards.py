@@ -48,6 +48,23 @@ class Shards(NamedTuple):
         """Whether this is the first of the worker's devices."""
         return lax.axis_index(self.names) == 0
 
+    def axes_of(self, leaf: int) -> tuple[str, ...]:
+        """The axes that a leaf is split over."""
+        return sum(self.specs[leaf], ())
+
+    def copied_over(self, leaf: int) -> tuple[str, ...]:
+        """The axes whose devices hold copies of the same shard of a leaf."""
+        return tuple(axis for axis in self.axes if axis not in self.axes_of(leaf))
+
+    def of_first(self, tree: Tree, axes: tuple[str, ...]) -> Tree:
+        """A tree on the first device along some axes, and zeros on the others."""
+        if not axes:
+            return tree
+        first = lax.axis_index(axes) == 0
+        return jax.tree.map(
+            lambda leaf: jnp.where(first, leaf, jnp.zeros_like(leaf)), tree
+        )
+
     def global_indices(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
         """The indices of a shard's entries in the whole vectors: ascending, int32."""
         sizes = [math.prod(shape) for shape in self.shapes]
@@ -63,15 +80,12 @@ class Shards(NamedTuple):
 
     def is_owner(self, tree: Tree, per_leaf: bool) -> dict[int, jax.Array]:
         """Whether this device is the first that holds an entry, for each entry."""
-
-        def is_first_copy(leaf: jax.Array, spec: Spec) -> jax.Array:
-            axes = tuple(axis for axis in self.axes if axis not in sum(spec, ()))
-            first = lax.axis_index(axes) == 0 if axes else jnp.array(True)
-            return jnp.broadcast_to(first, leaf.shape)
-
         leaves, treedef = jax.tree.flatten(tree)
-        owners = treedef.unflatten(map(is_first_copy, leaves, self.specs))
-        return to_vectors(owners, per_leaf)[0]
+        owners = [
+            self.of_first(jnp.ones(jnp.shape(leaf), bool), self.copied_over(index))
+            for index, leaf in enumerate(leaves)
+        ]
+        return to_vectors(treedef.unflatten(owners), per_leaf)[0]
 
     def without_duplicates(
         self, tree: Tree, collective: Callable[[list], list]
@@ -107,26 +121,27 @@ class Shards(NamedTuple):
         )
 
     def by_slices(
-        self, collective: Callable[[jax.Array], jax.Array]
+        self, collective: Callable[[jax.Array], jax.Array], axes: tuple[str, ...]
     ) -> Callable[[jax.Array], jax.Array]:
         """A collective between workers, for the sum of what a worker's devices hold.
 
-        First the devices of a worker add up their vectors, and each device gets one
-        slice of the sum. It sends this slice to the same device of the other workers.
-        Then the devices gather the received slices. So a worker sends the sum once, not
-        once for each device.
+        First the devices add up their vectors, and each device gets one slice of the
+        sum. It sends this slice to the same device of the other workers. Then the
+        devices gather the received slices. So a worker sends the sum once, not once for
+        each device.
 
         Args:
           collective: from a vector to what is received, behind a leading axis.
+          axes: those of the devices that add up their vectors.
         """
-        if not self.axes:
+        if not axes:
             return collective
 
         def sliced(flat: jax.Array) -> jax.Array:
-            devices = math.prod(self.axes.values())
+            devices = math.prod(self.axes[axis] for axis in axes)
             padded = jnp.pad(flat, (0, -flat.size % devices))
-            received = collective(lax.psum_scatter(padded, self.names, tiled=True))
-            whole = lax.all_gather(received, self.names, axis=1, tiled=True)
+            received = collective(lax.psum_scatter(padded, axes, tiled=True))
+            whole = lax.all_gather(received, axes, axis=1, tiled=True)
             return whole[:, : flat.size]
 
         return sliced

@@ -62,11 +62,13 @@ def test_a_compressor_from_outside_may_say_what_it_selects():
         return jnp.arange(0, d, 3, dtype=jnp.int32)
 
     def encode(key, x):
-        own = places(key, x.size)
-        return x[own], x.at[own].set(0)
+        own, flat = places(key, x.size), x.reshape(-1)
+        return flat[own], flat.at[own].set(0).reshape(x.shape)
 
-    def decode(key, messages, d):
-        return jnp.zeros(d).at[places(key, d)].set(messages.sum(axis=0))
+    def decode(key, messages, like):
+        zero = jnp.zeros(like.size)
+        mean = zero.at[places(key, like.size)].set(messages.sum(axis=0))
+        return mean.reshape(like.shape)
 
     channel = all_reduce(
         Compressor(encode, decode, shared=True, selects=Drawn(places)), per_leaf=True

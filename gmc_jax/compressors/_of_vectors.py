@@ -1,0 +1,44 @@
+"""Compressors of arrays of any shape, made from functions of vectors."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from gmc_jax.core import Blockwise, Compressor, Drawn, Largest, Tree
+
+
+def of_vectors(
+    encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]],
+    decode: Callable[[jax.Array, Tree, int], jax.Array],
+    *,
+    shared: bool = False,
+    selects: Largest | Drawn | Blockwise | None = None,
+    linear: bool = False,
+) -> Compressor:
+    """Makes a compressor that reads an array as the vector of its entries.
+
+    Args:
+      encode: `(key, x[d]) -> (message, lost[d])`.
+      decode: `(key, messages, d) -> x[d]`.
+      shared: as in `Compressor`.
+      selects: as in `Compressor`.
+      linear: as in `Compressor`.
+    """
+    return Compressor(
+        partial(_encode, encode), partial(_decode, decode), shared, selects, linear
+    )
+
+
+def _encode(encode: Callable, key: jax.Array, x: jax.Array) -> tuple[Tree, jax.Array]:
+    message, lost = encode(key, jnp.reshape(x, -1))
+    return message, lost.reshape(jnp.shape(x))
+
+
+def _decode(
+    decode: Callable, key: jax.Array, messages: Tree, like: jax.ShapeDtypeStruct | int
+) -> jax.Array:
+    shape = (like,) if isinstance(like, int) else like.shape
+    return decode(key, messages, math.prod(shape)).reshape(shape)
