@@ -11,6 +11,7 @@ is the smallest, infinity is larger than every number, and NaN is the largest.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -67,10 +68,12 @@ def largest(x: jax.Array, s: int) -> jax.Array:
 
     Ties go to the lowest index.
     """
-    return at_least(x, magnitude_bits(jnp.zeros((), x.dtype)), s)
+    return at_least(x, None, s)
 
 
-def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+# JAX batches what is inside once, whatever batches the step that calls it.
+@partial(jax.jit, static_argnames="s")
+def at_least(x: jax.Array, threshold: jax.Array | None, s: int) -> jax.Array:
     """Returns the indices [s], ascending, where magnitudes of x [n] reach a threshold.
 
     If more than s entries reach it, these are the indices of the s largest; ties go to
@@ -79,11 +82,11 @@ def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
 
     Args:
       x: the vector, [n].
-      threshold: what `magnitude_bits` makes of it.
+      threshold: what `magnitude_bits` makes of it; None if all entries reach it.
       s: the number of slots, at most n.
     """
 
-    def on_cpu(x: jax.Array, threshold: jax.Array) -> jax.Array:
+    def on_cpu(x: jax.Array, threshold: jax.Array | None) -> jax.Array:
         if s > FEW or x.dtype.itemsize > 4:
             return by_counting(x, threshold, s)
         # XLA has a heap for floats alone. It compares their bits, as integers.
@@ -98,13 +101,15 @@ def at_least(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
     )
 
 
-def by_counting(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
+def by_counting(x: jax.Array, threshold: jax.Array | None, s: int) -> jax.Array:
     """What `at_least` returns, by a search for the s-th largest candidate."""
+    all_reach = magnitude_bits(jnp.zeros((), x.dtype))
+    least = all_reach if threshold is None else threshold
 
     def choose(level: jax.Array, slots: int) -> jax.Array:
-        level = jnp.pad(level, (0, -level.size % ROW), constant_values=-1)
-        value = _separating(level, threshold, s, slots)
-        return places(level, value, slots)
+        padded = jnp.pad(level, (0, -level.size % ROW), constant_values=-1)
+        value = _separating(padded, least, s, slots)
+        return jnp.minimum(places(padded, value, slots), level.size)
 
     # A few more blocks than needed are found in fewer rounds. With a multiple of 4
     # blocks nothing is padded.
@@ -116,7 +121,7 @@ def by_counting(x: jax.Array, threshold: jax.Array, s: int) -> jax.Array:
 
 def by_sorting(
     x: jax.Array,
-    threshold: jax.typing.ArrayLike,
+    threshold: jax.typing.ArrayLike | None,
     s: int,
     pyramid: Pyramid,
     keys: jax.typing.DTypeLike | None = None,
@@ -129,6 +134,8 @@ def by_sorting(
         dtype = level.dtype if level.dtype.itemsize >= 4 else jnp.dtype(jnp.int32)
         level = lax.bitcast_convert_type(level.astype(dtype), keys or dtype)
         values, indices = lax.top_k(level, s)
+        if threshold is None:
+            return jnp.sort(indices)
         reached = lax.bitcast_convert_type(values, dtype) >= jnp.asarray(
             threshold, dtype
         )
@@ -151,7 +158,7 @@ def descend(
       x: the vector, [n].
       s: the number of indices that `choose` returns.
       choose: `level[m] -> indices`, ascending, from non-negative integers; unused slots
-        hold m or more.
+        hold m.
       pyramid: how it is built.
       choose_blocks: as `choose`, from maxima of blocks. If `choose` chooses an entry,
         it must choose its block's maximum, in the level above.
@@ -169,7 +176,7 @@ def descend(
 
     block = min(pyramid.blocks, key=read)
     if n < pyramid.shortest or pyramid.gain * read(block) > n:
-        return jnp.minimum(choose(bits_of(x)), n)
+        return choose(bits_of(x))
     level = jnp.pad(x, (0, -n % block)).reshape(-1, block)
     maxima = jnp.max(bits_of(level), axis=1)
     blocks = descend(

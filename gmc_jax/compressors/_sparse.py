@@ -21,12 +21,21 @@ def extract(
       The message, and x with zeros at those indices.
     """
     x = jnp.asarray(x)
-    values = x.at[indices].get(mode="fill", fill_value=0, indices_are_sorted=ascending)
+    values = x.at[indices].get(
+        mode="fill",
+        fill_value=0,
+        indices_are_sorted=ascending,
+        wrap_negative_indices=False,
+    )
     # These zeros depend on the values. So XLA reads x before it writes, and copies
     # nothing. The zero of a NaN is a NaN, so that it shows in `lost` too.
     zeros = jnp.minimum(jnp.abs(values), 0)
     lost = x.at[indices].set(
-        zeros, mode="drop", unique_indices=True, indices_are_sorted=ascending
+        zeros,
+        mode="drop",
+        unique_indices=True,
+        indices_are_sorted=ascending,
+        wrap_negative_indices=False,
     )
     return Sparse(values, indices), lost
 
@@ -43,13 +52,16 @@ def scatter_sum(
     del key
     messages = jax.tree.map(jnp.asarray, messages)
 
-    def add(worker: jax.Array, total: jax.Array) -> jax.Array:
-        return total.at[messages.indices[worker]].add(
-            messages.values[worker],
+    def add(total: jax.Array, message: Sparse) -> tuple[jax.Array, None]:
+        total = total.at[message.indices].add(
+            message.values,
             mode="drop",
             unique_indices=True,
             indices_are_sorted=ascending,
+            wrap_negative_indices=False,
         )
+        return total, None
 
+    # JAX batches what a scan reads without moving the axis that it runs over.
     zero = jnp.zeros(d, messages.values.dtype)
-    return lax.fori_loop(0, messages.indices.shape[0], add, zero)
+    return lax.scan(add, zero, messages)[0]

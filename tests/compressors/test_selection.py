@@ -50,7 +50,9 @@ def selection(s: int, pyramid: _selection.Pyramid | None):
     "pyramid", [None, _selection.GPU, _selection.TPU], ids=["here", "GPU", "TPU"]
 )
 @pytest.mark.parametrize("kind", ["normal", "ties", "clustered", "not finite", "zeros"])
-@pytest.mark.parametrize(("d", "s"), [(1, 1), (50, 50), (5000, 3), (40_001, 60)])
+@pytest.mark.parametrize(
+    ("d", "s"), [(1, 1), (50, 50), (5000, 3), (5001, 2000), (40_001, 60)]
+)
 def test_every_platform_selects_the_largest_that_reach_a_threshold(kind, pyramid, d, s):
     """Ties go to the lowest index, and unused slots come last."""
     x = vector(kind, d)

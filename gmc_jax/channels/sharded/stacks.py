@@ -27,8 +27,11 @@ def stacked_vectors(
     """
     vectors, restore = to_vectors(tree, per_leaf, step)
     groups = alike(shards, tree, per_leaf)
+    # `jnp.stack` of simulated workers would be transposed, with a copy of all of it.
     stacks = {
-        group[0]: jnp.stack([vectors.pop(leaf) for leaf in group])
+        group[0]: jnp.concatenate([vectors.pop(leaf) for leaf in group]).reshape(
+            len(group), -1
+        )
         for group in groups
         if len(group) > 1
     }
