@@ -167,7 +167,9 @@ class _Memory:
     ) -> int:
         """The bytes of a value that one instruction of a fusion reads."""
         if line.opcode in _SAME | {"get-tuple-element", "tuple"}:
-            return 0 if line.is_root else self._read(name, line, given)
+            if line.is_root:
+                return 0 if given else size_of(value.shape)
+            return self._read(name, line, given)
         if line.opcode in _TAKE and not place:
             return size_of(line.shape)
         if line.opcode in _UPDATE and not place and given:

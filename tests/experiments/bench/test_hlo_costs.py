@@ -38,6 +38,27 @@ def test_what_starts_and_ends_counts_once():
     assert moved(body) == 4 * (2 * N + 1 + 9 * N)
 
 
+def test_a_fusion_of_several_results_reads_its_operands():
+    """What it only computes results from is read, what it passes on is not."""
+    fused = """
+        %several (a: f32[4096], b: f32[4096]) -> (f32[4096], f32[4096], f32[64,64]) {
+          %a = f32[4096]{0} parameter(0)
+          %b = f32[4096]{0} parameter(1)
+          %n = f32[4096]{0} negate(%a)
+          %s = f32[4096]{0} add(%a, %b)
+          %r = f32[64,64]{1,0} bitcast(%s)
+          ROOT %t = (f32[4096]{0}, f32[4096]{0}, f32[64,64]{1,0}) tuple(%n, %s, %r)
+        }
+        """
+    body = """
+        %p = f32[4096]{0} parameter(0)
+        %q = f32[4096]{0} parameter(1)
+        ROOT %f = (f32[4096]{0}, f32[4096]{0}, f32[64,64]{1,0}) fusion(%p, %q), \
+kind=kLoop, calls=%several
+        """
+    assert moved(body, fused) == 4 * (2 * N + 3 * N)
+
+
 FUSED = """
 %fused (a: f32[4096], i: s32[16,1], u: f32[16]) -> f32[4096] {
   %a = f32[4096]{0} parameter(0)
