@@ -90,7 +90,7 @@ def to_vectors(
     starts = None if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        if starts is None:
+        if starts is None or step is None:
             parts = jnp.split(vectors[0], places[1:])
         else:
             parts = _computed(_read_parts(vectors[0], starts, sizes), step)
@@ -177,6 +177,8 @@ def _computed(parts: list[jax.Array], step: jax.Array) -> list[jax.Array]:
     computed from the slice is returned by the kernel that reads it for more, such as
     the parameters. That saves one reading of the vector.
     """
+    if len(parts) == 1:
+        return parts
     return lax.platform_dependent(
         parts, step, cuda=_select_all, rocm=_select_all, default=lambda parts, _: parts
     )
