@@ -38,6 +38,20 @@ def test_what_starts_and_ends_counts_once():
     assert moved(body) == 4 * (2 * N + 1 + 9 * N)
 
 
+def test_slices_are_copied_and_joined_in_place():
+    body = """
+        %p = f32[4096]{0} parameter(0)
+        %a = ((f32[4096]{0}), f32[2048]{0:S(1)}, s32[]{:S(2)}) slice-start(%p)
+        %b = f32[2048]{0:S(1)} slice-done(%a)
+        %c = ((f32[4096]{0}), f32[2048]{0:S(1)}, s32[]{:S(2)}) slice-start(%p)
+        %d = f32[2048]{0:S(1)} slice-done(%c)
+        ROOT %e = f32[4096]{0:S(1)} custom-call(%b, %d), \
+custom_call_target="ConcatBitcast"
+        """
+    # The handle of each copy counts twice too.
+    assert moved(body) == 4 * (2 * N + 2 * 2)
+
+
 def test_a_fusion_of_several_results_reads_its_operands():
     """What it only computes results from is read, what it passes on is not."""
     fused = """
