@@ -34,6 +34,8 @@ _FREE = {
     "replica-id",
     "tuple",
 }
+# A TPU so joins the slices of a vector that it has copied to where they belong.
+_BITCAST = 'custom_call_target="ConcatBitcast"'
 _SAME = {"bitcast", "reshape"}
 _TAKE = {"dynamic-slice", "gather", "slice"}
 _UPDATE = {"dynamic-update-slice", "scatter"}
@@ -122,6 +124,12 @@ class _Memory:
         if operation in ("call", "async-start"):
             return sum(map(self.moved, called(line, "calls", "to_apply")))
         shapes = self._shapes[caller]
+        if operation == "slice-start":
+            # It holds the operand, of which it reads as much as it writes.
+            given = sum(size_of(shapes[operand]) for operand in line.operands)
+            return 2 * (size_of(line.shape) - given)
+        if operation == "custom-call" and _BITCAST in line.attributes:
+            return 0
         if operation.endswith("-start") and operation != "all-reduce-start":
             return size_of(line.shape)  # It holds the operands and the results.
         if operation == "fusion":
@@ -167,7 +175,9 @@ class _Memory:
     ) -> int:
         """The bytes of a value that one instruction of a fusion reads."""
         if line.opcode in _SAME | {"get-tuple-element", "tuple"}:
-            return 0 if line.is_root else self._read(name, line, given)
+            if line.is_root:
+                return 0 if given else size_of(value.shape)
+            return self._read(name, line, given)
         if line.opcode in _TAKE and not place:
             return size_of(line.shape)
         if line.opcode in _UPDATE and not place and given:

@@ -29,18 +29,22 @@ class Pyramid(NamedTuple):
       gain: by how much a level must reduce the entries that are chosen from.
       shortest: how many entries a vector must have. Compiling a level for fewer takes
         longer than it saves.
+      part: the size of the blocks that candidates from larger blocks are divided into,
+        to choose among them by another pyramid; None if they are not divided.
     """
 
     blocks: tuple[int, ...]
     gain: float
     shortest: int = 0
+    part: int | None = None
 
 
 # Measured with up to 100 million entries (`python -m experiments bench compress`).
 CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
-# A GPU reads 32 words together, and a TPU pads rows to 128.
+# A GPU reads 32 words together. A TPU pads rows to 128, so that a vector in rows of 32
+# takes four times its memory; few candidates may.
 GPU = Pyramid((8, 32), gain=1)
-TPU = Pyramid((32, 128), gain=1)
+TPU = Pyramid((32, 128), gain=1, part=32)
 
 # On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes 0.3 to
 # 2.7 times as long as counting, and compiles in a fifth of the time or less.
@@ -168,11 +172,12 @@ def descend(
     Returns:
       The indices [s] int32, ascending; unused slots hold n.
     """
-    n = x.size
+    n, part = x.size, pyramid.part
 
     def read(block: int) -> float:
         """How many entries are chosen from, with one level more."""
-        return n / block + block * s
+        each = block if part is None or part >= block else block / part + part
+        return n / block + each * s
 
     block = min(pyramid.blocks, key=read)
     if n < pyramid.shortest or pyramid.gain * read(block) > n:
@@ -186,7 +191,12 @@ def descend(
     candidates = level.at[blocks].get(
         mode="fill", fill_value=0, indices_are_sorted=True
     )
-    chosen = choose(bits_of(candidates.reshape(-1)))
+    candidates = bits_of(candidates.reshape(-1))
+    if part is None or part >= block:
+        chosen = choose(candidates)
+    else:
+        parts = Pyramid((part,), pyramid.gain)
+        chosen = descend(candidates, s, choose, parts, choose_blocks, lambda bits: bits)
     indices = (
         indices.reshape(-1)
         .at[chosen]

@@ -48,7 +48,8 @@ def at_run_time(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
 
 def unstack(stacked: jax.Array, step: jax.Array) -> list[jax.Array]:
     """Returns the rows of an array [n, size], at indices from `at_run_time`."""
-    return _read_rows(stacked, at_run_time(range(len(stacked)), step))
+    rows = _read_rows(stacked, at_run_time(range(len(stacked)), step))
+    return _computed(rows, step)
 
 
 def to_vectors(
@@ -89,10 +90,10 @@ def to_vectors(
     starts = None if step is None else at_run_time(places, step)
 
     def restore_tree(vectors: dict[int, jax.Array]) -> Tree:
-        if starts is None:
+        if starts is None or step is None:
             parts = jnp.split(vectors[0], places[1:])
         else:
-            parts = _read_parts(vectors[0], starts, sizes)
+            parts = _computed(_read_parts(vectors[0], starts, sizes), step)
         return treedef.unflatten(map(jnp.reshape, parts, shapes))
 
     return {0: _join(flat, starts)}, restore_tree
@@ -167,6 +168,26 @@ def _read_parts(
         ]
 
     return read(whole, starts)
+
+
+def _computed(parts: list[jax.Array], step: jax.Array) -> list[jax.Array]:
+    """Returns parts of a vector as they are, as what a program for a GPU computes.
+
+    XLA for GPUs copies a slice that is only returned in a kernel of its own. What is
+    computed from the slice is returned by the kernel that reads it for more, such as
+    the parameters. That saves one reading of the vector.
+    """
+    if len(parts) == 1:
+        return parts
+    return lax.platform_dependent(
+        parts, step, cuda=_select_all, rocm=_select_all, default=lambda parts, _: parts
+    )
+
+
+def _select_all(parts: list[jax.Array], step: jax.Array) -> list[jax.Array]:
+    # XLA does not know that it always holds: 32 bits are counted at most.
+    holds = lax.population_count(step) <= 32
+    return [lax.select(holds, part, lax.full_like(part, 0)) for part in parts]
 
 
 @_on_last_axes

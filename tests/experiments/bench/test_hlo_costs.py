@@ -38,6 +38,41 @@ def test_what_starts_and_ends_counts_once():
     assert moved(body) == 4 * (2 * N + 1 + 9 * N)
 
 
+def test_slices_are_copied_and_joined_in_place():
+    body = """
+        %p = f32[4096]{0} parameter(0)
+        %a = ((f32[4096]{0}), f32[2048]{0:S(1)}, s32[]{:S(2)}) slice-start(%p)
+        %b = f32[2048]{0:S(1)} slice-done(%a)
+        %c = ((f32[4096]{0}), f32[2048]{0:S(1)}, s32[]{:S(2)}) slice-start(%p)
+        %d = f32[2048]{0:S(1)} slice-done(%c)
+        ROOT %e = f32[4096]{0:S(1)} custom-call(%b, %d), \
+custom_call_target="ConcatBitcast"
+        """
+    # The handle of each copy counts twice too.
+    assert moved(body) == 4 * (2 * N + 2 * 2)
+
+
+def test_a_fusion_of_several_results_reads_its_operands():
+    """What it only computes results from is read, what it passes on is not."""
+    fused = """
+        %several (a: f32[4096], b: f32[4096]) -> (f32[4096], f32[4096], f32[64,64]) {
+          %a = f32[4096]{0} parameter(0)
+          %b = f32[4096]{0} parameter(1)
+          %n = f32[4096]{0} negate(%a)
+          %s = f32[4096]{0} add(%a, %b)
+          %r = f32[64,64]{1,0} bitcast(%s)
+          ROOT %t = (f32[4096]{0}, f32[4096]{0}, f32[64,64]{1,0}) tuple(%n, %s, %r)
+        }
+        """
+    body = """
+        %p = f32[4096]{0} parameter(0)
+        %q = f32[4096]{0} parameter(1)
+        ROOT %f = (f32[4096]{0}, f32[4096]{0}, f32[64,64]{1,0}) fusion(%p, %q), \
+kind=kLoop, calls=%several
+        """
+    assert moved(body, fused) == 4 * (2 * N + 3 * N)
+
+
 FUSED = """
 %fused (a: f32[4096], i: s32[16,1], u: f32[16]) -> f32[4096] {
   %a = f32[4096]{0} parameter(0)
