@@ -76,7 +76,9 @@ def test_ratios_that_take_turns_do_not_repeat_what_is_done_for_each_leaf(per_lea
         *("stablehlo.add ", "call @dynamic_index_in_dim"),
     ]
     for operation in operations:
-        assert text.count(operation) <= 2 * alone.count(operation), operation
+        # Each ratio may do so once or twice more, in its own selection.
+        most = 2 * alone.count(operation) + 2 * len(ratios)
+        assert text.count(operation) <= most, operation
 
 
 def test_slices_start_at_run_time_on_cpus_alone():
