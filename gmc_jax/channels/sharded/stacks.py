@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.core import Tree
@@ -27,11 +28,8 @@ def stacked_vectors(
     """
     vectors, restore = to_vectors(tree, per_leaf, step)
     groups = alike(shards, tree, per_leaf)
-    # `jnp.stack` of simulated workers would be transposed, with a copy of all of it.
     stacks = {
-        group[0]: jnp.concatenate([vectors.pop(leaf) for leaf in group]).reshape(
-            len(group), -1
-        )
+        group[0]: _stack([vectors.pop(leaf) for leaf in group])
         for group in groups
         if len(group) > 1
     }
@@ -45,6 +43,19 @@ def stacked_vectors(
         return restore(single)
 
     return vectors | stacks, restored
+
+
+def _stack(rows: list[jax.Array]) -> jax.Array:
+    """Stacks vectors of one size.
+
+    On CPUs XLA would transpose a `jnp.stack` of simulated workers, with a copy of all
+    of it. On other devices it would write joined vectors before it reads the stack.
+    """
+
+    def joined(rows: list[jax.Array]) -> jax.Array:
+        return jnp.concatenate(rows).reshape(len(rows), -1)
+
+    return lax.platform_dependent(rows, cpu=joined, default=jnp.stack)
 
 
 def alike(shards: Shards, tree: Tree, per_leaf: bool) -> list[list[int]]:
