@@ -103,7 +103,7 @@ def test_temporary_memory_is_two_trees_and_the_messages_at_most(target, name):
     assert compiled(target)[name]["temporary"] <= trees * TREE + messages + 2**17
 
 
-@pytest.mark.parametrize("name", ["top_k", "top_k, per leaf", "random_block"])
+@pytest.mark.parametrize("name", ["top_k", "random_block"])
 def test_a_gpu_reads_and_writes_few_trees_in_a_step(name):
     """At least 7: of the gradient, and of momenta, residuals and parameters twice."""
     assert compiled("gpu")[name]["moved"] <= 14 * TREE
