@@ -112,6 +112,7 @@ from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
+from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
@@ -250,6 +251,7 @@ __all__ += [
     "local_sgd",
     "lookahead",
     "post_local_sgd",
+    "qsparse_local_sgd",
     "saef",
     "sgp",
     "sign_sgd",

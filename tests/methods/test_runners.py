@@ -74,6 +74,7 @@ RELATED = {
     "def_sgd",
     "saef",
     "post_local_sgd",
+    "qsparse_local_sgd",
     "double_averaging",
     "bmuf",
     "lookahead",

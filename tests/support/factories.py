@@ -57,6 +57,7 @@ RIGHT = {
         "channel": EXACT,
         "local_from_step": 2,
     },
+    "qsparse_local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},

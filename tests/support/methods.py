@@ -91,6 +91,10 @@ METHODS = {
         gmc_jax.local_sgd(RATE, BLOCK, period=2, momentum=0.9),
         {"params", "inner.0.trace"},
     ),
+    "qsparse_local_sgd": Method(
+        gmc_jax.qsparse_local_sgd(RATE, TOP, period=2, momentum=0.9),
+        {"params", "inner.0.trace", "outer.0.residual"},
+    ),
     "post_local_sgd": Method(
         gmc_jax.post_local_sgd(RATE, EXACT, local_from_step=2, period=3),
         {"params"},
@@ -197,6 +201,13 @@ PAPERS = {
             references_local.local_sgd, period=3, nesterov=True, buffers="reset"
         ),
         0,
+    ),
+    "qsparse_local_sgd": Paper(
+        functools.partial(
+            gmc_jax.qsparse_local_sgd, period=4, momentum=0.9, nesterov=True
+        ),
+        functools.partial(references_local.qsparse_local_sgd, period=4, nesterov=True),
+        1,
     ),
     "post_local_sgd": Paper(
         functools.partial(
@@ -335,11 +346,6 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         period=4,
     ),
     "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
-    "qsparse": lambda k: gmc_jax.periodic(
-        optax.sgd(0.1),
-        optax.chain(gmc_jax.error_feedback(COUNTED_BLOCK), optax.scale(-1)),
-        period=4,
-    ),
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),

@@ -84,6 +84,40 @@ def local_sgd(
     )
 
 
+def qsparse_local_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    period: int,
+    nesterov: bool = False,
+) -> Trace:
+    """Each worker sends its difference to the anchor and its memory, compressed."""
+    everyone = range(problem.workers)
+    z, count = problem.start, 0
+    xs = [z.copy() for _ in everyone]
+    vs, memories = ([np.zeros_like(z) for _ in everyone] for _ in range(2))
+    weights, residuals = [np.stack(xs)], [np.stack(memories)]
+    for t in range(problem.steps):
+        for k in everyone:
+            g = problem.gradient(k, t, xs[k])
+            vs[k] = beta * vs[k] + g
+            xs[k] = xs[k] - eta(t) * (g + beta * vs[k] if nesterov else vs[k])
+        if (t + 1) % period == 0:
+            arrived = np.zeros_like(z)
+            for k in everyone:
+                p = memories[k] + z - xs[k]
+                c = np.where(select(count, p), p, 0)
+                memories[k] = p - c
+                arrived = arrived + c / problem.workers
+            z, count = z - arrived, count + 1
+            xs = [z.copy() for _ in everyone]
+        weights.append(np.stack(xs))
+        residuals.append(np.stack(memories))
+    return np.stack(weights), np.stack(residuals)
+
+
 def post_local_sgd(
     problem: Problem,
     eta: Rate,
