@@ -111,6 +111,7 @@ from gmc_jax.methods.gradient_tracking import gradient_tracking as gradient_trac
 from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
+from gmc_jax.methods.muloco import muloco as muloco
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
@@ -250,6 +251,7 @@ __all__ += [
     "katyusha_x",
     "local_sgd",
     "lookahead",
+    "muloco",
     "post_local_sgd",
     "qsparse_local_sgd",
     "saef",

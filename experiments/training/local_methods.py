@@ -116,6 +116,12 @@ def _diloco(rate, compression, momentum):
     return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
 
 
+def _muloco(rate, compression, momentum):
+    del compression, momentum
+    muon = optax.contrib.muon(rate)
+    return gmc_jax.muloco(muon, gmc_jax.exact(), period=PERIOD)
+
+
 def _qsparse_local_sgd(rate, compression, momentum):
     return gmc_jax.qsparse_local_sgd(
         rate, compression.channel(), period=PERIOD, momentum=momentum, nesterov=True
@@ -164,6 +170,7 @@ LOCAL_METHODS = {
     "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
     "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
     "diloco": _own("DiLoCo", _diloco),
+    "muloco": _own("MuLoCo", _muloco),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),

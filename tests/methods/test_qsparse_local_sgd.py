@@ -39,11 +39,11 @@ def test_nothing_of_the_local_steps_is_lost(name):
     assert size > 0.1
 
 
-@pytest.mark.parametrize("name", ["top_k"])
-def test_every_step_it_is_error_feedback(name):
-    tx = qsparse_local_sgd(SCHEDULE, CHANNELS[name], period=1)
+@pytest.mark.slow
+def test_every_step_it_is_error_feedback():
+    tx = qsparse_local_sgd(SCHEDULE, CHANNELS["top_k"], period=1)
     ours, states = harness.run(tx, problem())
-    theirs, others = harness.run(ef_sgd(SCHEDULE, CHANNELS[name]), problem())
+    theirs, others = harness.run(ef_sgd(SCHEDULE, CHANNELS["top_k"]), problem())
     np.testing.assert_allclose(
         ours, theirs[:, None].repeat(4, axis=1), rtol=0, atol=1e-12
     )

@@ -79,6 +79,7 @@ RELATED = {
     "bmuf",
     "lookahead",
     "diloco",
+    "muloco",
     "sign_sgd",
 }
 

@@ -52,6 +52,7 @@ RIGHT = {
     "katyusha_x": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     "local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "lookahead": {"inner": SGD, "channel": EXACT},
+    "muloco": {"inner": SGD, "channel": EXACT},
     "post_local_sgd": {
         "learning_rate": 0.1,
         "channel": EXACT,

@@ -116,6 +116,10 @@ METHODS = {
         gmc_jax.diloco(optax.adamw(RATE), EXACT, period=2),
         {"params", "inner.0.mu", "inner.0.nu"},
     ),
+    "muloco": Method(
+        gmc_jax.muloco(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "inner.0.trace"},
+    ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
     ),
@@ -275,6 +279,22 @@ PAPERS = {
             outer_momentum=momentum,
         ),
         functools.partial(references_local.diloco, inner=0.9, outer_rate=0.7, period=4),
+        0,
+    ),
+    "muloco": Paper(
+        lambda rate, channel, momentum=0.6: gmc_jax.muloco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            outer_learning_rate=lambda s: 0.7 / (1 + s),
+            outer_momentum=momentum,
+        ),
+        functools.partial(
+            references_local.muloco,
+            inner=0.9,
+            outer_rate=lambda s: 0.7 / (1 + s),
+            period=4,
+        ),
         0,
     ),
     "dist_ef_sgdm": Paper(

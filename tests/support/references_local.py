@@ -231,6 +231,28 @@ def diloco(
     return synchronised(problem, eta, inner, lambda t: period, outer)
 
 
+def muloco(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    mu: float = 0.6,
+    *,
+    inner: float,
+    outer_rate: Rate,
+    period: int,
+) -> Trace:
+    """The outer rate stands inside the outer momentum."""
+    mean, u = sent_on_average(select), np.zeros_like(problem.start)
+
+    def outer(count, pseudo_gradients, rate):
+        nonlocal u
+        step = outer_rate(count) * mean(count, pseudo_gradients)
+        u = mu * u + step
+        return mu * u + step
+
+    return synchronised(problem, eta, inner, lambda t: period, outer)
+
+
 def signum(
     problem: Problem,
     eta: Rate,
