@@ -98,6 +98,7 @@ from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
+from gmc_jax.methods.easgd import easgd as easgd
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.ef_sign_sgd import ef_sign_sgd as ef_sign_sgd
@@ -144,6 +145,8 @@ from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combin
 from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.elastic_sync import ElasticSyncState as ElasticSyncState
+from gmc_jax.transforms.elastic_sync import elastic_sync as elastic_sync
 from gmc_jax.transforms.epochs import EpochsState as EpochsState
 from gmc_jax.transforms.epochs import epochs as epochs
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
@@ -240,6 +243,7 @@ __all__ += [
     "dmsgd",
     "dmsgd_local",
     "double_averaging",
+    "easgd",
     "ef_momentum",
     "ef_sgd",
     "ef_sign_sgd",
@@ -273,6 +277,7 @@ __all__ += [
     "clip_by_local_norm",
     "combine_then_adapt",
     "detached",
+    "elastic_sync",
     "epochs",
     "error_feedback",
     "exact_diffusion",
@@ -352,6 +357,7 @@ __all__ += [
     "CompressedState",
     "CountEntriesState",
     "DetachedState",
+    "ElasticSyncState",
     "EpochsState",
     "ErrorFeedbackState",
     "ExactDiffusionState",

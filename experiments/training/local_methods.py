@@ -171,6 +171,7 @@ LOCAL_METHODS = {
     "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
     "diloco": _own("DiLoCo", _diloco),
     "muloco": _own("MuLoCo", _muloco),
+    "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),

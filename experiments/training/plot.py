@@ -54,6 +54,7 @@ LOOKS |= {
     "lookahead": ("#E69F00", "-."),
     "diloco": ("#993F74", "-"),
     "muloco": ("#993F74", "-."),
+    "easgd": ("#006B4E", "-."),
     "qsparse_local_sgd": ("#A04000", "-."),
     "local_gmc": ("#0072B2", "--"),
     "d_psgd": ("#666666", "--"),

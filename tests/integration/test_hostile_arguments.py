@@ -55,7 +55,7 @@ BELONGS = {
         for name in (
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
-            *("period", "local_from_step", "epoch_length"),
+            *("period", "local_from_step", "epoch_length", "centre_rate"),
         )
     },
     "katyusha_x.epoch_length": set(),

@@ -120,6 +120,9 @@ METHODS = {
         gmc_jax.muloco(optax.sgd(RATE, 0.9), TOP, period=2),
         {"params", "inner.0.trace"},
     ),
+    "easgd": Method(
+        gmc_jax.easgd(optax.sgd(RATE, 0.9), TOP, period=2), {"params", "0.0.trace"}
+    ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
     ),
@@ -295,6 +298,15 @@ PAPERS = {
             outer_rate=lambda s: 0.7 / (1 + s),
             period=4,
         ),
+        0,
+    ),
+    "easgd": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.easgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+        ),
+        functools.partial(references_local.easgd, centre_rate=0.9, period=4),
         0,
     ),
     "dist_ef_sgdm": Paper(

@@ -253,6 +253,37 @@ def muloco(
     return synchronised(problem, eta, inner, lambda t: period, outer)
 
 
+def easgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    centre_rate: float,
+    period: int,
+) -> Trace:
+    """Springs between the workers and the centre; both ends feel what is sent."""
+    everyone, alpha = range(problem.workers), centre_rate / problem.workers
+    c, count = problem.start.copy(), 0
+    xs = [c.copy() for _ in everyone]
+    ms = [np.zeros_like(c) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            g = problem.gradient(k, t, xs[k])
+            ms[k] = beta * ms[k] + g
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            pulls = []
+            for x in xs:
+                apart = x - c
+                pulls.append(alpha * np.where(select(count, apart), apart, 0))
+            xs = [x - pull for x, pull in zip(xs, pulls, strict=True)]
+            c, count = c + np.sum(pulls, axis=0), count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
+
+
 def signum(
     problem: Problem,
     eta: Rate,
