@@ -87,6 +87,7 @@ from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
 from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
 from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
 from gmc_jax.methods.bmuf import bmuf as bmuf
+from gmc_jax.methods.cocod_sgd import cocod_sgd as cocod_sgd
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
 from gmc_jax.methods.d_psgd import d_psgd as d_psgd
@@ -143,6 +144,8 @@ from gmc_jax.transforms.clip_by_local_norm import (
 )
 from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combine
 from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
+from gmc_jax.transforms.delayed_sync import DelayedSyncState as DelayedSyncState
+from gmc_jax.transforms.delayed_sync import delayed_sync as delayed_sync
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
 from gmc_jax.transforms.elastic_sync import ElasticSyncState as ElasticSyncState
@@ -232,6 +235,7 @@ __all__ += [
     "a_psgd",
     "ad_psgd",
     "bmuf",
+    "cocod_sgd",
     "cser",
     "d2",
     "d_psgd",
@@ -276,6 +280,7 @@ __all__ += [
     "averaged",
     "clip_by_local_norm",
     "combine_then_adapt",
+    "delayed_sync",
     "detached",
     "elastic_sync",
     "epochs",
@@ -356,6 +361,7 @@ __all__ += [
     "AverageResidualsState",
     "CompressedState",
     "CountEntriesState",
+    "DelayedSyncState",
     "DetachedState",
     "ElasticSyncState",
     "EpochsState",

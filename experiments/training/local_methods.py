@@ -172,6 +172,7 @@ LOCAL_METHODS = {
     "diloco": _own("DiLoCo", _diloco),
     "muloco": _own("MuLoCo", _muloco),
     "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
+    "cocod_sgd": _own("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),

@@ -31,6 +31,7 @@ RIGHT = {
     "a_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
     "ad_psgd": {"inner": SGD, "gradient": gradient, "workers": 2},
     "bmuf": {"inner": SGD, "channel": EXACT, "period": 2},
+    "cocod_sgd": {"inner": SGD, "channel": EXACT, "period": 2},
     "cser": {
         "learning_rate": 0.1,
         "channel": EXACT,
@@ -76,6 +77,7 @@ RIGHT = {
     "average_buffers": {"channel": EXACT},
     "average_residuals": {"inner": FEEDBACK, "period": 2},
     "clip_by_local_norm": {"max_norm": 1.0},
+    "delayed_sync": {"channel": EXACT, "period": 2},
     "detached": {"inner": FEEDBACK, "detach": 0.5},
     "elastic_sync": {"channel": EXACT, "centre_rate": 0.9, "period": 2},
     "epochs": {"inner": SGD, "epoch_length": 2},

@@ -123,6 +123,10 @@ METHODS = {
     "easgd": Method(
         gmc_jax.easgd(optax.sgd(RATE, 0.9), TOP, period=2), {"params", "0.0.trace"}
     ),
+    "cocod_sgd": Method(
+        gmc_jax.cocod_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "0.0.trace", "1.sent"},
+    ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
     ),
@@ -307,6 +311,15 @@ PAPERS = {
             period=4,
         ),
         functools.partial(references_local.easgd, centre_rate=0.9, period=4),
+        0,
+    ),
+    "cocod_sgd": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.cocod_sgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+        ),
+        functools.partial(references_local.cocod_sgd, period=4),
         0,
     ),
     "dist_ef_sgdm": Paper(

@@ -284,6 +284,41 @@ def easgd(
     return np.stack(trace), no_residuals(problem)
 
 
+def cocod_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    period: int,
+) -> Trace:
+    """The mean of what was sent arrives late; own steps since then are added to it.
+
+    Of the differences to the mean that arrived last, only selected entries are sent.
+    The others stay where they are.
+    """
+    everyone, count = range(problem.workers), 0
+    mean = problem.start.copy()
+    xs = [mean.copy() for _ in everyone]
+    sent = [mean.copy() for _ in everyone]
+    ms = [np.zeros_like(mean) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            ms[k] = beta * ms[k] + problem.gradient(k, t, xs[k])
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            known = []
+            for s in sent:
+                chosen = select(count, s - mean)
+                known.append(np.where(chosen, s, mean))
+            mean = np.mean(known, axis=0)
+            xs = [mean + x - k for x, k in zip(xs, known, strict=True)]
+            sent, count = [x.copy() for x in xs], count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
+
+
 def signum(
     problem: Problem,
     eta: Rate,
