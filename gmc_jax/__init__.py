@@ -114,6 +114,7 @@ from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.muloco import muloco as muloco
+from gmc_jax.methods.overlap_local_sgd import overlap_local_sgd as overlap_local_sgd
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
@@ -182,6 +183,8 @@ from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
 from gmc_jax.transforms.periodic import PeriodicState as PeriodicState
 from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.projected import projected as projected
+from gmc_jax.transforms.pull_to_anchor import PullToAnchorState as PullToAnchorState
+from gmc_jax.transforms.pull_to_anchor import pull_to_anchor as pull_to_anchor
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
 from gmc_jax.transforms.query import query as query
@@ -260,6 +263,7 @@ __all__ += [
     "local_sgd",
     "lookahead",
     "muloco",
+    "overlap_local_sgd",
     "post_local_sgd",
     "qsparse_local_sgd",
     "saef",
@@ -293,6 +297,7 @@ __all__ += [
     "partial_sync",
     "periodic",
     "projected",
+    "pull_to_anchor",
     "push_sum",
     "reset_buffers",
     "skip_nonfinite",
@@ -374,6 +379,7 @@ __all__ += [
     "MomentumCorrectionState",
     "PartialSyncState",
     "PeriodicState",
+    "PullToAnchorState",
     "PushSumState",
     "SkipNonfiniteState",
     "SlowMomentumState",

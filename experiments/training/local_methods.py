@@ -173,6 +173,9 @@ LOCAL_METHODS = {
     "muloco": _own("MuLoCo", _muloco),
     "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
     "cocod_sgd": _own("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
+    "overlap_local_sgd": _own(
+        "Overlap-Local-SGD", _over_local_sgd(gmc_jax.overlap_local_sgd)
+    ),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),

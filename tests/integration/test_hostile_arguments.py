@@ -49,6 +49,9 @@ BELONGS = {
     "momentum": {"None", "tracer"},
     "block_momentum": {"None", "tracer"},
     "outer_momentum": {"None", "tracer"},
+    "anchor_momentum": {"None", "tracer"},
+    "pull_to_anchor.decay": {"None", "tracer"},
+    "pull": {"tracer"},
     "slow_momentum": {"None", "tracer"},
     **{
         name: {"tracer"}

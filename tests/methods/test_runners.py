@@ -80,6 +80,7 @@ RELATED = {
     "lookahead",
     "diloco",
     "muloco",
+    "overlap_local_sgd",
     "sign_sgd",
 }
 

@@ -54,6 +54,7 @@ RIGHT = {
     "katyusha_x": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     "local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "lookahead": {"inner": SGD, "channel": EXACT},
+    "overlap_local_sgd": {"inner": SGD, "channel": EXACT, "period": 2},
     "muloco": {"inner": SGD, "channel": EXACT},
     "post_local_sgd": {
         "learning_rate": 0.1,
@@ -85,6 +86,7 @@ RIGHT = {
     "momentum_correction": {"channel": EXACT, "decay": 0.9},
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
     "periodic": {"inner": SGD, "outer": SGD, "period": 2},
+    "pull_to_anchor": {"channel": EXACT, "pull": 0.5, "period": 2},
     "projected": {"projection": lambda params: params},
     "at_virtual_iterate": {"inner": FEEDBACK},
     "leave_out_nonfinite": {"inner": FEEDBACK},

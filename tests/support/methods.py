@@ -127,6 +127,10 @@ METHODS = {
         gmc_jax.cocod_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
         {"params", "0.0.trace", "1.sent"},
     ),
+    "overlap_local_sgd": Method(
+        gmc_jax.overlap_local_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "0.0.trace", "1.sent"},
+    ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
     ),
@@ -320,6 +324,18 @@ PAPERS = {
             period=4,
         ),
         functools.partial(references_local.cocod_sgd, period=4),
+        0,
+    ),
+    "overlap_local_sgd": Paper(
+        lambda rate, channel, momentum=0.7: gmc_jax.overlap_local_sgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            anchor_momentum=momentum,
+        ),
+        functools.partial(
+            references_local.overlap_local_sgd, inner=0.9, alpha=0.6, period=4
+        ),
         0,
     ),
     "dist_ef_sgdm": Paper(

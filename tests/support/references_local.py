@@ -319,6 +319,37 @@ def cocod_sgd(
     return np.stack(trace), no_residuals(problem)
 
 
+def overlap_local_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.7,
+    *,
+    inner: float,
+    alpha: float,
+    period: int,
+) -> Trace:
+    """The anchor follows what was sent a period before, and pulls the workers."""
+    everyone, count = range(problem.workers), 0
+    z, v = problem.start.copy(), np.zeros_like(problem.start)
+    xs = [z.copy() for _ in everyone]
+    sent = [z.copy() for _ in everyone]
+    ms = [np.zeros_like(z) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            ms[k] = inner * ms[k] + problem.gradient(k, t, xs[k])
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            known = [np.where(select(count, s - z), s, z) for s in sent]
+            v = beta * v + np.mean(known, axis=0) - z
+            z = z + v
+            xs = [(1 - alpha) * x + alpha * z for x in xs]
+            sent, count = [x.copy() for x in xs], count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
+
+
 def signum(
     problem: Problem,
     eta: Rate,

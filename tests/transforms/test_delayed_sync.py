@@ -8,9 +8,9 @@ import pytest
 import gmc_jax
 from gmc_jax import all_gather, delayed_sync, exact, slowmo, top_k
 from gmc_jax.core import Tree
-from gmc_jax.utils import jaxprs
 from gmc_jax.utils.trees import find
 from tests.support import harness, problems
+from tests.support.late import senders_that_wait
 from tests.support.virtual_iterates import unruly
 
 CHANNELS = {
@@ -69,29 +69,15 @@ def test_a_worker_adds_its_own_moves_to_the_mean_that_arrives():
 
 def test_no_operand_of_a_collective_depends_on_this_call():
     tx = delayed_sync(all_gather(top_k(0.2)), 3)
-    params = harness.start()
-    program = jax.make_jaxpr(tx.update, axis_env=[("workers", 8)])(
-        params, tx.init(params), params
-    )
-    followed = jax.tree.leaves(
-        (
-            jax.tree.map(lambda _: True, params),
-            jax.tree.map(lambda _: False, tx.init(params)),
-            jax.tree.map(lambda _: True, params),
-        )
-    )
-    waiting: list[jaxprs.JaxprEqn] = []
-    reached = jaxprs.flow(program, followed, visit=waiting.append)
-    assert any(reached)
-    assert waiting
-    assert not any(jaxprs.sends(equation, "workers") for equation in waiting)
-    assert any(jaxprs.sends(each, "workers") for each in jaxprs.equations(program))
+    assert senders_that_wait(tx, harness.start()) == []
+    soon = gmc_jax.elastic_sync(all_gather(top_k(0.2)), 0.9, 3)
+    assert senders_that_wait(soon, harness.start())
 
 
 def test_after_an_outer_synchronisation_workers_stay_together():
     """What is in flight moves with them, and pulls nobody away."""
     still = jax.tree.map(lambda x: np.concatenate([x[:8], 0 * x[8:]]), moves(20))
-    inner = optax.chain(optax.identity(), delayed_sync(exact(), 3))
+    inner = delayed_sync(exact(), 3)
     tx = slowmo(inner, exact(), period=8, slow_momentum=0.0)
     x, states = walked(tx, still)
     assert np.ptp(x[7], axis=0).max() > 0.1
