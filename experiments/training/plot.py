@@ -56,7 +56,7 @@ LOOKS |= {
     "muloco": ("#993F74", "-."),
     "easgd": ("#006B4E", "-."),
     "cocod_sgd": ("#E69F00", ":"),
-    "overlap_local_sgd": ("#E69F00", "--"),
+    "overlap_local_sgd": ("#A04000", "--"),
     "qsparse_local_sgd": ("#A04000", "-."),
     "local_gmc": ("#0072B2", "--"),
     "d_psgd": ("#666666", "--"),
