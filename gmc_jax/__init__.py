@@ -88,6 +88,7 @@ from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
 from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
 from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
 from gmc_jax.methods.bmuf import bmuf as bmuf
+from gmc_jax.methods.cocod_sgd import cocod_sgd as cocod_sgd
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
 from gmc_jax.methods.d_psgd import d_psgd as d_psgd
@@ -99,6 +100,7 @@ from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
+from gmc_jax.methods.easgd import easgd as easgd
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.ef_sign_sgd import ef_sign_sgd as ef_sign_sgd
@@ -112,7 +114,10 @@ from gmc_jax.methods.gradient_tracking import gradient_tracking as gradient_trac
 from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
+from gmc_jax.methods.muloco import muloco as muloco
+from gmc_jax.methods.overlap_local_sgd import overlap_local_sgd as overlap_local_sgd
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
+from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
@@ -141,8 +146,12 @@ from gmc_jax.transforms.clip_by_local_norm import (
 )
 from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combine
 from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
+from gmc_jax.transforms.delayed_sync import DelayedSyncState as DelayedSyncState
+from gmc_jax.transforms.delayed_sync import delayed_sync as delayed_sync
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.elastic_sync import ElasticSyncState as ElasticSyncState
+from gmc_jax.transforms.elastic_sync import elastic_sync as elastic_sync
 from gmc_jax.transforms.epochs import EpochsState as EpochsState
 from gmc_jax.transforms.epochs import epochs as epochs
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
@@ -175,6 +184,8 @@ from gmc_jax.transforms.partial_sync import partial_sync as partial_sync
 from gmc_jax.transforms.periodic import PeriodicState as PeriodicState
 from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.projected import projected as projected
+from gmc_jax.transforms.pull_to_anchor import PullToAnchorState as PullToAnchorState
+from gmc_jax.transforms.pull_to_anchor import pull_to_anchor as pull_to_anchor
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
 from gmc_jax.transforms.query import query as query
@@ -228,6 +239,7 @@ __all__ += [
     "a_psgd",
     "ad_psgd",
     "bmuf",
+    "cocod_sgd",
     "cser",
     "d2",
     "d_psgd",
@@ -239,6 +251,7 @@ __all__ += [
     "dmsgd",
     "dmsgd_local",
     "double_averaging",
+    "easgd",
     "ef_momentum",
     "ef_sgd",
     "ef_sign_sgd",
@@ -250,7 +263,10 @@ __all__ += [
     "katyusha_x",
     "local_sgd",
     "lookahead",
+    "muloco",
+    "overlap_local_sgd",
     "post_local_sgd",
+    "qsparse_local_sgd",
     "saef",
     "sgp",
     "sign_sgd",
@@ -269,7 +285,9 @@ __all__ += [
     "averaged",
     "clip_by_local_norm",
     "combine_then_adapt",
+    "delayed_sync",
     "detached",
+    "elastic_sync",
     "epochs",
     "error_feedback",
     "exact_diffusion",
@@ -280,6 +298,7 @@ __all__ += [
     "partial_sync",
     "periodic",
     "projected",
+    "pull_to_anchor",
     "push_sum",
     "reset_buffers",
     "skip_nonfinite",
@@ -349,7 +368,9 @@ __all__ += [
     "AverageResidualsState",
     "CompressedState",
     "CountEntriesState",
+    "DelayedSyncState",
     "DetachedState",
+    "ElasticSyncState",
     "EpochsState",
     "ErrorFeedbackState",
     "ExactDiffusionState",
@@ -360,6 +381,7 @@ __all__ += [
     "MomentumCorrectionState",
     "PartialSyncState",
     "PeriodicState",
+    "PullToAnchorState",
     "PushSumState",
     "SkipNonfiniteState",
     "SlowMomentumState",

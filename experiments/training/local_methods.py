@@ -116,6 +116,18 @@ def _diloco(rate, compression, momentum):
     return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
 
 
+def _muloco(rate, compression, momentum):
+    del compression, momentum
+    muon = optax.contrib.muon(rate)
+    return gmc_jax.muloco(muon, gmc_jax.exact(), period=PERIOD)
+
+
+def _qsparse_local_sgd(rate, compression, momentum):
+    return gmc_jax.qsparse_local_sgd(
+        rate, compression.channel(), period=PERIOD, momentum=momentum, nesterov=True
+    )
+
+
 def _local_gmc(rate, compression, momentum):
     """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
     outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
@@ -158,6 +170,13 @@ LOCAL_METHODS = {
     "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
     "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
     "diloco": _own("DiLoCo", _diloco),
+    "muloco": _own("MuLoCo", _muloco),
+    "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
+    "cocod_sgd": _own("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
+    "overlap_local_sgd": _own(
+        "Overlap-Local-SGD", _over_local_sgd(gmc_jax.overlap_local_sgd)
+    ),
+    "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "d2": _own("D2", _d2),

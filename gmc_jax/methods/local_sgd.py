@@ -34,8 +34,8 @@ def local_sgd(
 
     The channel averages pseudo-gradients: how far each worker has moved since the last
     synchronisation. So a lossy channel loses parts of these moves, and never of the
-    parameters themselves. What is lost is never sent. For error feedback use `periodic`
-    with `chain(error_feedback(channel), optax.scale(-1.0))` as `outer`.
+    parameters themselves. What is lost is never sent; `qsparse_local_sgd` keeps it and
+    sends it later.
 
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.

@@ -99,6 +99,7 @@ def test_training_continues_without_a_jump_with_any_method(name):
         "local_sgd",
         pytest.param("slowmo", marks=pytest.mark.slow),
         pytest.param("slowmo over local_sgd", marks=pytest.mark.slow),
+        pytest.param("cocod_sgd", marks=pytest.mark.slow),
         pytest.param("d_psgd", marks=pytest.mark.slow),
         pytest.param("d2", marks=pytest.mark.slow),
         pytest.param("gradient_tracking", marks=pytest.mark.slow),

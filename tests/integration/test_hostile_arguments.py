@@ -49,13 +49,16 @@ BELONGS = {
     "momentum": {"None", "tracer"},
     "block_momentum": {"None", "tracer"},
     "outer_momentum": {"None", "tracer"},
+    "anchor_momentum": {"None", "tracer"},
+    "pull_to_anchor.decay": {"None", "tracer"},
+    "pull": {"tracer"},
     "slow_momentum": {"None", "tracer"},
     **{
         name: {"tracer"}
         for name in (
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
-            *("period", "local_from_step", "epoch_length"),
+            *("period", "local_from_step", "epoch_length", "centre_rate"),
         )
     },
     "katyusha_x.epoch_length": set(),

@@ -88,6 +88,11 @@ METHODS = {
     "gmc between syncs": gmc_jax.periodic(
         optax.sgd(0.1), gmc_jax.gmc(1.0, LARGEST), period=2
     ),
+    "qsparse_local_sgd": gmc_jax.qsparse_local_sgd(0.1, LARGEST, period=2),
+    "muloco": gmc_jax.muloco(optax.contrib.muon(0.02), LARGEST, period=2),
+    "easgd": gmc_jax.easgd(optax.sgd(0.1), LARGEST, period=2),
+    "cocod_sgd": gmc_jax.cocod_sgd(optax.sgd(0.1), LARGEST, period=2),
+    "overlap_local_sgd": gmc_jax.overlap_local_sgd(optax.sgd(0.1), LARGEST, period=2),
     "d_psgd": gmc_jax.d_psgd(0.1, gmc_jax.topologies.ring(4)),
     "signum": gmc_jax.signum(0.01, gmc_jax.majority_vote()),
 }

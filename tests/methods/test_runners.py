@@ -74,10 +74,13 @@ RELATED = {
     "def_sgd",
     "saef",
     "post_local_sgd",
+    "qsparse_local_sgd",
     "double_averaging",
     "bmuf",
     "lookahead",
     "diloco",
+    "muloco",
+    "overlap_local_sgd",
     "sign_sgd",
 }
 

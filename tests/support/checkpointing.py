@@ -88,6 +88,7 @@ METHODS = {
     "majority_vote": gmc_jax.signum(0.01, gmc_jax.majority_vote()),
     "cser": gmc_jax.cser(0.1, BLOCK, all_reduce(random_block(0.4), seed=1), period=4),
     "gmc, sampled_top_k": gmc_jax.gmc(0.1, all_gather(sampled_top_k(0.2, 0.5))),
+    "cocod_sgd": gmc_jax.cocod_sgd(optax.sgd(0.1, momentum=0.5), BLOCK, period=4),
 }
 
 

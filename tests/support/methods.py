@@ -91,6 +91,10 @@ METHODS = {
         gmc_jax.local_sgd(RATE, BLOCK, period=2, momentum=0.9),
         {"params", "inner.0.trace"},
     ),
+    "qsparse_local_sgd": Method(
+        gmc_jax.qsparse_local_sgd(RATE, TOP, period=2, momentum=0.9),
+        {"params", "inner.0.trace", "outer.0.residual"},
+    ),
     "post_local_sgd": Method(
         gmc_jax.post_local_sgd(RATE, EXACT, local_from_step=2, period=3),
         {"params"},
@@ -111,6 +115,21 @@ METHODS = {
     "diloco": Method(
         gmc_jax.diloco(optax.adamw(RATE), EXACT, period=2),
         {"params", "inner.0.mu", "inner.0.nu"},
+    ),
+    "muloco": Method(
+        gmc_jax.muloco(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "inner.0.trace"},
+    ),
+    "easgd": Method(
+        gmc_jax.easgd(optax.sgd(RATE, 0.9), TOP, period=2), {"params", "0.0.trace"}
+    ),
+    "cocod_sgd": Method(
+        gmc_jax.cocod_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "0.0.trace", "1.sent"},
+    ),
+    "overlap_local_sgd": Method(
+        gmc_jax.overlap_local_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
+        {"params", "0.0.trace", "1.sent"},
     ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
@@ -198,6 +217,13 @@ PAPERS = {
         ),
         0,
     ),
+    "qsparse_local_sgd": Paper(
+        functools.partial(
+            gmc_jax.qsparse_local_sgd, period=4, momentum=0.9, nesterov=True
+        ),
+        functools.partial(references_local.qsparse_local_sgd, period=4, nesterov=True),
+        1,
+    ),
     "post_local_sgd": Paper(
         functools.partial(
             gmc_jax.post_local_sgd, local_from_step=10, period=6, momentum=0.9
@@ -264,6 +290,52 @@ PAPERS = {
             outer_momentum=momentum,
         ),
         functools.partial(references_local.diloco, inner=0.9, outer_rate=0.7, period=4),
+        0,
+    ),
+    "muloco": Paper(
+        lambda rate, channel, momentum=0.6: gmc_jax.muloco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            outer_learning_rate=lambda s: 0.7 / (1 + s),
+            outer_momentum=momentum,
+        ),
+        functools.partial(
+            references_local.muloco,
+            inner=0.9,
+            outer_rate=lambda s: 0.7 / (1 + s),
+            period=4,
+        ),
+        0,
+    ),
+    "easgd": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.easgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+        ),
+        functools.partial(references_local.easgd, centre_rate=0.9, period=4),
+        0,
+    ),
+    "cocod_sgd": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.cocod_sgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+        ),
+        functools.partial(references_local.cocod_sgd, period=4),
+        0,
+    ),
+    "overlap_local_sgd": Paper(
+        lambda rate, channel, momentum=0.7: gmc_jax.overlap_local_sgd(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            anchor_momentum=momentum,
+        ),
+        functools.partial(
+            references_local.overlap_local_sgd, inner=0.9, alpha=0.6, period=4
+        ),
         0,
     ),
     "dist_ef_sgdm": Paper(
@@ -335,11 +407,6 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         period=4,
     ),
     "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
-    "qsparse": lambda k: gmc_jax.periodic(
-        optax.sgd(0.1),
-        optax.chain(gmc_jax.error_feedback(COUNTED_BLOCK), optax.scale(-1)),
-        period=4,
-    ),
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),

@@ -84,6 +84,40 @@ def local_sgd(
     )
 
 
+def qsparse_local_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    period: int,
+    nesterov: bool = False,
+) -> Trace:
+    """Each worker sends its difference to the anchor and its memory, compressed."""
+    everyone = range(problem.workers)
+    z, count = problem.start, 0
+    xs = [z.copy() for _ in everyone]
+    vs, memories = ([np.zeros_like(z) for _ in everyone] for _ in range(2))
+    weights, residuals = [np.stack(xs)], [np.stack(memories)]
+    for t in range(problem.steps):
+        for k in everyone:
+            g = problem.gradient(k, t, xs[k])
+            vs[k] = beta * vs[k] + g
+            xs[k] = xs[k] - eta(t) * (g + beta * vs[k] if nesterov else vs[k])
+        if (t + 1) % period == 0:
+            arrived = np.zeros_like(z)
+            for k in everyone:
+                p = memories[k] + z - xs[k]
+                c = np.where(select(count, p), p, 0)
+                memories[k] = p - c
+                arrived = arrived + c / problem.workers
+            z, count = z - arrived, count + 1
+            xs = [z.copy() for _ in everyone]
+        weights.append(np.stack(xs))
+        residuals.append(np.stack(memories))
+    return np.stack(weights), np.stack(residuals)
+
+
 def post_local_sgd(
     problem: Problem,
     eta: Rate,
@@ -195,6 +229,125 @@ def diloco(
         return outer_rate * (delta + beta * m)
 
     return synchronised(problem, eta, inner, lambda t: period, outer)
+
+
+def muloco(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    mu: float = 0.6,
+    *,
+    inner: float,
+    outer_rate: Rate,
+    period: int,
+) -> Trace:
+    """The outer rate stands inside the outer momentum."""
+    mean, u = sent_on_average(select), np.zeros_like(problem.start)
+
+    def outer(count, pseudo_gradients, rate):
+        nonlocal u
+        step = outer_rate(count) * mean(count, pseudo_gradients)
+        u = mu * u + step
+        return mu * u + step
+
+    return synchronised(problem, eta, inner, lambda t: period, outer)
+
+
+def easgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    centre_rate: float,
+    period: int,
+) -> Trace:
+    """Springs between the workers and the centre; both ends feel what is sent."""
+    everyone, alpha = range(problem.workers), centre_rate / problem.workers
+    c, count = problem.start.copy(), 0
+    xs = [c.copy() for _ in everyone]
+    ms = [np.zeros_like(c) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            g = problem.gradient(k, t, xs[k])
+            ms[k] = beta * ms[k] + g
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            pulls = []
+            for x in xs:
+                apart = x - c
+                pulls.append(alpha * np.where(select(count, apart), apart, 0))
+            xs = [x - pull for x, pull in zip(xs, pulls, strict=True)]
+            c, count = c + np.sum(pulls, axis=0), count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
+
+
+def cocod_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    period: int,
+) -> Trace:
+    """The mean of what was sent arrives late; own steps since then are added to it.
+
+    Of the differences to the mean that arrived last, only selected entries are sent.
+    The others stay where they are.
+    """
+    everyone, count = range(problem.workers), 0
+    mean = problem.start.copy()
+    xs = [mean.copy() for _ in everyone]
+    sent = [mean.copy() for _ in everyone]
+    ms = [np.zeros_like(mean) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            ms[k] = beta * ms[k] + problem.gradient(k, t, xs[k])
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            known = []
+            for s in sent:
+                chosen = select(count, s - mean)
+                known.append(np.where(chosen, s, mean))
+            mean = np.mean(known, axis=0)
+            xs = [mean + x - k for x, k in zip(xs, known, strict=True)]
+            sent, count = [x.copy() for x in xs], count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
+
+
+def overlap_local_sgd(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.7,
+    *,
+    inner: float,
+    alpha: float,
+    period: int,
+) -> Trace:
+    """The anchor follows what was sent a period before, and pulls the workers."""
+    everyone, count = range(problem.workers), 0
+    z, v = problem.start.copy(), np.zeros_like(problem.start)
+    xs = [z.copy() for _ in everyone]
+    sent = [z.copy() for _ in everyone]
+    ms = [np.zeros_like(z) for _ in everyone]
+    trace = [np.stack(xs)]
+    for t in range(problem.steps):
+        for k in everyone:
+            ms[k] = inner * ms[k] + problem.gradient(k, t, xs[k])
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            known = [np.where(select(count, s - z), s, z) for s in sent]
+            v = beta * v + np.mean(known, axis=0) - z
+            z = z + v
+            xs = [(1 - alpha) * x + alpha * z for x in xs]
+            sent, count = [x.copy() for x in xs], count + 1
+        trace.append(np.stack(xs))
+    return np.stack(trace), no_residuals(problem)
 
 
 def signum(

@@ -18,6 +18,7 @@ from gmc_jax import (
     all_gather,
     average_buffers,
     averaged,
+    cocod_sgd,
     count_entries,
     cser,
     d2,
@@ -30,6 +31,7 @@ from gmc_jax import (
     maintain_buffers,
     no_communication,
     push_sum,
+    qsparse_local_sgd,
     reset_buffers,
     sgp,
     slowmo,
@@ -105,6 +107,10 @@ CONSERVING = {
     "d2": lambda: d2(0.1, topologies.lazy(RING)),
     "track_gradients": lambda: gradient_tracking(0.1, RING),
     "nested": lambda: local_sgd(0.1, exact(), period=4, buffers=reset_buffers()),
+    "cocod_sgd": lambda: cocod_sgd(optax.sgd(0.1), all_gather(top_k(0.4)), period=4),
+    "qsparse_local_sgd": lambda: qsparse_local_sgd(
+        0.1, all_gather(top_k(0.4)), period=4
+    ),
 }
 EVERY = itertools.product(CONSERVING, ["reset", "average", "maintain"])
 SOON = [("osgp", "reset"), ("accumulated", "reset")]

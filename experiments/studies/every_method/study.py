@@ -52,6 +52,7 @@ class EveryMethod:
                 ("adam", adaptive),
                 ("local_adam", adaptive),
                 ("diloco", adaptive),
+                ("muloco", 0.05),  # Of steps that are orthogonal matrices.
             ),
         )
 
