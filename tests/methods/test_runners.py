@@ -79,6 +79,7 @@ RELATED = {
     "lookahead",
     "diloco",
     "sign_sgd",
+    "distributed_lion",
 }
 
 

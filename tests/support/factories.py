@@ -52,6 +52,7 @@ RIGHT = {
     "katyusha_x": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     "local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "lookahead": {"inner": SGD, "channel": EXACT},
+    "one_bit_adam": {"learning_rate": 0.1, "channel": EXACT, "freeze_step": 2},
     "post_local_sgd": {
         "learning_rate": 0.1,
         "channel": EXACT,
@@ -65,7 +66,7 @@ RIGHT = {
         for name in (
             *("def_a", "def_sgd", "dgc", "dmsgd", "dmsgd_local", "ef_momentum"),
             *("ef_sgd", "gmc", "gmc_plus", "gmc_rate_inside", "gmc_server_momentum"),
-            *("saef", "sign_sgd", "signum"),
+            *("saef", "sign_sgd", "signum", "power_sgd", "ef21", "distributed_lion"),
         )
     },
     # Transformations.
@@ -75,6 +76,7 @@ RIGHT = {
     "clip_by_local_norm": {"max_norm": 1.0},
     "detached": {"inner": FEEDBACK, "detach": 0.5},
     "epochs": {"inner": SGD, "epoch_length": 2},
+    "freezing_adam": {"inner": FEEDBACK, "freeze_step": 2},
     "global_momentum": {"inner": FEEDBACK, "decay": 0.9},
     "momentum_correction": {"channel": EXACT, "decay": 0.9},
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
@@ -90,7 +92,7 @@ RIGHT = {
         for name in (
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
             *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
-            *("variance_reduced", "count_entries"),
+            *("variance_reduced", "count_entries", "send_differences"),
         )
     },
     # Channels and compressors.
@@ -100,6 +102,8 @@ RIGHT = {
     "gossip": {"topology": RING},
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     "simulated_server": {"compressor": TOP_K},
+    "low_rank": {"rank": 1},
+    "alternating_low_rank": {"rank": 1},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
     "threshold": {"level": 1.0, "capacity": 0.5},
     **{
