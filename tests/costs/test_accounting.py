@@ -132,7 +132,11 @@ def test_only_shapes_are_needed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", PAPERS)
+@pytest.mark.parametrize(
+    "method",
+    # Both of its messages are conditional: it has no smallest step.
+    [method for method in PAPERS if method != "one_bit_adam"],
+)
 def test_steps_send_what_the_compiled_program_does(method):
     """The busiest step sends `wire_bytes`, the others `always`."""
     channel = all_reduce(random_block(0.1))

@@ -195,9 +195,9 @@ PAPERS = {
     ),
     "one_bit_adam": Paper(
         functools.partial(
-            gmc_jax.one_bit_adam, freeze_step=10, variance_decay=0.9, weight_decay=0.1
+            gmc_jax.one_bit_adam, freeze_step=10, variance_decay=0.9, weight_decay=1.0
         ),
-        functools.partial(references.one_bit_adam, freeze=10, beta2=0.9, decay=0.1),
+        functools.partial(references.one_bit_adam, freeze=10, beta2=0.9, decay=1.0),
         1,
     ),
     "cser": Paper(
