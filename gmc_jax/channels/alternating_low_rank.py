@@ -88,7 +88,8 @@ def alternating_low_rank(
 
     References:
       Vogels, Karimireddy and Jaggi, "PowerSGD", NeurIPS 2019: the form of the authors'
-      library of 2021, which sends each factor in every second step.
+      library, which sends each factor in every second step. It begins with the right
+      factor: its steps are ours on transposed matrices.
     """
     checks.positive_int(rank=rank)
     checks.seed(seed=seed)

@@ -91,9 +91,10 @@ def low_rank(rank: int, *, seed: int = 0, axis_name: str = "workers") -> Channel
       A call sends rank (n + m) numbers for each matrix, and the exact leaves.
 
     References:
-      Vogels, Karimireddy and Jaggi, "PowerSGD", NeurIPS 2019, with the residual of each
-      worker's own factors, as in the authors' library. Their experiments subtract P Q^T
-      from every worker. The mean residual is the same.
+      Vogels, Karimireddy and Jaggi, "PowerSGD", NeurIPS 2019: Algorithm 1. The authors'
+      codes subtract P Q^T from the matrix of every worker, not P Q_k^T. The mean
+      residual is the same, and so is every step. What workers disagree on stays in
+      their residuals there, and grows.
     """
     checks.positive_int(rank=rank)
     checks.seed(seed=seed)
