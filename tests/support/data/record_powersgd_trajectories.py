@@ -72,10 +72,9 @@ def paper(torch, worker: int, checkout: str) -> Arrays:
     """The reducer of the paper's experiments, in the loop of their train.py."""
     sys.path.insert(0, os.path.join(checkout, "paper-code"))
     theirs = importlib.import_module("gradient_reducers")
-    theirs.np = types.SimpleNamespace(
-        random=types.SimpleNamespace(RandomState=Generator)
-    )
-    theirs.orthogonalize = functools.partial(theirs.orthogonalize, eps=0.0)
+    numpy = types.SimpleNamespace(random=types.SimpleNamespace(RandomState=Generator))
+    exactly = functools.partial(theirs.orthogonalize, eps=0.0)
+    vars(theirs).update(np=numpy, orthogonalize=exactly)
 
     def quiet(*args, **kwargs):
         return contextlib.nullcontext()
