@@ -237,8 +237,13 @@ def split_trees(workers: int):
 
 def test_of_split_leaves_each_worker_sends_one_message():
     mesh = mesh_named("2 x 4")
-    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "a"))
-    params = {"columns": jax.device_put(np.ones((24, 32), np.float32), spec)}
+    params = {
+        name: jax.device_put(
+            np.ones((24, 32), np.float32),
+            jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)),
+        )
+        for name, spec in {"columns": (None, "a"), "rows": ("a", None)}.items()
+    }
     tx = gmc_jax.averaged(low_rank(2))
 
     def step(state, batch):
@@ -250,7 +255,7 @@ def test_of_split_leaves_each_worker_sends_one_message():
     batch = np.ones(2, np.float32)
     train, state = gmc_jax.distribute(step, (params, tx.init(params)), batch, mesh=mesh)
     sent = gmc_jax.wire_bytes(train, state, batch)
-    assert sent == sent.always == 4 * 2 * (24 + 32)
+    assert sent == sent.always == 2 * 4 * 2 * (24 + 32)
     # No device has an array as large as half of the leaf, of which it holds a fourth.
     text = train.lower(state, batch).compile().as_text() or ""
     shapes = re.findall(r"\bf32\[([\d,]+)\]", text)
