@@ -58,15 +58,45 @@ def _matrix_shape(shape: tuple[int, ...], rank: int) -> tuple[int, int] | None:
     return (rows, columns) if rank * (rows + columns) < rows * columns else None
 
 
-def first_factors(tree: Tree, rank: int, seed: int) -> tuple[jax.Array, ...]:
-    """Random factors to begin with, one array [leaves, m, rank] for each group."""
+def first_factors(tree: Tree, rank: int, seed: int) -> list[jax.Array]:
+    """Random right factors to begin with."""
 
     def draw(group: Group) -> jax.Array:
         keys = [jax.random.fold_in(jax.random.key(seed), leaf) for leaf in group.leaves]
         shape = group.columns, rank
         return jnp.stack([jax.random.normal(key, shape, group.dtype) for key in keys])
 
-    return tuple(map(draw, groups_of(tree, rank)))
+    return list(map(draw, groups_of(tree, rank)))
+
+
+def joined(factors: Sequence[jax.Array]) -> jax.Array:
+    """A factor of all matrices in one vector, as states keep it.
+
+    The structure of a state must not depend on the shapes of the parameters: optax
+    initialises states from a placeholder to find what mirrors the parameters.
+    """
+    if not factors:
+        return jnp.zeros(0, jnp.float32)
+    dtype = max((factor.dtype for factor in factors), key=lambda dtype: dtype.itemsize)
+    return jnp.concatenate([factor.ravel().astype(dtype) for factor in factors])
+
+
+def parted(vector: jax.Array, tree: Tree, rank: int, side: str) -> list[jax.Array]:
+    """The factor that `joined` made a vector of.
+
+    Args:
+      vector: the vector.
+      tree: the matrices are those of this tree.
+      rank: of the factors.
+      side: "rows" for a left factor, "columns" for a right one.
+    """
+    factors, start = [], 0
+    for group in groups_of(tree, rank):
+        shape = len(group.leaves), getattr(group, side), rank
+        end = start + math.prod(shape)
+        factors.append(vector[start:end].reshape(shape).astype(group.dtype))
+        start = end
+    return factors
 
 
 class Matrices(NamedTuple):

@@ -13,9 +13,11 @@ from gmc_jax.channels._calls import call
 from gmc_jax.channels._matrices import (
     first_factors,
     groups_of,
+    joined,
     matrices_of,
     mean_of_workers,
     orthonormal,
+    parted,
     sizes_sent,
 )
 from gmc_jax.core import Channel, Tree, with_hooks
@@ -29,13 +31,13 @@ class AlternatingLowRankState(NamedTuple):
 
     Attributes:
       step: int32, how often the channel has averaged.
-      left: the last P, [leaves, n, rank] for the leaves of each shape.
-      right: the last Q, [leaves, m, rank].
+      left: the last P of all matrices, in one vector, as in `LowRankState`.
+      right: the last Q.
     """
 
     step: jax.Array
-    left: tuple[jax.Array, ...]
-    right: tuple[jax.Array, ...]
+    left: jax.Array
+    right: jax.Array
 
     def conserved(self) -> Tree:
         """The factors, which the next calls start from."""
@@ -97,28 +99,29 @@ def alternating_low_rank(
 
     def init(params):
         checks.floating(params)
-        left = tuple(
+        left = [
             jnp.zeros((len(group.leaves), group.rows, rank), group.dtype)
             for group in groups_of(params, rank)
-        )
+        ]
+        right = first_factors(params, rank, seed)
         step = jnp.zeros((), jnp.int32)
-        return AlternatingLowRankState(step, left, first_factors(params, rank, seed))
+        return AlternatingLowRankState(step, joined(left), joined(right))
 
     def send_left(tree, state):
         matrices = matrices_of(tree, rank, state.step)
-        right = orthonormal(state.right)
+        right = orthonormal(parted(state.right, tree, rank, "columns"))
         own = matrices.times(right)
         rest, left = mean_of_workers((matrices.rest, own), axis_name)
         mean, lost = matrices.decoded(left, right, rest), matrices.lost(own, right)
-        return mean, lost, state._replace(left=tuple(left))
+        return mean, lost, state._replace(left=joined(left))
 
     def send_right(tree, state):
         matrices = matrices_of(tree, rank, state.step)
-        left = orthonormal(state.left)
+        left = orthonormal(parted(state.left, tree, rank, "rows"))
         own = matrices.transposed_times(left)
         rest, right = mean_of_workers((matrices.rest, own), axis_name)
         mean, lost = matrices.decoded(left, right, rest), matrices.lost(left, own)
-        return mean, lost, state._replace(right=tuple(right))
+        return mean, lost, state._replace(right=joined(right))
 
     def size(side: str, tree: Tree) -> int:
         return sizes_sent(tree, rank, [side])[0]

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._matrices import (
     first_factors,
+    joined,
     matrices_of,
     mean_of_workers,
     orthonormal,
+    parted,
     sizes_sent,
 )
 from gmc_jax.core import Channel, Tree, with_hooks
@@ -26,11 +28,12 @@ class LowRankState(NamedTuple):
 
     Attributes:
       step: int32, how often the channel has averaged.
-      right: Q of the last call, [leaves, m, rank] for the leaves of each shape.
+      right: Q of the last call, of all matrices in one vector; those of one shape and
+        dtype follow each other.
     """
 
     step: jax.Array
-    right: tuple[jax.Array, ...]
+    right: jax.Array
 
     def conserved(self) -> Tree:
         """Q, which the next call starts from."""
@@ -103,19 +106,19 @@ def low_rank(rank: int, *, seed: int = 0, axis_name: str = "workers") -> Channel
     def init(params):
         checks.floating(params)
         right = first_factors(params, rank, seed)
-        return LowRankState(jnp.zeros((), jnp.int32), right)
+        return LowRankState(jnp.zeros((), jnp.int32), joined(right))
 
     def average(tree, state):
         workers_on(axis_name, "low_rank")
         checks.floating(tree)
         matrices = matrices_of(tree, rank, state.step)
-        products = matrices.times(state.right)
+        products = matrices.times(parted(state.right, tree, rank, "columns"))
         rest, left = mean_of_workers((matrices.rest, products), axis_name)
         left = orthonormal(left)
         own = matrices.transposed_times(left)
         right = mean_of_workers(own, axis_name)
         mean, lost = matrices.decoded(left, right, rest), matrices.lost(left, own)
-        return mean, lost, LowRankState(state.step + 1, tuple(right))
+        return mean, lost, LowRankState(state.step + 1, joined(right))
 
     def bits(tree):
         return sizes_sent(tree, rank, ("rows", "columns"))[0]

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gmc_jax.core import Tree
+from gmc_jax.core import Tree, with_hooks
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumulate
 
 
+@with_hooks
 class FreezingAdamState(NamedTuple):
     """The state of Adam that is frozen; the same on all workers, except `inner`.
 
@@ -28,6 +29,10 @@ class FreezingAdamState(NamedTuple):
     momentum: Tree
     variance: Tree
     inner: Tree
+
+    def conserved(self) -> Tree:
+        """The variance, which could not be estimated again once it is frozen."""
+        return self.variance
 
 
 @call_repr

@@ -87,6 +87,12 @@ def trained(tx, factors, turned: bool):
     return flat(weights, 1), flat(means, 0)
 
 
+def first_factors(run: str) -> jax.Array:
+    """In the order of the state: matrices of one shape are beside each other."""
+    given = [recorded()[f"{run}/factors of {what}"] for what in ("matrices", "wide")]
+    return jnp.concatenate([factor.ravel() for factor in given])
+
+
 def rate(step):
     return jnp.asarray(recorded()["rates"])[step]
 
@@ -104,11 +110,8 @@ def test_it_is_the_code_of_the_paper():
     """Their residuals are of the mean of all workers; the mean residual is ours."""
 
     def factors(state):
-        given = [
-            recorded()[f"paper/factors of {what}"] for what in ("matrices", "wide")
-        ]
         feedback = state[0]
-        channel = feedback.channel._replace(right=tuple(map(jnp.asarray, given)))
+        channel = feedback.channel._replace(right=first_factors("paper"))
         return (feedback._replace(channel=channel), *state[1:])
 
     tx = power_sgd(rate, low_rank(RANK), momentum=MOMENTUM)
@@ -119,12 +122,9 @@ def test_the_alternating_form_is_their_library():
     """On transposed matrices, since theirs begins with the other factor."""
 
     def factors(state):
-        given = [
-            recorded()[f"library/factors of {what}"] for what in ("matrices", "wide")
-        ]
         feedback = state[0]
         dense, own = feedback.channel.inner
-        own = own._replace(right=tuple(map(jnp.asarray, given)))
+        own = own._replace(right=first_factors("library"))
         channel = feedback.channel._replace(inner=(dense, own))
         return (feedback._replace(channel=channel), *state[1:])
 

@@ -42,8 +42,8 @@ RATES = {
 def first_factor(channel) -> np.ndarray:
     """Of the matrix of 2 rows and 8 columns, in double precision."""
     with jax.enable_x64(True):
-        (q,) = channel.init(problems.tree(np.zeros(20))).right
-    return np.asarray(q[0])
+        q = channel.init(problems.tree(np.zeros(20))).right
+    return np.asarray(q)[:, None]
 
 
 def residuals_in(states, workers: int) -> np.ndarray:

@@ -375,6 +375,12 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
+    "power_sgd of matrices": lambda k: gmc_jax.power_sgd(0.1, gmc_jax.low_rank(1)),
+    "matrices between syncs": lambda k: gmc_jax.periodic(
+        optax.sgd(0.1),
+        gmc_jax.power_sgd(0.5, gmc_jax.alternating_low_rank(1)),
+        period=2,
+    ),
     "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
     ),
