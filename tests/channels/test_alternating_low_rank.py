@@ -18,7 +18,7 @@ from tests.support.harness import average
 PARAMS = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("calls", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_calls_are_one_of_the_papers_form(calls):
     """Both project on the same columns. The factors themselves may be turned."""
     mean, lost, _ = results(alternating_low_rank(2), calls=2 * calls)
@@ -42,8 +42,8 @@ def test_the_first_call_projects_on_random_columns():
 
 
 def test_a_factor_that_is_not_sent_stays():
-    _, _, one = results(alternating_low_rank(2), calls=3)
-    _, _, two = results(alternating_low_rank(2), calls=4)
+    _, _, one = results(alternating_low_rank(2), calls=1)
+    _, _, two = results(alternating_low_rank(2), calls=2)
     np.testing.assert_array_equal(one.left, two.left)
     assert not np.array_equal(one.right, two.right)
 

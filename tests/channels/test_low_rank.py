@@ -25,6 +25,9 @@ SHAPES = {
 }
 FORMS = {"low_rank": low_rank, "alternating_low_rank": alternating_low_rank}
 every_form = pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+low_rank_if_fast = pytest.mark.parametrize(
+    "make", [low_rank, pytest.param(alternating_low_rank, marks=pytest.mark.slow)]
+)
 
 
 def draw_trees(seed: int = 0, workers: int = WORKERS):
@@ -122,7 +125,7 @@ def test_matrices_of_low_rank_arrive_whole(name):
         assert np.allclose(lost[name], 0, atol=1e-12) == arrives
 
 
-@every_form
+@low_rank_if_fast
 def test_compressing_in_parallel_is_compressing_the_mean(make):
     mean, lost, _ = results(make(2), calls=3)
     of_all = {name: x.mean(axis=0, keepdims=True) for name, x in draw_trees().items()}
@@ -135,6 +138,7 @@ def test_compressing_in_parallel_is_compressing_the_mean(make):
         )
 
 
+@pytest.mark.slow
 @every_form
 def test_repeated_calls_find_the_best_matrices_of_the_rank(make):
     draw, rank = np.random.default_rng(3), 2
@@ -163,7 +167,9 @@ def test_a_direction_that_was_empty_comes_back():
     np.testing.assert_allclose(mean["x"][0], one, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+)
 def test_leaves_of_16_bits_are_multiplied_in_float32(dtype):
     trees = {name: x.astype(jnp.dtype(dtype)) for name, x in draw_trees().items()}
     wide = {name: x.astype(np.float32) for name, x in trees.items()}
@@ -187,7 +193,7 @@ def test_it_starts_from_its_seed():
     assert not np.any(np.isclose(first, other))
 
 
-@every_form
+@low_rank_if_fast
 def test_leaves_alike_are_compiled_once(make):
     def products(leaves: int) -> int:
         trees = [np.ones((2, 7, 9), np.float32) for _ in range(leaves)]

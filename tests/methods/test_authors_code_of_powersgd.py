@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from gmc_jax import (
     alternating_low_rank,
@@ -118,6 +119,7 @@ def test_it_is_the_code_of_the_paper():
     assert_equals_the_recording("paper", *trained(tx, factors, turned=False))
 
 
+@pytest.mark.slow
 def test_the_alternating_form_is_their_library():
     """On transposed matrices, since theirs begins with the other factor."""
 

@@ -10,7 +10,13 @@ from tests.support import harness, problems
 from tests.support.virtual_iterates import CHANNELS, MOMENTUM, SCHEDULE, problem
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "unruly" else pytest.mark.slow)
+        for name in CHANNELS
+    ],
+)
 def test_the_server_holds_the_mean_of_what_workers_hold(name):
     """Even through a compressor that is no contraction."""
     weights, states = harness.run(ef21(SCHEDULE, CHANNELS[name]), problem())

@@ -56,8 +56,17 @@ def test_with_a_server_that_compresses_it_equals_its_paper(workers):
     assert np.abs(residuals).max() > 0.01
 
 
-@pytest.mark.parametrize("server", [None, simulated_server(unruly())])
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize(
+    ("name", "server"),
+    [
+        ("unruly", simulated_server(unruly())),
+        *(
+            pytest.param(name, server, marks=pytest.mark.slow)
+            for name in CHANNELS
+            for server in (None, simulated_server(unruly()))
+        ),
+    ],
+)
 def test_momentum_and_residuals_together_are_the_momentum_of_mean_gradients(
     name, server
 ):

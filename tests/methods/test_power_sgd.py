@@ -89,7 +89,10 @@ def test_through_matrices_it_equals_its_paper(make, workers, rate):
     assert np.abs(residuals).max() > 0.1
 
 
-@pytest.mark.parametrize("name", [*CHANNELS, "low_rank"])
+@pytest.mark.parametrize(
+    "name",
+    ["low_rank", *(pytest.param(name, marks=pytest.mark.slow) for name in CHANNELS)],
+)
 def test_no_part_of_a_gradient_is_lost(name):
     """Without momentum a step is 2 lr d, and x - 2 lr (mean of e_k) is SGD."""
     channel = {**CHANNELS, "low_rank": low_rank(1)}[name]
@@ -110,6 +113,7 @@ def test_without_loss_it_is_sgd_with_the_papers_momentum():
     assert np.abs(other - weights).max() > 0.1
 
 
+@pytest.mark.slow
 def test_workers_are_one_worker_with_their_mean_gradient():
     """The weights are those of one worker: compression by matrices is linear."""
     many = problems.quadratics(5)
@@ -147,6 +151,7 @@ def test_it_may_start_dense():
     np.testing.assert_allclose(ours[11] - ours[10], first, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_bits_are_those_of_two_factors_and_of_vectors():
     params = {"kernel": jnp.ones((30, 20)), "bias": jnp.ones(20)}
     tx = power_sgd(0.1, low_rank(4))
