@@ -6,11 +6,12 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
 
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
-    channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
-                   simulated_server, no_communication, drop_all; count_entries and
-                   join_channels around others
-    methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
-                   slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
+    channels       exact, all_gather, all_reduce, low_rank, majority_vote, gossip,
+                   disagreement, simulated_server, no_communication, drop_all;
+                   count_entries and join_channels around others
+    methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
+                   one_bit_adam, dmsgd, local_sgd, slowmo, diloco, d_psgd, sgp, d2,
+                   signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
                    averaged, partial_sync, ...; around a method:
                    skip_nonfinite, leave_out_nonfinite, accumulate
@@ -25,6 +26,12 @@ also shows equations and an example.
 
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
+from gmc_jax.channels.alternating_low_rank import (
+    AlternatingLowRankState as AlternatingLowRankState,
+)
+from gmc_jax.channels.alternating_low_rank import (
+    alternating_low_rank as alternating_low_rank,
+)
 from gmc_jax.channels.compressed import CompressedState as CompressedState
 from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
 from gmc_jax.channels.count_entries import count_entries as count_entries
@@ -35,6 +42,8 @@ from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
+from gmc_jax.channels.low_rank import LowRankState as LowRankState
+from gmc_jax.channels.low_rank import low_rank as low_rank
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.no_communication import no_communication as no_communication
 from gmc_jax.channels.simulated_server import simulated_server as simulated_server
@@ -97,10 +106,12 @@ from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
 from gmc_jax.methods.diloco import diloco as diloco
 from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
+from gmc_jax.methods.distributed_lion import distributed_lion as distributed_lion
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
 from gmc_jax.methods.easgd import easgd as easgd
+from gmc_jax.methods.ef21 import ef21 as ef21
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.ef_sign_sgd import ef_sign_sgd as ef_sign_sgd
@@ -115,8 +126,10 @@ from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.muloco import muloco as muloco
+from gmc_jax.methods.one_bit_adam import one_bit_adam as one_bit_adam
 from gmc_jax.methods.overlap_local_sgd import overlap_local_sgd as overlap_local_sgd
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
+from gmc_jax.methods.power_sgd import power_sgd as power_sgd
 from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
@@ -160,6 +173,8 @@ from gmc_jax.transforms.exact_diffusion import (
     ExactDiffusionState as ExactDiffusionState,
 )
 from gmc_jax.transforms.exact_diffusion import exact_diffusion as exact_diffusion
+from gmc_jax.transforms.freezing_adam import FreezingAdamState as FreezingAdamState
+from gmc_jax.transforms.freezing_adam import freezing_adam as freezing_adam
 from gmc_jax.transforms.full_gradient import full_gradient_due as full_gradient_due
 from gmc_jax.transforms.full_gradient import set_full_gradient as set_full_gradient
 from gmc_jax.transforms.full_gradient import svrg_snapshot as svrg_snapshot
@@ -189,6 +204,10 @@ from gmc_jax.transforms.pull_to_anchor import pull_to_anchor as pull_to_anchor
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
 from gmc_jax.transforms.query import query as query
+from gmc_jax.transforms.send_differences import (
+    SendDifferencesState as SendDifferencesState,
+)
+from gmc_jax.transforms.send_differences import send_differences as send_differences
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
 from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
@@ -223,12 +242,14 @@ __all__ = [
 __all__ += [
     "all_gather",
     "all_reduce",
+    "alternating_low_rank",
     "count_entries",
     "disagreement",
     "drop_all",
     "exact",
     "gossip",
     "join_channels",
+    "low_rank",
     "majority_vote",
     "no_communication",
     "simulated_server",
@@ -248,10 +269,12 @@ __all__ += [
     "dgc",
     "diloco",
     "dist_ef_sgdm",
+    "distributed_lion",
     "dmsgd",
     "dmsgd_local",
     "double_averaging",
     "easgd",
+    "ef21",
     "ef_momentum",
     "ef_sgd",
     "ef_sign_sgd",
@@ -264,8 +287,10 @@ __all__ += [
     "local_sgd",
     "lookahead",
     "muloco",
+    "one_bit_adam",
     "overlap_local_sgd",
     "post_local_sgd",
+    "power_sgd",
     "qsparse_local_sgd",
     "saef",
     "sgp",
@@ -291,6 +316,7 @@ __all__ += [
     "epochs",
     "error_feedback",
     "exact_diffusion",
+    "freezing_adam",
     "global_momentum",
     "leave_out_nonfinite",
     "maintain_buffers",
@@ -301,6 +327,7 @@ __all__ += [
     "pull_to_anchor",
     "push_sum",
     "reset_buffers",
+    "send_differences",
     "skip_nonfinite",
     "slow_momentum",
     "track_gradients",
@@ -364,6 +391,7 @@ __all__ += [
     "ADPSGDState",
     "APSGDState",
     "AccumulateState",
+    "AlternatingLowRankState",
     "AtVirtualIterateState",
     "AverageResidualsState",
     "CompressedState",
@@ -374,15 +402,18 @@ __all__ += [
     "EpochsState",
     "ErrorFeedbackState",
     "ExactDiffusionState",
+    "FreezingAdamState",
     "GlobalMomentumState",
     "GossipState",
     "JoinedState",
     "LeaveOutNonfiniteState",
+    "LowRankState",
     "MomentumCorrectionState",
     "PartialSyncState",
     "PeriodicState",
     "PullToAnchorState",
     "PushSumState",
+    "SendDifferencesState",
     "SkipNonfiniteState",
     "SlowMomentumState",
     "TrackGradientsState",

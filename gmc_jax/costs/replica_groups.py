@@ -34,29 +34,37 @@ def groups_in(attributes: str) -> list[list[int]]:
         r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
     )
     if counted:
-        shape, sizes, order = (
-            [int(number) for number in (part or "").split(",") if number]
-            for part in counted.groups()
-        )
+        shape, sizes, order = map(_numbers, counted.groups())
         devices = np.arange(math.prod(sizes)).reshape(sizes)
         devices = devices.transpose(order) if order else devices
         return devices.reshape(shape).tolist()
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{(.*?)\}", attributes)
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\]"
+        r"(?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{(.*?)\}",
+        attributes,
+    )
     if mesh:
         # `'axis':(a)b` views an axis as [a, b, rest], and groups the devices along b.
         sizes = {axis: int(size) for axis, size in re.findall(_MESH_AXIS, mesh[1])}
         taken = {
             axis: (int(major or 1), int(part or sizes[axis]))
-            for axis, major, part in re.findall(_GROUP_AXIS, mesh[2])
+            for axis, major, part in re.findall(_GROUP_AXIS, mesh[4])
         }
         shape, grouped_axes = [], []
         for axis, size in sizes.items():
             major, part = taken.get(axis, (size, 1))
             shape += [major, part, size // (major * part)]
             grouped_axes.append(len(shape) - 2)
-        devices = np.arange(math.prod(shape)).reshape(shape)
+        devices = np.arange(math.prod(shape))
+        if mesh[2]:
+            devices = devices.reshape(_numbers(mesh[2])).transpose(_numbers(mesh[3]))
+        devices = devices.reshape(shape)
         last_axes = range(-len(grouped_axes), 0)
         devices = np.moveaxis(devices, grouped_axes, last_axes)
         group_size = math.prod(part for _, part in taken.values())
         return devices.reshape(-1, group_size).tolist()
     return []
+
+
+def _numbers(text: str | None) -> list[int]:
+    return [int(number) for number in (text or "").split(",") if number]

@@ -94,9 +94,10 @@ def test_devices_agree_with_the_simulation(name):
     assert_law(trees, *on_devices[:2], rtol=1e-6, own=TABLE[name].own_means)
     if TABLE[name].sums_entries:
         chex.assert_trees_all_close(lost, on_devices[1], rtol=1e-6, atol=1e-6)
+        chex.assert_trees_all_close(state, on_devices[2], rtol=1e-5, atol=1e-5)
     else:
         chex.assert_trees_all_equal(lost, on_devices[1])
-    chex.assert_trees_all_equal(state, on_devices[2])
+        chex.assert_trees_all_equal(state, on_devices[2])
     chex.assert_trees_all_close(mean, on_devices[0], rtol=1e-6, atol=1e-7)
 
 

@@ -19,6 +19,8 @@ GROUPS = {
     "replica_groups=mesh['a'=2,'b'=2] {'a'}": BESIDE,
     "replica_groups=mesh['a'=2,'b'=2] {'b'}": ACROSS,
     "replica_groups=mesh['a'=2,'b'=2] {'a','b'}": (BESIDE, ACROSS),
+    "replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'a'}": ACROSS,
+    "replica_groups=mesh['a'=1,'b'=4], device_ids=([2,2]T(1,0)) {'b':(1)2}": ACROSS,
     "replica_groups=mesh['a'=4] {'a':(1)2}": BESIDE,
     "replica_groups=mesh['a'=4] {'a':(2)2}": ACROSS,
     "source_target_pairs={{0,1},{1,0}}": ACROSS,

@@ -47,6 +47,10 @@ BELONGS = {
     },
     "katyusha_x.learning_rate": set(),
     "momentum": {"None", "tracer"},
+    **{
+        f"{name}.momentum": {"tracer"}  # The first of two decays.
+        for name in ("distributed_lion", "freezing_adam", "one_bit_adam")
+    },
     "block_momentum": {"None", "tracer"},
     "outer_momentum": {"None", "tracer"},
     "anchor_momentum": {"None", "tracer"},
@@ -59,8 +63,11 @@ BELONGS = {
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
             *("period", "local_from_step", "epoch_length", "centre_rate"),
+            *("freeze_step", "epsilon", "momentum_decay", "variance_decay"),
         )
     },
+    "one_bit_adam.freeze_step": set(),
+    "one_bit_adam.server_channel": {"None", "channel"},
     "katyusha_x.epoch_length": set(),
     "katyusha_x.strong_convexity": {"None"},
     "timelines.all_reduce_times.period": set(),

@@ -79,6 +79,7 @@ def test_injected_rates_and_momenta_change_nothing(name):
 SHAPES = {
     "sgp": {"delay"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
+    "one_bit_adam": {"freeze_step"},
 }
 FUNCTIONS = {"projection", "next_start"}  # No schedules.
 OPTIONAL = {"learning_rate": 0.1, "period": 2, "strong_convexity": 0.1}

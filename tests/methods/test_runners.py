@@ -82,6 +82,7 @@ RELATED = {
     "muloco",
     "overlap_local_sgd",
     "sign_sgd",
+    "distributed_lion",
 }
 
 

@@ -15,6 +15,7 @@ from gmc_jax import (
     Channel,
     all_gather,
     all_reduce,
+    alternating_low_rank,
     count_entries,
     dense,
     disagreement,
@@ -22,6 +23,7 @@ from gmc_jax import (
     exact,
     gossip,
     join_channels,
+    low_rank,
     majority_vote,
     no_communication,
     random_block,
@@ -48,8 +50,8 @@ class Row(NamedTuple):
     lossless: bool = False
     # Whether the mean of finite trees is finite up to the largest number of float32.
     stays_finite: bool = True
-    # Whether a sum over the entries of a leaf is in the message, so that its last bit
-    # depends on the order of the sum.
+    # Whether a sum over the entries of a leaf is in the message, and so perhaps in the
+    # state. Then its last bit depends on the order of the sum.
     sums_entries: bool = False
 
 
@@ -80,6 +82,10 @@ CHANNELS = {
         disagreement(topologies.ring(WORKERS)), own_means=True, stays_finite=False
     ),
     "majority_vote": Row(majority_vote()),
+    "low_rank": Row(low_rank(1), stays_finite=False, sums_entries=True),
+    "alternating_low_rank": Row(
+        alternating_low_rank(2), stays_finite=False, sums_entries=True
+    ),
     "count_entries": Row(count_entries(all_gather(top_k(0.1)))),
     "join_channels": Row(
         join_channels(

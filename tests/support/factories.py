@@ -56,6 +56,7 @@ RIGHT = {
     "lookahead": {"inner": SGD, "channel": EXACT},
     "overlap_local_sgd": {"inner": SGD, "channel": EXACT, "period": 2},
     "muloco": {"inner": SGD, "channel": EXACT},
+    "one_bit_adam": {"learning_rate": 0.1, "channel": EXACT, "freeze_step": 2},
     "post_local_sgd": {
         "learning_rate": 0.1,
         "channel": EXACT,
@@ -70,7 +71,7 @@ RIGHT = {
         for name in (
             *("def_a", "def_sgd", "dgc", "dmsgd", "dmsgd_local", "ef_momentum"),
             *("ef_sgd", "gmc", "gmc_plus", "gmc_rate_inside", "gmc_server_momentum"),
-            *("saef", "sign_sgd", "signum"),
+            *("saef", "sign_sgd", "signum", "power_sgd", "ef21", "distributed_lion"),
         )
     },
     # Transformations.
@@ -82,6 +83,7 @@ RIGHT = {
     "detached": {"inner": FEEDBACK, "detach": 0.5},
     "elastic_sync": {"channel": EXACT, "centre_rate": 0.9, "period": 2},
     "epochs": {"inner": SGD, "epoch_length": 2},
+    "freezing_adam": {"inner": FEEDBACK, "freeze_step": 2},
     "global_momentum": {"inner": FEEDBACK, "decay": 0.9},
     "momentum_correction": {"channel": EXACT, "decay": 0.9},
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
@@ -98,7 +100,7 @@ RIGHT = {
         for name in (
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
             *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
-            *("variance_reduced", "count_entries"),
+            *("variance_reduced", "count_entries", "send_differences"),
         )
     },
     # Channels and compressors.
@@ -108,6 +110,8 @@ RIGHT = {
     "gossip": {"topology": RING},
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     "simulated_server": {"compressor": TOP_K},
+    "low_rank": {"rank": 1},
+    "alternating_low_rank": {"rank": 1},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
     "threshold": {"level": 1.0, "capacity": 0.5},
     **{

@@ -155,6 +155,24 @@ METHODS = {
         ),
         {"0.trace", "2.residual"},
     ),
+    # The next factor depends on the last bits of this one: less so with these values.
+    "power_sgd": Method(
+        gmc_jax.power_sgd(RATE, gmc_jax.low_rank(1, seed=2), momentum=0.5),
+        {"0.residual"},
+    ),
+    "ef21": Method(gmc_jax.ef21(RATE, TOP), {"0.ema", "1.sent"}),
+    "distributed_lion": Method(
+        gmc_jax.distributed_lion(RATE, gmc_jax.majority_vote()), {"0.mu"}
+    ),
+    "one_bit_adam": Method(
+        gmc_jax.one_bit_adam(
+            RATE,
+            SIGNS,
+            freeze_step=2,
+            server_channel=simulated_server(scaled_sign(), per_leaf=True),
+        ),
+        {"0.inner.0.residual"},
+    ),
 }
 
 # Transcriptions.
@@ -186,6 +204,20 @@ PAPERS = {
     ),
     "dgc with nesterov": Paper(
         functools.partial(gmc_jax.dgc, nesterov=True), references.dgc_nesterov, 1
+    ),
+    "power_sgd": Paper(gmc_jax.power_sgd, references.power_sgd, 1),
+    "ef21": Paper(gmc_jax.ef21, references.ef21, 0),
+    "distributed_lion": Paper(
+        functools.partial(gmc_jax.distributed_lion, weight_decay=1.0),
+        functools.partial(references.distributed_lion, decay=1.0),
+        0,
+    ),
+    "one_bit_adam": Paper(
+        functools.partial(
+            gmc_jax.one_bit_adam, freeze_step=10, variance_decay=0.9, weight_decay=1.0
+        ),
+        functools.partial(references.one_bit_adam, freeze=10, beta2=0.9, decay=1.0),
+        1,
     ),
     "cser": Paper(
         functools.partial(gmc_jax.cser, reset_channel=SECOND[0], period=3),
@@ -410,6 +442,12 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
+    "power_sgd of matrices": lambda k: gmc_jax.power_sgd(0.1, gmc_jax.low_rank(1)),
+    "matrices between syncs": lambda k: gmc_jax.periodic(
+        optax.sgd(0.1),
+        gmc_jax.power_sgd(0.5, gmc_jax.alternating_low_rank(1)),
+        period=2,
+    ),
     "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
     ),

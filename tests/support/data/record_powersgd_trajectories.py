@@ -1,0 +1,184 @@
+"""Records what the authors' two codes of PowerSGD do on small quadratics.
+
+    python tests/support/data/record_powersgd_trajectories.py CHECKOUT
+
+CHECKOUT is a checkout of epfml/powersgd, which is imported as it is; powersgd.md beside
+this file says with which versions that was done, and what is patched. Nothing of the
+project is imported: the environment needs PyTorch and NumPy only.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import importlib
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import types
+
+import numpy as np
+
+STEPS, WORKERS, RANK, MOMENTUM, DENSE = 20, 3, 2, 0.9, 4
+RATES = np.where(np.arange(STEPS) < STEPS // 2, 0.05, 0.02)
+SHAPES = {"bias": (3,), "first": (6, 5), "last": (6, 5), "wide": (4, 12)}
+Arrays = dict[str, np.ndarray]
+
+
+class Generator:
+    """NumPy's own, without the 2^27 numbers that a reducer stores and never reads."""
+
+    def __init__(self, seed):
+        self.own = np.random.RandomState(seed)
+
+    def randn(self, *shape):
+        return np.zeros(1)
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+
+def quadratics() -> Arrays:
+    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
+    draw, d = np.random.default_rng(0), sum(map(np.prod, SHAPES.values()))
+    arrays = {
+        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, d)),
+        "targets": draw.normal(size=(WORKERS, d)),
+        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, d)),
+        "start": 2 * draw.normal(size=d),
+    }
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def split(torch, vector):
+    sizes = [int(np.prod(shape)) for shape in SHAPES.values()]
+    parts = np.split(np.asarray(vector, np.float64), np.cumsum(sizes)[:-1])
+    pairs = zip(parts, SHAPES.values(), strict=True)
+    return [torch.from_numpy(part.copy()).reshape(shape) for part, shape in pairs]
+
+
+def flat(tensors) -> np.ndarray:
+    return np.concatenate([x.detach().numpy().ravel() for x in tensors])
+
+
+def gradients(torch, problem, worker, t, params):
+    w = flat(params)
+    gradient = problem["curvatures"][worker] * (w - problem["targets"][worker])
+    return split(torch, gradient + problem["noise"][t, worker])
+
+
+def paper(torch, worker: int, checkout: str) -> Arrays:
+    """The reducer of the paper's experiments, in the loop of their train.py."""
+    sys.path.insert(0, os.path.join(checkout, "paper-code"))
+    theirs = importlib.import_module("gradient_reducers")
+    numpy = types.SimpleNamespace(random=types.SimpleNamespace(RandomState=Generator))
+    exactly = functools.partial(theirs.orthogonalize, eps=0.0)
+    vars(theirs).update(np=numpy, orthogonalize=exactly)
+
+    def quiet(*args, **kwargs):
+        return contextlib.nullcontext()
+
+    reducer = theirs.RankKReducer(0, "cpu", quiet, reuse_query=True, rank=RANK)
+    drawn, set_random = [], reducer.set_random
+
+    def remember(vector):
+        set_random(vector)
+        drawn.append(vector.numpy().copy())
+
+    reducer.set_random = remember
+    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
+    params = split(torch, problem["start"])
+    memories, momenta = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    weights, residuals = [flat(params)], [flat(memories)]
+    for t, rate in enumerate(RATES):
+        grads = gradients(torch, problem, worker, t, params)
+        sent = [g + e for g, e in zip(grads, memories, strict=True)]
+        reducer.reduce(sent, grads, memories)
+        for p, g, m in zip(params, grads, momenta, strict=True):
+            m.mul_(MOMENTUM).add_(g)
+            p.sub_(rate * (g + m))
+        weights.append(flat(params))
+        residuals.append(flat(memories))
+    first, last, wide = drawn
+    return {
+        "weights": np.stack(weights),
+        "residuals": np.stack(residuals),
+        "factors of matrices": np.stack([first, last]),
+        "factors of wide": wide[None],
+    }
+
+
+def library(torch, worker: int, checkout: str) -> Arrays:
+    """The library, around PyTorch's SGD with momentum."""
+    sys.path.insert(0, checkout)
+    powersgd = importlib.import_module("powersgd")
+    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
+    params = [torch.nn.Parameter(p) for p in split(torch, problem["start"])]
+    optimizer = torch.optim.SGD(params, lr=0.0, momentum=MOMENTUM)
+    config = powersgd.Config(
+        rank=RANK, min_compression_rate=1, start_compressing_after_num_steps=DENSE
+    )
+    aggregator = powersgd.PowerSGD(params, config)
+    matrices, wide = (p.numpy().copy() for p in aggregator._powersgd._ps)
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    weights, residuals = [flat(params)], [np.zeros(len(problem["start"]))]
+    for t, rate in enumerate(RATES):
+        optimizer.param_groups[0]["lr"] = rate
+        new = gradients(torch, problem, worker, t, params)
+        for p, g in zip(params, new, strict=True):
+            p.grad.add_(g)  # As `backward` does.
+        powersgd.optimizer_step(optimizer, aggregator)
+        weights.append(flat(params))
+        residuals.append(flat([p.grad for p in params]))
+    return {
+        "weights": np.stack(weights),
+        "residuals": np.stack(residuals),
+        "factors of matrices": matrices,
+        "factors of wide": wide,
+    }
+
+
+RUNS = {"paper": paper, "library": library}
+
+
+def work(name: str, checkout: str, meeting: str, worker: int) -> Arrays:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch = importlib.import_module("torch")
+    importlib.import_module("torch.distributed")
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=worker, world_size=WORKERS
+    )
+    return RUNS[name](torch, worker, checkout)
+
+
+def main() -> None:
+    checkout = sys.argv[1]
+    arrays = {**quadratics(), "rates": RATES}
+    for name in RUNS:
+        context = multiprocessing.get_context("spawn")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool,
+        ):
+            meeting = os.path.join(folder, "meeting")
+            jobs = [
+                pool.submit(work, name, checkout, meeting, worker)
+                for worker in range(WORKERS)
+            ]
+            parts = [job.result() for job in jobs]
+        for what in parts[0]:
+            if what == "residuals":
+                arrays[f"{name}/{what}"] = np.stack([part[what][-1] for part in parts])
+            else:
+                assert all((part[what] == parts[0][what]).all() for part in parts)
+                arrays[f"{name}/{what}"] = parts[0][what]
+    file = pathlib.Path(__file__).with_name("powersgd_trajectories.npz")
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+if __name__ == "__main__":
+    main()
