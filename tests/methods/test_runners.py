@@ -78,6 +78,7 @@ RELATED = {
     "bmuf",
     "lookahead",
     "diloco",
+    "streaming_diloco",
     "sign_sgd",
 }
 
