@@ -17,7 +17,8 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
                    skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
                    evaluate, resize, Checkpoints
-    costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
+    costs          message_bits, peak_message_bits, wire_bytes, link_traffic,
+                   relative_cost, plan
     modules        topologies, paces, timelines, planning
 
 `help` of any name says what it does and what its arguments are. `help(gmc_jax.gmc)`

@@ -10,6 +10,7 @@ from experiments.training.compression import Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
+FRAGMENTS = 2  # Of Streaming DiLoCo; the smallest model has two layers.
 SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # SlowMo's authors tune it from 0.4 to 0.8.
 
 
@@ -116,6 +117,18 @@ def _diloco(rate, compression, momentum):
     return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
 
 
+def _in_turn(path: str) -> int:
+    """Deals layers to fragments by the numbers in their names."""
+    return int("0" + "".join(filter(str.isdigit, path))) % FRAGMENTS
+
+
+def _streaming_diloco(rate, compression, momentum):
+    del compression, momentum
+    return gmc_jax.streaming_diloco(
+        optax.adamw(rate), gmc_jax.exact(), period=PERIOD, fragments=_in_turn
+    )
+
+
 def _local_gmc(rate, compression, momentum):
     """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
     outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
@@ -158,6 +171,7 @@ LOCAL_METHODS = {
     "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
     "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
     "diloco": _own("DiLoCo", _diloco),
+    "streaming_diloco": _own("Streaming DiLoCo", _streaming_diloco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "d2": _own("D2", _d2),

@@ -52,6 +52,7 @@ class EveryMethod:
                 ("adam", adaptive),
                 ("local_adam", adaptive),
                 ("diloco", adaptive),
+                ("streaming_diloco", adaptive),
             ),
         )
 
