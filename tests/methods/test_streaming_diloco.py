@@ -59,6 +59,23 @@ INNER = functools.partial(dmsgd_local, channel=no_communication())
 FRAGMENTS = [range(4), range(4, 20)]  # Bias and kernel.
 
 
+def every_setting(test):
+    """Three workers under a cosine; slowly, other numbers and a constant rate."""
+    rates = pytest.mark.parametrize(
+        ("rate", "eta"),
+        [
+            (SCHEDULE, rate_at),
+            pytest.param(RATE, lambda t: RATE, marks=pytest.mark.slow),
+        ],
+    )
+    return rates(
+        pytest.mark.parametrize(
+            "workers",
+            [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))],
+        )(test)
+    )
+
+
 @pytest.mark.parametrize(
     ("delay", "alpha"),
     [
@@ -69,17 +86,7 @@ FRAGMENTS = [range(4), range(4, 20)]  # Bias and kernel.
         ),
     ],
 )
-@pytest.mark.parametrize(
-    ("rate", "eta"),
-    [
-        (SCHEDULE, rate_at),
-        pytest.param(RATE, lambda t: RATE, marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    "workers",
-    [3, *(pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 8))],
-)
+@every_setting
 def test_two_fragments_are_as_transcribed(workers, rate, eta, delay, alpha):
     """Through top-k of each fragment, on both sides of half a period."""
     problem = problems.quadratics(workers)
@@ -104,6 +111,26 @@ def test_two_fragments_are_as_transcribed(workers, rate, eta, delay, alpha):
         delay=delay,
         alpha=alpha,
         fragments=FRAGMENTS,
+    )
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10)
+
+
+@every_setting
+def test_eager_updates_are_as_transcribed(workers, rate, eta):
+    problem = problems.quadratics(workers)
+    ours, _ = harness.run(
+        streaming_diloco(
+            INNER(rate),
+            all_gather(top_k(0.3)),
+            period=5,
+            fragments=1,
+            delay=3,
+            merge=eager(),
+        ),
+        problem,
+    )
+    expected, _ = references_local.eager_diloco(
+        problem, eta, references.largest(0.3), inner=0.9, outer_rate=0.4, period=5
     )
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10)
 

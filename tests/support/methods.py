@@ -298,21 +298,6 @@ PAPERS = {
         ),
         0,
     ),
-    "streaming_diloco that is eager": Paper(
-        lambda rate, channel, momentum=0.9: gmc_jax.streaming_diloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
-            channel,
-            period=4,
-            fragments=1,
-            delay=3,
-            merge=gmc_jax.eager(),
-            outer_momentum=momentum,
-        ),
-        functools.partial(
-            references_local.eager_diloco, inner=0.9, outer_rate=0.4, period=4
-        ),
-        0,
-    ),
     "dist_ef_sgdm": Paper(
         # With 0.4 two entries differ by 1e-7, so rounding would decide between them.
         functools.partial(
@@ -386,6 +371,9 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         optax.sgd(0.1),
         optax.chain(gmc_jax.error_feedback(COUNTED_BLOCK), optax.scale(-1)),
         period=4,
+    ),
+    "eager streaming": lambda k: gmc_jax.streaming_diloco(
+        optax.sgd(0.1), COUNTED_BLOCK, period=4, fragments=1, merge=gmc_jax.eager()
     ),
     "streaming of two fragments": lambda k: gmc_jax.streaming(
         optax.sgd(0.1, momentum=0.5),
