@@ -140,6 +140,11 @@ def test_the_mean_follows_the_sum_of_all_steps(name):
     mean = np.mean(gradients, axis=1)
     assert_moves_by(weights.mean(axis=1), -RATE * mean)
     assert np.ptp(weights[-2], axis=0).max() > 1e-3
+    if name == "inside a period":  # Its sync at step 6 holds what arrives in 7 and 9.
+        outer = problems.flat(states.anchor, leading=1)[6]
+        inner = problems.flat(states.inner.anchor, leading=1)[6:10]
+        assert np.any(problems.flat(states.anchor, leading=1)[5] != outer)
+        np.testing.assert_allclose(inner, [outer] * 4, rtol=0, atol=1e-14)
     if name == "over cser":  # Its own anchor has not moved, and the errors have.
         sync = states.inner[1]
         anchor = problems.flat(sync.anchor, leading=1)[:, None]
