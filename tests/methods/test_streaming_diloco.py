@@ -162,7 +162,8 @@ def test_without_a_delay_each_coordinate_has_one_outer_step_a_period():
         assert np.ptp(weights[t][:, other], axis=0).min() > 0
 
 
-@pytest.mark.parametrize("delay", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [1, 5])
 def test_eager_updates_are_gossip_with_all_that_arrives_one_period_late(delay):
     late = gossip(topologies.complete(4), delay=1)
     theirs, _ = harness.run(diloco(optax.sgd(RATE), late, period=5), problem())
