@@ -10,14 +10,15 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
                    disagreement, simulated_server, no_communication, drop_all;
                    count_entries and join_channels around others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
-                   one_bit_adam, dmsgd, local_sgd, slowmo, diloco, d_psgd, sgp, d2,
-                   signum, svrg and more
+                   one_bit_adam, dmsgd, local_sgd, slowmo, diloco, streaming_diloco,
+                   d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
                    averaged, partial_sync, ...; around a method:
                    skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
                    evaluate, resize, Checkpoints
-    costs          message_bits, wire_bytes, link_traffic, relative_cost, plan
+    costs          message_bits, peak_message_bits, wire_bytes, link_traffic,
+                   relative_cost, plan
     modules        topologies, paces, timelines, planning
 
 `help` of any name says what it does and what its arguments are. `help(gmc_jax.gmc)`
@@ -70,6 +71,7 @@ from gmc_jax.core import with_hooks as with_hooks
 from gmc_jax.costs import planning as planning
 from gmc_jax.costs.accounting import WireBytes as WireBytes
 from gmc_jax.costs.accounting import message_bits as message_bits
+from gmc_jax.costs.accounting import peak_message_bits as peak_message_bits
 from gmc_jax.costs.accounting import relative_cost as relative_cost
 from gmc_jax.costs.accounting import wire_bytes as wire_bytes
 from gmc_jax.costs.compression_cost import measure_encoding as measure_encoding
@@ -136,6 +138,7 @@ from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
+from gmc_jax.methods.streaming_diloco import streaming_diloco as streaming_diloco
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
@@ -188,6 +191,10 @@ from gmc_jax.transforms.leave_out_nonfinite import (
 from gmc_jax.transforms.leave_out_nonfinite import (
     leave_out_nonfinite as leave_out_nonfinite,
 )
+from gmc_jax.transforms.merges import Merge as Merge
+from gmc_jax.transforms.merges import corrected as corrected
+from gmc_jax.transforms.merges import eager as eager
+from gmc_jax.transforms.merges import mix as mix
 from gmc_jax.transforms.momentum_correction import (
     MomentumCorrectionState as MomentumCorrectionState,
 )
@@ -212,6 +219,8 @@ from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfinit
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
 from gmc_jax.transforms.slow_momentum import SlowMomentumState as SlowMomentumState
 from gmc_jax.transforms.slow_momentum import slow_momentum as slow_momentum
+from gmc_jax.transforms.streaming import StreamingState as StreamingState
+from gmc_jax.transforms.streaming import streaming as streaming
 from gmc_jax.transforms.track_gradients import (
     TrackGradientsState as TrackGradientsState,
 )
@@ -297,6 +306,7 @@ __all__ += [
     "sign_sgd",
     "signum",
     "slowmo",
+    "streaming_diloco",
     "svrg",
 ]
 
@@ -310,8 +320,10 @@ __all__ += [
     "averaged",
     "clip_by_local_norm",
     "combine_then_adapt",
+    "corrected",
     "delayed_sync",
     "detached",
+    "eager",
     "elastic_sync",
     "epochs",
     "error_feedback",
@@ -320,6 +332,7 @@ __all__ += [
     "global_momentum",
     "leave_out_nonfinite",
     "maintain_buffers",
+    "mix",
     "momentum_correction",
     "partial_sync",
     "periodic",
@@ -330,6 +343,7 @@ __all__ += [
     "send_differences",
     "skip_nonfinite",
     "slow_momentum",
+    "streaming",
     "track_gradients",
     "variance_reduced",
     "with_float32_state",
@@ -360,6 +374,7 @@ __all__ += [
     "measure_encoding",
     "measure_encodings",
     "message_bits",
+    "peak_message_bits",
     "plan",
     "relative_cost",
     "wire_bytes",
@@ -378,6 +393,7 @@ __all__ += [
     "Largest",
     "Layout",
     "Link",
+    "Merge",
     "Sparse",
     "Step",
     "Topology",
@@ -416,6 +432,7 @@ __all__ += [
     "SendDifferencesState",
     "SkipNonfiniteState",
     "SlowMomentumState",
+    "StreamingState",
     "TrackGradientsState",
     "VarianceReducedState",
     "with_hooks",

@@ -65,7 +65,9 @@ DOCUMENTED = {
 SHARED = {
     "compressors": set(),
     "channels": {"compressed"},
-    "transforms": {"buffers", "consensus", "full_gradient", "query", "sync_hooks"},
+    "transforms": {
+        *("buffers", "consensus", "full_gradient", "merges", "query", "sync_hooks")
+    },
     "methods": {"asynchronous"},
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import gmc_jax
 from experiments.training.compression import Compression
-from experiments.training.local_methods import PERIOD
+from experiments.training.local_methods import FRAGMENTS, PERIOD
 from gmc_jax import planning
 
 
@@ -17,6 +17,7 @@ class Entry(NamedTuple):
       compressor: a name in `COMPRESSORS`, for methods that compress.
       learning_rate: at which this method learns the digits.
       period: steps from one synchronisation to the next.
+      fragments: of which one synchronises at a time, in each period.
     """
 
     label: str
@@ -24,6 +25,7 @@ class Entry(NamedTuple):
     compressor: str = "top_k"
     learning_rate: float = 0.02
     period: int = 1
+    fragments: int = 1
 
     def pattern(self, ratio: float) -> planning.Pattern:
         """The communication pattern that the planner predicts."""
@@ -32,7 +34,7 @@ class Entry(NamedTuple):
             "sign_sgd": gmc_jax.majority_vote(),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
-        sync = planning.Sync(channel, period=self.period)
+        sync = planning.Sync(channel, period=self.period, fragments=self.fragments)
         return planning.Pattern(self.label, (sync,))
 
 
@@ -43,6 +45,13 @@ LINEUP = {
     "random_block": Entry("GMC, random_block", "gmc", "random_block"),
     "vote": Entry("signSGD, vote", "sign_sgd", learning_rate=1e-4),
     "slowmo": Entry("SlowMo", "slowmo", period=PERIOD),
+    "streaming_diloco": Entry(
+        "Streaming DiLoCo",
+        "streaming_diloco",
+        learning_rate=0.003,
+        period=PERIOD,
+        fragments=FRAGMENTS,
+    ),
     "ddp": Entry("PyTorch DDP, dense", None),
     "ddp_fp16": Entry("PyTorch DDP, fp16", None),
 }

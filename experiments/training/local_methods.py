@@ -10,6 +10,7 @@ from experiments.training.compression import Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
+FRAGMENTS = 2  # Of Streaming DiLoCo; the smallest model has two layers.
 SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # SlowMo's authors tune it from 0.4 to 0.8.
 
 
@@ -128,6 +129,18 @@ def _qsparse_local_sgd(rate, compression, momentum):
     )
 
 
+def _in_turn(path: str) -> int:
+    """Deals layers to fragments by the numbers in their names."""
+    return int("0" + "".join(filter(str.isdigit, path))) % FRAGMENTS
+
+
+def _streaming_diloco(rate, compression, momentum):
+    del compression, momentum
+    return gmc_jax.streaming_diloco(
+        optax.adamw(rate), gmc_jax.exact(), period=PERIOD, fragments=_in_turn
+    )
+
+
 def _local_gmc(rate, compression, momentum):
     """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
     outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
@@ -177,6 +190,7 @@ LOCAL_METHODS = {
         "Overlap-Local-SGD", _over_local_sgd(gmc_jax.overlap_local_sgd)
     ),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
+    "streaming_diloco": _own("Streaming DiLoCo", _streaming_diloco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "d2": _own("D2", _d2),

@@ -58,6 +58,7 @@ LOOKS |= {
     "cocod_sgd": ("#E69F00", ":"),
     "overlap_local_sgd": ("#A04000", "--"),
     "qsparse_local_sgd": ("#A04000", "-."),
+    "streaming_diloco": ("#993F74", "-."),
     "local_gmc": ("#0072B2", "--"),
     "d_psgd": ("#666666", "--"),
     "d2": ("#009E73", "-"),

@@ -117,8 +117,70 @@ def message_bits(
       are those of the channel.
       Nothing is allocated in the size of the parameters.
     """
+    sent = _bits_of(what, params, steps, axis_name, extra_args)
+    if steps is None:
+        sent = _cycle(sent)
+    total, count = sum(sent.tolist()), len(sent)
+    return total / count if total % count else total // count
+
+
+def peak_message_bits(
+    what: Channel | optax.GradientTransformation,
+    params: Tree,
+    *,
+    steps: int | None = None,
+    axis_name: str = "workers",
+    **extra_args: Tree,
+) -> int:
+    """Counts the most bits that one worker sends in a call of a channel, or in a step.
+
+    A link must carry the peak between two steps, unless the method has a delay. For a
+    channel the peak is `message_bits`, which describes what is counted. `streaming`
+    lowers the peak of `periodic` and keeps its mean.
+
+    Args:
+      what: any channel, or any transformation.
+      params: the parameters, or any tree of their shapes and dtypes.
+      steps: for a transformation, the number of first steps among which the most is
+        sought. By default they are the first 16,384. If none of them sends anything,
+        the first 2^20 steps take their place.
+      axis_name: the named axis that the transformation averages over.
+      **extra_args: further arguments of the transformation's update, in their shapes
+        and dtypes.
+
+    Returns:
+      Bits, of all channels together.
+
+    Raises:
+      TypeError: if `what` is neither a channel nor a transformation.
+      ValueError: if `steps` is not a whole number of at least 1.
+      NameError: if the transformation averages over another axis.
+
+    Example:
+      >>> import gmc_jax, jax, optax
+      >>> params = [jax.ShapeDtypeStruct((500,), "float32")] * 2
+      >>> averages = gmc_jax.averaged(gmc_jax.exact()), optax.scale(-1.0)
+      >>> tx = gmc_jax.streaming(optax.sgd(0.1), *averages, period=10, fragments=int)
+      >>> gmc_jax.message_bits(tx, params), gmc_jax.peak_message_bits(tx, params)
+      (3200, 16000)
+
+    Guarantees:
+      It is at least `message_bits`.
+      Nothing is allocated in the size of the parameters.
+    """
+    return int(_bits_of(what, params, steps, axis_name, extra_args).max())
+
+
+def _bits_of(
+    what: Channel | optax.GradientTransformation,
+    params: Tree,
+    steps: int | None,
+    axis_name: str,
+    extra_args: dict[str, Tree],
+) -> NDArray[np.int64]:
+    """Counts the bits of one call of a channel, or of each of the first steps."""
     if isinstance(what, Channel):
-        return what.bits(params)
+        return np.array([what.bits(params)])
     if not isinstance(what, optax.GradientTransformation):
         raise TypeError(
             "`what` must be a channel, such as `all_gather(top_k(0.01))`, or a "
@@ -126,17 +188,12 @@ def message_bits(
         )
     if steps is not None:
         steps = checks.whole(steps=steps)
-        return _mean_of(bits_of_steps(what, params, steps, axis_name, extra_args))
+        return bits_of_steps(what, params, steps, axis_name, extra_args)
     sent = np.zeros(1, np.int64)
     for horizon in _HORIZONS:
         if not sent.any():
             sent = bits_of_steps(what, params, horizon, axis_name, extra_args)
-    return _mean_of(_cycle(sent))
-
-
-def _mean_of(sent: NDArray[np.int64]) -> float:
-    total, count = sum(sent.tolist()), len(sent)
-    return total / count if total % count else total // count
+    return sent
 
 
 def _cycle(sent: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """Patterns: which channels a method averages through, and how often.
 
 Methods with the same pattern load the link equally. GMC, EF-SGD and DGC average through
-one channel at every step. Local SGD, SlowMo and DiLoCo average densely every few steps.
+one channel at every step. Local SGD, SlowMo and DiLoCo average densely every few steps,
+Streaming DiLoCo one fragment at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ _SENDING = {
     "sampled_top_k": (all_gather, sampled_top_k),
     "random_block": (all_reduce, random_block),
 }
+_FRAGMENTS = 4
 _RESET = 1 / 16  # The share of the entries that a reset of CSER sends, from its paper.
 
 
@@ -49,12 +51,15 @@ class Sync(NamedTuple):
       workers: the number of workers to count the traffic for; None for all. The traffic
         between neighbours does not depend on the number of workers. So for `gossip` a
         topology of a few workers may stand for one of thousands.
+      fragments: the number of fragments of the parameters, of equal size, that
+        synchronise one after another in each period; at most `period`.
     """
 
     channel: Channel
     cost: CompressionCost = FREE
     period: int = 1
     workers: int | None = None
+    fragments: int = 1
 
 
 class Load(NamedTuple):
@@ -87,8 +92,9 @@ class Pattern:
     Raises:
       TypeError: if `syncs` holds something that is no `Sync` of a channel, `name` is no
         text, or `family` no function.
-      ValueError: if `ratio` does not lie in (0, 1], or a period or number of workers is
-        not a whole number of at least 1.
+      ValueError: if `ratio` does not lie in (0, 1], a period, a number of workers or of
+        fragments is not a whole number of at least 1, or there are more fragments than
+        steps in a period.
     """
 
     name: str
@@ -116,16 +122,22 @@ class Pattern:
             checks.positive_int(period=sync.period)
             if sync.workers is not None:
                 checks.positive_int(workers=sync.workers)
+            checks.positive_int(fragments=sync.fragments)
+            if sync.fragments > sync.period:
+                raise ValueError(
+                    f"`fragments` must be at most `period`, {sync.period}, got "
+                    f"{sync.fragments}; one fragment synchronises at a step."
+                )
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
         """The load of the mean step, and of the longest, through all channels."""
         size = entries_in(params)
         mean, longest = [], []
-        for channel, cost, period, counted in self.syncs:
-            traffic = link_traffic(channel, params, counted or workers)
-            load = (*traffic, cost.seconds(size, traffic.bytes))
+        for channel, cost, period, counted, fragments in self.syncs:
+            sent, hops = link_traffic(channel, params, counted or workers)
+            load = (sent / fragments, hops, cost.seconds(size, sent) / fragments)
             longest.append(load)
-            mean.append([part / period for part in load])
+            mean.append([fragments * part / period for part in load])
         return _sum(mean), _sum(longest)
 
 
@@ -197,6 +209,7 @@ def candidates(
             )
             for period in periods
         ),
+        *(_streaming(period) for period in periods),
         Pattern("D-PSGD, ring", (neighbours,)),
         Pattern("SGP, one peer", (one_peer,)),
     ]
@@ -208,6 +221,13 @@ def _cser(blocks: Family, ratio: float) -> Pattern:
     (step,), (reset,) = blocks(ratio / 2).syncs, blocks(_RESET).syncs
     syncs = (step._replace(period=1), reset._replace(period=period))
     return Pattern(f"CSER of blocks, reset every {period}", syncs, ratio)
+
+
+def _streaming(period: int) -> Pattern:
+    """Makes Streaming DiLoCo of few fragments, each of which waits for many hops."""
+    fragments = min(_FRAGMENTS, period)
+    sync = Sync(exact(), period=period, fragments=fragments)
+    return Pattern(f"Streaming DiLoCo, {fragments} parts every {period}", (sync,))
 
 
 def _sum(loads: Sequence[Sequence[float]]) -> Load:

@@ -15,6 +15,7 @@ from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.transforms.periodic import PeriodicState
+from gmc_jax.transforms.streaming import StreamingState
 from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
 from gmc_jax.utils import checks
 from gmc_jax.utils.jaxprs import StateClass
@@ -22,6 +23,8 @@ from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.prng_keys import is_key, is_raw_key
 from gmc_jax.utils.trees import find_hooks
 
+# Resizing in the midst of a period does not end it.
+_IN_PERIODS = PeriodicState, StreamingState
 _NEW = 0x6E6577  # "new": unlike the steps and workers that loops fold into keys.
 
 Rule: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
@@ -61,6 +64,8 @@ def resize(
                                            pseudo-gradient so far is the mean: the next
                                            synchronisation comes at the same step, and
                                            leads to the same point
+        `streaming`                        the same for each fragment; what is in flight
+                                           is the mean
         whole numbers                      the mean, distributed: K' numbers, no two
                                            further apart than 1, whose sum is nearest to
                                            K' times the mean
@@ -280,22 +285,22 @@ def _synchronise(kept: Tree, layout: Layout, params: Callable[[Tree], Tree]) -> 
 
 
 def _has_sync_hooks(state: Tree) -> bool:
-    """Whether a state has a hook of synchronisation, apart from those of `periodic`."""
+    """Whether a state has a hook of synchronisation that does not end a period."""
     nodes = find_hooks(state, "on_sync") + find_hooks(state, "sync_weighted")
     return any(
-        _has_sync_hooks(node.inner) if isinstance(node, PeriodicState) else True
+        _has_sync_hooks(node.inner) if isinstance(node, _IN_PERIODS) else True
         for node in nodes
     )
 
 
 def _after_sync(state: Tree, start: Tree, end: Tree) -> Tree:
-    """Calls all hooks `on_sync` but that of `periodic`, whose period has not ended."""
+    """Calls all hooks `on_sync` but those of states whose period has not ended."""
 
     def has_own_rule(node: Tree) -> bool:
-        return isinstance(node, PeriodicState) or has_hook(node, "on_sync")
+        return isinstance(node, _IN_PERIODS) or has_hook(node, "on_sync")
 
     def update(node: Tree) -> Tree:
-        if isinstance(node, PeriodicState):
+        if isinstance(node, _IN_PERIODS):
             return node._replace(inner=_after_sync(node.inner, start, end))
         return on_sync(node, start, end)
 

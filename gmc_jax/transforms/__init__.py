@@ -10,7 +10,8 @@ By what they do, or where they stand:
     around error feedback     global_momentum, detached, average_residuals,
                               at_virtual_iterate
     local steps               periodic, slow_momentum; maintain_buffers, reset_buffers
-                              and average_buffers for the inner optimizer
+                              and average_buffers for the inner optimizer; streaming,
+                              with mix, corrected and eager
     full gradients            epochs, projected; full_gradient_due, svrg_snapshot and
                               set_full_gradient for the loop
     in the step               query

@@ -128,7 +128,10 @@ def _no_state(inner: optax.GradientTransformation, fresh: Tree) -> Tree:
 def _are_buffers(inner: optax.GradientTransformation, state: Tree) -> Tree:
     """Which leaves mirror a parameter and are not conserved."""
     mirrors = optax.tree.map_params(
-        inner, lambda _: True, state, transform_non_params=lambda _: False
+        inner,
+        lambda _: True,
+        state,
+        transform_non_params=lambda node: jax.tree.map(lambda _: False, node),
     )
     return jax.tree.map(
         lambda mirror, conserved: mirror and not conserved, mirrors, is_conserved(state)

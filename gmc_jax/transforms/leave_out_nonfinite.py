@@ -18,6 +18,7 @@ from gmc_jax.transforms._nonfinite import (
     update_or_skip,
 )
 from gmc_jax.transforms.periodic import PeriodicState
+from gmc_jax.transforms.streaming import StreamingState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -154,8 +155,10 @@ def _scale_or_zero(updates: Tree, nonfinite: jax.Array, factor: jax.Array) -> Tr
 
 
 def _check_scalable(state: Tree) -> None:
+    local = "one that takes local steps, which move one worker alone"
     for kind, got in (
-        (PeriodicState, "one that takes local steps, which move one worker alone"),
+        (PeriodicState, local),
+        (StreamingState, local),
         (
             VarianceReducedState,
             "one that compares gradients with those at a snapshot, which are not "

@@ -15,6 +15,7 @@ from gmc_jax import (
     exact,
     gmc,
     message_bits,
+    peak_message_bits,
     random_block,
     top_k,
 )
@@ -114,6 +115,17 @@ def test_a_period_longer_than_the_first_horizon_is_found():
     assert message_bits(local, start()) == 0
 
 
+def test_the_peak_is_that_of_the_longest_step():
+    every, resets = all_gather(top_k(0.1)), all_gather(top_k(0.4))
+    both = gmc_jax.cser(0.1, every, resets, period=5)
+    step, reset = message_bits(every, start()), message_bits(resets, start())
+    assert peak_message_bits(both, start()) == step + reset
+    assert peak_message_bits(both, start(), steps=4) == step
+    assert peak_message_bits(every, start()) == step
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
+        peak_message_bits(both, start(), steps=0)
+
+
 def test_bits_may_be_asked_for_while_a_program_is_traced():
     tx = gmc(0.1, all_gather(top_k(0.1)))
     assert jax.jit(lambda: jnp.full((), message_bits(tx, start())))() == 128
@@ -123,6 +135,8 @@ def test_bits_may_be_asked_for_while_a_program_is_traced():
 def test_only_channels_and_transformations_send(what):
     with pytest.raises(TypeError, match="`what` must be a channel, such as"):
         message_bits(what, start())
+    with pytest.raises(TypeError, match="`what` must be a channel, such as"):
+        peak_message_bits(what, start())
 
 
 def test_bits_need_no_memory():

@@ -36,6 +36,18 @@ def test_a_period_divides_the_load_of_the_mean_step_and_not_of_the_longest():
     assert mean.seconds(link) == pytest.approx(1.56 + 0.7 + 10)
 
 
+def test_fragments_divide_the_longest_step_and_not_the_bytes_of_the_mean():
+    """Each of them has hops of its own."""
+    sync = Sync(all_gather(top_k(0.1)), COST, period=10)
+    whole, peak = Pattern("whole", (sync,)).loads(PARAMS, 8)
+    streams = Pattern("streaming", (sync._replace(fragments=5),))
+    mean, longest = streams.loads(PARAMS, 8)
+    assert longest.traffic == (peak.traffic.bytes / 5, peak.traffic.hops)
+    assert longest.encoding == pytest.approx(peak.encoding / 5)
+    assert mean.traffic == pytest.approx((560, 5 * whole.traffic.hops))
+    assert mean.encoding == pytest.approx(whole.encoding)
+
+
 def test_the_channels_of_a_method_with_two_add_up():
     """As in CSER: blocks at every step, larger ones at every fourth."""
     block, reset = all_reduce(random_block(0.01)), all_reduce(random_block(0.4))
@@ -59,7 +71,7 @@ def test_there_are_candidates_for_any_number_of_workers(workers):
     patterns = candidates(PARAMS, workers, [0.1, 0.01], [12, 48], CPU_2_CORES)
     names = [(pattern.name, pattern.ratio) for pattern in patterns]
     assert patterns[0] is DENSE
-    assert len(names) == len(set(names)) == 1 + 3 * 2 + 2 + 1 + 1 + 2 + 2
+    assert len(names) == len(set(names)) == 1 + 3 * 2 + 2 + 1 + 1 + 2 + 2 + 2
     sent = {
         pattern.name: pattern.loads(PARAMS, workers)[0].traffic for pattern in patterns
     }
@@ -102,6 +114,10 @@ def test_errors_name_what_is_wrong():
         Pattern("mine", (Sync(wrong),))
     with pytest.raises(ValueError, match="`period` must be a whole number"):
         Pattern("mine", (Sync(exact(), period=0),))
+    with pytest.raises(ValueError, match="`fragments` must be a whole number"):
+        Pattern("mine", (Sync(exact(), fragments=0),))
+    with pytest.raises(ValueError, match="`fragments` must be at most `period`, 2"):
+        Pattern("mine", (Sync(exact(), period=2, fragments=3),))
     with pytest.raises(ValueError, match="`workers` must be a whole number"):
         Pattern("mine", (Sync(exact(), workers=-1),))
     with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1]"):

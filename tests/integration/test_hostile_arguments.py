@@ -18,7 +18,7 @@ NOT_FACTORIES = {
     # Of what there is at run time.
     *("assert_replicated", "average_workers", "evaluate", "fetch", "query"),
     *("full_gradient_due", "set_full_gradient", "svrg_snapshot", "wire_bytes"),
-    *("message_bits", "relative_cost", "worker_key", "with_hooks"),
+    *("message_bits", "peak_message_bits", "relative_cost", "worker_key", "with_hooks"),
     # Runners and what belongs to them, with tests of their own.
     *("distribute", "layout", "resize", "simulate", "unrolled"),
     # Without arguments, or measured.
@@ -71,6 +71,12 @@ BELONGS = {
     "katyusha_x.epoch_length": set(),
     "katyusha_x.strong_convexity": {"None"},
     "timelines.all_reduce_times.period": set(),
+    "streaming.period": set(),
+    "streaming_diloco.period": set(),
+    "fragments": {"None"},
+    "merge": {"None"},
+    "alpha": {"tracer"},
+    "average": {"transformation"},
     "saef.period": {"None", "tracer"},
     "seed": {"-1", "tracer"},
     **{

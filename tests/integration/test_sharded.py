@@ -93,6 +93,15 @@ METHODS = {
     "easgd": gmc_jax.easgd(optax.sgd(0.1), LARGEST, period=2),
     "cocod_sgd": gmc_jax.cocod_sgd(optax.sgd(0.1), LARGEST, period=2),
     "overlap_local_sgd": gmc_jax.overlap_local_sgd(optax.sgd(0.1), LARGEST, period=2),
+    "streaming": gmc_jax.streaming(
+        optax.sgd(0.1),
+        gmc_jax.error_feedback(LARGEST),
+        optax.scale(-1.0),
+        period=2,
+        fragments=lambda path: int(path in ("in", "shift")),
+        delay=1,
+        merge=gmc_jax.corrected(),
+    ),
     "d_psgd": gmc_jax.d_psgd(0.1, gmc_jax.topologies.ring(4)),
     "signum": gmc_jax.signum(0.01, gmc_jax.majority_vote()),
 }

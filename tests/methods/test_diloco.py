@@ -9,17 +9,30 @@ import optax
 import pytest
 
 import gmc_jax
-from gmc_jax import averaged, diloco, exact, local_sgd, periodic, slowmo
+from gmc_jax import (
+    averaged,
+    diloco,
+    exact,
+    local_sgd,
+    periodic,
+    slowmo,
+    streaming_diloco,
+)
 from tests.support import harness
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem
 
+whole = functools.partial(
+    streaming_diloco, fragments=1, delay=0, merge=gmc_jax.mix(0.0)
+)
 
-def test_the_losses_that_maxtext_derives_by_hand():
+
+@pytest.mark.parametrize("method", [diloco, whole])
+def test_the_losses_that_maxtext_derives_by_hand(method):
     """Two workers, least squares with two samples each; they meet after step three."""
     inputs = np.array([[[0, 1], [1, 0]], [[1, 0], [0, 1]]], np.float32)
     labels = np.array([[1, 2], [2, 3]], np.float32)
     params = {"kernel": jnp.array([2.0, 1.0]), "bias": jnp.array(1.0)}
-    tx = diloco(
+    tx = method(
         optax.sgd(0.1),
         exact(),
         period=3,
@@ -46,7 +59,8 @@ def test_the_losses_that_maxtext_derives_by_hand():
     np.testing.assert_allclose(weights["bias"][3], [0.5839] * 2, atol=1e-4)
 
 
-def test_the_history_that_torchft_keeps_of_two_fragments():
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_history_that_torchft_keeps_of_two_fragments(streams):
     """Each meets every six steps, half a period after the other.
 
     Gradients are 2, the inner rate 1, the outer one 2 without momentum. Numbers are
@@ -64,6 +78,17 @@ def test_the_history_that_torchft_keeps_of_two_fragments():
     tx = optax.partition(
         {"one": fragment(3), "other": fragment(6)}, {"layer0": "one", "layer1": "other"}
     )
+    if streams:
+        tx = streaming_diloco(
+            optax.sgd(1.0),
+            exact(),
+            period=6,
+            fragments=lambda path: int(path[-1]),
+            delay=0,
+            merge=gmc_jax.mix(0.0),
+            outer_learning_rate=2.0,
+            outer_momentum=None,
+        )
     params = {"layer0": jnp.ones((1, 1)), "layer1": jnp.ones((1, 1))}
     gradients = jax.tree.map(lambda x: np.full((15, 2, 1, 1), 2.0, np.float32), params)
 

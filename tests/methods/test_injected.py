@@ -78,6 +78,8 @@ def test_injected_rates_and_momenta_change_nothing(name):
 
 SHAPES = {
     "sgp": {"delay"},
+    "streaming": {"period", "delay"},
+    "streaming_diloco": {"period", "delay"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
     "one_bit_adam": {"freeze_step"},
 }

@@ -81,6 +81,7 @@ RELATED = {
     "diloco",
     "muloco",
     "overlap_local_sgd",
+    "streaming_diloco",
     "sign_sgd",
     "distributed_lion",
 }

@@ -21,6 +21,7 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from tests.support.harness import start, step_of, targets
+from tests.support.methods import by_name
 
 
 def same_bits(ours: Tree, theirs: Tree) -> None:
@@ -87,6 +88,13 @@ METHODS = {
     "osgp": gmc_jax.sgp(0.1, topologies.ring(8), delay=1),
     "majority_vote": gmc_jax.signum(0.01, gmc_jax.majority_vote()),
     "cser": gmc_jax.cser(0.1, BLOCK, all_reduce(random_block(0.4), seed=1), period=4),
+    "streaming_diloco": gmc_jax.streaming_diloco(
+        optax.sgd(0.1, momentum=0.5),
+        exact(),
+        period=4,
+        fragments=by_name,
+        delay=3,
+    ),
     "gmc, sampled_top_k": gmc_jax.gmc(0.1, all_gather(sampled_top_k(0.2, 0.5))),
     "cocod_sgd": gmc_jax.cocod_sgd(optax.sgd(0.1, momentum=0.5), BLOCK, period=4),
 }

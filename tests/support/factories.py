@@ -65,6 +65,7 @@ RIGHT = {
     "qsparse_local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
+    "streaming_diloco": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     **{
         name: {"learning_rate": 0.1, "channel": EXACT}
@@ -93,6 +94,10 @@ RIGHT = {
     "at_virtual_iterate": {"inner": FEEDBACK},
     "leave_out_nonfinite": {"inner": FEEDBACK},
     "skip_nonfinite": {"inner": FEEDBACK},
+    "corrected": {},
+    "eager": {},
+    "mix": {"alpha": 0.5},
+    "streaming": {"inner": SGD, "average": FEEDBACK, "outer": SGD, "period": 2},
     "slow_momentum": {"slow_learning_rate": 1.0, "decay": 0.5},
     "with_float32_state": {"inner": SGD},
     **{

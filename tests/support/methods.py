@@ -60,6 +60,12 @@ EXACT, ONE_PEER = exact(), topologies.one_peer_exponential(8)
 RESET = all_reduce(random_block(0.4), seed=1)
 SIGNS = all_gather(scaled_sign(), per_leaf=True)
 
+
+def by_name(path: str) -> int:
+    """Two fragments, the bias first."""
+    return int("kernel" in path)
+
+
 METHODS = {
     "dmsgd": Method(gmc_jax.dmsgd(RATE, TOP), set()),
     "dmsgd_local": Method(gmc_jax.dmsgd_local(RATE, TOP), {"0.trace"}),
@@ -130,6 +136,12 @@ METHODS = {
     "overlap_local_sgd": Method(
         gmc_jax.overlap_local_sgd(optax.sgd(RATE, 0.9), TOP, period=2),
         {"params", "0.0.trace", "1.sent"},
+    ),
+    "streaming_diloco": Method(
+        gmc_jax.streaming_diloco(
+            optax.adamw(RATE), EXACT, period=2, fragments=by_name, delay=1
+        ),
+        {"params", "sent", "inner.0.mu", "inner.0.nu"},
     ),
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
@@ -370,6 +382,26 @@ PAPERS = {
         ),
         0,
     ),
+    "streaming_diloco": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.streaming_diloco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            channel,
+            period=4,
+            fragments=1,
+            delay=2,
+            merge=gmc_jax.mix(0.25),
+            outer_momentum=momentum,
+        ),
+        functools.partial(
+            references_local.streaming_diloco,
+            inner=0.9,
+            outer_rate=0.4,
+            period=4,
+            delay=2,
+            alpha=0.25,
+        ),
+        0,
+    ),
     "dist_ef_sgdm": Paper(
         # With 0.4 two entries differ by 1e-7, so rounding would decide between them.
         functools.partial(
@@ -439,6 +471,18 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         period=4,
     ),
     "local adam": lambda k: gmc_jax.diloco(optax.adam(0.1), exact(), period=4),
+    "eager streaming": lambda k: gmc_jax.streaming_diloco(
+        optax.sgd(0.1), COUNTED_BLOCK, period=4, fragments=1, merge=gmc_jax.eager()
+    ),
+    "streaming of two fragments": lambda k: gmc_jax.streaming(
+        optax.sgd(0.1, momentum=0.5),
+        gmc_jax.error_feedback(COUNTED_BLOCK),
+        optax.scale(-1),
+        period=4,
+        fragments=by_name,
+        delay=3,
+        merge=gmc_jax.corrected(),
+    ),
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),

@@ -350,6 +350,90 @@ def overlap_local_sgd(
     return np.stack(trace), no_residuals(problem)
 
 
+def streaming_diloco(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    inner: float,
+    outer_rate: float,
+    period: int,
+    delay: int,
+    alpha: float | None,
+    fragments: list[range] | None = None,
+) -> Trace:
+    """A step of Nesterov on the mean pseudo-gradient of one fragment at a time.
+
+    `alpha` is the weight of a worker's own parameters. With None a worker keeps what it
+    did since it sent.
+    """
+    mean, everyone = sent_on_average(select), range(problem.workers)
+    owns = [range(problem.start.size)] if fragments is None else fragments
+    z, m = problem.start.copy(), np.zeros_like(problem.start)
+    xs = np.stack([z] * problem.workers)
+    ms = np.zeros_like(xs)
+    sent, sent_at, counts = xs.copy(), {}, [0] * len(owns)
+    trace = [xs.copy()]
+    for t in range(1, problem.steps + 1):
+        for k in everyone:
+            ms[k] = inner * ms[k] + problem.gradient(k, t - 1, xs[k])
+            xs[k] = xs[k] - eta(t - 1) * ms[k]
+
+        def take_in(p: int, own: range) -> None:
+            delta = mean(counts[p], [z[own] - sent[k][own] for k in everyone])
+            m[own] = beta * m[own] + delta
+            z[own] -= outer_rate * (delta + beta * m[own])
+            for k in everyone:
+                if alpha is None:
+                    xs[k][own] += z[own] - sent[k][own]
+                else:
+                    xs[k][own] = alpha * xs[k][own] + (1 - alpha) * z[own]
+            counts[p] += 1
+
+        for p, own in enumerate(owns):
+            if p in sent_at and t == sent_at[p] + delay:
+                take_in(p, own)
+            lag = -(-(p + 1) * period // len(owns))
+            if t >= lag and (t - lag) % period == 0:
+                sent[:, own], sent_at[p] = xs[:, own], t
+                if not delay:
+                    take_in(p, own)
+        trace.append(xs.copy())
+    return np.stack(trace), no_residuals(problem)
+
+
+def eager_diloco(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    inner: float,
+    outer_rate: float,
+    period: int,
+) -> Trace:
+    """Each worker has an anchor, and hears of the others one period late."""
+    mean, everyone = sent_on_average(select), range(problem.workers)
+    zs = np.stack([problem.start] * problem.workers)
+    xs, ms, outer_ms = zs.copy(), np.zeros_like(zs), np.zeros_like(zs)
+    last, trace, count = np.zeros_like(zs), [xs.copy()], 0
+    for t in range(problem.steps):
+        for k in everyone:
+            ms[k] = inner * ms[k] + problem.gradient(k, t, xs[k])
+            xs[k] = xs[k] - eta(t) * ms[k]
+        if (t + 1) % period == 0:
+            heard, own = mean(count, list(last)), zs - xs
+            for k in everyone:
+                others = heard - last[k] / problem.workers
+                delta = others + own[k] / problem.workers
+                outer_ms[k] = beta * outer_ms[k] + delta
+                zs[k] -= outer_rate * (delta + beta * outer_ms[k])
+            xs, last, count = zs.copy(), own, count + 1
+        trace.append(xs.copy())
+    return np.stack(trace), no_residuals(problem)
+
+
 def signum(
     problem: Problem,
     eta: Rate,

@@ -53,6 +53,7 @@ class EveryMethod:
                 ("local_adam", adaptive),
                 ("diloco", adaptive),
                 ("muloco", 0.05),  # Of steps that are orthogonal matrices.
+                ("streaming_diloco", adaptive),
             ),
         )
 
