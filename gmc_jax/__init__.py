@@ -112,6 +112,7 @@ from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
+from gmc_jax.methods.qg_dsgdm import qg_dsgdm as qg_dsgdm
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
@@ -176,6 +177,12 @@ from gmc_jax.transforms.periodic import periodic as periodic
 from gmc_jax.transforms.projected import projected as projected
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
+from gmc_jax.transforms.quasi_global_momentum import (
+    QuasiGlobalMomentumState as QuasiGlobalMomentumState,
+)
+from gmc_jax.transforms.quasi_global_momentum import (
+    quasi_global_momentum as quasi_global_momentum,
+)
 from gmc_jax.transforms.query import query as query
 from gmc_jax.transforms.skip_nonfinite import SkipNonfiniteState as SkipNonfiniteState
 from gmc_jax.transforms.skip_nonfinite import skip_nonfinite as skip_nonfinite
@@ -250,6 +257,7 @@ __all__ += [
     "local_sgd",
     "lookahead",
     "post_local_sgd",
+    "qg_dsgdm",
     "saef",
     "sgp",
     "sign_sgd",
@@ -280,6 +288,7 @@ __all__ += [
     "periodic",
     "projected",
     "push_sum",
+    "quasi_global_momentum",
     "reset_buffers",
     "skip_nonfinite",
     "slow_momentum",
@@ -359,6 +368,7 @@ __all__ += [
     "PartialSyncState",
     "PeriodicState",
     "PushSumState",
+    "QuasiGlobalMomentumState",
     "SkipNonfiniteState",
     "SlowMomentumState",
     "TrackGradientsState",

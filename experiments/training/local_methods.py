@@ -39,6 +39,11 @@ def _d_psgd(rate, compression, momentum):
     return gmc_jax.d_psgd(rate, ring, momentum=momentum)
 
 
+def _qg_dsgdm(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    return gmc_jax.qg_dsgdm(rate, ring, momentum=momentum)
+
+
 def _d2(rate, compression, momentum):
     ring = topologies.lazy(topologies.ring(compression.workers))
     return gmc_jax.d2(rate, ring, momentum=momentum)
@@ -160,6 +165,7 @@ LOCAL_METHODS = {
     "diloco": _own("DiLoCo", _diloco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
+    "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),
     "d2": _own("D2", _d2),
     "gradient_tracking": _own("gradient tracking", _gradient_tracking),
     "sgp": _own("SGP", _sgp),

@@ -43,7 +43,10 @@ BELONGS = {
     "learning_rate": {"tracer"},
     **{
         f"{name}.learning_rate": {"None", "tracer"}
-        for name in ("detached", "global_momentum", "slow_momentum", "slowmo")
+        for name in (
+            *("detached", "global_momentum", "slow_momentum", "slowmo"),
+            "quasi_global_momentum",
+        )
     },
     "katyusha_x.learning_rate": set(),
     "momentum": {"None", "tracer"},
@@ -55,7 +58,7 @@ BELONGS = {
         for name in (
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
-            *("period", "local_from_step", "epoch_length"),
+            *("period", "local_from_step", "epoch_length", "buffer_decay"),
         )
     },
     "katyusha_x.epoch_length": set(),

@@ -24,6 +24,7 @@ from gmc_jax import (
     majority_vote,
     no_communication,
     post_local_sgd,
+    qg_dsgdm,
     sgp,
     signum,
     svrg,
@@ -47,6 +48,7 @@ INJECTED = {
     "d_psgd": functools.partial(d_psgd, topology=RING),
     "d2": functools.partial(d2, topology=topologies.lazy(RING)),
     "gradient_tracking": functools.partial(gradient_tracking, topology=RING),
+    "qg_dsgdm": functools.partial(qg_dsgdm, topology=RING),
     "sgp": functools.partial(sgp, topology=RING),
 }
 

@@ -119,6 +119,7 @@ METHODS = {
         gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
         {"params", "1.correction"},
     ),
+    "qg_dsgdm": Method(gmc_jax.qg_dsgdm(RATE, ONE_PEER), {"params", "momentum"}),
     "gradient_tracking": Method(
         gmc_jax.gradient_tracking(RATE, topologies.ring(8)),
         {"params", "0.tracker", "0.last"},
@@ -318,6 +319,7 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
     "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
     "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
+    "qg_dsgdm": lambda k: gmc_jax.qg_dsgdm(0.1, lazy(k)),
     "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
     "slowmo over sgp": lambda k: gmc_jax.slowmo(pushed(k), exact(), period=4),
     "slowmo over cser": lambda k: gmc_jax.slowmo(

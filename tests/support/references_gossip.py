@@ -83,6 +83,33 @@ def d2_of_gradients(problem: Problem, eta: Rate, w: np.ndarray) -> np.ndarray:
     return np.stack(trace)
 
 
+def qg_dsgdm(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.9,
+    mu: float = 0.9,
+    *,
+    nesterov: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Worker by worker. The weights, and the buffers [steps + 1, workers, d]."""
+    x, everyone = at_start(problem), range(problem.workers)
+    m_hat = np.zeros_like(x)
+    trace, buffers = [x], [m_hat]
+    for t in range(problem.steps):
+        w, half = rounds[t % len(rounds)], np.zeros_like(x)
+        for i in everyone:
+            g = problem.gradient(i, t, x[i])
+            m = beta * m_hat[i] + g
+            half[i] = x[i] - eta(t) * (g + beta * m if nesterov else m)
+        new = np.stack([sum(w[i, j] * half[j] for j in everyone) for i in everyone])
+        moved = (x - new) / eta(t) if eta(t) else np.zeros_like(x)
+        m_hat, x = mu * m_hat + (1 - mu) * moved, new
+        trace.append(x)
+        buffers.append(m_hat)
+    return np.stack(trace), np.stack(buffers)
+
+
 def gradient_tracking(
     problem: Problem,
     eta: Rate,
