@@ -7,8 +7,9 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
     channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
-                   simulated_server, no_communication, drop_all; count_entries and
-                   join_channels around others
+                   compressed_gossip, gossip_differences, simulated_server,
+                   no_communication, drop_all; count_entries and join_channels around
+                   others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
                    slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
@@ -23,9 +24,13 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
 also shows equations and an example.
 """
 
+from gmc_jax.channels._differences import (
+    GossipDifferencesState as GossipDifferencesState,
+)
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
 from gmc_jax.channels.compressed import CompressedState as CompressedState
+from gmc_jax.channels.compressed_gossip import compressed_gossip as compressed_gossip
 from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
 from gmc_jax.channels.count_entries import count_entries as count_entries
 from gmc_jax.channels.disagreement import disagreement as disagreement
@@ -33,6 +38,12 @@ from gmc_jax.channels.drop_all import drop_all as drop_all
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
+from gmc_jax.channels.gossip_differences import (
+    gossip_differences as gossip_differences,
+)
+from gmc_jax.channels.gossip_differences_overlapped import (
+    gossip_differences_overlapped as gossip_differences_overlapped,
+)
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
@@ -87,9 +98,11 @@ from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
 from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
 from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
 from gmc_jax.methods.bmuf import bmuf as bmuf
+from gmc_jax.methods.choco_sgd import choco_sgd as choco_sgd
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
 from gmc_jax.methods.d_psgd import d_psgd as d_psgd
+from gmc_jax.methods.dcd_psgd import dcd_psgd as dcd_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
@@ -143,6 +156,12 @@ from gmc_jax.transforms.consensus import adapt_then_combine as adapt_then_combin
 from gmc_jax.transforms.consensus import combine_then_adapt as combine_then_adapt
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.difference_compression import (
+    DifferenceCompressionState as DifferenceCompressionState,
+)
+from gmc_jax.transforms.difference_compression import (
+    difference_compression as difference_compression,
+)
 from gmc_jax.transforms.epochs import EpochsState as EpochsState
 from gmc_jax.transforms.epochs import epochs as epochs
 from gmc_jax.transforms.error_feedback import ErrorFeedbackState as ErrorFeedbackState
@@ -218,11 +237,14 @@ __all__ = [
 __all__ += [
     "all_gather",
     "all_reduce",
+    "compressed_gossip",
     "count_entries",
     "disagreement",
     "drop_all",
     "exact",
     "gossip",
+    "gossip_differences",
+    "gossip_differences_overlapped",
     "join_channels",
     "majority_vote",
     "no_communication",
@@ -234,9 +256,11 @@ __all__ += [
     "a_psgd",
     "ad_psgd",
     "bmuf",
+    "choco_sgd",
     "cser",
     "d2",
     "d_psgd",
+    "dcd_psgd",
     "def_a",
     "def_sgd",
     "dgc",
@@ -277,6 +301,7 @@ __all__ += [
     "clip_by_local_norm",
     "combine_then_adapt",
     "detached",
+    "difference_compression",
     "epochs",
     "error_feedback",
     "exact_diffusion",
@@ -357,10 +382,12 @@ __all__ += [
     "CompressedState",
     "CountEntriesState",
     "DetachedState",
+    "DifferenceCompressionState",
     "EpochsState",
     "ErrorFeedbackState",
     "ExactDiffusionState",
     "GlobalMomentumState",
+    "GossipDifferencesState",
     "GossipState",
     "JoinedState",
     "LeaveOutNonfiniteState",

@@ -6,10 +6,11 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import Method
+from experiments.training.compression import COMPRESSORS, Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
+CONSENSUS_STEP = 0.1  # CHOCO's authors tune it for each compressor.
 SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # SlowMo's authors tune it from 0.4 to 0.8.
 
 
@@ -42,6 +43,22 @@ def _d_psgd(rate, compression, momentum):
 def _qg_dsgdm(rate, compression, momentum):
     ring = topologies.ring(compression.workers)
     return gmc_jax.qg_dsgdm(rate, ring, momentum=momentum)
+
+
+def _choco_sgd(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.gossip_differences(
+        ring, code, CONSENSUS_STEP, seed=compression.seed
+    )
+    return gmc_jax.choco_sgd(rate, channel, momentum=momentum)
+
+
+def _dcd_psgd(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.compressed_gossip(ring, code, seed=compression.seed)
+    return gmc_jax.dcd_psgd(rate, channel, momentum=momentum)
 
 
 def _d2(rate, compression, momentum):
@@ -166,6 +183,8 @@ LOCAL_METHODS = {
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),
+    "choco_sgd": _own("CHOCO-SGD", _choco_sgd),
+    "dcd_psgd": _own("DCD-PSGD", _dcd_psgd),
     "d2": _own("D2", _d2),
     "gradient_tracking": _own("gradient tracking", _gradient_tracking),
     "sgp": _own("SGP", _sgp),

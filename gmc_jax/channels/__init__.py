@@ -1,7 +1,8 @@
 """Channels: averages over workers, the only collectives of the package.
 
     all workers      exact, all_gather, all_reduce, majority_vote
-    neighbours       gossip, disagreement
+    neighbours       gossip, disagreement, compressed_gossip, gossip_differences,
+                     gossip_differences_overlapped
     nothing sent     no_communication, drop_all, simulated_server
     around others    count_entries, join_channels
 

@@ -5,7 +5,7 @@ By what they do, or where they stand:
     average updates           averaged, error_feedback, momentum_correction,
                               track_gradients, variance_reduced, partial_sync
     average parameters        adapt_then_combine, combine_then_adapt, push_sum,
-                              exact_diffusion
+                              exact_diffusion, difference_compression
     around error feedback     global_momentum, detached, average_residuals,
                               at_virtual_iterate
     around a step and average quasi_global_momentum

@@ -59,6 +59,7 @@ BELONGS = {
             *("decay", "detach", "max_norm", "weight_decay", "slow_learning_rate"),
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
             *("period", "local_from_step", "epoch_length", "buffer_decay"),
+            "consensus_step",
         )
     },
     "katyusha_x.epoch_length": set(),

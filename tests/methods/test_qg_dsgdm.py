@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,17 +14,13 @@ from tests.support.virtual_iterates import (
     assert_moves_by,
     problem,
     rate_at,
+    warm_up,
+    warm_up_at,
 )
-
-
-def warm_up(step):
-    """From 0 to the rate in ten steps, and down a cosine."""
-    return SCHEDULE(step) * jnp.minimum((step + 0.0) / 10, 1)
-
 
 RATES = {
     "constant": (RATE, lambda t: RATE),
-    "warm-up": (warm_up, lambda t: rate_at(t) * min(t / 10, 1)),
+    "warm-up": (warm_up, warm_up_at),
 }
 RING = topologies.ring(4)
 TOPOLOGIES = {

@@ -15,12 +15,15 @@ from gmc_jax import (
     Channel,
     all_gather,
     all_reduce,
+    compressed_gossip,
     count_entries,
     dense,
     disagreement,
     drop_all,
     exact,
     gossip,
+    gossip_differences,
+    gossip_differences_overlapped,
     join_channels,
     majority_vote,
     no_communication,
@@ -78,6 +81,21 @@ CHANNELS = {
     # A difference may be twice as large as the numbers that it is made of.
     "disagreement": Row(
         disagreement(topologies.ring(WORKERS)), own_means=True, stays_finite=False
+    ),
+    "compressed_gossip": Row(
+        compressed_gossip(topologies.ring(WORKERS), random_block(0.1)), own_means=True
+    ),
+    "gossip_differences": Row(
+        gossip_differences(topologies.ring(WORKERS), random_block(0.1), 0.5),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
+    ),
+    "gossip_differences_overlapped": Row(
+        gossip_differences_overlapped(topologies.ring(WORKERS), random_block(0.1), 0.5),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
     ),
     "majority_vote": Row(majority_vote()),
     "count_entries": Row(count_entries(all_gather(top_k(0.1)))),

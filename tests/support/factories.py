@@ -38,7 +38,9 @@ RIGHT = {
         "period": 2,
     },
     "d2": {"learning_rate": 0.1, "topology": RING},
+    "choco_sgd": {"learning_rate": 0.1, "channel": EXACT},
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
+    "dcd_psgd": {"learning_rate": 0.1, "channel": EXACT},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
     "double_averaging": {
@@ -92,14 +94,19 @@ RIGHT = {
         for name in (
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
             *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
-            *("variance_reduced", "count_entries"),
+            *("variance_reduced", "count_entries", "difference_compression"),
         )
     },
     # Channels and compressors.
     "all_gather": {"compressor": TOP_K},
     "all_reduce": {"compressor": gmc_jax.random_block(0.5)},
     "disagreement": {"topology": RING},
+    "compressed_gossip": {"topology": RING, "compressor": TOP_K},
     "gossip": {"topology": RING},
+    **{
+        name: {"topology": RING, "compressor": TOP_K, "consensus_step": 0.5}
+        for name in ("gossip_differences", "gossip_differences_overlapped")
+    },
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     "simulated_server": {"compressor": TOP_K},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},

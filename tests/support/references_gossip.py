@@ -4,10 +4,28 @@
 [steps + 1, workers, d].
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+from tests.support import references
 from tests.support.problems import Problem
 from tests.support.references import Rate
+
+Compress = Callable[[int, np.ndarray], np.ndarray]
+"""What is decoded of a vector at a step."""
+
+
+def largest(ratio: float) -> Compress:
+    """The largest entries."""
+    select = references.largest(ratio)
+    return lambda step, x: np.where(select(step, x), x, 0)
+
+
+def signs(step: int, x: np.ndarray) -> np.ndarray:
+    """Signs times the mean magnitude."""
+    del step
+    return np.abs(x).mean() * np.where(np.signbit(x), -1, 1)
 
 
 class Steps:
@@ -108,6 +126,78 @@ def qg_dsgdm(
         trace.append(x)
         buffers.append(m_hat)
     return np.stack(trace), np.stack(buffers)
+
+
+def choco_sgd(
+    problem: Problem,
+    eta: Rate,
+    w: np.ndarray,
+    gamma: float,
+    compress: Compress,
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+    mix_first: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Message by message, with a copy of x_hat_j at every neighbour of j.
+
+    The weights and the x_hat [steps + 1, workers, d]. `mix_first` is the order of the
+    authors' code.
+    """
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    everyone = range(problem.workers)
+    copies = np.zeros((problem.workers, *x.shape))  # [who knows, of whom, d]
+    trace, estimates = [x], [np.zeros_like(x)]
+
+    def mixed(x: np.ndarray) -> np.ndarray:
+        x = x.copy()
+        for i in everyone:
+            for j in everyone:
+                x[i] += gamma * w[i, j] * (copies[i, j] - copies[i, i])
+        return x
+
+    for t in range(problem.steps):
+        x = x + steps(t, x)
+        if mix_first:
+            x = mixed(x)
+        for j in everyone:
+            q = compress(t, x[j] - copies[j, j])
+            for i in everyone:
+                if i == j or w[i, j]:
+                    copies[i, j] = copies[i, j] + q
+        if not mix_first:
+            x = mixed(x)
+        trace.append(x)
+        estimates.append(copies[everyone, everyone])
+    return np.stack(trace), np.stack(estimates)
+
+
+def dcd_psgd(
+    problem: Problem,
+    eta: Rate,
+    w: np.ndarray,
+    compress: Compress,
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+) -> np.ndarray:
+    """As printed, with a copy of x_j at every neighbour of j."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    everyone = range(problem.workers)
+    copies = np.stack([x] * problem.workers)  # [who knows, of whom, d]
+    trace = [x]
+    for t in range(problem.steps):
+        u, new = steps(t, x), x.copy()
+        for i in everyone:
+            half = sum(w[i, j] * copies[i, j] for j in everyone) + u[i]
+            new[i] = x[i] + compress(t, half - x[i])
+        for i in everyone:
+            for j in everyone:
+                if i == j or w[i, j]:
+                    copies[i, j] = copies[i, j] + new[j] - x[j]
+        x = new
+        trace.append(x)
+    return np.stack(trace)
 
 
 def gradient_tracking(
