@@ -48,6 +48,8 @@ from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.no_communication import no_communication as no_communication
+from gmc_jax.channels.random_gossip import RandomGossipState as RandomGossipState
+from gmc_jax.channels.random_gossip import random_gossip as random_gossip
 from gmc_jax.channels.simulated_server import simulated_server as simulated_server
 from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.clocks import paces as paces
@@ -91,6 +93,7 @@ from gmc_jax.execution.step import Step as Step
 from gmc_jax.execution.unrolled import unrolled as unrolled
 from gmc_jax.execution.worker_key import worker_key as worker_key
 from gmc_jax.graphs import topologies as topologies
+from gmc_jax.graphs.random_topology import RandomTopology as RandomTopology
 from gmc_jax.graphs.topology import Topology as Topology
 from gmc_jax.methods.a_psgd import APSGDState as APSGDState
 from gmc_jax.methods.a_psgd import a_psgd as a_psgd
@@ -124,6 +127,7 @@ from gmc_jax.methods.gradient_tracking import gradient_tracking as gradient_trac
 from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
+from gmc_jax.methods.matcha import matcha as matcha
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.qg_dsgdm import qg_dsgdm as qg_dsgdm
 from gmc_jax.methods.saef import saef as saef
@@ -248,6 +252,7 @@ __all__ += [
     "join_channels",
     "majority_vote",
     "no_communication",
+    "random_gossip",
     "simulated_server",
 ]
 
@@ -280,6 +285,7 @@ __all__ += [
     "katyusha_x",
     "local_sgd",
     "lookahead",
+    "matcha",
     "post_local_sgd",
     "qg_dsgdm",
     "saef",
@@ -364,6 +370,7 @@ __all__ += [
     "Largest",
     "Layout",
     "Link",
+    "RandomTopology",
     "Sparse",
     "Step",
     "Topology",
@@ -396,6 +403,7 @@ __all__ += [
     "PeriodicState",
     "PushSumState",
     "QuasiGlobalMomentumState",
+    "RandomGossipState",
     "SkipNonfiniteState",
     "SlowMomentumState",
     "TrackGradientsState",

@@ -61,6 +61,13 @@ def _dcd_psgd(rate, compression, momentum):
     return gmc_jax.dcd_psgd(rate, channel, momentum=momentum)
 
 
+def _matcha(rate, compression, momentum):
+    """Half of the matchings of a ring, on average."""
+    ring = topologies.ring(compression.workers)
+    drawn = topologies.matcha(ring.edges, 0.5, seed=compression.seed)
+    return gmc_jax.matcha(rate, drawn, momentum=momentum)
+
+
 def _d2(rate, compression, momentum):
     ring = topologies.lazy(topologies.ring(compression.workers))
     return gmc_jax.d2(rate, ring, momentum=momentum)
@@ -185,6 +192,7 @@ LOCAL_METHODS = {
     "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),
     "choco_sgd": _own("CHOCO-SGD", _choco_sgd),
     "dcd_psgd": _own("DCD-PSGD", _dcd_psgd),
+    "matcha": _own("MATCHA", _matcha),
     "d2": _own("D2", _d2),
     "gradient_tracking": _own("gradient tracking", _gradient_tracking),
     "sgp": _own("SGP", _sgp),

@@ -74,6 +74,7 @@ BELONGS = {
             "timelines.neighbour_events",
         )
     },
+    "topologies.matcha.seed": {"-1"},
     "axis_name": {"text"},
     **{
         name: {"True"}

@@ -26,6 +26,7 @@ from gmc_jax import (
     gradient_tracking,
     local_sgd,
     majority_vote,
+    matcha,
     no_communication,
     post_local_sgd,
     qg_dsgdm,
@@ -59,6 +60,7 @@ INJECTED = {
     "d2": functools.partial(d2, topology=topologies.lazy(RING)),
     "gradient_tracking": functools.partial(gradient_tracking, topology=RING),
     "qg_dsgdm": functools.partial(qg_dsgdm, topology=RING),
+    "matcha": functools.partial(matcha, topology=topologies.matcha(RING.edges, 1.0)),
     "sgp": functools.partial(sgp, topology=RING),
 }
 

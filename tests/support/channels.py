@@ -28,6 +28,7 @@ from gmc_jax import (
     majority_vote,
     no_communication,
     random_block,
+    random_gossip,
     random_k,
     sampled_top_k,
     scaled_sign,
@@ -93,6 +94,12 @@ CHANNELS = {
     ),
     "gossip_differences_overlapped": Row(
         gossip_differences_overlapped(topologies.ring(WORKERS), random_block(0.1), 0.5),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
+    ),
+    "random_gossip": Row(
+        random_gossip(topologies.matcha(topologies.ring(WORKERS).edges, 0.5, seed=1)),
         own_means=True,
         lossless=True,
         stays_finite=False,

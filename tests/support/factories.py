@@ -12,6 +12,7 @@ from gmc_jax import paces, planning, timelines, topologies
 
 EXACT, TOP_K, SGD = gmc_jax.exact(), gmc_jax.top_k(0.5), optax.sgd(0.1)
 RING, LINK, PACE = topologies.ring(3), timelines.Link(), paces.constant(3)
+DRAWN = topologies.matcha(RING.edges, 0.5)
 FEEDBACK = gmc_jax.error_feedback(EXACT)
 
 
@@ -60,6 +61,7 @@ RIGHT = {
         "local_from_step": 2,
     },
     "qg_dsgdm": {"learning_rate": 0.1, "topology": RING},
+    "matcha": {"learning_rate": 0.1, "topology": DRAWN},
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
@@ -101,6 +103,7 @@ RIGHT = {
     "all_gather": {"compressor": TOP_K},
     "all_reduce": {"compressor": gmc_jax.random_block(0.5)},
     "disagreement": {"topology": RING},
+    "random_gossip": {"topology": DRAWN},
     "compressed_gossip": {"topology": RING, "compressor": TOP_K},
     "gossip": {"topology": RING},
     **{
@@ -121,6 +124,7 @@ RIGHT = {
     "topologies.exponential": {"workers": 3},
     "topologies.from_adjacency": {"adjacency": RING.edges},
     "topologies.lazy": {"topology": RING},
+    "topologies.matcha": {"adjacency": RING.edges, "budget": 0.5},
     "topologies.one_peer_exponential": {"workers": 3},
     "topologies.pushing": {"adjacency": RING.edges},
     "topologies.random_matchings": {"workers": 3},

@@ -124,6 +124,9 @@ METHODS = {
         gmc_jax.dcd_psgd(RATE, gmc_jax.compressed_gossip(RING, random_block(0.5))),
         {"params", "1.disagreement"},
     ),
+    "matcha": Method(
+        gmc_jax.matcha(RATE, topologies.matcha(RING.edges, 0.5)), {"params"}
+    ),
     "d2": Method(
         gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
         {"params", "1.correction"},
@@ -333,6 +336,9 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     ),
     "dcd_psgd": lambda k: gmc_jax.dcd_psgd(
         0.1, gmc_jax.compressed_gossip(lazy(k), random_block(0.2)), momentum=0.5
+    ),
+    "matcha": lambda k: gmc_jax.matcha(
+        0.1, topologies.matcha(topologies.ring(k).edges, 0.5), momentum=0.5
     ),
     "qg_dsgdm": lambda k: gmc_jax.qg_dsgdm(0.1, lazy(k)),
     "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),

@@ -4,7 +4,7 @@
 [steps + 1, workers, d].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -196,6 +196,28 @@ def dcd_psgd(
                 if i == j or w[i, j]:
                     copies[i, j] = copies[i, j] + new[j] - x[j]
         x = new
+        trace.append(x)
+    return np.stack(trace)
+
+
+def matcha(
+    problem: Problem,
+    eta: Rate,
+    matchings: Sequence[Sequence[tuple[int, int]]],
+    active: np.ndarray,
+    alpha: float,
+    beta: float = 0.0,
+) -> np.ndarray:
+    """Pair by pair; `active` [steps, matchings] says which matchings are."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, False)
+    trace = [x]
+    for t in range(problem.steps):
+        half = x + steps(t, x)
+        x = half.copy()
+        for is_active, pairs in zip(active[t], matchings, strict=True):
+            for i, j in pairs if is_active else ():
+                x[i] += alpha * (half[j] - half[i])
+                x[j] += alpha * (half[i] - half[j])
         trace.append(x)
     return np.stack(trace)
 
