@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TypeAlias
 
 import numpy as np
@@ -128,7 +129,8 @@ def _lambda_2(matrix: Floats) -> tuple[Floats, Floats]:
     return values[1:4], vectors[:, 1:4]
 
 
-def _scipy_optimize():
+def _scipy_optimize() -> ModuleType:
+    """SciPy's solvers; ImportError if it is not installed."""
     try:
         import scipy.optimize
     except ImportError:

@@ -8,7 +8,7 @@ By what they do, or where they stand:
                               exact_diffusion, difference_compression
     around error feedback     global_momentum, detached, average_residuals,
                               at_virtual_iterate
-    around a step and average quasi_global_momentum
+    around a gossip step      quasi_global_momentum
     local steps               periodic, slow_momentum; maintain_buffers, reset_buffers
                               and average_buffers for the inner optimizer
     full gradients            epochs, projected; full_gradient_due, svrg_snapshot and
