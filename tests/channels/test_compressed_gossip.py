@@ -54,7 +54,6 @@ def trees(dtype: str = "float32") -> dict[str, np.ndarray]:
     ("name", "code", "per_leaf"),
     [
         ("ring", scaled_sign(), False),
-        ("apart", random_block(0.3), False),
         *(
             pytest.param(name, code, per_leaf, marks=pytest.mark.slow)
             for name in TOPOLOGIES
@@ -79,6 +78,7 @@ def test_means_are_the_rows_of_the_matrix_times_what_arrives(name, code, per_lea
         jax.tree.map(np.testing.assert_array_equal, lost, alike)
 
 
+@pytest.mark.slow
 def test_workers_draw_by_the_rule_of_all_gather():
     values = trees()
     _, lost, _ = harness.average(
@@ -105,7 +105,6 @@ def test_what_loses_nothing_is_gossip():
     ("make", "name", "code"),
     [
         (FACTORIES[1], "ring", top_k(0.2)),
-        (FACTORIES[2], "path", scaled_sign()),
         *(
             pytest.param(make, name, code, marks=pytest.mark.slow)
             for make in FACTORIES

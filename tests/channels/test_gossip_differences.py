@@ -62,6 +62,7 @@ def test_the_mean_is_kept_and_estimates_agree(make, code):
     assert np.abs(np.diff(points, axis=0)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [random_block(0.2), scaled_sign()], ids=repr)
 @both
 def test_workers_come_to_agree(make, code):

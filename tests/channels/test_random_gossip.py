@@ -44,7 +44,7 @@ def test_each_call_draws_the_matrix_of_its_round(runner):
 
 
 def test_only_active_matchings_send():
-    """The bits of a method are those of a share of them; a program holds them all."""
+    """The bits of a method are those of a share of them."""
     channel, params = random_gossip(DRAWN), harness.start()
     assert channel.bits(params) == 2 * 20 * 32
     tx = optax.chain(optax.sgd(0.1), gmc_jax.adapt_then_combine(channel))
@@ -53,6 +53,12 @@ def test_only_active_matchings_send():
     assert sent == drawn.sum() * 20 * 32 / 20
     often = message_bits(tx, params, steps=4000) / (20 * 32)
     assert abs(often - sum(DRAWN.probabilities)) < 4 * (2 / 4 / 4000) ** 0.5
+
+
+@pytest.mark.slow
+def test_a_program_holds_all_matchings_in_conditionals():
+    params = harness.start()
+    tx = optax.chain(optax.sgd(0.1), gmc_jax.adapt_then_combine(random_gossip(DRAWN)))
     state = params, tx.init(params)
     batch = jax.tree.map(lambda b: b[0], harness.targets(params, 1))
     train, state = gmc_jax.distribute(harness.step_of(tx), state, batch)

@@ -29,6 +29,8 @@ SLOW = {
     "threshold",
     "scaled_sign per leaf",
     "disagreement",
+    "compressed_gossip",
+    "gossip_differences_overlapped",
 }
 # Joined channels, and matchings that are drawn, send one message or another.
 # `wire_bytes` has a bound for them.

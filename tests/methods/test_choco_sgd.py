@@ -59,7 +59,6 @@ def everyone(workers: int) -> problems.Problem:
 @pytest.mark.parametrize(
     ("make", "workers", "rate", "code"),
     [
-        (gossip_differences, 1, "warm-up", "scaled_sign"),
         (gossip_differences, 8, "warm-up", "scaled_sign"),
         (gossip_differences_overlapped, 3, "constant", "top_k"),
         *(

@@ -36,8 +36,6 @@ CODES = {
 @pytest.mark.parametrize(
     ("workers", "rate", "code"),
     [
-        (1, "warm-up", "scaled_sign"),
-        (3, "constant", "top_k"),
         (8, "warm-up", "scaled_sign"),
         *(
             pytest.param(workers, rate, code, marks=pytest.mark.slow)

@@ -43,8 +43,7 @@ def draws(topology: RandomTopology, steps: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("workers", "rate", "momentum"),
     [
-        (3, "warm-up", 0.0),
-        (8, "constant", 0.9),
+        (8, "warm-up", 0.9),
         *(
             pytest.param(workers, rate, momentum, marks=pytest.mark.slow)
             for workers in GRAPHS

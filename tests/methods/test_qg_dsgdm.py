@@ -33,8 +33,7 @@ TOPOLOGIES = {
 @pytest.mark.parametrize(
     ("workers", "rate", "nesterov", "mu"),
     [
-        (1, "warm-up", True, 0.9),
-        (3, "constant", False, 0.8),
+        (3, "constant", True, 0.8),
         (8, "warm-up", False, 0.9),
         *(
             pytest.param(workers, rate, nesterov, 0.9, marks=pytest.mark.slow)

@@ -78,6 +78,8 @@ RELATED = {
     "bmuf",
     "lookahead",
     "diloco",
+    "qg_dsgdm",
+    "dcd_psgd",
     "sign_sgd",
 }
 
