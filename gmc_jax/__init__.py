@@ -7,8 +7,9 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
     channels       exact, all_gather, all_reduce, low_rank, majority_vote, gossip,
-                   disagreement, simulated_server, no_communication, drop_all;
-                   count_entries and join_channels around others
+                   disagreement, compressed_gossip, gossip_differences,
+                   simulated_server, no_communication, drop_all; count_entries and
+                   join_channels around others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
                    one_bit_adam, dmsgd, local_sgd, slowmo, diloco, streaming_diloco,
                    d_psgd, sgp, d2, signum, svrg and more
@@ -25,6 +26,9 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
 also shows equations and an example.
 """
 
+from gmc_jax.channels._differences import (
+    GossipDifferencesState as GossipDifferencesState,
+)
 from gmc_jax.channels.all_gather import all_gather as all_gather
 from gmc_jax.channels.all_reduce import all_reduce as all_reduce
 from gmc_jax.channels.alternating_low_rank import (
@@ -34,6 +38,7 @@ from gmc_jax.channels.alternating_low_rank import (
     alternating_low_rank as alternating_low_rank,
 )
 from gmc_jax.channels.compressed import CompressedState as CompressedState
+from gmc_jax.channels.compressed_gossip import compressed_gossip as compressed_gossip
 from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
 from gmc_jax.channels.count_entries import count_entries as count_entries
 from gmc_jax.channels.disagreement import disagreement as disagreement
@@ -41,12 +46,20 @@ from gmc_jax.channels.drop_all import drop_all as drop_all
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
+from gmc_jax.channels.gossip_differences import (
+    gossip_differences as gossip_differences,
+)
+from gmc_jax.channels.gossip_differences_overlapped import (
+    gossip_differences_overlapped as gossip_differences_overlapped,
+)
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.low_rank import LowRankState as LowRankState
 from gmc_jax.channels.low_rank import low_rank as low_rank
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
 from gmc_jax.channels.no_communication import no_communication as no_communication
+from gmc_jax.channels.random_gossip import RandomGossipState as RandomGossipState
+from gmc_jax.channels.random_gossip import random_gossip as random_gossip
 from gmc_jax.channels.simulated_server import simulated_server as simulated_server
 from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.clocks import paces as paces
@@ -92,6 +105,7 @@ from gmc_jax.execution.step import Step as Step
 from gmc_jax.execution.unrolled import unrolled as unrolled
 from gmc_jax.execution.worker_key import worker_key as worker_key
 from gmc_jax.graphs import topologies as topologies
+from gmc_jax.graphs.random_topology import RandomTopology as RandomTopology
 from gmc_jax.graphs.topology import Topology as Topology
 from gmc_jax.methods.a_psgd import APSGDState as APSGDState
 from gmc_jax.methods.a_psgd import a_psgd as a_psgd
@@ -99,10 +113,12 @@ from gmc_jax.methods.ad_psgd import ADPSGDState as ADPSGDState
 from gmc_jax.methods.ad_psgd import ad_psgd as ad_psgd
 from gmc_jax.methods.asynchronous import Asynchronous as Asynchronous
 from gmc_jax.methods.bmuf import bmuf as bmuf
+from gmc_jax.methods.choco_sgd import choco_sgd as choco_sgd
 from gmc_jax.methods.cocod_sgd import cocod_sgd as cocod_sgd
 from gmc_jax.methods.cser import cser as cser
 from gmc_jax.methods.d2 import d2 as d2
 from gmc_jax.methods.d_psgd import d_psgd as d_psgd
+from gmc_jax.methods.dcd_psgd import dcd_psgd as dcd_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.dgc import dgc as dgc
@@ -127,11 +143,13 @@ from gmc_jax.methods.gradient_tracking import gradient_tracking as gradient_trac
 from gmc_jax.methods.katyusha_x import katyusha_x as katyusha_x
 from gmc_jax.methods.local_sgd import local_sgd as local_sgd
 from gmc_jax.methods.lookahead import lookahead as lookahead
+from gmc_jax.methods.matcha import matcha as matcha
 from gmc_jax.methods.muloco import muloco as muloco
 from gmc_jax.methods.one_bit_adam import one_bit_adam as one_bit_adam
 from gmc_jax.methods.overlap_local_sgd import overlap_local_sgd as overlap_local_sgd
 from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.power_sgd import power_sgd as power_sgd
+from gmc_jax.methods.qg_dsgdm import qg_dsgdm as qg_dsgdm
 from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
@@ -166,6 +184,12 @@ from gmc_jax.transforms.delayed_sync import DelayedSyncState as DelayedSyncState
 from gmc_jax.transforms.delayed_sync import delayed_sync as delayed_sync
 from gmc_jax.transforms.detached import DetachedState as DetachedState
 from gmc_jax.transforms.detached import detached as detached
+from gmc_jax.transforms.difference_compression import (
+    DifferenceCompressionState as DifferenceCompressionState,
+)
+from gmc_jax.transforms.difference_compression import (
+    difference_compression as difference_compression,
+)
 from gmc_jax.transforms.elastic_sync import ElasticSyncState as ElasticSyncState
 from gmc_jax.transforms.elastic_sync import elastic_sync as elastic_sync
 from gmc_jax.transforms.epochs import EpochsState as EpochsState
@@ -210,6 +234,12 @@ from gmc_jax.transforms.pull_to_anchor import PullToAnchorState as PullToAnchorS
 from gmc_jax.transforms.pull_to_anchor import pull_to_anchor as pull_to_anchor
 from gmc_jax.transforms.push_sum import PushSumState as PushSumState
 from gmc_jax.transforms.push_sum import push_sum as push_sum
+from gmc_jax.transforms.quasi_global_momentum import (
+    QuasiGlobalMomentumState as QuasiGlobalMomentumState,
+)
+from gmc_jax.transforms.quasi_global_momentum import (
+    quasi_global_momentum as quasi_global_momentum,
+)
 from gmc_jax.transforms.query import query as query
 from gmc_jax.transforms.send_differences import (
     SendDifferencesState as SendDifferencesState,
@@ -252,15 +282,19 @@ __all__ += [
     "all_gather",
     "all_reduce",
     "alternating_low_rank",
+    "compressed_gossip",
     "count_entries",
     "disagreement",
     "drop_all",
     "exact",
     "gossip",
+    "gossip_differences",
+    "gossip_differences_overlapped",
     "join_channels",
     "low_rank",
     "majority_vote",
     "no_communication",
+    "random_gossip",
     "simulated_server",
 ]
 
@@ -269,10 +303,12 @@ __all__ += [
     "a_psgd",
     "ad_psgd",
     "bmuf",
+    "choco_sgd",
     "cocod_sgd",
     "cser",
     "d2",
     "d_psgd",
+    "dcd_psgd",
     "def_a",
     "def_sgd",
     "dgc",
@@ -295,11 +331,13 @@ __all__ += [
     "katyusha_x",
     "local_sgd",
     "lookahead",
+    "matcha",
     "muloco",
     "one_bit_adam",
     "overlap_local_sgd",
     "post_local_sgd",
     "power_sgd",
+    "qg_dsgdm",
     "qsparse_local_sgd",
     "saef",
     "sgp",
@@ -323,6 +361,7 @@ __all__ += [
     "corrected",
     "delayed_sync",
     "detached",
+    "difference_compression",
     "eager",
     "elastic_sync",
     "epochs",
@@ -339,6 +378,7 @@ __all__ += [
     "projected",
     "pull_to_anchor",
     "push_sum",
+    "quasi_global_momentum",
     "reset_buffers",
     "send_differences",
     "skip_nonfinite",
@@ -394,6 +434,7 @@ __all__ += [
     "Layout",
     "Link",
     "Merge",
+    "RandomTopology",
     "Sparse",
     "Step",
     "Topology",
@@ -414,12 +455,14 @@ __all__ += [
     "CountEntriesState",
     "DelayedSyncState",
     "DetachedState",
+    "DifferenceCompressionState",
     "ElasticSyncState",
     "EpochsState",
     "ErrorFeedbackState",
     "ExactDiffusionState",
     "FreezingAdamState",
     "GlobalMomentumState",
+    "GossipDifferencesState",
     "GossipState",
     "JoinedState",
     "LeaveOutNonfiniteState",
@@ -429,6 +472,8 @@ __all__ += [
     "PeriodicState",
     "PullToAnchorState",
     "PushSumState",
+    "QuasiGlobalMomentumState",
+    "RandomGossipState",
     "SendDifferencesState",
     "SkipNonfiniteState",
     "SlowMomentumState",

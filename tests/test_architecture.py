@@ -72,7 +72,7 @@ SHARED = {
 }
 DEPENDENCIES = {"jax", "numpy", "optax"}
 # What some files import where it is needed, and not before.
-LAZY = {"array_store": {"orbax", "tensorstore"}}
+LAZY = {"array_store": {"orbax", "tensorstore"}, "_matcha": {"scipy"}}
 EXTRAS = [
     "chex",
     "flax",
@@ -82,6 +82,7 @@ EXTRAS = [
     "orbax",
     "pytest",
     "rich",
+    "scipy",
     "sklearn",
     "tensorflow",
     "tensorflow_datasets",
@@ -517,7 +518,7 @@ def test_a_method_is_documented_like_a_paper(name):
     assert first.name in ("learning_rate", "inner")
     averages = [other for other in others if other.kind is not other.KEYWORD_ONLY]
     assert [other.name for other in averages[:1]] in (["channel"], ["topology"], [])
-    whose = (gmc_jax.Channel, gmc_jax.Topology)
+    whose = (gmc_jax.Channel, gmc_jax.Topology, gmc_jax.RandomTopology)
     assert all(other.annotation in whose for other in averages)
 
 

@@ -6,11 +6,12 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import Method
+from experiments.training.compression import COMPRESSORS, Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
 FRAGMENTS = 2  # Of Streaming DiLoCo; the smallest model has two layers.
+CONSENSUS_STEP = 0.1  # CHOCO's authors tune it for each compressor.
 SLOW_MOMENTA = (0.0, 0.4, 0.6, 0.8)  # SlowMo's authors tune it from 0.4 to 0.8.
 
 
@@ -38,6 +39,34 @@ def _sgp(rate, compression, momentum, delay=0):
 def _d_psgd(rate, compression, momentum):
     ring = topologies.ring(compression.workers)
     return gmc_jax.d_psgd(rate, ring, momentum=momentum)
+
+
+def _qg_dsgdm(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    return gmc_jax.qg_dsgdm(rate, ring, momentum=momentum)
+
+
+def _choco_sgd(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.gossip_differences(
+        ring, code, CONSENSUS_STEP, seed=compression.seed
+    )
+    return gmc_jax.choco_sgd(rate, channel, momentum=momentum)
+
+
+def _dcd_psgd(rate, compression, momentum):
+    ring = topologies.ring(compression.workers)
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.compressed_gossip(ring, code, seed=compression.seed)
+    return gmc_jax.dcd_psgd(rate, channel, momentum=momentum)
+
+
+def _matcha(rate, compression, momentum):
+    """Half of the matchings of a ring, on average."""
+    ring = topologies.ring(compression.workers)
+    drawn = topologies.matcha(ring.edges, 0.5, seed=compression.seed)
+    return gmc_jax.matcha(rate, drawn, momentum=momentum)
 
 
 def _d2(rate, compression, momentum):
@@ -193,6 +222,10 @@ LOCAL_METHODS = {
     "streaming_diloco": _own("Streaming DiLoCo", _streaming_diloco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
+    "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),
+    "choco_sgd": _own("CHOCO-SGD", _choco_sgd),
+    "dcd_psgd": _own("DCD-PSGD", _dcd_psgd),
+    "matcha": _own("MATCHA", _matcha),
     "d2": _own("D2", _d2),
     "gradient_tracking": _own("gradient tracking", _gradient_tracking),
     "sgp": _own("SGP", _sgp),

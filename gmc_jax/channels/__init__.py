@@ -2,7 +2,8 @@
 
     all workers      exact, all_gather, all_reduce, majority_vote, low_rank,
                      alternating_low_rank
-    neighbours       gossip, disagreement
+    neighbours       gossip, disagreement, compressed_gossip, gossip_differences,
+                     gossip_differences_overlapped, random_gossip
     nothing sent     no_communication, drop_all, simulated_server
     around others    count_entries, join_channels
 

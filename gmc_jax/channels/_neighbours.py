@@ -13,6 +13,7 @@ from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.core import Tree
 from gmc_jax.graphs.matchings import Matching, busiest
+from gmc_jax.graphs.random_topology import RandomTopology
 from gmc_jax.graphs.topology import Topology
 from gmc_jax.utils.trees import entries_in, size_in_bits, upcast
 
@@ -30,7 +31,9 @@ class OtherWorkersError(ValueError):
         self.workers = workers
 
 
-def check_workers(topology: Topology, axis_name: str, caller: str) -> None:
+def check_workers(
+    topology: Topology | RandomTopology, axis_name: str, caller: str
+) -> None:
     """Raises ValueError unless the axis has as many workers as the topology."""
     workers = workers_on(axis_name, caller)
     if workers != topology.workers:

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._collectives import run_collective
-from gmc_jax.channels.sharded.codec import check_selects, codec
+from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
@@ -161,9 +160,7 @@ def compressed(
     """
 
     def own_key(key: jax.Array) -> jax.Array:
-        if compressor.shared:
-            return key
-        return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        return key_of_worker(compressor, key, axis_name)
 
     workers = _Workers(lambda: workers_on(axis_name, caller), own_key)
     return _channel(
@@ -226,33 +223,24 @@ def _channel(
         shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
     ) -> tuple[Vectors, Vectors]:
         check_selects(compressor, shards, per_leaf, caller)
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        keys = key[None]
-        if per_leaf:
-            leaves = jnp.arange(len(shards.shapes))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, leaves)
+        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
         coder = codec(compressor, shards, tree, vectors, per_leaf)
         messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
-        received = {}
-        for axes in dict.fromkeys(map(coder.add_up, messages)):
-            sent = {x: own for x, own in messages.items() if coder.add_up(x) == axes}
-            received |= run_collective(
-                exchange.to_wire(sent, share),
-                shards.by_slices(exchange.collective, axes),
-            )
+        sent = exchange.to_wire(messages, share)
+        received = between_workers(exchange.collective, coder, shards, sent)
         sums = coder.decode(keys, exchange.from_wire(upcast(received), share))
         return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}, lost
 
     def check(tree):
         workers.senders()
         checks.floating(tree)
-        _check_sizes(tree, per_leaf, caller)
+        check_sizes(tree, per_leaf, caller)
 
     def messages_of(tree: Tree) -> list[Tree]:
         """The shapes of all messages; vectors alike are encoded once."""
-        _check_sizes(tree, per_leaf, caller)
+        check_sizes(tree, per_leaf, caller)
         leaves = jax.tree.leaves(tree)
         if per_leaf:
             times = Counter((jnp.result_type(x), np.shape(x)) for x in leaves)
@@ -294,7 +282,23 @@ def _channel(
     return Channel(init, average, bits, axis_name, entries)
 
 
-def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
+def keys_of_call(seed: int, step: jax.Array, per_leaf: bool, leaves: int) -> jax.Array:
+    """The keys of a call, by the index of the leaf; `all_gather` has the rule."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    if not per_leaf:
+        return key[None]
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(leaves))
+
+
+def key_of_worker(compressor: Compressor, key: jax.Array, axis_name: str) -> jax.Array:
+    """The key that a worker draws with: a shared compressor has the same on all."""
+    if compressor.shared:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
+    """Raises ValueError if a vector is too long for int32 indices."""
     leaves = [np.size(leaf) for leaf in jax.tree.leaves(tree)]
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:

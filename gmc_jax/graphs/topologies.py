@@ -8,6 +8,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gmc_jax.graphs._matcha import (
+    best_probabilities,
+    best_weight,
+    laplacian,
+    matchings_of,
+)
+from gmc_jax.graphs.random_topology import RandomTopology
 from gmc_jax.graphs.sparse_matrix import SparseMatrix, from_weights
 from gmc_jax.graphs.topology import Topology, check_topology
 from gmc_jax.utils import checks
@@ -204,6 +211,69 @@ def random_matchings(workers: int, rounds: int = 16, seed: int = 0) -> Topology:
 
 
 @call_repr
+def matcha(
+    adjacency: ArrayLike | Graph, budget: float, seed: int = 0
+) -> RandomTopology:
+    """Makes matchings of a graph that are drawn at random, MATCHA's.
+
+    The edges are split into M matchings, whose pairs can all average at once. In a
+    round each matching is active with a probability p_j of its own, and
+    W = I - alpha * sum over active j of L_j, with L_j the Laplacian of matching j. Both
+    are solved for, with SciPy:
+
+        p      maximises lambda_2 of sum_j p_j L_j, where sum_j p_j <= budget * M
+        alpha  minimises the norm of E[W'W] - J
+
+    So matchings that connect the graph are active often, and others seldom. Matchings
+    with the probability 0 are left out.
+
+    Args:
+      adjacency: [workers, workers], symmetric, not zero where two workers are
+        neighbours; or a networkx graph, whose nodes are the workers in its order. It
+        must be connected.
+      budget: the share of matchings that are active, on average, in (0, 1]. With 1 all
+        are in every round, and W is fixed.
+      seed: of the draws.
+
+    Returns:
+      A topology for `random_gossip` and the method `matcha`.
+
+    Raises:
+      ImportError: if SciPy is not installed.
+      TypeError: if `adjacency` is neither a matrix nor a graph.
+      ValueError: if the matrix is not square, symmetric and of a connected graph, or
+        `budget` is not in (0, 1].
+
+    References:
+      Wang, Sahu, Yang, Joshi and Kar, "MATCHA: Speeding Up Decentralized SGD via
+      Matching Decomposition Sampling", 2019.
+    """
+    checks.known(budget=budget)
+    checks.fraction(budget=budget)
+    checks.known(seed=seed)
+    checks.seed(seed=seed)
+    edges = _undirected(adjacency)
+    workers, matchings = len(edges), matchings_of(edges)
+    if apart := from_adjacency(edges).cannot_reach_all:
+        raise ValueError(
+            "`adjacency` must be of a connected graph, got workers that do not reach "
+            f"all others: {checks.shown(list(apart))}. Add edges from these workers."
+        )
+    if not matchings:
+        return RandomTopology(workers, (), (), 0.0, seed)
+    laplacians = np.stack([laplacian(workers, pairs) for pairs in matchings])
+    chances = best_probabilities(laplacians, float(budget))
+    used = np.flatnonzero(chances)
+    return RandomTopology(
+        workers,
+        tuple(matchings[place] for place in used),
+        tuple(chances[used].tolist()),
+        best_weight(laplacians, chances),
+        seed,
+    )
+
+
+@call_repr
 def lazy(topology: Topology, share: float = 0.5) -> Topology:
     """Lets workers keep a share of their own values: W' = share * I + (1 - share) * W.
 
@@ -259,13 +329,7 @@ def from_adjacency(adjacency: ArrayLike | Graph) -> Topology:
       TypeError: if `adjacency` is neither a matrix nor a graph.
       ValueError: if the matrix is not square and symmetric.
     """
-    edges = _edges_of(adjacency)
-    if not np.array_equal(edges, edges.T):
-        raise ValueError(
-            "`adjacency` must be symmetric, since neighbours average with each other, "
-            "got edges in one direction only. For a directed graph use "
-            "`topologies.pushing(adjacency)`, with `sgp`."
-        )
+    edges = _undirected(adjacency)
     workers, degrees = len(edges), edges.sum(axis=0)
     own = np.empty(workers)
     for first in range(0, workers, _ROWS):
@@ -312,6 +376,18 @@ def pushing(adjacency: ArrayLike | Graph) -> Topology:
     shares = 1 / edges.sum(axis=0)
     matrix = from_weights(len(edges), senders, receivers, shares[senders])
     return Topology.of_weights([matrix])
+
+
+def _undirected(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:
+    """Which workers are neighbours, [workers, workers]."""
+    edges = _edges_of(adjacency)
+    if not np.array_equal(edges, edges.T):
+        raise ValueError(
+            "`adjacency` must be symmetric, since neighbours average with each other, "
+            "got edges in one direction only. For a directed graph use "
+            "`topologies.pushing(adjacency)`, with `sgp`."
+        )
+    return edges
 
 
 def _edges_of(adjacency: ArrayLike | Graph) -> NDArray[np.bool_]:

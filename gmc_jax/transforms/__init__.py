@@ -6,9 +6,10 @@ By what they do, or where they stand:
                               track_gradients, variance_reduced, partial_sync
     average parameters        adapt_then_combine, combine_then_adapt, push_sum,
                               exact_diffusion, elastic_sync, delayed_sync,
-                              pull_to_anchor
+                              pull_to_anchor, difference_compression
     around error feedback     global_momentum, detached, average_residuals,
                               at_virtual_iterate
+    around a gossip step      quasi_global_momentum
     local steps               periodic, slow_momentum; maintain_buffers, reset_buffers
                               and average_buffers for the inner optimizer; streaming,
                               with mix, corrected and eager

@@ -43,7 +43,10 @@ BELONGS = {
     "learning_rate": {"tracer"},
     **{
         f"{name}.learning_rate": {"None", "tracer"}
-        for name in ("detached", "global_momentum", "slow_momentum", "slowmo")
+        for name in (
+            *("detached", "global_momentum", "slow_momentum", "slowmo"),
+            "quasi_global_momentum",
+        )
     },
     "katyusha_x.learning_rate": set(),
     "momentum": {"None", "tracer"},
@@ -64,6 +67,7 @@ BELONGS = {
             *("block_learning_rate", "outer_learning_rate", "slow_step_size", "level"),
             *("period", "local_from_step", "epoch_length", "centre_rate"),
             *("freeze_step", "epsilon", "momentum_decay", "variance_decay"),
+            *("buffer_decay", "consensus_step"),
         )
     },
     "one_bit_adam.freeze_step": set(),
@@ -86,6 +90,7 @@ BELONGS = {
             "timelines.neighbour_events",
         )
     },
+    "topologies.matcha.seed": {"-1"},
     "axis_name": {"text"},
     **{
         name: {"True"}

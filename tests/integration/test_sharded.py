@@ -103,6 +103,10 @@ METHODS = {
         merge=gmc_jax.corrected(),
     ),
     "d_psgd": gmc_jax.d_psgd(0.1, gmc_jax.topologies.ring(4)),
+    "choco_sgd": gmc_jax.choco_sgd(
+        0.1,
+        gmc_jax.gossip_differences(gmc_jax.topologies.ring(4), top_k(0.05), 0.3),
+    ),
     "signum": gmc_jax.signum(0.01, gmc_jax.majority_vote()),
 }
 
@@ -182,7 +186,7 @@ WAYS = [
         for method in METHODS
         for workers, how in ((2, "model"), (4, "model"), (2, "fsdp"), (4, "fsdp"))
         if (method, workers, how) not in {("gmc", 4, "fsdp"), ("cser", 2, "model")}
-        and (method != "d_psgd" or workers == 4)
+        and (method not in ("d_psgd", "choco_sgd") or workers == 4)
     ),
 ]
 

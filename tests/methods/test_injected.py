@@ -14,16 +14,22 @@ import pytest
 from gmc_jax import (
     accumulate,
     all_gather,
+    choco_sgd,
+    compressed_gossip,
     d2,
     d_psgd,
+    dcd_psgd,
     double_averaging,
     exact,
     gmc,
+    gossip_differences,
     gradient_tracking,
     local_sgd,
     majority_vote,
+    matcha,
     no_communication,
     post_local_sgd,
+    qg_dsgdm,
     sgp,
     signum,
     svrg,
@@ -45,8 +51,16 @@ INJECTED = {
     ),
     "signum": functools.partial(signum, channel=majority_vote(), weight_decay=0.1),
     "d_psgd": functools.partial(d_psgd, topology=RING),
+    "choco_sgd": functools.partial(
+        choco_sgd, channel=gossip_differences(RING, top_k(0.5), 0.5)
+    ),
+    "dcd_psgd": functools.partial(
+        dcd_psgd, channel=compressed_gossip(RING, top_k(0.5))
+    ),
     "d2": functools.partial(d2, topology=topologies.lazy(RING)),
     "gradient_tracking": functools.partial(gradient_tracking, topology=RING),
+    "qg_dsgdm": functools.partial(qg_dsgdm, topology=RING),
+    "matcha": functools.partial(matcha, topology=topologies.matcha(RING.edges, 1.0)),
     "sgp": functools.partial(sgp, topology=RING),
 }
 

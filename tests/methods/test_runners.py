@@ -82,6 +82,8 @@ RELATED = {
     "muloco",
     "overlap_local_sgd",
     "streaming_diloco",
+    "qg_dsgdm",
+    "dcd_psgd",
     "sign_sgd",
     "distributed_lion",
 }

@@ -16,17 +16,21 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     alternating_low_rank,
+    compressed_gossip,
     count_entries,
     dense,
     disagreement,
     drop_all,
     exact,
     gossip,
+    gossip_differences,
+    gossip_differences_overlapped,
     join_channels,
     low_rank,
     majority_vote,
     no_communication,
     random_block,
+    random_gossip,
     random_k,
     sampled_top_k,
     scaled_sign,
@@ -80,6 +84,27 @@ CHANNELS = {
     # A difference may be twice as large as the numbers that it is made of.
     "disagreement": Row(
         disagreement(topologies.ring(WORKERS)), own_means=True, stays_finite=False
+    ),
+    "compressed_gossip": Row(
+        compressed_gossip(topologies.ring(WORKERS), random_block(0.1)), own_means=True
+    ),
+    "gossip_differences": Row(
+        gossip_differences(topologies.ring(WORKERS), random_block(0.1), 0.5),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
+    ),
+    "gossip_differences_overlapped": Row(
+        gossip_differences_overlapped(topologies.ring(WORKERS), random_block(0.1), 0.5),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
+    ),
+    "random_gossip": Row(
+        random_gossip(topologies.matcha(topologies.ring(WORKERS).edges, 0.5, seed=1)),
+        own_means=True,
+        lossless=True,
+        stays_finite=False,
     ),
     "majority_vote": Row(majority_vote()),
     "low_rank": Row(low_rank(1), stays_finite=False, sums_entries=True),

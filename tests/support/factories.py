@@ -12,6 +12,7 @@ from gmc_jax import paces, planning, timelines, topologies
 
 EXACT, TOP_K, SGD = gmc_jax.exact(), gmc_jax.top_k(0.5), optax.sgd(0.1)
 RING, LINK, PACE = topologies.ring(3), timelines.Link(), paces.constant(3)
+DRAWN = topologies.matcha(RING.edges, 0.5)
 FEEDBACK = gmc_jax.error_feedback(EXACT)
 
 
@@ -39,7 +40,9 @@ RIGHT = {
         "period": 2,
     },
     "d2": {"learning_rate": 0.1, "topology": RING},
+    "choco_sgd": {"learning_rate": 0.1, "channel": EXACT},
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
+    "dcd_psgd": {"learning_rate": 0.1, "channel": EXACT},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
     "double_averaging": {
@@ -63,6 +66,8 @@ RIGHT = {
         "local_from_step": 2,
     },
     "qsparse_local_sgd": {"learning_rate": 0.1, "channel": EXACT, "period": 2},
+    "qg_dsgdm": {"learning_rate": 0.1, "topology": RING},
+    "matcha": {"learning_rate": 0.1, "topology": DRAWN},
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
     "streaming_diloco": {"inner": SGD, "channel": EXACT},
@@ -90,6 +95,7 @@ RIGHT = {
     "partial_sync": {"channel": EXACT, "reset_channel": EXACT, "period": 2},
     "periodic": {"inner": SGD, "outer": SGD, "period": 2},
     "pull_to_anchor": {"channel": EXACT, "pull": 0.5, "period": 2},
+    "quasi_global_momentum": {"inner": SGD, "decay": 0.9, "buffer_decay": 0.9},
     "projected": {"projection": lambda params: params},
     "at_virtual_iterate": {"inner": FEEDBACK},
     "leave_out_nonfinite": {"inner": FEEDBACK},
@@ -106,13 +112,20 @@ RIGHT = {
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
             *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
             *("variance_reduced", "count_entries", "send_differences"),
+            "difference_compression",
         )
     },
     # Channels and compressors.
     "all_gather": {"compressor": TOP_K},
     "all_reduce": {"compressor": gmc_jax.random_block(0.5)},
     "disagreement": {"topology": RING},
+    "random_gossip": {"topology": DRAWN},
+    "compressed_gossip": {"topology": RING, "compressor": TOP_K},
     "gossip": {"topology": RING},
+    **{
+        name: {"topology": RING, "compressor": TOP_K, "consensus_step": 0.5}
+        for name in ("gossip_differences", "gossip_differences_overlapped")
+    },
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     "simulated_server": {"compressor": TOP_K},
     "low_rank": {"rank": 1},
@@ -129,6 +142,7 @@ RIGHT = {
     "topologies.exponential": {"workers": 3},
     "topologies.from_adjacency": {"adjacency": RING.edges},
     "topologies.lazy": {"topology": RING},
+    "topologies.matcha": {"adjacency": RING.edges, "budget": 0.5},
     "topologies.one_peer_exponential": {"workers": 3},
     "topologies.pushing": {"adjacency": RING.edges},
     "topologies.random_matchings": {"workers": 3},

@@ -57,6 +57,7 @@ class Paper(NamedTuple):
 RATE = 0.1
 TOP, BLOCK = all_gather(top_k(0.2)), all_reduce(random_block(0.2))
 EXACT, ONE_PEER = exact(), topologies.one_peer_exponential(8)
+RING = topologies.ring(8)
 RESET = all_reduce(random_block(0.4), seed=1)
 SIGNS = all_gather(scaled_sign(), per_leaf=True)
 
@@ -146,12 +147,24 @@ METHODS = {
     "d_psgd": Method(
         gmc_jax.d_psgd(RATE, ONE_PEER, momentum=0.9), {"params", "0.0.trace"}
     ),
+    "choco_sgd": Method(
+        gmc_jax.choco_sgd(RATE, gmc_jax.gossip_differences(RING, top_k(0.2), 0.4)),
+        {"params", "1.estimate", "1.disagreement"},
+    ),
+    "dcd_psgd": Method(
+        gmc_jax.dcd_psgd(RATE, gmc_jax.compressed_gossip(RING, random_block(0.5))),
+        {"params", "1.disagreement"},
+    ),
+    "matcha": Method(
+        gmc_jax.matcha(RATE, topologies.matcha(RING.edges, 0.5)), {"params"}
+    ),
     "d2": Method(
         gmc_jax.d2(RATE, topologies.lazy(topologies.ring(8))),
         {"params", "1.correction"},
     ),
+    "qg_dsgdm": Method(gmc_jax.qg_dsgdm(RATE, ONE_PEER), {"params", "momentum"}),
     "gradient_tracking": Method(
-        gmc_jax.gradient_tracking(RATE, topologies.ring(8)),
+        gmc_jax.gradient_tracking(RATE, RING),
         {"params", "0.tracker", "0.last"},
     ),
     "sgp": Method(
@@ -454,6 +467,16 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "uneven osgp": lambda k: gmc_jax.sgp(0.1, uneven(k), delay=1),
     "sgp over a star": lambda k: gmc_jax.sgp(0.1, star(k)),
     "d2": lambda k: gmc_jax.d2(0.1, lazy(k), momentum=0.5),
+    "choco_sgd": lambda k: gmc_jax.choco_sgd(
+        0.1, gmc_jax.gossip_differences(lazy(k), random_block(0.2), 0.5), momentum=0.5
+    ),
+    "dcd_psgd": lambda k: gmc_jax.dcd_psgd(
+        0.1, gmc_jax.compressed_gossip(lazy(k), random_block(0.2)), momentum=0.5
+    ),
+    "matcha": lambda k: gmc_jax.matcha(
+        0.1, topologies.matcha(topologies.ring(k).edges, 0.5), momentum=0.5
+    ),
+    "qg_dsgdm": lambda k: gmc_jax.qg_dsgdm(0.1, lazy(k)),
     "gradient_tracking": lambda k: gmc_jax.gradient_tracking(0.1, lazy(k)),
     "slowmo over sgp": lambda k: gmc_jax.slowmo(pushed(k), exact(), period=4),
     "slowmo over cser": lambda k: gmc_jax.slowmo(

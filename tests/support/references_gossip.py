@@ -4,10 +4,28 @@
 [steps + 1, workers, d].
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
+from tests.support import references
 from tests.support.problems import Problem
 from tests.support.references import Rate
+
+Compress = Callable[[int, np.ndarray], np.ndarray]
+"""What is decoded of a vector at a step."""
+
+
+def largest(ratio: float) -> Compress:
+    """The largest entries."""
+    select = references.largest(ratio)
+    return lambda step, x: np.where(select(step, x), x, 0)
+
+
+def signs(step: int, x: np.ndarray) -> np.ndarray:
+    """Signs times the mean magnitude."""
+    del step
+    return np.abs(x).mean() * np.where(np.signbit(x), -1, 1)
 
 
 class Steps:
@@ -79,6 +97,127 @@ def d2_of_gradients(problem: Problem, eta: Rate, w: np.ndarray) -> np.ndarray:
         else:
             x, last = w @ (2 * x - last - eta(t) * (g - g_last)), x
         g_last = g
+        trace.append(x)
+    return np.stack(trace)
+
+
+def qg_dsgdm(
+    problem: Problem,
+    eta: Rate,
+    rounds: tuple[np.ndarray, ...],
+    beta: float = 0.9,
+    mu: float = 0.9,
+    *,
+    nesterov: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Worker by worker. The weights, and the buffers [steps + 1, workers, d]."""
+    x, everyone = at_start(problem), range(problem.workers)
+    m_hat = np.zeros_like(x)
+    trace, buffers = [x], [m_hat]
+    for t in range(problem.steps):
+        w, half = rounds[t % len(rounds)], np.zeros_like(x)
+        for i in everyone:
+            g = problem.gradient(i, t, x[i])
+            m = beta * m_hat[i] + g
+            half[i] = x[i] - eta(t) * (g + beta * m if nesterov else m)
+        new = np.stack([sum(w[i, j] * half[j] for j in everyone) for i in everyone])
+        moved = (x - new) / eta(t) if eta(t) else np.zeros_like(x)
+        m_hat, x = mu * m_hat + (1 - mu) * moved, new
+        trace.append(x)
+        buffers.append(m_hat)
+    return np.stack(trace), np.stack(buffers)
+
+
+def choco_sgd(
+    problem: Problem,
+    eta: Rate,
+    w: np.ndarray,
+    gamma: float,
+    compress: Compress,
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+    mix_first: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Message by message, with a copy of x_hat_j at every neighbour of j.
+
+    The weights and the x_hat [steps + 1, workers, d]. `mix_first` is the order of the
+    authors' code.
+    """
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    everyone = range(problem.workers)
+    copies = np.zeros((problem.workers, *x.shape))  # [who knows, of whom, d]
+    trace, estimates = [x], [np.zeros_like(x)]
+
+    def mixed(x: np.ndarray) -> np.ndarray:
+        x = x.copy()
+        for i in everyone:
+            for j in everyone:
+                x[i] += gamma * w[i, j] * (copies[i, j] - copies[i, i])
+        return x
+
+    for t in range(problem.steps):
+        x = x + steps(t, x)
+        if mix_first:
+            x = mixed(x)
+        for j in everyone:
+            q = compress(t, x[j] - copies[j, j])
+            for i in everyone:
+                if i == j or w[i, j]:
+                    copies[i, j] = copies[i, j] + q
+        if not mix_first:
+            x = mixed(x)
+        trace.append(x)
+        estimates.append(copies[everyone, everyone])
+    return np.stack(trace), np.stack(estimates)
+
+
+def dcd_psgd(
+    problem: Problem,
+    eta: Rate,
+    w: np.ndarray,
+    compress: Compress,
+    beta: float = 0.0,
+    *,
+    nesterov: bool = False,
+) -> np.ndarray:
+    """As printed, with a copy of x_j at every neighbour of j."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    everyone = range(problem.workers)
+    copies = np.stack([x] * problem.workers)  # [who knows, of whom, d]
+    trace = [x]
+    for t in range(problem.steps):
+        u, new = steps(t, x), x.copy()
+        for i in everyone:
+            half = sum(w[i, j] * copies[i, j] for j in everyone) + u[i]
+            new[i] = x[i] + compress(t, half - x[i])
+        for i in everyone:
+            for j in everyone:
+                if i == j or w[i, j]:
+                    copies[i, j] = copies[i, j] + new[j] - x[j]
+        x = new
+        trace.append(x)
+    return np.stack(trace)
+
+
+def matcha(
+    problem: Problem,
+    eta: Rate,
+    matchings: Sequence[Sequence[tuple[int, int]]],
+    active: np.ndarray,
+    alpha: float,
+    beta: float = 0.0,
+) -> np.ndarray:
+    """Pair by pair; `active` [steps, matchings] says which matchings are."""
+    x, steps = at_start(problem), Steps(problem, eta, beta, False)
+    trace = [x]
+    for t in range(problem.steps):
+        half = x + steps(t, x)
+        x = half.copy()
+        for is_active, pairs in zip(active[t], matchings, strict=True):
+            for i, j in pairs if is_active else ():
+                x[i] += alpha * (half[j] - half[i])
+                x[j] += alpha * (half[i] - half[j])
         trace.append(x)
     return np.stack(trace)
 

@@ -47,6 +47,16 @@ def rate_at(step: int) -> float:
     return RATE / 2 * (1 + math.cos(math.pi * step / STEPS))
 
 
+def warm_up(step):
+    """A schedule from 0 up in ten steps, and down as the cosine."""
+    return SCHEDULE(step) * jnp.minimum((step + 0.0) / 10, 1)
+
+
+def warm_up_at(step: int) -> float:
+    """The warm-up without JAX."""
+    return rate_at(step) * min(step / 10, 1)
+
+
 RATES = np.array([[rate_at(step)] for step in range(STEPS)])
 
 

@@ -111,6 +111,7 @@ CONSERVED = {
     *("anchor", "buffers", "correction", "error", "full_gradient", "in_flight"),
     *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
     *("left", "mean", "right", "sent", "variance"),
+    *("disagreement", "estimate"),
 }
 COUNTS = {"up", "down", "dense"}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shard_codecs import (
     Codec,
@@ -107,6 +108,27 @@ def codec(
         return sharded.add_up(leaf) if leaf in split else shards.names
 
     return Codec(encode, decode, add_up)
+
+
+def between_workers(
+    collective: Callable[[jax.Array], jax.Array],
+    coder: Codec,
+    shards: Shards,
+    messages: dict[int, Tree],
+) -> dict[int, Tree]:
+    """Runs a collective between workers on the messages that their devices hold.
+
+    Args:
+      collective: from a vector to what is received, behind a leading axis.
+      coder: what encoded the messages.
+      shards: how the tree is split over the devices of a worker.
+      messages: of a device, by the index of the leaf.
+    """
+    received = {}
+    for axes in dict.fromkeys(map(coder.add_up, messages)):
+        sent = {leaf: x for leaf, x in messages.items() if coder.add_up(leaf) == axes}
+        received |= run_collective(sent, shards.by_slices(collective, axes))
+    return received
 
 
 def _whole(

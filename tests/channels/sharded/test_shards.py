@@ -10,11 +10,14 @@ import pytest
 from gmc_jax import (
     all_gather,
     all_reduce,
+    compressed_gossip,
     count_entries,
     disagreement,
     drop_all,
     exact,
     gossip,
+    gossip_differences,
+    gossip_differences_overlapped,
     join_channels,
     majority_vote,
     no_communication,
@@ -48,10 +51,21 @@ CHANNELS = {
     "majority_vote": majority_vote(),
     "gossip": gossip(topologies.ring(2), delay=1),
     "disagreement": disagreement(topologies.ring(2)),
+    "compressed_gossip": compressed_gossip(topologies.ring(2), top_k(0.1)),
+    "gossip_differences": gossip_differences(
+        topologies.ring(2), random_block(0.3), 0.5, per_leaf=True
+    ),
+    "gossip_differences_overlapped": gossip_differences_overlapped(
+        topologies.ring(2), top_k(0.1), 0.5
+    ),
     "no_communication": no_communication(),
     "drop_all": drop_all(),
 }
-OWN = {"gossip", "disagreement", "no_communication", "simulated_server"}
+OF_TWO = {
+    *("gossip", "disagreement", "compressed_gossip"),
+    *("gossip_differences", "gossip_differences_overlapped"),
+}
+OWN = OF_TWO | {"no_communication", "simulated_server"}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +82,7 @@ OWN = {"gossip", "disagreement", "no_communication", "simulated_server"}
             for name in CHANNELS
             for mesh in MESHES
             for dtype in ("float32", "bfloat16")
-            if name not in ("gossip", "disagreement") or mesh[0] == "2"
+            if name not in OF_TWO or mesh[0] == "2"
             if dtype == "float32" or mesh == next(iter(MESHES))
         ),
     ],

@@ -49,7 +49,7 @@ def test_an_error_of_this_project_has_no_traceback(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "digits", "--method", "sgd"], "got 'sgd'"),
+        (["run", "digits", "--method", "sgd"], "'sgd'"),
         (["theory", "--seeds", "0"], "`seeds`"),
         (["quadratic", "--steps", "0"], "`steps`"),
         (["bench", "compress", "--d", "-5"], "`d`"),
