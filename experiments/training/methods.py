@@ -9,6 +9,7 @@ import gmc_jax
 from experiments.training.compression import COMPRESSORS, Build, Method
 from experiments.training.local_methods import LOCAL_METHODS
 
+RANK = 2  # Of PowerSGD, as for CIFAR-10 in its paper.
 DETACHMENTS = (0.0, 0.3, 0.5, 0.8, 1.0)  # The lambdas of the GMC paper's Table 3.
 
 
@@ -54,6 +55,23 @@ def _dist_ef_sgdm(rate, compression, momentum):
     )
 
 
+def _power_sgd(rate, compression, momentum):
+    del compression
+    return gmc_jax.power_sgd(rate, gmc_jax.low_rank(RANK), momentum=momentum)
+
+
+def _one_bit_adam(rate, compression, momentum):
+    signs = gmc_jax.all_gather(gmc_jax.scaled_sign(), per_leaf=True)
+    freeze_step = max(1, compression.steps // 5)
+    return gmc_jax.one_bit_adam(rate, signs, freeze_step=freeze_step, momentum=momentum)
+
+
+def _distributed_lion(rate, compression, momentum):
+    del compression
+    votes = gmc_jax.majority_vote()
+    return gmc_jax.distributed_lion(rate, votes, momentum=momentum)
+
+
 METHODS = {
     "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
@@ -77,6 +95,10 @@ METHODS = {
     "gmc_plus": Method(
         "GMC+", _through(gmc_jax.gmc_plus), gradient_at="w - ληe of each worker"
     ),
+    "ef21": Method("EF21", _through(gmc_jax.ef21)),
+    "power_sgd": Method("PowerSGD", _power_sgd, counted=False),
+    "one_bit_adam": Method("1-bit Adam", _one_bit_adam, counted=False),
+    "distributed_lion": Method("Distributed Lion", _distributed_lion, counted=False),
 }
 METHODS |= {
     f"{name}_{detach}": METHODS[name]._replace(

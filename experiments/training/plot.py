@@ -32,6 +32,10 @@ LOOKS = {
     "gmc_rate_inside": ("#CC79A7", ":"),
     "gmc": ("#0072B2", "-"),
     "gmc_plus": ("#56B4E9", "-"),
+    "ef21": ("#005321", "--"),
+    "power_sgd": ("#005321", "-"),
+    "one_bit_adam": ("#666666", "-"),
+    "distributed_lion": ("#F0E442", "-."),
 }
 # The same method with several values of lambda; darker is larger.
 LOOKS |= {
@@ -58,7 +62,7 @@ LOOKS |= {
     "cocod_sgd": ("#E69F00", ":"),
     "overlap_local_sgd": ("#A04000", "--"),
     "qsparse_local_sgd": ("#A04000", "-."),
-    "streaming_diloco": ("#993F74", "-."),
+    "streaming_diloco": ("#993F74", ":"),
     "local_gmc": ("#0072B2", "--"),
     "d_psgd": ("#666666", "--"),
     "qg_dsgdm": ("#006B4E", "-"),

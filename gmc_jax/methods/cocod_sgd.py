@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.transforms._of_floating import of_floating
 from gmc_jax.transforms.delayed_sync import delayed_sync
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -59,4 +60,4 @@ def cocod_sgd(
       Decoupled Stochastic Gradient Descent", IJCAI 2019: Algorithm 1.
     """
     checks.transformation(inner=inner)
-    return optax.chain(inner, delayed_sync(channel, period))
+    return optax.chain(of_floating(inner), delayed_sync(channel, period))

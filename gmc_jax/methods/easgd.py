@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.transforms._of_floating import of_floating
 from gmc_jax.transforms.elastic_sync import elastic_sync
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -74,4 +75,4 @@ def easgd(
       2015.
     """
     checks.transformation(inner=inner)
-    return optax.chain(inner, elastic_sync(channel, centre_rate, period))
+    return optax.chain(of_floating(inner), elastic_sync(channel, centre_rate, period))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.transforms._of_floating import of_floating
 from gmc_jax.transforms.pull_to_anchor import pull_to_anchor
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -73,4 +74,4 @@ def overlap_local_sgd(
     checks.transformation(inner=inner)
     checks.momentum(anchor_momentum=anchor_momentum)
     pulled = pull_to_anchor(channel, pull, period, decay=anchor_momentum)
-    return optax.chain(inner, pulled)
+    return optax.chain(of_floating(inner), pulled)

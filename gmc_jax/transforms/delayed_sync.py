@@ -100,6 +100,7 @@ def delayed_sync(
     checks.steps(period=period)
 
     def init(params):
+        checks.floating(params)
         return DelayedSyncState(
             step=jnp.zeros((), jnp.int32),
             # A copy: the loop may donate the parameters' own memory.

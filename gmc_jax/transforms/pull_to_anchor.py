@@ -110,6 +110,7 @@ def pull_to_anchor(
     trace = momentum_trace(decay)
 
     def init(params):
+        checks.floating(params)
         return PullToAnchorState(
             step=jnp.zeros((), jnp.int32),
             # A copy: the loop may donate the parameters' own memory.

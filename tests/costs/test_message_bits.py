@@ -157,7 +157,7 @@ def test_bits_of_many_leaves_are_found_without_encoding_each(per_leaf):
 
     channel = all_gather(top_k(0.1)._replace(encode=encode), per_leaf=per_leaf)
     half, one = jnp.zeros((5, 7), jnp.bfloat16), jnp.zeros(11, jnp.float32)
-    leaves = [half, one, one.reshape(1, 11), jnp.zeros(0), half] * 20
+    leaves = [half, one, one, jnp.zeros(0), half] * 20
     bits = 40 * 4 * (16 + 32) + 40 * 2 * 64 if per_leaf else 184 * 64
     assert message_bits(channel, leaves) == bits
     assert len(traced) == (2 if per_leaf else 1)

@@ -111,6 +111,10 @@ METHODS = {
 }
 
 
+# Fragments, and matrices apart from vectors, have states of their own.
+IN_PARTS = ("streaming", "muloco")
+
+
 class Run(NamedTuple):
     """A run on a mesh, and the program that it was."""
 
@@ -325,7 +329,7 @@ def test_simulate_takes_a_state_that_is_split():
 @pytest.mark.parametrize(
     "init",
     [
-        *(tx.init for tx in METHODS.values()),
+        *(tx.init for name, tx in METHODS.items() if name not in IN_PARTS),
         optax.adamw(0.1).init,
         optax.trace(0.9).init,
         gmc_jax.gossip(gmc_jax.topologies.ring(2), delay=1).init,
@@ -343,6 +347,16 @@ def test_what_mirrors_the_parameters_is_split_as_they_are(init, dtype):
             assert leaf.sharding.spec == specs[name], path
             mirrors += 1
     assert mirrors % len(SHAPES) == 0
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_what_mirrors_a_part_of_the_parameters_is_split_as_it_is(name):
+    specs = specs_of(MODEL, "model")
+    state = METHODS[name].init(place(params(), mesh_of(2), specs))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = getattr(path[-1], "key", None)
+        if name in SHAPES:
+            assert leaf.sharding.spec == specs[name], path
 
 
 @pytest.mark.slow

@@ -108,10 +108,17 @@ INNER = {
 }
 BUFFERS = {"momentum", "trace", "mu", "nu", "ema"}
 CONSERVED = {
-    *("anchor", "buffers", "correction", "error", "full_gradient", "in_flight"),
+    *(
+        "anchor",
+        "buffers",
+        "centre",
+        "correction",
+        "error",
+        "full_gradient",
+        "in_flight",
+    ),
     *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
     *("left", "mean", "right", "sent", "variance"),
-    *("disagreement", "estimate"),
 }
 COUNTS = {"up", "down", "dense"}
 

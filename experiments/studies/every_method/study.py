@@ -49,6 +49,8 @@ class EveryMethod:
                 ("ef_sign_sgd", 0.5),
                 ("sign_sgd", signs),
                 ("signum", signs),
+                ("distributed_lion", signs),
+                ("one_bit_adam", adaptive),
                 ("adam", adaptive),
                 ("local_adam", adaptive),
                 ("diloco", adaptive),
