@@ -18,7 +18,8 @@ from tests.support.harness import average
 PARAMS = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize("calls", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.slow
 def test_two_calls_are_one_of_the_papers_form(calls):
     """Both project on the same columns. The factors themselves may be turned."""
     mean, lost, _ = results(alternating_low_rank(2), calls=2 * calls)

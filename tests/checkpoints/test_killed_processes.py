@@ -48,6 +48,7 @@ def survives(directory: pathlib.Path, times: int) -> None:
         chex.assert_trees_all_equal(state, jax.tree.map(np.asarray, state_at(step)))
 
 
+@pytest.mark.slow
 def test_saved_checkpoints_survive_whenever_a_process_is_killed(tmp_path):
     survives(tmp_path, times=3)
 

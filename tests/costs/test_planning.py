@@ -74,7 +74,7 @@ def test_a_period_divides_the_time_on_the_link_but_not_of_the_longest_step():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("workers", [4, 64])
+@pytest.mark.parametrize("workers", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_below_the_break_even_ratio_it_is_faster_and_above_it_is_not(name, workers):
     family = FAMILIES[name]
     border = predict(family(0.01), SIZE, workers, LINK, 0.5).break_even_ratio
@@ -164,6 +164,7 @@ def test_more_parameters_never_take_less(one, other, workers, ratio, link):
 
 @given(sizes, counts, st.lists(links, min_size=2, max_size=2))
 @checked
+@pytest.mark.slow
 def test_a_better_link_never_takes_more(size, workers, pair):
     better = Link(
         min(link.latency for link in pair), max(link.bandwidth for link in pair)

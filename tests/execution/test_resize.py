@@ -27,9 +27,15 @@ every_method = pytest.mark.parametrize("name", COMPOSITIONS)
 
 
 @pytest.mark.parametrize(
-    "numbers", [(8, 6), pytest.param(NUMBERS, marks=pytest.mark.slow)]
+    ("name", "numbers"),
+    [
+        *(  # Every third in the default run.
+            pytest.param(name, (8, 6), marks=pytest.mark.slow if place % 3 else ())
+            for place, name in enumerate(COMPOSITIONS)
+        ),
+        *(pytest.param(name, NUMBERS, marks=pytest.mark.slow) for name in COMPOSITIONS),
+    ],
 )
-@every_method
 def test_a_resized_state_fits_the_new_layout(name, numbers):
     layout, _ = layout_and_state(name, numbers[0])
     state = made_up(layout)

@@ -232,6 +232,7 @@ def sends(tx) -> gmc_jax.WireBytes:
     return gmc_jax.wire_bytes(run, state, batch)
 
 
+@pytest.mark.slow
 def test_accumulate_sends_nothing_between_and_multi_steps_all_the_time():
     message = gmc_jax.message_bits(CHANNEL, start()) // 8
     ours = sends(accumulate(GMC, 3))

@@ -43,7 +43,13 @@ def lowered(leaves, channel, platform="cpu"):
     return train.trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith("leaf") else ())
+        for name in CHANNELS
+    ],
+)
 def test_a_worker_takes_one_gradient_of_memory(name):
     """And one mean in all; small vectors also take their magnitudes, and stacks."""
     params = model(26, 16)
@@ -55,7 +61,9 @@ def test_a_worker_takes_one_gradient_of_memory(name):
     assert memory.temp_size_in_bytes <= (trees * WORKERS + 2) * size
 
 
-@pytest.mark.parametrize("name", ["top_k per leaf", "top_k"])
+@pytest.mark.parametrize(
+    "name", ["top_k per leaf", pytest.param("top_k", marks=pytest.mark.slow)]
+)
 def test_more_blocks_of_a_transformer_are_selected_from_by_the_same_code(name):
     few, many = (lowered(leaves, CHANNELS[name]()) for leaves in (26, 50))
     for operation in ("top_k", "sort", "while", "scatter", "gather"):
@@ -65,7 +73,9 @@ def test_more_blocks_of_a_transformer_are_selected_from_by_the_same_code(name):
         assert many.count(operation) <= few.count(operation) + level, operation
 
 
-@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize(
+    "per_leaf", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_ratios_that_take_turns_do_not_repeat_what_is_done_for_each_leaf(per_leaf):
     ratios = (0.04, 0.02, 0.01)
     joined = gmc_jax.join_channels([channel(r, per_leaf) for r in ratios], [1, 2])

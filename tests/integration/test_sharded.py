@@ -279,6 +279,7 @@ def test_the_program_is_traced_once_and_the_state_donated():
     assert run.donated
 
 
+@pytest.mark.slow
 def test_what_reads_a_state_reads_one_that_is_split():
     run = distributed("cser", 4, "model")
     tx, state = METHODS["cser"], params()

@@ -133,6 +133,7 @@ def test_of_dense_resets_alone_it_is_local_sgd():
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_of_resets_of_blocks_alone_it_is_partial_local_sgd():
     """Blocks of the parameters themselves are averaged, for they differ by errors."""
     block = random_block(0.4)

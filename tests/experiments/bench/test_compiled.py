@@ -130,6 +130,7 @@ def test_models_have_the_shapes_of_their_parameters():
     assert len(shapes) >= 4
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_says_why():
     """Here the compiler is not there, or what is asked for is no step."""
     request = programs.Request("gpu", [[4, 4]], 0.1, ["no such step"])

@@ -56,6 +56,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_option(tmp_path):
             text(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_the_network_sees_no_character_ahead():
     model = MODELS["characters"](10)
     windows = jnp.arange(2 * WINDOW).reshape(2, WINDOW) % 10

@@ -227,6 +227,7 @@ def test_a_vision_transformer_is_the_one_in_numpy(shape, patch):
         np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_starts_xavier_normal():
     params = started("vit")[1]["params"]
     layers = [params[f"{layer}_0"] for layer in ("Attention", "Hidden", "Dense")]

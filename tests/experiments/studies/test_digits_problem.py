@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments.data.datasets import digits
 from experiments.data.partitions import iid
@@ -21,6 +22,7 @@ def test_a_batch_is_drawn_from_the_workers_own_share():
         np.testing.assert_array_equal(ours.batch(worker, GRADIENTS), batches[0])
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_loss():
     ours = problem(WORKERS, GRADIENTS, 0)
     samples = jnp.arange(len(digits().train.labels))

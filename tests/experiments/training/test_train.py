@@ -72,6 +72,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
+@pytest.mark.slow
 def test_rows_beyond_the_last_checkpoint_are_made_again(
     tmp_path, task, uninterrupted, monkeypatch
 ):
@@ -120,6 +121,7 @@ def test_the_model_is_kept_under_the_names_of_its_parameters(uninterrupted):
             np.testing.assert_array_equal(kept[f"0/{layer}/{name}"], leaf)
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, CONFIG, task, stop_after(6))
@@ -158,9 +160,8 @@ def test_several_seeds_have_their_own_rows(tmp_path):
     assert log.finished
 
 
-@pytest.mark.parametrize(
-    "backend", ["distribute", pytest.param("pmap", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("backend", ["distribute", "pmap"])
+@pytest.mark.slow
 def test_other_backends_agree_and_resume(tmp_path, task, uninterrupted, backend):
     config = dataclasses.replace(CONFIG, backend=backend)
     with pytest.raises(KeyboardInterrupt):

@@ -37,6 +37,7 @@ def alone(seeds):
     return [trained(Trainer("cser", [task], CONFIG), 4)[0] for task in seeds]
 
 
+@pytest.mark.slow
 def test_seeds_that_are_trained_together_end_like_each_alone(seeds, alone):
     trainer = Trainer("cser", seeds, CONFIG)
 

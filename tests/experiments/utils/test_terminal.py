@@ -139,6 +139,7 @@ main(["plan", "--workers", "many"])
 """
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_shows_every_command(tmp_path):
     """Output of rich, tyro and this project raised UnicodeEncodeError."""
     environment = {
