@@ -28,7 +28,7 @@ from gmc_jax import (
 from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import SHAPES, WORKERS, assert_law, draw_trees, wide
-from tests.support.compressors import COMPRESSORS, like, thinned
+from tests.support.compressors import COMPRESSORS, like, parameters, thinned
 from tests.support.harness import average, average_here
 
 CHANNELS = {name: row.channel for name, row in TABLE.items()}
@@ -339,7 +339,7 @@ SEVERAL = [(7, 9), (63,), (40,), (7, 9), (40,)]
 
 
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("name", parameters())
 def test_leaves_that_are_alike_are_encoded_as_each_alone(name, generator):
     """Bit by bit, though leaves of one shape are one batch; but for sums that round."""
     rounding = 1e-6 * COMPRESSORS[name].splits_entries

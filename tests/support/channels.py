@@ -15,20 +15,26 @@ from gmc_jax import (
     Channel,
     all_gather,
     all_reduce,
+    centroids,
     count_entries,
     dense,
     disagreement,
     drop_all,
     exact,
+    float8,
     gossip,
+    integers,
     join_channels,
     majority_vote,
     no_communication,
+    powers_of_two,
+    qsgd,
     random_block,
     random_k,
     sampled_top_k,
     scaled_sign,
     simulated_server,
+    terngrad,
     threshold,
     top_k,
     topologies,
@@ -84,6 +90,20 @@ CHANNELS = {
     "join_channels": Row(
         join_channels(
             [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
+        )
+    ),
+    "integers": Row(all_gather(integers(8, bucket=8))),
+    # The other quantisers, one a call.
+    "joined quantisers": Row(
+        join_channels(
+            [
+                all_gather(code, per_leaf=True)
+                for code in (
+                    *(powers_of_two(bucket=8), float8(bucket=8), centroids(bucket=8)),
+                    *(qsgd(64, bucket=8), terngrad(bucket=8)),
+                )
+            ],
+            boundaries=[1, 2, 3, 4],
         )
     ),
 }
