@@ -97,7 +97,7 @@ CHANNELS = {
     "joined quantisers": Row(
         join_channels(
             [
-                all_gather(code, per_leaf=True)
+                all_gather(code)
                 for code in (
                     *(powers_of_two(bucket=8), float8(bucket=8), centroids(bucket=8)),
                     *(qsgd(64, bucket=8), terngrad(bucket=8)),
