@@ -147,6 +147,12 @@ def inverse(scale: jax.Array) -> jax.Array:
     return 1 / jnp.where(usable, scale, jnp.inf)
 
 
+def invertible(scale: jax.Array) -> jax.Array:
+    """Limits a scale to 2^126 (2^1022): the inverse of more is no normal number."""
+    limit = 2.0 ** -int(jnp.finfo(scale.dtype).minexp)
+    return at_most(scale, limit, scale)
+
+
 def at_most(scale: jax.Array, limit: float, given: jax.Array) -> jax.Array:
     """Limits a scale, but where the number that it is made of is infinite."""
     return jnp.where(jnp.isinf(given), given, jnp.minimum(scale, limit))

@@ -12,6 +12,7 @@ from gmc_jax.compressors._buckets import (
     by_buckets,
     check_bucket,
     inverse,
+    invertible,
     largest,
     mean_and_deviation,
     total,
@@ -82,7 +83,7 @@ def centroids(
 def _encode(bins, offset, blocks, counts, words):
     del words
     # Over the largest: squares and sums of the entries themselves could overflow.
-    most = largest(blocks)
+    most = invertible(largest(blocks))
     unit = blocks * inverse(most)[:, None]
     mean, deviation = mean_and_deviation(unit, counts)
     places = (unit - mean[:, None]) * inverse(6 / bins * deviation)[:, None] - offset

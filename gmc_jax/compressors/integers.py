@@ -40,8 +40,9 @@ def integers(
     Guarantees:
       |lost_j| <= scale / 2 if entries are rounded to the nearest, and scale otherwise.
       Stochastic rounding is unbiased: the mean of what is decoded, over keys, is x.
-      Finite entries give finite messages. Where the scale is below the smallest normal
-      number, all of the bucket is lost.
+      Finite entries give finite messages. The scale is at most 2^126 (2^1022 in
+      float64), which may clip such entries if `bits` is 2 or 3. Where the scale is
+      below the smallest normal number, all of the bucket is lost.
       Scaling x by a power of two scales the decoded vector and `lost` with it.
       A message is d * bits bits, rounded up to words of 32 (to bytes if `bits` is 8),
       and a float for each bucket.

@@ -10,10 +10,10 @@ from jax import lax
 
 from gmc_jax.compressors._buckets import (
     Quantiser,
-    at_most,
     by_buckets,
     check_bucket,
     inverse,
+    invertible,
     largest,
 )
 from gmc_jax.compressors._draws import uniform
@@ -95,9 +95,7 @@ def _encode(exponent_bits, stochastic, blocks, counts, words):
     del counts
     last = 2**exponent_bits - 1
     made = float_bits(blocks.dtype)
-    # The inverse of a larger power is no normal number.
-    most = largest(blocks)
-    scales = at_most(power_above(most), 2.0 ** (made.bias - 1), most)
+    scales = power_above(invertible(largest(blocks)))
     ratios = jnp.abs(blocks) * inverse(scales)[:, None]
     if not stochastic:
         words = jnp.full_like(words, np.uint32(2**31))

@@ -8,6 +8,7 @@ from gmc_jax.compressors._buckets import (
     by_buckets,
     check_bucket,
     inverse,
+    invertible,
     largest,
     total,
 )
@@ -47,8 +48,9 @@ def qsgd(levels: int, bucket: int | None = 512) -> Compressor:
     Guarantees:
       It is unbiased: the mean of what is decoded, over keys, is x.
       The variance is at most min(b / s^2, sqrt(b) / s) |v|^2 for a bucket of b entries.
-      Finite entries give finite messages. Where |v|_2 / s is below the smallest normal
-      number, all of the bucket is lost.
+      Finite entries give finite messages. |v|_2 / s counts as 2^126 at most (2^1022 in
+      float64), and entries above s times that are clipped. Where it is below the
+      smallest normal number, all of the bucket is lost.
 
     References:
       Alistarh, Grubic, Li, Tomioka and Vojnovic, "QSGD: Communication-Efficient SGD via
@@ -65,7 +67,7 @@ def qsgd(levels: int, bucket: int | None = 512) -> Compressor:
     def scale_of(blocks, counts):
         del counts
         # Squares of the entries themselves could overflow.
-        most = largest(blocks)
+        most = invertible(largest(blocks))
         norm = jnp.sqrt(total(jnp.square(blocks * inverse(most)[:, None])))
         # The norm may be infinite, of finite entries; any number above them is one of
         # which they are unbiased fractions.

@@ -8,6 +8,7 @@ from gmc_jax.compressors._buckets import (
     by_buckets,
     check_bucket,
     inverse,
+    invertible,
     largest,
     mean_and_deviation,
 )
@@ -46,8 +47,9 @@ def terngrad(bucket: int | None = None, clip: float | None = 2.5) -> Compressor:
     Guarantees:
       It is unbiased without a clip. With one the mean of what is decoded, over keys, is
       u: what was clipped is lost for good without error feedback.
-      Finite entries give finite messages. Where S is below the smallest normal number,
-      all of the bucket is lost.
+      Finite entries give finite messages. S is at most 2^126 (2^1022 in float64), and
+      larger entries are clipped. Where S is below the smallest normal number, all of
+      the bucket is lost.
       A message is 2 d bits, rounded up to words of 32, and a float for each bucket.
 
     References:
@@ -65,11 +67,12 @@ def terngrad(bucket: int | None = None, clip: float | None = 2.5) -> Compressor:
         if clip is None:
             return most
         # Over the largest: squares of the entries themselves could overflow.
-        unit = blocks * inverse(most)[:, None]
+        size = invertible(most)
+        unit = blocks * inverse(size)[:, None]
         _, deviation = mean_and_deviation(unit, counts)
         # Of entries that are all alike the deviation is rounding; nothing is clipped.
         is_rounding = deviation <= 32 * jnp.finfo(unit.dtype).eps
-        limit = jnp.where(is_rounding, 1, clip * deviation)
-        return most * jnp.minimum(1, limit)
+        limit = jnp.where(is_rounding, most, clip * deviation * size)
+        return jnp.minimum(most, limit)
 
     return by_buckets(multiples(1, scale_of, at_random), bucket)

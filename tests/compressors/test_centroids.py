@@ -87,3 +87,12 @@ def test_a_message_is_the_codes_and_a_float_for_each_bin(bits, code_bits):
 def test_bits_are_one_to_four():
     with pytest.raises(ValueError, match="`bits` must be from 1 to 4, got 5"):
         centroids(5)
+
+
+def test_the_largest_numbers_have_centroids_too():
+    """Their sums and squares are infinite."""
+    most = np.float32(np.finfo(np.float32).max)
+    x = most * np.where(np.arange(20) % 2, 1, -0.5).astype(np.float32)
+    _, lost, decoded = coded(centroids(2, None), x)
+    np.testing.assert_allclose(decoded, x, rtol=1e-6)
+    assert np.isfinite(lost).all()

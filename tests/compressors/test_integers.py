@@ -88,3 +88,22 @@ def test_bits_are_two_to_eight(bits):
 def test_a_bucket_has_entries(bucket):
     with pytest.raises(ValueError, match="`bucket` must be a whole number"):
         integers(8, bucket=bucket)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_largest_numbers_stay_finite(bits):
+    """A multiple of a rounded scale could exceed the entry."""
+    most = np.float32(np.finfo(np.float32).max)
+    x = np.array([most, -most, most / 2], np.float32)
+    _, lost, decoded = coded(integers(bits), x)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(lost).all()
+    np.testing.assert_allclose(decoded[:2], x[:2], rtol=1e-6)
+
+
+def test_a_bucket_with_a_scale_below_normal_numbers_is_lost():
+    tiny = np.finfo(np.float32).tiny
+    x = np.array([0, 1, -1, 3], np.float32) * tiny
+    _, lost, decoded = coded(integers(8), x)
+    assert not decoded.any()
+    np.testing.assert_array_equal(lost, x)

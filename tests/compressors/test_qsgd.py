@@ -56,3 +56,12 @@ def test_a_code_has_the_bits_of_its_levels(levels, code_bits):
 def test_a_code_fits_eight_bits():
     with pytest.raises(ValueError, match="`levels` must be from 1 to 127, got 128"):
         qsgd(128)
+
+
+def test_the_largest_numbers_stay_finite():
+    """Though their norm is infinite."""
+    x = np.full(1000, np.finfo(np.float32).max, np.float32) / 4
+    _, lost, decoded = coded(qsgd(1, None), x)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(lost).all()
+    assert np.all(decoded == 2.0**126)

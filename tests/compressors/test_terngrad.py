@@ -61,3 +61,9 @@ def test_a_message_is_two_bits_an_entry_and_a_float():
 def test_a_clip_is_positive(clip):
     with pytest.raises(ValueError, match="`clip` must be finite and greater than 0"):
         terngrad(clip=clip)
+
+
+def test_a_clip_beyond_all_entries_changes_nothing():
+    x = vector(37).astype(np.float32)
+    _, _, decoded = coded(terngrad(clip=100.0), x)
+    np.testing.assert_array_equal(decoded, coded(terngrad(clip=None), x)[2])
