@@ -34,6 +34,10 @@ BARS = (
     Bar("top_k", PASS, most=5),
     Bar("top_k", PLAIN, most=0.85),
     Bar("random_block", PASS, most=2),
+    Bar("integers(8)", PASS, most=4),
+    Bar("float8", PASS, most=4),
+    Bar("powers_of_two", PASS, most=4),
+    Bar("scaled_sign", PASS, most=4),
     Bar(TORCH, "top_k", least=2),
 )
 
@@ -80,6 +84,16 @@ def candidates(d: int, ratio: float) -> dict[str, Candidate]:
         "sampled_top_k": gmc_jax.sampled_top_k(ratio).encode,
         "random_k": gmc_jax.random_k(ratio).encode,
         "random_block": gmc_jax.random_block(ratio).encode,
+        "scaled_sign": gmc_jax.scaled_sign().encode,
+        "scaled_sign(512)": gmc_jax.scaled_sign(512).encode,
+        "integers(8)": gmc_jax.integers(8).encode,
+        "integers(4)": gmc_jax.integers(4).encode,
+        "integers(8), stochastic": gmc_jax.integers(8, stochastic=True).encode,
+        "float8": gmc_jax.float8().encode,
+        "powers_of_two": gmc_jax.powers_of_two().encode,
+        "qsgd(7)": gmc_jax.qsgd(7).encode,
+        "terngrad": gmc_jax.terngrad().encode,
+        "centroids": gmc_jax.centroids().encode,
     }
     chosen = {name: _jax(encode, g) for name, encode in encoders.items()}
     if importlib.util.find_spec("torch"):

@@ -43,38 +43,63 @@ def unpack(words: jax.Array, d: int, bits: int = 1) -> jax.Array:
 
 
 def add_packed(
-    messages: jax.Array, value: Callable[[jax.Array, jax.Array], jax.Array], d: int
+    messages: jax.Array,
+    value: Callable[[jax.Array, jax.Array], jax.Array],
+    d: int,
+    bits: int = 1,
 ) -> jax.Array:
-    """Adds what packed bits stand for, one message at a time, in their order.
+    """Adds what packed codes stand for, one message at a time, in their order.
 
     Args:
-      messages: the words of each, [messages, ceil(d / 32)] uint32.
-      value: `(message, bits) -> values`, entry by entry, from the number of a message
-        and some of its bits, as booleans.
-      d: the number of bits that `pack` took.
+      messages: the words of each, [messages, words] uint32.
+      value: `(message, codes) -> values`, entry by entry, from the number of a message
+        and its codes, as booleans if they are one bit. Where `bits` divides 32, codes
+        are those of whole words, [32 / bits, words] in the order of entries.
+      d: the number of codes that `pack` took.
+      bits: of a code, 1 to 32.
 
     Returns:
       The sum, [d], in the dtype of the values.
     """
+
+    def values(message: jax.Array, words: jax.Array) -> jax.Array:
+        if WORD % bits:
+            return value(message, unpack(words, d, bits))
+        rows = _rows(words, bits)
+        return value(message, rows.astype(bool) if bits == 1 else rows)
+
+    return add_messages(messages, values).reshape(-1)[:d]
+
+
+def add_messages(
+    messages: jax.Array, value: Callable[[jax.Array, jax.Array], jax.Array]
+) -> jax.Array:
+    """Adds what messages stand for, one at a time, in their order.
+
+    Args:
+      messages: stacked on a leading axis.
+      value: `(index, message) -> values`, of any shape.
+
+    Returns:
+      The sum of the values.
+    """
     count = messages.shape[0]
 
     def add(message: jax.Array, total: jax.Array) -> jax.Array:
-        return total + value(message, _rows(messages[message], 1).astype(bool))
+        return total + value(message, messages[message])
 
     def total(unroll: int, zero: jax.Array) -> jax.Array:
         return lax.fori_loop(0, count, add, zero, unroll=unroll)
 
-    shape = (WORD, messages.shape[1])
-    dtype = jax.eval_shape(value, 0, jax.ShapeDtypeStruct(shape, bool)).dtype
+    one = jax.eval_shape(value, jnp.int32(0), messages[0])
     # A round reads and writes the whole sum. An accelerator does well to have few. On a
-    # CPU rounds should not all be one: XLA would fuse them with the slice below, and
+    # CPU rounds should not all be one: XLA would fuse them with what reads the sum, and
     # would divide to find the word of each entry.
-    rows = lax.platform_dependent(
-        jnp.zeros(shape, dtype),
+    return lax.platform_dependent(
+        jnp.zeros(one.shape, one.dtype),
         cpu=partial(total, min(4, max(1, count // 2))),
         default=partial(total, 8),
     )
-    return rows.reshape(-1)[:d]
 
 
 def _parts(bits: int) -> Iterator[tuple[int, int]]:

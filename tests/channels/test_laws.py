@@ -1,6 +1,7 @@
 """What holds for every channel, over the table in `tests/support/channels.py`."""
 
 import itertools
+from collections.abc import Iterable
 
 import chex
 import jax
@@ -28,11 +29,22 @@ from gmc_jax import (
 from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import SHAPES, WORKERS, assert_law, draw_trees, wide
-from tests.support.compressors import COMPRESSORS, like, thinned
+from tests.support.compressors import COMPRESSORS, like, parameters, thinned
 from tests.support.harness import average, average_here
 
 CHANNELS = {name: row.channel for name, row in TABLE.items()}
-every_channel = pytest.mark.parametrize("name", CHANNELS)
+SLOW = {"joined quantisers"}
+
+
+def parameters_of(names: Iterable[str]) -> list:
+    """Names as parameters of a test, some of them in the slow run."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in names
+    ]
+
+
+every_channel = pytest.mark.parametrize("name", parameters_of(CHANNELS))
 
 
 def average_on_devices(channel: Channel, trees: Tree, calls: int):
@@ -110,7 +122,7 @@ def test_only_a_lossless_channel_loses_nothing(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, row in TABLE.items() if row.stays_finite]
+    "name", parameters_of(name for name, row in TABLE.items() if row.stays_finite)
 )
 def test_finite_trees_have_a_finite_mean(name):
     """Up to the largest number of float32: sums before a division are infinite."""
@@ -340,7 +352,7 @@ SEVERAL = [(7, 9), (63,), (40,), (7, 9), (40,)]
 
 
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("name", parameters())
 def test_leaves_that_are_alike_are_encoded_as_each_alone(name, generator):
     """Bit by bit, though leaves of one shape are one batch; but for sums that round."""
     rounding = 1e-6 * COMPRESSORS[name].splits_entries

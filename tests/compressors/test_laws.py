@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from gmc_jax import top_k
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
-from tests.support.compressors import COMPRESSORS, like
+from tests.support.compressors import COMPRESSORS, QUANTISERS, like, parameters
 
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
 
-every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
-not_shared = pytest.mark.parametrize(
-    "name", ["top_k", "sampled_top_k", "threshold", "scaled_sign"]
-)
+every_compressor = pytest.mark.parametrize("name", parameters())
+NOT_SHARED = ["top_k", "sampled_top_k", "threshold", "scaled_sign", "integers"]
+not_shared = pytest.mark.parametrize("name", parameters(NOT_SHARED + QUANTISERS))
 
 
 @functools.cache
@@ -59,7 +58,7 @@ def wide(x: jax.typing.ArrayLike) -> np.ndarray:
 
 
 @given(
-    name=st.sampled_from(list(COMPRESSORS)),
+    name=st.sampled_from([name for name in COMPRESSORS if name not in QUANTISERS]),
     kind=st.sampled_from(KINDS),
     size=st.sampled_from([(1, 0.5), (7, 0.3), (300, 0.01)]),
     dtype=st.sampled_from(DTYPES),
@@ -67,6 +66,19 @@ def wide(x: jax.typing.ArrayLike) -> np.ndarray:
 )
 @settings(deadline=None, derandomize=True, max_examples=30)
 def test_decoded_plus_lost_is_the_vector(name, kind, size, dtype, seed):
+    assert_nothing_is_lost_unseen(name, kind, size, dtype, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_decoded_plus_lost_is_the_vector_of_every_quantiser(name, dtype):
+    for kind in KINDS:
+        for d in (1, 7, 300):
+            assert_nothing_is_lost_unseen(name, kind, (d, 1.0), dtype, seed=d)
+
+
+def assert_nothing_is_lost_unseen(name, kind, size, dtype, seed):
     d, ratio = size
     x = vector(kind, d, seed, dtype)
     with jax.enable_x64(dtype == "float64"):
@@ -127,9 +139,13 @@ def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
     np.testing.assert_array_equal(part, whole / 4)
 
 
-@pytest.mark.parametrize("name", [name for name in COMPRESSORS if name != "threshold"])
+@pytest.mark.parametrize(
+    "name", parameters(name for name in COMPRESSORS if name != "threshold")
+)
 @pytest.mark.parametrize("factor", [4.0, 0.25, 3.0])
 def test_scaling_the_vector_scales_the_message(name, factor):
+    if factor == 3 and not COMPRESSORS[name].scales_by_all:
+        factor = 8.0
     x = vector("normal", 60, seed=1)
     code = coder(name, 0.1)
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmc_jax import all_gather, scaled_sign
+from gmc_jax import Blockwise, all_gather, scaled_sign
 from tests.support.compressors import like
 from tests.support.harness import average
+from tests.support.quantisers import coded
 
 KEY = jax.random.key(0)
 
@@ -167,3 +168,23 @@ def test_the_scale_of_finite_numbers_is_finite(d):
     np.testing.assert_allclose(
         lost, x - np.sign(x) * expected, rtol=0, atol=1e-6 * most
     )
+
+
+def test_each_bucket_has_the_mean_magnitude_of_its_entries():
+    x = np.random.default_rng(0).normal(size=45).astype(np.float32)
+    message, lost, decoded = coded(scaled_sign(20), x)
+    scales = [np.abs(part).mean() for part in (x[:20], x[20:40], x[40:])]
+    np.testing.assert_allclose(message.scale, scales, rtol=1e-6)
+    expected = np.where(x >= 0, 1, -1) * np.repeat(message.scale, 20)[:45]
+    np.testing.assert_array_equal(decoded, expected)
+    np.testing.assert_allclose(lost, x - expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(
+        message.signs, coder()(x)[0].signs, err_msg="signs are packed as without"
+    )
+
+
+def test_a_message_by_buckets_is_d_bits_and_a_float_a_bucket():
+    tree = jax.ShapeDtypeStruct((45,), jnp.float32)
+    assert all_gather(scaled_sign(20)).bits(tree) == 32 * 2 + 32 * 3
+    assert scaled_sign(20).selects == Blockwise(20)
+    assert scaled_sign().selects is None

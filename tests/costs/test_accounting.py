@@ -30,12 +30,13 @@ CHANNELS = {
     name: row.channel
     for name, row in TABLE.items()
     if not row.own_means
-    and name not in {"drop_all", "join_channels", "majority_vote", "thinned per leaf"}
+    and name not in {"drop_all", "majority_vote", "thinned per leaf"}
     and name != "alternating_low_rank"
+    and "join" not in name
 }
 REDUCED = {"exact", "random_k", "random_block", "random_block per leaf", "low_rank"}
 # Bytes of a message: values, and indices of four bytes; or words of signs and a scale;
-# or two factors of the kernel, and the bias.
+# or codes of a byte, and scales; or two factors of the kernel, and the bias.
 EXPECTED = {
     ("exact", "float32"): 4 * D,
     ("exact", "bfloat16"): 4 * D,
@@ -53,6 +54,8 @@ EXPECTED = {
     ("scaled_sign", "bfloat16"): 4 * 1 + 4,
     ("scaled_sign per leaf", "float32"): (4 * 1 + 4) * 2,
     ("low_rank", "float32"): 4 * (10 + 4 + 5),
+    ("integers", "float32"): D + 4 * -(-D // 8),
+    ("integers", "bfloat16"): D + 4 * -(-D // 8),
 }
 
 

@@ -33,7 +33,10 @@ SLOW = {
     "gossip_differences_overlapped",
 }
 # These send one message or another. `wire_bytes` has a bound for them.
-CONDITIONAL = {"join_channels", "alternating_low_rank", "random_gossip"}
+CONDITIONAL = {
+    *("join_channels", "joined quantisers"),
+    *("alternating_low_rank", "random_gossip"),
+}
 CHANNELS = {
     **{name: row.channel for name, row in TABLE.items() if name not in CONDITIONAL},
     "disagreement over a torus": disagreement(topologies.torus(2, 4)),

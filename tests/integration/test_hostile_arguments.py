@@ -22,7 +22,7 @@ NOT_FACTORIES = {
     # Runners and what belongs to them, with tests of their own.
     *("distribute", "layout", "resize", "simulate", "unrolled"),
     # Without arguments, or measured.
-    *("dense", "maintain_buffers", "reset_buffers", "scaled_sign"),
+    *("dense", "maintain_buffers", "reset_buffers"),
     *("measure_encoding", "measure_encodings"),
 }
 WRONG = {
@@ -94,8 +94,13 @@ BELONGS = {
     "axis_name": {"text"},
     **{
         name: {"True"}
-        for name in ("nesterov", "factor_masking", "per_leaf", "extra", "random_length")
+        for name in (
+            *("nesterov", "factor_masking", "per_leaf", "extra", "random_length"),
+            "stochastic",
+        )
     },
+    "bucket": {"None"},
+    "terngrad.clip": {"None"},
     "buffers": {"None"},
     "next_start": {"None"},
     "projection": {"None"},

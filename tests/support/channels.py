@@ -16,25 +16,31 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     alternating_low_rank,
+    centroids,
     compressed_gossip,
     count_entries,
     dense,
     disagreement,
     drop_all,
     exact,
+    float8,
     gossip,
     gossip_differences,
     gossip_differences_overlapped,
+    integers,
     join_channels,
     low_rank,
     majority_vote,
     no_communication,
+    powers_of_two,
+    qsgd,
     random_block,
     random_gossip,
     random_k,
     sampled_top_k,
     scaled_sign,
     simulated_server,
+    terngrad,
     threshold,
     top_k,
     topologies,
@@ -115,6 +121,20 @@ CHANNELS = {
     "join_channels": Row(
         join_channels(
             [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
+        )
+    ),
+    "integers": Row(all_gather(integers(8, bucket=8))),
+    # The other quantisers, one a call.
+    "joined quantisers": Row(
+        join_channels(
+            [
+                all_gather(code)
+                for code in (
+                    *(powers_of_two(bucket=8), float8(bucket=8), centroids(bucket=8)),
+                    *(qsgd(64, bucket=8), terngrad(bucket=8)),
+                )
+            ],
+            boundaries=[1, 2, 3, 4],
         )
     ),
 }

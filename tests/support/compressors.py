@@ -1,18 +1,25 @@
 """The table of compressors, over which `tests/compressors/test_laws.py` runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from gmc_jax import (
     Compressor,
+    centroids,
     dense,
+    float8,
+    integers,
+    powers_of_two,
+    qsgd,
     random_block,
     random_k,
     sampled_top_k,
     scaled_sign,
+    terngrad,
     threshold,
     top_k,
 )
@@ -30,6 +37,18 @@ class Row(NamedTuple):
     has_ratio: bool = True
     # Whether a part of every entry is sent. Sums are then rounded.
     splits_entries: bool = False
+    # Whether any factor of the vector is one of the message; otherwise powers of two.
+    scales_by_all: bool = True
+
+
+def quantises(make: Callable[[], Compressor], scales_by_all: bool = True) -> Row:
+    """The row of a compressor that sends every entry in few bits."""
+    return Row(
+        lambda ratio: make(),
+        has_ratio=False,
+        splits_entries=True,
+        scales_by_all=scales_by_all,
+    )
 
 
 COMPRESSORS = {
@@ -39,10 +58,26 @@ COMPRESSORS = {
     "random_k": Row(random_k),
     "random_block": Row(random_block),
     "threshold": Row(lambda ratio: threshold(0.5, ratio)),
-    "scaled_sign": Row(
-        lambda ratio: scaled_sign(), has_ratio=False, splits_entries=True
-    ),
+    "scaled_sign": quantises(scaled_sign),
+    "integers": quantises(lambda: integers(8, bucket=32)),
+    "float8": quantises(lambda: float8(bucket=32)),
+    "powers_of_two": quantises(lambda: powers_of_two(bucket=32), scales_by_all=False),
+    "qsgd": quantises(lambda: qsgd(64, bucket=32)),
+    "terngrad": quantises(lambda: terngrad(clip=None)),
+    "centroids": quantises(lambda: centroids(bucket=32)),
 }
+
+
+QUANTISERS = ["float8", "powers_of_two", "qsgd", "terngrad", "centroids"]
+"""Those that share all but their codes with `integers`."""
+
+
+def parameters(names: Iterable[str] = COMPRESSORS) -> list:
+    """Names as parameters of a test; those of `QUANTISERS` are in the slow run."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in QUANTISERS else ())
+        for name in names
+    ]
 
 
 def thinned() -> Compressor:

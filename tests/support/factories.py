@@ -132,6 +132,12 @@ RIGHT = {
     "alternating_low_rank": {"rank": 1},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
     "threshold": {"level": 1.0, "capacity": 0.5},
+    "integers": {"bits": 4},
+    "qsgd": {"levels": 7},
+    **{
+        name: {}
+        for name in ("centroids", "float8", "powers_of_two", "scaled_sign", "terngrad")
+    },
     **{
         name: {"ratio": 0.5}
         for name in ("random_block", "random_k", "sampled_top_k", "top_k")

@@ -38,8 +38,9 @@ def check_selects(
         raise ValueError(
             f"`compressor` of `{caller}` must select entries shard by shard, "
             f"{is_split}. This one needs the whole vector, which every device would "
-            "gather. Use `top_k`, `threshold`, `random_k` or `random_block`, or the "
-            "channel `exact()`, which loses nothing."
+            "gather. Use `top_k`, `threshold`, `random_k`, `random_block` or buckets, "
+            "as in `integers(8, bucket=512)`, or the channel `exact()`, which loses "
+            "nothing."
         )
     if isinstance(compressor.selects, Blockwise) and not per_leaf:
         raise ValueError(

@@ -1,0 +1,259 @@
+"""Encoding each bucket of a vector by itself: codes of few bits, and a few numbers.
+
+A bucket is some entries, one after another; the last one may be shorter. A vector is
+seen as blocks [buckets, entries], the last one padded with zeros. Padding is not sent,
+and changes no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gmc_jax.compressors._draws import seeds_of, words
+from gmc_jax.compressors._of_vectors import of_vectors
+from gmc_jax.compressors._packing import add_messages, add_packed, pack
+from gmc_jax.core import Blockwise, Compressor
+from gmc_jax.utils import checks
+from gmc_jax.utils.trees import accumulator_dtype
+
+# CPUs encode so many entries at a time, which stay in their cache.
+CHUNK = 2**15
+BYTE = 8
+
+
+class Codes(NamedTuple):
+    """A message of a code for each entry, and of numbers for each bucket.
+
+    Attributes:
+      codes: a byte each, [d] uint8; codes of another width are packed into 32-bit
+        words, [ceil(d * bits / 32)] uint32. Where the width divides 32, and with w
+        words, code i * w + j is bits `i * width` and up of word j.
+      scales: what a code is multiplied by, [buckets] float32 (float64 for float64
+        vectors); several numbers a bucket if they are what codes stand for.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
+
+
+class Quantiser(NamedTuple):
+    """How a block of entries becomes codes.
+
+    Attributes:
+      bits: of a code, 1 to 8.
+      encode: `(blocks, counts, words) -> (codes, scales)`, from [n, b] floats, the
+        number of entries in each block [n] int32, and a random word for each entry; to
+        codes [n, b] uint8, and scales whose first axis is n.
+      value: `(codes, scales) -> values`, entry by entry. It scales with the scales,
+        whose further axes are the last ones.
+    """
+
+    bits: int
+    encode: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    value: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def check_bucket(bucket: int | None) -> None:
+    """Raises unless a bucket has at least one entry, or is None for all of them."""
+    checks.known(bucket=bucket)
+    if bucket is not None:
+        checks.positive_int(bucket=bucket)
+
+
+def by_buckets(
+    quantiser: Quantiser,
+    bucket: int | None,
+    message: Callable[[jax.Array, jax.Array], NamedTuple] = Codes,
+) -> Compressor:
+    """Makes a compressor that encodes each bucket of a vector by itself.
+
+    What is lost is the vector minus what its message stands for.
+
+    Args:
+      quantiser: how.
+      bucket: the number of entries of a bucket; None for one bucket of all.
+      message: the class of messages, from codes and scales.
+    """
+
+    def size(d: int) -> int:
+        return max(1, d if bucket is None else min(bucket, d))
+
+    def encode(key, x):
+        wide = jnp.asarray(x, accumulator_dtype(x.dtype))
+        codes, scales, lost = _encode(quantiser, size(x.size), seeds_of(key), wide)
+        sent = codes if quantiser.bits == BYTE else pack(codes, quantiser.bits)
+        return message(sent, scales), lost
+
+    def decode(key, messages, d):
+        del key
+        sent, scales = map(jnp.asarray, messages)
+
+        def value(index: jax.Array, codes: jax.Array) -> jax.Array:
+            own = _spread(scales[index], size(d), codes.shape)
+            return quantiser.value(codes, own)
+
+        if quantiser.bits == BYTE:
+            return add_messages(sent, value)
+        return add_packed(sent, value, d, quantiser.bits)
+
+    selects = None if bucket is None else Blockwise(bucket)
+    return of_vectors(encode, decode, selects=selects, linear=True)
+
+
+# Statistics of blocks [n, b], each [n].
+
+
+def largest(blocks: jax.Array) -> jax.Array:
+    """The largest magnitude of each block; NaN if an entry is one."""
+    integers = jnp.dtype(f"int{blocks.dtype.itemsize * 8}")
+    # CPUs compare integers faster, and NaN is the largest of them.
+    bits = lax.bitcast_convert_type(jnp.abs(_in_rows(blocks)), integers)
+    return lax.bitcast_convert_type(bits.max(axis=1).max(axis=1), blocks.dtype)
+
+
+def total(blocks: jax.Array) -> jax.Array:
+    """The sum of each block."""
+    if len(blocks) == 1:
+        return jnp.sum(blocks)[None]
+    return _in_rows(blocks).sum(axis=1).sum(axis=1)
+
+
+def are_entries(blocks: jax.Array, counts: jax.Array) -> jax.Array:
+    """Which numbers of blocks are no padding, [n, b]."""
+    return jnp.arange(blocks.shape[1], dtype=jnp.int32)[None] < counts[:, None]
+
+
+def mean_and_deviation(
+    blocks: jax.Array, counts: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The mean and the standard deviation of each block's entries."""
+    size = counts.astype(blocks.dtype)
+    mean = total(blocks) / size
+    squares = jnp.square(blocks - mean[:, None])
+    squares = jnp.where(are_entries(blocks, counts), squares, 0)
+    return mean, jnp.sqrt(total(squares) / size)
+
+
+def inverse(scale: jax.Array) -> jax.Array:
+    """1 / scale, and 0 where that would overflow, or the scale is NaN."""
+    usable = scale >= jnp.finfo(scale.dtype).tiny
+    # The division comes last: XLA then divides once for a block, not for each entry.
+    return 1 / jnp.where(usable, scale, jnp.inf)
+
+
+def invertible(scale: jax.Array) -> jax.Array:
+    """Limits a scale to 2^126 (2^1022): the inverse of more is no normal number."""
+    limit = 2.0 ** -int(jnp.finfo(scale.dtype).minexp)
+    return at_most(scale, limit, scale)
+
+
+def at_most(scale: jax.Array, limit: float, given: jax.Array) -> jax.Array:
+    """Limits a scale, but where the number that it is made of is infinite."""
+    return jnp.where(jnp.isinf(given), given, jnp.minimum(scale, limit))
+
+
+def _in_rows(blocks: jax.Array) -> jax.Array:
+    """Blocks [n, b] as [n, rows, 32] where b allows it: CPUs reduce that faster."""
+    n, b = blocks.shape
+    width = 32 if b % 32 == 0 else b
+    return blocks.reshape(n, b // width, width)
+
+
+# Vectors in blocks.
+
+
+def _encode(
+    quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Codes [d], scales and what is lost [d], of x [d] in blocks of b entries."""
+    rows = max(1, CHUNK // b)
+    whole = partial(_encode_at_once, quantiser, b)
+    if x.size < 2 * rows * b:
+        return whole(seeds, x)
+    return lax.platform_dependent(
+        seeds, x, cpu=partial(_encode_in_chunks, quantiser, b, rows), default=whole
+    )
+
+
+def _encode_at_once(
+    quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    codes, scales = _codes(quantiser, b, seeds, x)
+    return codes, scales, x - quantiser.value(codes, _spread(scales, b, x.shape))
+
+
+def _encode_in_chunks(
+    quantiser: Quantiser, b: int, rows: int, seeds: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As at once, some blocks after others.
+
+    What is lost overwrites x, in a loop of its own: where a round has other readers of
+    x, XLA copies all of x in each.
+    """
+    size = rows * b
+    count = x.size // size
+    rest = count * size
+
+    def put(into: jax.Array, part: jax.Array, start: jax.Array | int) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(into, part, start, 0)
+
+    def encode(chunk: jax.Array | int, state: tuple) -> tuple:
+        part = lax.dynamic_slice_in_dim(x, chunk * size, size)
+        codes, scales = _codes(quantiser, b, seeds, part, chunk * size)
+        return put(state[0], codes, chunk * size), put(state[1], scales, chunk * rows)
+
+    def subtract(chunk: jax.Array | int, lost: jax.Array) -> jax.Array:
+        part, own = (
+            lax.dynamic_slice_in_dim(of_all, chunk * size, size)
+            for of_all in (lost, codes)
+        )
+        scale = lax.dynamic_slice_in_dim(scales, chunk * rows, rows)
+        decoded = quantiser.value(own.reshape(rows, b), scale[:, None])
+        return put(lost, part - decoded.reshape(-1), chunk * size)
+
+    last = _codes(quantiser, b, seeds, x[rest:], rest) if rest < x.size else None
+    like = jax.eval_shape(partial(_codes, quantiser, b), seeds, x)
+    zeros = tuple(jnp.zeros(leaf.shape, leaf.dtype) for leaf in like)
+    codes, scales = lax.fori_loop(0, count, encode, zeros)
+    if last is not None:
+        codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
+    lost = lax.fori_loop(0, count, subtract, x)
+    if last is not None:
+        decoded = quantiser.value(last[0], _spread(last[1], b, last[0].shape))
+        lost = put(lost, lost[rest:] - decoded, rest)
+    return codes, scales, lost
+
+
+def _codes(
+    quantiser: Quantiser,
+    b: int,
+    seeds: jax.Array,
+    x: jax.Array,
+    start: jax.typing.ArrayLike = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Codes [d] and scales of x [d], which starts at an entry of the whole vector."""
+    blocks = jnp.pad(x, (0, -x.size % b)).reshape(-1, b)
+    n = len(blocks)
+    counts = jnp.minimum(b, x.size - b * jnp.arange(n, dtype=jnp.int32))
+    draws = words(seeds, start, n * b).reshape(n, b)
+    codes, scales = quantiser.encode(blocks, counts, draws)
+    return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
+
+
+def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> jax.Array:
+    """Repeats the scales of a message b times each, in the shape of its codes."""
+    each = jnp.broadcast_to(scales[:, None], (len(scales), b, *scales.shape[1:]))
+    each = each.reshape(-1, *scales.shape[1:])
+    size = 1
+    for axis in shape:
+        size *= axis
+    # Words may hold more codes than there are entries.
+    lacking = max(0, size - len(each))
+    padding = [(0, lacking), *[(0, 0)] * (each.ndim - 1)]
+    return jnp.pad(each, padding)[:size].reshape(*shape, *scales.shape[1:])
