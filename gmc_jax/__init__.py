@@ -4,8 +4,8 @@ A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* average
 over workers, exactly or through a compressor: `all_gather(top_k(0.01))`. A *method* is
 an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
-    compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
-                   scaled_sign
+    compressors    dense, top_k, sampled_top_k, chunked_top_k, threshold, random_k,
+                   random_block, scaled_sign; quantised around a selection
     channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
                    simulated_server, no_communication, drop_all; count_entries and
                    join_channels around others
@@ -44,7 +44,9 @@ from gmc_jax.clocks import timelines as timelines
 from gmc_jax.clocks.link import Link as Link
 from gmc_jax.clocks.timelines import Event as Event
 from gmc_jax.clocks.timelines import Events as Events
+from gmc_jax.compressors.chunked_top_k import chunked_top_k as chunked_top_k
 from gmc_jax.compressors.dense import dense as dense
+from gmc_jax.compressors.quantised import quantised as quantised
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
 from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
@@ -199,7 +201,9 @@ __version__ = "0.1.0"
 
 # Compressors: a vector into a message.
 __all__ = [
+    "chunked_top_k",
     "dense",
+    "quantised",
     "random_block",
     "random_k",
     "sampled_top_k",

@@ -15,6 +15,7 @@ from gmc_jax import (
     Channel,
     all_gather,
     all_reduce,
+    chunked_top_k,
     count_entries,
     dense,
     disagreement,
@@ -24,6 +25,7 @@ from gmc_jax import (
     join_channels,
     majority_vote,
     no_communication,
+    quantised,
     random_block,
     random_k,
     sampled_top_k,
@@ -71,6 +73,10 @@ CHANNELS = {
     "scaled_sign per leaf": Row(
         all_gather(scaled_sign(), per_leaf=True), sums_entries=True
     ),
+    "quantised": Row(
+        all_gather(quantised(top_k(0.1), scaled_sign())), sums_entries=True
+    ),
+    "chunked_top_k": Row(all_gather(chunked_top_k(0.1, chunk=8), per_leaf=True)),
     "simulated_server": Row(simulated_server(top_k(0.1)), own_means=True),
     "drop_all": Row(drop_all()),
     "no_communication": Row(no_communication(), own_means=True, lossless=True),
