@@ -43,11 +43,9 @@ def by_counting(x: jax.Array, k: int) -> jax.Array:
     level = jnp.pad(x, ((0, 0), (0, -n % block))).reshape(rows, -1, block)
     # One long axis: XLA reduces it in half the time.
     maxima = jnp.max(magnitude_bits(level.reshape(-1, block)), axis=1)
-    # A few more blocks make a power of two of whole words, which XLA reduces faster
-    # than it does other numbers of them.
+    # A few more blocks make whole words of candidates, so that nothing is padded.
     together = ROW // block
-    words_of_row = 1 << (-(-k // together) - 1).bit_length()
-    enough = min(words_of_row * together, level.shape[1])
+    enough = min(-(-k // together) * together, level.shape[1])
     blocks = _choose(maxima.reshape(rows, -1), enough)
     first = jnp.arange(rows, dtype=jnp.int32)[:, None] * level.shape[1]
     candidates = level.reshape(-1, block)[(first + blocks).reshape(-1)]

@@ -34,6 +34,11 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
     `values` encodes each chunk by itself.
 
     Unused slots of the selection hold the value 0, and are encoded with the others.
+    Messages are decoded one at a time. But of `chunked_top_k`, and of leaves that are
+    split over devices, the decoded values of all messages are held at once.
+
+    On split leaves the devices of a worker add up the values that are to be sent, and
+    each encodes all of them alike.
 
     Args:
       selection: what selects the entries, and sends them as they are: a compressor

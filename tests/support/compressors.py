@@ -18,6 +18,7 @@ from gmc_jax import (
     threshold,
     top_k,
 )
+from gmc_jax.compressors._packing import pack, unpack
 from gmc_jax.utils.trees import accumulator_dtype
 
 
@@ -69,6 +70,36 @@ def coarse() -> Compressor:
         del key
         codes, scales = messages
         return jnp.tensordot(scales, codes.astype(scales.dtype), 1).reshape(like.shape)
+
+    return Compressor(encode, decode, linear=True)
+
+
+def two_bits() -> Compressor:
+    """Sends the sign, and whether the magnitude is above the mean, in two bits each.
+
+    The values decoded are the means of the small and of the large magnitudes.
+    """
+
+    def encode(key, x):
+        del key
+        wide = jnp.abs(x.astype(accumulator_dtype(x.dtype)))
+        large = wide > jnp.mean(wide)
+        sums = jnp.stack([jnp.sum(wide * mask) for mask in (~large, large)])
+        counts = jnp.stack([jnp.sum(~large), jnp.sum(large)])
+        means = sums / jnp.maximum(counts, 1)
+        decoded = jnp.where(large, means[1], means[0]) * jnp.where(x < 0, -1, 1)
+        codes = large.astype(jnp.uint32) << 1 | (x < 0).astype(jnp.uint32)
+        return (pack(codes, 2), means), x - decoded.astype(wide.dtype)
+
+    def decode(key, messages, like):
+        del key
+
+        def one(message):
+            words, means = message
+            codes = unpack(words, like.size, 2)
+            return means[codes >> 1] * jnp.where(codes & 1, -1, 1)
+
+        return jnp.sum(jax.vmap(one)(messages), axis=0).reshape(like.shape)
 
     return Compressor(encode, decode, linear=True)
 
