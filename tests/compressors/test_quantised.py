@@ -24,6 +24,7 @@ from gmc_jax import (
     top_k,
 )
 from gmc_jax.compressors._elias_fano import decode_places
+from gmc_jax.utils import checks
 from tests.support.compressors import coarse, like, thinned
 from tests.support.meshes import mesh_named, on_mesh, on_one_device, trees_of
 
@@ -138,6 +139,8 @@ def test_encoded_values_are_not_added_but_dense_ones_are():
     message = r"`compressor` of `all_reduce` must send values that can be added"
     with pytest.raises(ValueError, match=message):
         all_reduce(quantised(random_k(0.1), scaled_sign()))
+    with pytest.raises(TypeError, match=r"write .*all_gather\(quantised\("):
+        checks.channel(channel=quantised(random_k(0.1), scaled_sign()))
     trees = {"whole": trees_of(8, "float32")["whole"]}
     found = on_one_device(all_reduce(quantised(random_k(0.5), dense())), trees)
     chex.assert_trees_all_equal(found, on_one_device(all_reduce(random_k(0.5)), trees))
