@@ -48,13 +48,13 @@ def expected(x: np.ndarray, ratio: float, chunk: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("shape", "ratio", "chunk"),
     [
-        ((3, 40), 0.1, 40),
+        pytest.param((3, 40), 0.1, 40, marks=pytest.mark.slow),
         ((130,), 0.1, 40),
         ((7,), 0.3, 40),
         ((1,), 0.01, 2),
-        ((9,), 1.0, 4),
-        ((2, 5, 100), 0.02, 256),
-        ((9000,), 0.01, 4096),
+        pytest.param((9,), 1.0, 4, marks=pytest.mark.slow),
+        pytest.param((2, 5, 100), 0.02, 256, marks=pytest.mark.slow),
+        pytest.param((9000,), 0.01, 4096, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("kind", ["normal", "ties"])
@@ -82,12 +82,14 @@ def test_a_message_has_a_row_for_each_chunk_and_places_of_few_bits():
 def test_an_array_of_one_chunk_sends_what_top_k_does():
     x = jnp.asarray(np.random.default_rng(1).normal(size=500), jnp.float32)
     message, lost, _ = coder(0.03, 4096)(x)
-    plain, expected_lost = top_k(0.03).encode(KEY, x)
+    plain, expected_lost = jax.jit(top_k(0.03).encode)(KEY, x)
     np.testing.assert_array_equal(message.values[0][0], plain.values)
     np.testing.assert_array_equal(lost, expected_lost)
 
 
-@pytest.mark.parametrize("size", [120, 130, 7])
+@pytest.mark.parametrize(
+    "size", [130, *(pytest.param(size, marks=pytest.mark.slow) for size in (120, 7))]
+)
 def test_quantised_encodes_the_values_of_each_chunk_by_themselves(size):
     """A chunk of large entries leaves the rounding of the others alone."""
     x = jnp.asarray(np.random.default_rng(2).normal(size=size), jnp.float32)
@@ -119,15 +121,21 @@ def test_quantised_encodes_the_values_of_each_chunk_by_themselves(size):
 def test_with_dense_values_it_is_the_selection_bit_for_bit():
     x = jnp.asarray(np.random.default_rng(2).normal(size=130), jnp.float32)
     compressor = quantised(chunked_top_k(0.1, chunk=40), dense())
-    message, lost = compressor.encode(KEY, x)
+
+    @jax.jit
+    def code(x):
+        message, lost = compressor.encode(KEY, x)
+        stacked = jax.tree.map(lambda leaf: leaf[None], message)
+        return message, lost, compressor.decode(KEY, stacked, like(x))
+
+    message, lost, decoded = code(x)
     plain, expected_lost, expected_sum = coder(0.1, 40)(x)
-    stacked = jax.tree.map(lambda leaf: leaf[None], message)
     np.testing.assert_array_equal(lost, expected_lost)
     np.testing.assert_array_equal(message.indices, plain.indices)
-    decoded = compressor.decode(KEY, stacked, like(x))
     np.testing.assert_array_equal(decoded, expected_sum)
 
 
+@pytest.mark.slow
 def test_split_leaves_have_the_chunks_of_their_shards():
     channel = all_gather(
         quantised(chunked_top_k(0.5, chunk=4), coarse()), per_leaf=True

@@ -84,8 +84,7 @@ def test_an_index_takes_few_bits(ratio, bits):
 def test_many_messages_are_decoded_together():
     s, d = 10, 1000
     several = np.stack([draw(s, d, unused) for unused in range(3)])
-    encoded = jax.vmap(lambda indices: encode_places(indices, d))(several)
-    decoded = jax.vmap(lambda words: decode_places(words, s, d))(encoded)
+    _, decoded = jax.vmap(coder(s, d))(several)
     np.testing.assert_array_equal(decoded, several)
 
 

@@ -11,7 +11,13 @@ from gmc_jax.compressors._rows import by_counting, largest_in_rows
 from gmc_jax.compressors._selection import largest
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("bfloat16", "float64")),
+    ],
+)
 @pytest.mark.parametrize(
     ("shape", "k"),
     [((1, 1), 1), ((3, 7), 2), ((4, 33), 33), ((5, 1001), 9), ((2, 4096), 41)],

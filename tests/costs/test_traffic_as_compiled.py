@@ -28,6 +28,8 @@ SLOW = {
     "random_block",
     "threshold",
     "scaled_sign per leaf",
+    "quantised",
+    "chunked_top_k",
     "disagreement",
 }
 # Joined channels send one message or another. `wire_bytes` has a bound for them.
