@@ -101,10 +101,14 @@ RIGHT = {
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     "simulated_server": {"compressor": TOP_K},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
+    "quantised": {"selection": TOP_K, "values": gmc_jax.dense()},
     "threshold": {"level": 1.0, "capacity": 0.5},
     **{
         name: {"ratio": 0.5}
-        for name in ("random_block", "random_k", "sampled_top_k", "top_k")
+        for name in (
+            *("chunked_top_k", "random_block", "random_k", "sampled_top_k"),
+            "top_k",
+        )
     },
     # Graphs, clocks and plans.
     "Topology": {"rounds": RING.rounds},
