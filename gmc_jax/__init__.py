@@ -4,9 +4,9 @@ A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* average
 over workers, exactly or through a compressor: `all_gather(top_k(0.01))`. A *method* is
 an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
-    compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block; of
-                   few bits: scaled_sign, integers, float8, powers_of_two, qsgd,
-                   terngrad, centroids
+    compressors    dense, top_k, sampled_top_k, chunked_top_k, threshold, random_k,
+                   random_block; of few bits: scaled_sign, integers, float8,
+                   powers_of_two, qsgd, terngrad, centroids; quantised around some
     channels       exact, all_gather, all_reduce, low_rank, majority_vote, gossip,
                    disagreement, compressed_gossip, gossip_differences,
                    simulated_server, no_communication, drop_all; count_entries and
@@ -69,11 +69,13 @@ from gmc_jax.clocks.link import Link as Link
 from gmc_jax.clocks.timelines import Event as Event
 from gmc_jax.clocks.timelines import Events as Events
 from gmc_jax.compressors.centroids import centroids as centroids
+from gmc_jax.compressors.chunked_top_k import chunked_top_k as chunked_top_k
 from gmc_jax.compressors.dense import dense as dense
 from gmc_jax.compressors.float8 import float8 as float8
 from gmc_jax.compressors.integers import integers as integers
 from gmc_jax.compressors.powers_of_two import powers_of_two as powers_of_two
 from gmc_jax.compressors.qsgd import qsgd as qsgd
+from gmc_jax.compressors.quantised import quantised as quantised
 from gmc_jax.compressors.random_block import random_block as random_block
 from gmc_jax.compressors.random_k import random_k as random_k
 from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
@@ -276,11 +278,13 @@ __version__ = "0.1.0"
 # Compressors: a vector into a message.
 __all__ = [
     "centroids",
+    "chunked_top_k",
     "dense",
     "float8",
     "integers",
     "powers_of_two",
     "qsgd",
+    "quantised",
     "random_block",
     "random_k",
     "sampled_top_k",

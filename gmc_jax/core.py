@@ -16,29 +16,35 @@ class Sparse(NamedTuple):
     """A message of values and their indices in the vector.
 
     The number of slots is fixed. An unused slot holds the value 0, and in place of an
-    index the size of the vector. Decoding drops it.
+    index the size of the vector. Decoding drops it. The fields of a message in few bits
+    hold the same encoded: values as the message of another compressor (`quantised`),
+    indices as packed words.
 
     Attributes:
-      values: [slots], in the dtype of the vector.
-      indices: [slots] int32; no entry of the vector is sent twice.
+      values: [slots], in the dtype of the vector; or a tree of arrays.
+      indices: [slots] int32, or words, [n] uint32; no entry of the vector is sent
+        twice.
     """
 
-    values: jax.Array
+    values: Tree
     indices: jax.Array
 
 
 class Largest(NamedTuple):
     """Says that a compressor sends the largest entries of a vector.
 
-    Ties go to the lowest index, and the message is `Sparse`.
+    Ties go to the lowest index. The message is `Sparse`, and its indices ascend.
 
     Attributes:
       num_kept: `d -> s`, the number of slots for a vector of d entries.
       level: the magnitude below which nothing is sent.
+      values: what encodes the values, as `quantised` does; None if they are sent as
+        they are.
     """
 
     num_kept: Callable[[int], int]
     level: float = 0.0
+    values: "Compressor | None" = None
 
 
 class Drawn(NamedTuple):
@@ -49,9 +55,12 @@ class Drawn(NamedTuple):
     Attributes:
       indices: `(key, d) -> indices[s]`, those of the entries in a vector of d. They
         are distinct, and drawing them takes a time that does not grow with d.
+      values: what encodes the values, as `quantised` does; None if they are sent as
+        they are.
     """
 
     indices: Callable[[jax.Array, int], jax.Array]
+    values: "Compressor | None" = None
 
 
 class Blockwise(NamedTuple):
@@ -82,13 +91,14 @@ class Compressor(NamedTuple):
         messages) for d entries. A compressor that is not shared decodes without the
         key.
       shared: whether all workers use the same key and so send the same entries.
-        Messages of a shared compressor may be added without decoding.
       selects: which entries `encode` sends, or that it works block by block, if that
         can be said without the whole x. Channels need it for arrays that are split over
         devices.
       linear: whether scaling the floats of a message scales the decoded vector. Then a
         channel scales messages before it adds them, so the mean of finite messages is
         finite. Otherwise it adds them first, and divides the sum.
+      additive: whether messages of a shared compressor may be added without decoding.
+        Those with encoded values may not.
     """
 
     encode: Callable[[jax.Array, jax.Array], tuple[Tree, jax.Array]]
@@ -96,6 +106,7 @@ class Compressor(NamedTuple):
     shared: bool = False
     selects: Largest | Drawn | Blockwise | None = None
     linear: bool = False
+    additive: bool = True
 
 
 def _travel_with_indices(tree: Tree) -> int | None:

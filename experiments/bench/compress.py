@@ -29,6 +29,7 @@ from gmc_jax.utils import checks
 PASS = "u + g"
 PLAIN = "plain lax.top_k"
 TORCH = "PyTorch"
+QUANTISED = "quantised top_k"
 
 BARS = (
     Bar("top_k", PASS, most=5),
@@ -38,6 +39,8 @@ BARS = (
     Bar("float8", PASS, most=4),
     Bar("powers_of_two", PASS, most=4),
     Bar("scaled_sign", PASS, most=4),
+    Bar(QUANTISED, "top_k", most=1.2),
+    Bar("chunked_top_k", "top_k", most=1),
     Bar(TORCH, "top_k", least=2),
 )
 
@@ -82,6 +85,10 @@ def candidates(d: int, ratio: float) -> dict[str, Candidate]:
         "top_k": gmc_jax.top_k(ratio).encode,
         PLAIN: functools.partial(_plain_top_k, s),
         "sampled_top_k": gmc_jax.sampled_top_k(ratio).encode,
+        QUANTISED: gmc_jax.quantised(
+            gmc_jax.top_k(ratio), gmc_jax.scaled_sign()
+        ).encode,
+        "chunked_top_k": gmc_jax.chunked_top_k(ratio).encode,
         "random_k": gmc_jax.random_k(ratio).encode,
         "random_block": gmc_jax.random_block(ratio).encode,
         "scaled_sign": gmc_jax.scaled_sign().encode,

@@ -41,8 +41,9 @@ def all_gather(
     message. `bits` does not include what the devices of a worker send to each other: a
     count for each bit of a magnitude and of an index, and the message itself. Split
     leaves need a compressor that says what it selects: `top_k`, `threshold`, `random_k`
-    or `random_block`. All compressors take leaves that every device of the worker holds
-    whole.
+    or `random_block`, perhaps inside `quantised`. With `per_leaf` they also take one
+    that encodes block by block, such as `chunked_top_k`: each device encodes its own
+    shard. All compressors take leaves that every device of the worker holds whole.
 
     Args:
       compressor: what encodes the tree; it need not be shared.

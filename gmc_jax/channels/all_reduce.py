@@ -48,9 +48,10 @@ def all_reduce(
     Raises:
       NameError: from `average` where no such axis is in scope.
       TypeError: from `init` and `average` if a leaf is not floating.
-      ValueError: if the compressor is not shared; from `average` and `bits` if a vector
-        has 2^31 entries or more; from `average` if a vector is split inside a worker
-        and the compressor is neither `random_k` nor `random_block` (see `all_gather`).
+      ValueError: if the compressor is not shared, or encodes its values; from `average`
+        and `bits` if a vector has 2^31 entries or more; from `average` if a vector is
+        split inside a worker and the compressor is neither `random_k` nor
+        `random_block` (see `all_gather`).
 
     Guarantees:
       The law of channels; `mean` is the same on all workers, bit for bit.
@@ -63,6 +64,12 @@ def all_reduce(
             "worker selects its own entries, such as `top_k`. `all_reduce` adds "
             "messages without decoding them. Use `all_gather`, or a shared compressor "
             "such as `random_block`."
+        )
+    if not compressor.additive:
+        raise ValueError(
+            "`compressor` of `all_reduce` must send values that can be added, got one "
+            "that encodes them, such as `quantised(random_k(0.01), scaled_sign())`. "
+            "Use `all_gather`."
         )
     return compressed(
         "all_reduce",

@@ -1,10 +1,12 @@
 """Encoding and decoding selected entries of a vector as `Sparse` messages."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.core import Sparse
+from gmc_jax.core import Sparse, Tree
 
 
 def extract(
@@ -45,16 +47,33 @@ def scatter_sum(
 ) -> jax.Array:
     """Decodes sparse messages, stacked on a leading axis, into their sum, [d].
 
-    Each message is one scatter with unique indices, in the order of the messages. So
-    the sum has the same bits on every device, and no second vector of size d is
-    allocated. `ascending` is what `extract` takes.
+    `ascending` is what `extract` takes.
     """
     del key
+    return scatter_each(lambda message: message, messages, d, ascending)
+
+
+def scatter_each(
+    read: Callable[[Tree], Sparse], messages: Tree, d: int, ascending: bool = True
+) -> jax.Array:
+    """Decodes messages, each read when it is needed, into their sum, [d].
+
+    Each message is one scatter with unique indices, in the order of the messages. So
+    the sum has the same bits on every device, and no second vector of size d is
+    allocated.
+
+    Args:
+      read: from a message to its values and indices.
+      messages: stacked on a leading axis.
+      d: the size of the vector.
+      ascending: what `extract` takes.
+    """
     messages = jax.tree.map(jnp.asarray, messages)
 
-    def add(total: jax.Array, message: Sparse) -> tuple[jax.Array, None]:
-        total = total.at[message.indices].add(
-            message.values,
+    def add(total: jax.Array, message: Tree) -> tuple[jax.Array, None]:
+        values, indices = read(message)
+        total = total.at[indices].add(
+            values,
             mode="drop",
             unique_indices=True,
             indices_are_sorted=ascending,
@@ -63,5 +82,6 @@ def scatter_sum(
         return total, None
 
     # JAX batches what a scan reads without moving the axis that it runs over.
-    zero = jnp.zeros(d, messages.values.dtype)
-    return lax.scan(add, zero, messages)[0]
+    first = jax.tree.map(lambda leaf: leaf[0], messages)
+    dtype = jax.eval_shape(read, first).values.dtype
+    return lax.scan(add, jnp.zeros(d, dtype), messages)[0]

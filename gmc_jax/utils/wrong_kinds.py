@@ -49,4 +49,5 @@ def _through(value: Channel | Compressor) -> str:
     if isinstance(value, Channel):
         return repr(value) if has_call(value) else "channel"
     compressor = repr(value) if has_call(value) else "compressor"
-    return f"{'all_reduce' if value.shared else 'all_gather'}({compressor})"
+    adds = value.shared and value.additive
+    return f"{'all_reduce' if adds else 'all_gather'}({compressor})"

@@ -17,10 +17,11 @@ from tests.support.compressors import COMPRESSORS, QUANTISERS, like, parameters
 
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
+DRAWN = ["random_k", "random_block"]
 
 every_compressor = pytest.mark.parametrize("name", parameters())
-NOT_SHARED = ["top_k", "sampled_top_k", "threshold", "scaled_sign", "integers"]
-not_shared = pytest.mark.parametrize("name", parameters(NOT_SHARED + QUANTISERS))
+NOT_SHARED = [name for name in COMPRESSORS if name not in ("dense", *DRAWN)]
+not_shared = pytest.mark.parametrize("name", parameters(NOT_SHARED))
 
 
 @functools.cache
@@ -185,7 +186,7 @@ def test_the_same_key_draws_the_same_coordinates(name):
     chex.assert_trees_all_equal(once, again)
 
 
-@pytest.mark.parametrize("name", ["random_k", "random_block"])
+@pytest.mark.parametrize("name", DRAWN)
 def test_a_shared_compressor_keeps_the_same_coordinates_of_any_vector(name):
     key = jax.random.key(KEY)
     assert COMPRESSORS[name].make(0.1).shared

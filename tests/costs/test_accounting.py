@@ -11,9 +11,12 @@ from gmc_jax import (
     all_gather,
     all_reduce,
     averaged,
+    centroids,
+    chunked_top_k,
     exact,
     gmc,
     message_bits,
+    quantised,
     random_block,
     top_k,
     wire_bytes,
@@ -56,6 +59,8 @@ EXPECTED = {
     ("low_rank", "float32"): 4 * (10 + 4 + 5),
     ("integers", "float32"): D + 4 * -(-D // 8),
     ("integers", "bfloat16"): D + 4 * -(-D // 8),
+    # Places take a word of their bits 0 and 1, one of bit 2, and one of the rest.
+    ("quantised", "float32"): (4 * 1 + 4) + 4 * 3,
 }
 
 
@@ -114,6 +119,22 @@ def test_any_number_of_leaves_needs_one_gather_for_each_dtype():
     assert sorted(operation.bytes for operation in sent.operations) == sorted(
         [4 * sum(kept), 4 * sum(kept[::2]), 2 * sum(kept[1::2])]
     )
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [top_k(0.01), pytest.param(chunked_top_k(1 / 64), marks=pytest.mark.slow)],
+)
+def test_the_program_sends_two_bytes_an_entry(selection):
+    """Of 4 that its value would take, and 4 of its index."""
+    tree = {"kernel": jnp.ones((64, 128))}
+    batch = jax.tree.map(lambda x: jnp.ones((WORKERS, *x.shape)), tree)
+    channel = all_gather(quantised(selection, centroids(2)), per_leaf=True)
+    tx = averaged(channel)
+    train, state = gmc_jax.distribute(step_of(tx), (tree, tx.init(tree)), batch)
+    sent = wire_bytes(train, state, batch)
+    assert sent == sent.always == message_bits(channel, tree) / 8
+    assert sent <= 2.0 * {"top_k(0.01)": 82}.get(repr(selection), 128)
 
 
 def test_all_leaves_of_a_large_tree_are_read():

@@ -28,6 +28,8 @@ SLOW = {
     "random_block",
     "threshold",
     "scaled_sign per leaf",
+    "quantised",
+    "chunked_top_k",
     "disagreement",
     "compressed_gossip",
     "gossip_differences_overlapped",

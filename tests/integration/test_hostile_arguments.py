@@ -111,7 +111,7 @@ BELONGS = {
     "buffer_channel": {"channel"},
     "inner": {"transformation"},
     "outer": {"transformation"},
-    "compressor": {"compressor"},
+    **{name: {"compressor"} for name in ("compressor", "selection", "values")},
     "all_reduce.compressor": set(),
     "self_weight": {"None"},
     "bandwidth": {"inf"},

@@ -17,6 +17,7 @@ from gmc_jax import (
     all_reduce,
     alternating_low_rank,
     centroids,
+    chunked_top_k,
     compressed_gossip,
     count_entries,
     dense,
@@ -34,6 +35,7 @@ from gmc_jax import (
     no_communication,
     powers_of_two,
     qsgd,
+    quantised,
     random_block,
     random_gossip,
     random_k,
@@ -83,6 +85,10 @@ CHANNELS = {
     "scaled_sign per leaf": Row(
         all_gather(scaled_sign(), per_leaf=True), sums_entries=True
     ),
+    "quantised": Row(
+        all_gather(quantised(top_k(0.1), scaled_sign())), sums_entries=True
+    ),
+    "chunked_top_k": Row(all_gather(chunked_top_k(0.1, chunk=8), per_leaf=True)),
     "simulated_server": Row(simulated_server(top_k(0.1)), own_means=True),
     "drop_all": Row(drop_all()),
     "no_communication": Row(no_communication(), own_means=True, lossless=True),

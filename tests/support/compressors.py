@@ -10,11 +10,13 @@ import pytest
 from gmc_jax import (
     Compressor,
     centroids,
+    chunked_top_k,
     dense,
     float8,
     integers,
     powers_of_two,
     qsgd,
+    quantised,
     random_block,
     random_k,
     sampled_top_k,
@@ -23,6 +25,7 @@ from gmc_jax import (
     threshold,
     top_k,
 )
+from gmc_jax.utils.trees import accumulator_dtype
 
 
 def like(x) -> jax.ShapeDtypeStruct:
@@ -55,6 +58,7 @@ COMPRESSORS = {
     "dense": Row(lambda ratio: dense(), has_ratio=False),
     "top_k": Row(top_k),
     "sampled_top_k": Row(lambda ratio: sampled_top_k(ratio, sample=0.3)),
+    "chunked_top_k": Row(lambda ratio: chunked_top_k(ratio, chunk=4096)),
     "random_k": Row(random_k),
     "random_block": Row(random_block),
     "threshold": Row(lambda ratio: threshold(0.5, ratio)),
@@ -65,6 +69,9 @@ COMPRESSORS = {
     "qsgd": quantises(lambda: qsgd(64, bucket=32)),
     "terngrad": quantises(lambda: terngrad(clip=None)),
     "centroids": quantises(lambda: centroids(bucket=32)),
+    "quantised": Row(
+        lambda ratio: quantised(top_k(ratio), scaled_sign()), splits_entries=True
+    ),
 }
 
 
@@ -78,6 +85,27 @@ def parameters(names: Iterable[str] = COMPRESSORS) -> list:
         pytest.param(name, marks=pytest.mark.slow if name in QUANTISERS else ())
         for name in names
     ]
+
+
+def coarse() -> Compressor:
+    """Rounds to multiples of a seventh of the largest magnitude, up or down at random.
+
+    A quantiser of any shape, as a user could write it: a byte an entry, and a scale.
+    """
+
+    def encode(key, x):
+        wide = x.astype(accumulator_dtype(x.dtype))
+        scale = jnp.maximum(jnp.max(jnp.abs(wide)), jnp.finfo(wide.dtype).tiny) / 7
+        codes = jnp.floor(wide / scale + jax.random.uniform(key, x.shape))
+        codes = codes.astype(jnp.int8)
+        return (codes, scale), wide - codes.astype(wide.dtype) * scale
+
+    def decode(key, messages, like):
+        del key
+        codes, scales = messages
+        return jnp.tensordot(scales, codes.astype(scales.dtype), 1).reshape(like.shape)
+
+    return Compressor(encode, decode, linear=True)
 
 
 def thinned() -> Compressor:

@@ -131,6 +131,7 @@ RIGHT = {
     "low_rank": {"rank": 1},
     "alternating_low_rank": {"rank": 1},
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
+    "quantised": {"selection": TOP_K, "values": gmc_jax.dense()},
     "threshold": {"level": 1.0, "capacity": 0.5},
     "integers": {"bits": 4},
     "qsgd": {"levels": 7},
@@ -140,7 +141,10 @@ RIGHT = {
     },
     **{
         name: {"ratio": 0.5}
-        for name in ("random_block", "random_k", "sampled_top_k", "top_k")
+        for name in (
+            *("chunked_top_k", "random_block", "random_k", "sampled_top_k"),
+            "top_k",
+        )
     },
     # Graphs, clocks and plans.
     "Topology": {"rounds": RING.rounds},

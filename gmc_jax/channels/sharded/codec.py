@@ -84,10 +84,11 @@ def codec(
             shards.global_indices(tree, per_leaf),
             shards.is_owner(tree, per_leaf),
         )
+        dtypes = {leaf: like.dtype for leaf, like in likes.items()}
         if isinstance(selects, Drawn):
-            sharded = drawn_shards(selects, index, shards)
+            sharded = drawn_shards(selects, index, shards, dtypes)
         else:
-            sharded = largest_of_shards(selects, index, shards)
+            sharded = largest_of_shards(selects, index, shards, dtypes)
 
     def parted(vectors: dict[int, Tree]) -> tuple[dict[int, Tree], dict[int, Tree]]:
         on_shards = {leaf: x for leaf, x in vectors.items() if leaf in split}

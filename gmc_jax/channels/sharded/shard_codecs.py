@@ -15,6 +15,12 @@ from jax import lax
 from gmc_jax.channels.sharded.global_top_k import Candidates, global_top_k
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors
+from gmc_jax.compressors._kept_values import (
+    add_lost,
+    decode_sparse,
+    encode_sparse,
+    encode_values,
+)
 from gmc_jax.compressors._selection import largest, magnitude_bits
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Drawn, Largest, Sparse, Tree
@@ -64,8 +70,14 @@ class ShardIndex(NamedTuple):
         return scatter_sum(key, Sparse(messages.values, own_indices), size)
 
 
-def drawn_shards(selects: Drawn, index: ShardIndex, shards: Shards) -> Codec:
-    """Each device takes the entries of a shared draw that it holds."""
+def drawn_shards(
+    selects: Drawn, index: ShardIndex, shards: Shards, dtypes: dict[int, jnp.dtype]
+) -> Codec:
+    """Each device takes the entries of a shared draw that it holds.
+
+    Where values are encoded, all devices do so with the values of all.
+    """
+    values = selects.values
 
     def drawn(leaf: int, key: jax.Array) -> jax.Array:
         return selects.indices(key, index.sizes[leaf])
@@ -78,21 +90,39 @@ def drawn_shards(selects: Drawn, index: ShardIndex, shards: Shards) -> Codec:
             owner = (
                 index.is_owner[leaf].at[own_indices].get(mode="fill", fill_value=False)
             )
-            messages[leaf] = jnp.where(owner, sent.values, 0)
+            own = jnp.where(owner, sent.values, 0)
+            messages[leaf] = own
+            if values is not None:
+                message, rounding = encode_values(
+                    values, keys[leaf], _together(own, shards)
+                )
+                messages[leaf] = shards.of_first(message, shards.names)
+                lost[leaf] = add_lost(lost[leaf], own_indices, rounding)
         return messages, lost
 
     def decode(keys, messages):
         sums = {}
-        for leaf, values in messages.items():
-            indices = jnp.broadcast_to(drawn(leaf, keys[leaf]), values.shape)
-            sums[leaf] = index.decode(leaf, keys[leaf], Sparse(values, indices))
+        for leaf, message in messages.items():
+            indices = drawn(leaf, keys[leaf])
+            if values is not None:
+                like = jax.ShapeDtypeStruct(indices.shape, dtypes[leaf])
+                message = values.decode(keys[leaf], message, like)[None]
+            indices = jnp.broadcast_to(indices, message.shape)
+            sums[leaf] = index.decode(leaf, keys[leaf], Sparse(message, indices))
         return sums
 
     return Codec(encode, decode, lambda leaf: shards.names)
 
 
-def largest_of_shards(selects: Largest, index: ShardIndex, shards: Shards) -> Codec:
-    """Each device takes its candidates that are among the largest of all devices."""
+def largest_of_shards(
+    selects: Largest, index: ShardIndex, shards: Shards, dtypes: dict[int, jnp.dtype]
+) -> Codec:
+    """Each device takes its candidates that are among the largest of all devices.
+
+    Where values are encoded, all devices do so with the worker's whole message, and the
+    first of them sends.
+    """
+    values = selects.values
 
     def candidates_in(leaf: int, x: jax.Array) -> tuple[jax.Array, Candidates]:
         num_kept = selects.num_kept(index.sizes[leaf])
@@ -105,7 +135,6 @@ def largest_of_shards(selects: Largest, index: ShardIndex, shards: Shards) -> Co
         return own_indices, Candidates(num_kept, eligible, global_indices, is_owner)
 
     def encode(keys, vectors):
-        del keys
         found = [candidates_in(leaf, x) for leaf, x in vectors.items()]
         selections = global_top_k([own for _, own in found], shards.names)
         messages, lost = {}, {}
@@ -127,15 +156,56 @@ def largest_of_shards(selects: Largest, index: ShardIndex, shards: Shards) -> Co
                 empty,
                 Sparse(sent.values, own.global_indices),
             )
+            if values is not None:
+                whole = _together(messages[leaf], shards)
+                indices, kept = lax.sort((whole.indices, whole.values), num_keys=1)
+                message, rounding = encode_sparse(
+                    values, keys[leaf], Sparse(kept, indices), index.sizes[leaf]
+                )
+                messages[leaf] = shards.of_first(message, shards.names)
+                lost[leaf] = add_lost(lost[leaf], index.local(leaf, indices), rounding)
         return messages, lost
 
     def decode(keys, messages):
+        if values is not None:
+            messages = {
+                leaf: _decoded(
+                    values,
+                    message,
+                    jax.ShapeDtypeStruct(
+                        (selects.num_kept(index.sizes[leaf]),), dtypes[leaf]
+                    ),
+                    index.sizes[leaf],
+                )
+                for leaf, message in messages.items()
+            }
         return {
             leaf: index.decode(leaf, keys[leaf], message)
             for leaf, message in messages.items()
         }
 
     return Codec(encode, decode, lambda leaf: shards.names)
+
+
+def _together(parts: Tree, shards: Shards) -> Tree:
+    """Adds up the parts of a message that the devices of a worker hold, bit for bit.
+
+    In each entry all parts but one are 0.
+    """
+
+    def add(leaf: jax.Array) -> jax.Array:
+        width = leaf.dtype.itemsize * 8
+        bits = lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}"))
+        return lax.bitcast_convert_type(lax.psum(bits, shards.names), leaf.dtype)
+
+    return jax.tree.map(add, parts)
+
+
+def _decoded(
+    values: Compressor, messages: Sparse, like: jax.ShapeDtypeStruct, d: int
+) -> Sparse:
+    """Decodes the values and the indices of each message; `like` is of its values."""
+    return lax.map(lambda message: decode_sparse(values, message, like, d), messages)
 
 
 def blockwise_shards(

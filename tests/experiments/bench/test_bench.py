@@ -46,6 +46,8 @@ def test_every_candidate_sends_as_much_as_its_ratio_says():
     assert chosen["u + g"]() is None
     assert chosen["random_k"]().shape == chosen["random_block"]().shape == (10,)
     assert chosen["sampled_top_k"]().values.shape == (13,)
+    assert chosen["chunked_top_k"]().values[0].shape == (1, 10)
+    assert chosen[compress.QUANTISED]().values.signs.shape == (1,)
 
 
 def test_candidates_take_turns():
