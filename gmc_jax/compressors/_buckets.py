@@ -7,6 +7,7 @@ and changes no statistic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -50,13 +51,13 @@ class Quantiser(NamedTuple):
       encode: `(blocks, counts, words) -> (codes, scales)`, from [n, b] floats, the
         number of entries in each block [n] int32, and a random word for each entry; to
         codes [n, b] uint8, and scales whose first axis is n.
-      value: `(codes, scales) -> values`, entry by entry. It scales with the scales,
-        whose further axes are the last ones.
+      value: `(codes, *scales) -> values`, entry by entry, from the scales of each
+        entry; where a bucket has several, one array for each. It scales with them.
     """
 
     bits: int
     encode: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    value: Callable[[jax.Array, jax.Array], jax.Array]
+    value: Callable[..., jax.Array]
 
 
 def check_bucket(bucket: int | None) -> None:
@@ -95,8 +96,7 @@ def by_buckets(
         sent, scales = map(jnp.asarray, messages)
 
         def value(index: jax.Array, codes: jax.Array) -> jax.Array:
-            own = _spread(scales[index], size(d), codes.shape)
-            return quantiser.value(codes, own)
+            return quantiser.value(codes, *_spread(scales[index], size(d), codes.shape))
 
         if quantiser.bits == BYTE:
             return add_messages(sent, value)
@@ -185,7 +185,7 @@ def _encode_at_once(
     quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     codes, scales = _codes(quantiser, b, seeds, x)
-    return codes, scales, x - quantiser.value(codes, _spread(scales, b, x.shape))
+    return codes, scales, x - quantiser.value(codes, *_spread(scales, b, x.shape))
 
 
 def _encode_in_chunks(
@@ -214,7 +214,8 @@ def _encode_in_chunks(
             for of_all in (lost, codes)
         )
         scale = lax.dynamic_slice_in_dim(scales, chunk * rows, rows)
-        decoded = quantiser.value(own.reshape(rows, b), scale[:, None])
+        columns = (column[:, None] for column in _columns(scale))
+        decoded = quantiser.value(own.reshape(rows, b), *columns)
         return put(lost, part - decoded.reshape(-1), chunk * size)
 
     last = _codes(quantiser, b, seeds, x[rest:], rest) if rest < x.size else None
@@ -225,7 +226,7 @@ def _encode_in_chunks(
         codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
     lost = lax.fori_loop(0, count, subtract, x)
     if last is not None:
-        decoded = quantiser.value(last[0], _spread(last[1], b, last[0].shape))
+        decoded = quantiser.value(last[0], *_spread(last[1], b, last[0].shape))
         lost = put(lost, lost[rest:] - decoded, rest)
     return codes, scales, lost
 
@@ -246,14 +247,20 @@ def _codes(
     return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
 
 
-def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> jax.Array:
-    """Repeats the scales of a message b times each, in the shape of its codes."""
-    each = jnp.broadcast_to(scales[:, None], (len(scales), b, *scales.shape[1:]))
-    each = each.reshape(-1, *scales.shape[1:])
-    size = 1
-    for axis in shape:
-        size *= axis
-    # Words may hold more codes than there are entries.
-    lacking = max(0, size - len(each))
-    padding = [(0, lacking), *[(0, 0)] * (each.ndim - 1)]
-    return jnp.pad(each, padding)[:size].reshape(*shape, *scales.shape[1:])
+def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> list[jax.Array]:
+    """The scales of each entry, in the shape of the codes: an array for each column."""
+    size = math.prod(shape)
+
+    def spread(column: jax.Array) -> jax.Array:
+        each = jnp.broadcast_to(column[:, None], (column.size, b)).reshape(-1)
+        # Words may hold more codes than there are entries.
+        return jnp.pad(each, (0, max(0, size - each.size)))[:size].reshape(shape)
+
+    return [spread(column) for column in _columns(scales)]
+
+
+def _columns(scales: jax.Array) -> list[jax.Array]:
+    """The numbers of all buckets, [buckets] each."""
+    if scales.ndim == 1:
+        return [scales]
+    return [scales[:, column] for column in range(scales.shape[1])]

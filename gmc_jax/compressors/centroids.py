@@ -77,7 +77,7 @@ def centroids(
     checks.proportion(offset=offset)
     bins = 2**bits
     encode = partial(_encode, bins, float(offset))
-    return by_buckets(Quantiser(bits, encode, partial(_value, bins)), bucket)
+    return by_buckets(Quantiser(bits, encode, _value), bucket)
 
 
 def _encode(bins, offset, blocks, counts, words):
@@ -98,9 +98,9 @@ def _encode(bins, offset, blocks, counts, words):
     return codes, means * most[:, None]
 
 
-def _value(bins, codes, means):
+def _value(codes, *means):
     codes = codes.astype(jnp.int32)
-    values = means[..., bins - 1]
-    for code in range(bins - 1):
-        values = jnp.where(codes == code, means[..., code], values)
+    values = means[-1]
+    for code, mean in enumerate(means[:-1]):
+        values = jnp.where(codes == code, mean, values)
     return values

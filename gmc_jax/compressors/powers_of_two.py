@@ -106,10 +106,11 @@ def _encode(exponent_bits, stochastic, blocks, counts, words):
     draws = draws << spare if spare > 0 else draws >> -spare
     exponents = (to_bits(ratios) + draws) >> made.mantissa
     codes = jnp.clip(exponents.astype(jnp.int32) + (last - made.bias), 0, last)
-    # Below the smallest power it carries to that one, from zero.
-    least = ratios * 2.0 ** (last - 1)
-    lowest = jnp.floor(least + uniform(words, blocks.dtype)).astype(jnp.int32)
-    codes = jnp.where(least < 1, lowest, codes)
+    if last < made.bias:  # Or else the smallest power is the smallest normal number.
+        # Below the smallest power it must carry to that one, from zero.
+        least = ratios * 2.0 ** (last - 1)
+        lowest = jnp.floor(least + uniform(words, blocks.dtype)).astype(jnp.int32)
+        codes = jnp.where(least < 1, lowest, codes)
     signs = (to_bits(blocks) >> made.sign).astype(jnp.uint32)
     return codes.astype(jnp.uint32) | signs << exponent_bits, scales
 
