@@ -6,9 +6,10 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
 
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
                    scaled_sign
-    channels       exact, all_gather, all_reduce, majority_vote, gossip, disagreement,
-                   simulated_server, no_communication, drop_all; count_entries and
-                   join_channels around others
+    channels       exact, all_gather, all_reduce, two_phase, majority_vote,
+                   mean_of_senders, gossip, disagreement, simulated_server,
+                   no_communication, drop_all; count_entries and join_channels around
+                   others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
                    slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
@@ -36,8 +37,10 @@ from gmc_jax.channels.gossip import gossip as gossip
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
+from gmc_jax.channels.mean_of_senders import mean_of_senders as mean_of_senders
 from gmc_jax.channels.no_communication import no_communication as no_communication
 from gmc_jax.channels.simulated_server import simulated_server as simulated_server
+from gmc_jax.channels.two_phase import two_phase as two_phase
 from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.clocks import paces as paces
 from gmc_jax.clocks import timelines as timelines
@@ -219,8 +222,10 @@ __all__ += [
     "gossip",
     "join_channels",
     "majority_vote",
+    "mean_of_senders",
     "no_communication",
     "simulated_server",
+    "two_phase",
 ]
 
 # Methods: published ones, each a chain with its paper's defaults.

@@ -35,6 +35,8 @@ def channels(ratio: float) -> dict[str, gmc_jax.Channel]:
         "scaled_sign": all_gather(gmc_jax.scaled_sign()),
         "scaled_sign, per leaf": all_gather(gmc_jax.scaled_sign(), per_leaf=True),
         "majority_vote": gmc_jax.majority_vote(),
+        "two_phase, scaled_sign": gmc_jax.two_phase(gmc_jax.scaled_sign()),
+        "mean_of_senders": gmc_jax.mean_of_senders(top_k),
         "gossip, ring": gmc_jax.gossip(gmc_jax.topologies.ring(WORKERS)),
         "join_channels": gmc_jax.join_channels(
             [all_gather(gmc_jax.top_k(4 * ratio)), all_gather(top_k)], [100]

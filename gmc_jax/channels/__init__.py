@@ -1,6 +1,7 @@
 """Channels: averages over workers, the only collectives of the package.
 
-    all workers      exact, all_gather, all_reduce, majority_vote
+    all workers      exact, all_gather, all_reduce, two_phase, majority_vote,
+                     mean_of_senders
     neighbours       gossip, disagreement
     nothing sent     no_communication, drop_all, simulated_server
     around others    count_entries, join_channels

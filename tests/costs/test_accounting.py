@@ -31,6 +31,7 @@ CHANNELS = {
     for name, row in TABLE.items()
     if not row.own_means
     and name not in {"drop_all", "join_channels", "majority_vote", "thinned per leaf"}
+    and not name.startswith("two_phase")
 }
 REDUCED = {"exact", "random_k", "random_block", "random_block per leaf"}
 # Bytes of a message: values, and indices of four bytes; or words of signs and a scale.

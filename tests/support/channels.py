@@ -23,6 +23,7 @@ from gmc_jax import (
     gossip,
     join_channels,
     majority_vote,
+    mean_of_senders,
     no_communication,
     random_block,
     random_k,
@@ -32,6 +33,7 @@ from gmc_jax import (
     threshold,
     top_k,
     topologies,
+    two_phase,
 )
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import accumulator_dtype
@@ -51,6 +53,8 @@ class Row(NamedTuple):
     # Whether a sum over the entries of a leaf is in the message, so that its last bit
     # depends on the order of the sum.
     sums_entries: bool = False
+    # Whether its law is that of `mean_of_senders`, and not the law of channels.
+    of_senders: bool = False
 
 
 CHANNELS = {
@@ -80,6 +84,12 @@ CHANNELS = {
         disagreement(topologies.ring(WORKERS)), own_means=True, stays_finite=False
     ),
     "majority_vote": Row(majority_vote()),
+    # The owner of a slice loses K times what the mean of this slice does.
+    "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, sums_entries=True),
+    "two_phase per leaf": Row(two_phase(top_k(0.5), per_leaf=True), stays_finite=False),
+    "mean_of_senders": Row(
+        mean_of_senders(top_k(0.1)), stays_finite=False, of_senders=True
+    ),
     "count_entries": Row(count_entries(all_gather(top_k(0.1)))),
     "join_channels": Row(
         join_channels(
@@ -148,3 +158,19 @@ def assert_law(trees, mean: Tree, lost: Tree, rtol: float, own: bool = False) ->
     }
     chex.assert_trees_all_equal_shapes_and_dtypes(mean, expected)
     chex.assert_trees_all_equal_shapes_and_dtypes(lost, expected)
+
+
+def assert_law_of(name: str, trees, mean: Tree, lost: Tree, rtol: float) -> None:
+    """The law of a row: that of channels, or of `mean_of_senders`."""
+    row = CHANNELS[name]
+    if not row.of_senders:
+        assert_law(trees, mean, lost, rtol, row.own_means)
+        return
+
+    def check(leaf, mean, lost):
+        sent = wide(leaf) - wide(lost)
+        times = np.maximum(np.count_nonzero(sent, axis=0), 1)
+        for worker in wide(mean):
+            np.testing.assert_allclose(times * worker, sent.sum(axis=0), rtol, rtol)
+
+    jax.tree.map(check, trees, mean, lost)

@@ -99,7 +99,10 @@ RIGHT = {
     "disagreement": {"topology": RING},
     "gossip": {"topology": RING},
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
-    "simulated_server": {"compressor": TOP_K},
+    **{
+        name: {"compressor": TOP_K}
+        for name in ("mean_of_senders", "simulated_server", "two_phase")
+    },
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
     "threshold": {"level": 1.0, "capacity": 0.5},
     **{

@@ -16,6 +16,7 @@ from gmc_jax import (
     random_block,
     scaled_sign,
     top_k,
+    two_phase,
 )
 from gmc_jax.core import Tree
 from tests.support import harness, problems, references
@@ -89,7 +90,13 @@ def test_no_part_of_any_update_is_lost(name, float64):
 
 
 @pytest.mark.parametrize(
-    "channel", [all_gather(top_k(0.1)), all_gather(scaled_sign()), exact()]
+    "channel",
+    [
+        all_gather(top_k(0.1)),
+        all_gather(scaled_sign()),
+        two_phase(scaled_sign()),
+        exact(),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bit_trees_lose_nothing_in_hundreds_of_steps(channel, dtype):
