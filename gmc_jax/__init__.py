@@ -102,6 +102,7 @@ from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
+from gmc_jax.methods.double_squeeze import double_squeeze as double_squeeze
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
 from gmc_jax.methods.ef_sgd import ef_sgd as ef_sgd
 from gmc_jax.methods.ef_sign_sgd import ef_sign_sgd as ef_sign_sgd
@@ -121,6 +122,7 @@ from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
+from gmc_jax.methods.sparse_loco import sparse_loco as sparse_loco
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
@@ -244,6 +246,7 @@ __all__ += [
     "dmsgd",
     "dmsgd_local",
     "double_averaging",
+    "double_squeeze",
     "ef_momentum",
     "ef_sgd",
     "ef_sign_sgd",
@@ -261,6 +264,7 @@ __all__ += [
     "sign_sgd",
     "signum",
     "slowmo",
+    "sparse_loco",
     "svrg",
 ]
 

@@ -6,7 +6,7 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import Method
+from experiments.training.compression import COMPRESSORS, Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
@@ -116,6 +116,14 @@ def _diloco(rate, compression, momentum):
     return gmc_jax.diloco(optax.adamw(rate), gmc_jax.exact(), period=PERIOD)
 
 
+def _sparse_loco(rate, compression, momentum):
+    """Over the inner optimizer of DiLoCo; the mean is over senders."""
+    del momentum
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.mean_of_senders(code, seed=compression.seed)
+    return gmc_jax.sparse_loco(optax.adamw(rate), channel, period=PERIOD)
+
+
 def _local_gmc(rate, compression, momentum):
     """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
     outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
@@ -158,6 +166,7 @@ LOCAL_METHODS = {
     "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
     "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
     "diloco": _own("DiLoCo", _diloco),
+    "sparse_loco": _own("SparseLoCo", _sparse_loco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "d2": _own("D2", _d2),

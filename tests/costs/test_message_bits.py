@@ -37,6 +37,7 @@ PLAIN = {  # These average through one channel at every step.
     *("dmsgd", "dmsgd_local", "ef_sgd", "ef_momentum", "def_sgd", "def_a", "saef"),
     *("gmc", "gmc_plus", "gmc_server_momentum", "gmc_rate_inside", "dgc"),
     *("dgc without masking", "dgc with nesterov", "dist_ef_sgdm"),
+    "double_squeeze",
 }
 QUICK = {"gmc", "saef", "dist_ef_sgdm", "cser", "post_local_sgd"}
 

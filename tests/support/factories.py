@@ -41,6 +41,11 @@ RIGHT = {
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
+    "double_squeeze": {
+        "learning_rate": 0.1,
+        "channel": EXACT,
+        "server_channel": EXACT,
+    },
     "double_averaging": {
         "learning_rate": 0.1,
         "channel": EXACT,
@@ -59,6 +64,7 @@ RIGHT = {
     },
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
+    "sparse_loco": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     **{
         name: {"learning_rate": 0.1, "channel": EXACT}

@@ -136,6 +136,15 @@ METHODS = {
         ),
         {"0.trace", "2.residual"},
     ),
+    "double_squeeze": Method(
+        gmc_jax.double_squeeze(RATE, TOP, simulated_server(top_k(0.4))), {"0.residual"}
+    ),
+    "sparse_loco": Method(
+        gmc_jax.sparse_loco(
+            optax.sgd(RATE, 0.9), gmc_jax.mean_of_senders(top_k(0.2)), period=2
+        ),
+        {"params", "inner.0.trace", "outer.0.residual"},
+    ),
 }
 
 # Transcriptions.
@@ -273,6 +282,25 @@ PAPERS = {
         ),
         functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
         0,
+    ),
+    "double_squeeze": Paper(
+        functools.partial(
+            gmc_jax.double_squeeze, server_channel=simulated_server(top_k(0.25))
+        ),
+        functools.partial(references.double_squeeze, server=references.largest(0.25)),
+        0,
+    ),
+    "sparse_loco": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.sparse_loco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+            outer_learning_rate=0.8,
+        ),
+        functools.partial(
+            references_local.sparse_loco, fade=0.95, outer_rate=0.8, period=4
+        ),
+        1,
     ),
 }
 

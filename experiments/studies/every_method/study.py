@@ -52,6 +52,7 @@ class EveryMethod:
                 ("adam", adaptive),
                 ("local_adam", adaptive),
                 ("diloco", adaptive),
+                ("sparse_loco", adaptive),
             ),
         )
 
