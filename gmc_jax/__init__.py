@@ -5,11 +5,11 @@ over workers, exactly or through a compressor: `all_gather(top_k(0.01))`. A *met
 an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
     compressors    dense, top_k, sampled_top_k, threshold, random_k, random_block,
-                   scaled_sign
+                   top_k_of_rows, scaled_sign
     channels       exact, all_gather, all_reduce, two_phase, majority_vote,
                    mean_of_senders, gossip, disagreement, simulated_server,
-                   no_communication, drop_all; count_entries and join_channels around
-                   others
+                   no_communication, drop_all; count_entries, join_channels and
+                   in_frequencies around others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, dmsgd, local_sgd,
                    slowmo, diloco, d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
@@ -34,6 +34,7 @@ from gmc_jax.channels.drop_all import drop_all as drop_all
 from gmc_jax.channels.exact import exact as exact
 from gmc_jax.channels.gossip import GossipState as GossipState
 from gmc_jax.channels.gossip import gossip as gossip
+from gmc_jax.channels.in_frequencies import in_frequencies as in_frequencies
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
@@ -54,6 +55,7 @@ from gmc_jax.compressors.sampled_top_k import sampled_top_k as sampled_top_k
 from gmc_jax.compressors.scaled_sign import scaled_sign as scaled_sign
 from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
+from gmc_jax.compressors.top_k_of_rows import top_k_of_rows as top_k_of_rows
 from gmc_jax.core import Blockwise as Blockwise
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
@@ -96,6 +98,7 @@ from gmc_jax.methods.d2 import d2 as d2
 from gmc_jax.methods.d_psgd import d_psgd as d_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
+from gmc_jax.methods.demo import demo as demo
 from gmc_jax.methods.dgc import dgc as dgc
 from gmc_jax.methods.diloco import diloco as diloco
 from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
@@ -211,6 +214,7 @@ __all__ = [
     "scaled_sign",
     "threshold",
     "top_k",
+    "top_k_of_rows",
 ]
 
 # Channels: averages over workers.
@@ -222,6 +226,7 @@ __all__ += [
     "drop_all",
     "exact",
     "gossip",
+    "in_frequencies",
     "join_channels",
     "majority_vote",
     "mean_of_senders",
@@ -240,6 +245,7 @@ __all__ += [
     "d_psgd",
     "def_a",
     "def_sgd",
+    "demo",
     "dgc",
     "diloco",
     "dist_ef_sgdm",

@@ -64,11 +64,18 @@ def _double_squeeze(rate, compression, momentum):
     )
 
 
+def _demo(rate, compression, momentum):
+    del momentum
+    kept = max(1, round(compression.ratio * 64**2))
+    return gmc_jax.demo(rate, kept=kept)
+
+
 METHODS = {
     "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
     "ef_momentum": Method("local momentum", _through(gmc_jax.ef_momentum)),
     "dist_ef_sgdm": Method("dist-EF-SGDM", _dist_ef_sgdm),
+    "demo": Method("DeMo", _demo, counted=False),
     "double_squeeze": Method("DoubleSqueeze", _double_squeeze),
     "dgc": Method("DGC, masked", _through(gmc_jax.dgc)),
     "dgc_unmasked": Method("DGC", _through(partial(gmc_jax.dgc, factor_masking=False))),

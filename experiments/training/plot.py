@@ -23,6 +23,7 @@ LOOKS = {
     "ef_momentum": ("#009E73", "-."),
     "dist_ef_sgdm": ("#999999", "-."),
     "double_squeeze": ("#999999", ":"),
+    "demo": ("#E69F00", ":"),
     "dgc": ("#E69F00", "--"),
     "dgc_unmasked": ("#D55E00", ":"),
     "cser": ("#009E73", "--"),

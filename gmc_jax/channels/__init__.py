@@ -4,7 +4,7 @@
                      mean_of_senders
     neighbours       gossip, disagreement
     nothing sent     no_communication, drop_all, simulated_server
-    around others    count_entries, join_channels
+    around others    count_entries, join_channels, in_frequencies
 
 The folder `sharded` is for leaves that are split over the devices of a worker.
 """

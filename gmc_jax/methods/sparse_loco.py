@@ -8,6 +8,7 @@ from gmc_jax.core import Channel
 from gmc_jax.transforms.buffers import Buffers
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.periodic import Period, periodic
+from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 
@@ -83,6 +84,7 @@ def sparse_loco(
     """
     checks.positive(outer_learning_rate=outer_learning_rate)
     outer = optax.chain(
-        error_feedback(channel, decay), optax.scale(-outer_learning_rate)
+        error_feedback(channel, decay),
+        with_float32_state(optax.scale(-outer_learning_rate)),
     )
     return periodic(inner, outer, period, buffers=buffers)

@@ -78,6 +78,7 @@ def test_injected_rates_and_momenta_change_nothing(name):
 
 SHAPES = {
     "sgp": {"delay"},
+    "demo": {"chunk", "kept"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
 }
 FUNCTIONS = {"projection", "next_start"}  # No schedules.

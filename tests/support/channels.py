@@ -21,6 +21,7 @@ from gmc_jax import (
     drop_all,
     exact,
     gossip,
+    in_frequencies,
     join_channels,
     majority_vote,
     mean_of_senders,
@@ -32,6 +33,7 @@ from gmc_jax import (
     simulated_server,
     threshold,
     top_k,
+    top_k_of_rows,
     topologies,
     two_phase,
 )
@@ -87,6 +89,11 @@ CHANNELS = {
     # The owner of a slice loses K times what the mean of this slice does.
     "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, sums_entries=True),
     "two_phase per leaf": Row(two_phase(top_k(0.5), per_leaf=True), stays_finite=False),
+    "in_frequencies": Row(
+        in_frequencies(all_gather(top_k_of_rows(3), per_leaf=True), chunk=5),
+        stays_finite=False,
+        sums_entries=True,
+    ),
     "mean_of_senders": Row(
         mean_of_senders(top_k(0.1)), stays_finite=False, of_senders=True
     ),

@@ -15,6 +15,7 @@ from gmc_jax import (
     scaled_sign,
     threshold,
     top_k,
+    top_k_of_rows,
 )
 
 
@@ -35,6 +36,7 @@ class Row(NamedTuple):
 COMPRESSORS = {
     "dense": Row(lambda ratio: dense(), has_ratio=False),
     "top_k": Row(top_k),
+    "top_k_of_rows": Row(lambda ratio: top_k_of_rows(3), has_ratio=False),
     "sampled_top_k": Row(lambda ratio: sampled_top_k(ratio, sample=0.3)),
     "random_k": Row(random_k),
     "random_block": Row(random_block),

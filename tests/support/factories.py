@@ -39,6 +39,7 @@ RIGHT = {
     },
     "d2": {"learning_rate": 0.1, "topology": RING},
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
+    "demo": {"learning_rate": 0.1},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
     "double_squeeze": {
@@ -104,12 +105,14 @@ RIGHT = {
     "all_reduce": {"compressor": gmc_jax.random_block(0.5)},
     "disagreement": {"topology": RING},
     "gossip": {"topology": RING},
+    "in_frequencies": {"channel": EXACT},
     "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
     **{
         name: {"compressor": TOP_K}
         for name in ("mean_of_senders", "simulated_server", "two_phase")
     },
     **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
+    "top_k_of_rows": {"count": 1},
     "threshold": {"level": 1.0, "capacity": 0.5},
     **{
         name: {"ratio": 0.5}

@@ -139,6 +139,7 @@ METHODS = {
     "double_squeeze": Method(
         gmc_jax.double_squeeze(RATE, TOP, simulated_server(top_k(0.4))), {"0.residual"}
     ),
+    "demo": Method(gmc_jax.demo(RATE, chunk=4, kept=2), {"1.residual"}),
     "sparse_loco": Method(
         gmc_jax.sparse_loco(
             optax.sgd(RATE, 0.9), gmc_jax.mean_of_senders(top_k(0.2)), period=2

@@ -47,6 +47,7 @@ class EveryMethod:
             learning_rates=(
                 ("ef_sgd", 0.5),
                 ("ef_sign_sgd", 0.5),
+                ("demo", signs),
                 ("sign_sgd", signs),
                 ("signum", signs),
                 ("adam", adaptive),
