@@ -372,6 +372,8 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "sign_sgd": lambda k: gmc_jax.sign_sgd(0.1, gmc_jax.majority_vote()),
     "signum": lambda k: gmc_jax.signum(0.1, gmc_jax.majority_vote()),
     "ef_sign_sgd": lambda k: gmc_jax.ef_sign_sgd(0.1),
+    "demo": lambda k: gmc_jax.demo(0.1, decay=0.9, chunk=4, kept=2),
+    "two phases": lambda k: gmc_jax.gmc(0.1, gmc_jax.two_phase(scaled_sign())),
     "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
     ),
