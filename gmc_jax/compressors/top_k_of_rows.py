@@ -49,20 +49,15 @@ def top_k_of_rows(count: int) -> Compressor:
     def encode(key, x):
         del key
         rows, size, kept = _shape(jnp.shape(x), count)
-        bits = magnitude_bits(jnp.reshape(x, (rows, size)))
-        places = jnp.sort(lax.top_k(bits, kept)[1], axis=-1)
-        indices = _in_vector(places, size)
+        packed, indices = _largest(jnp.reshape(x, (rows, size)), kept)
         sent, lost = extract(jnp.reshape(x, -1), indices, ascending=True)
-        packed = pack(places.reshape(-1), _bits(size))
         return Sparse(sent.values, packed), lost.reshape(jnp.shape(x))
 
     def decode(key, messages: Tree, like: jax.ShapeDtypeStruct | int):
         shape = (like,) if isinstance(like, int) else like.shape
         rows, size, kept = _shape(shape, count)
-        open_one = partial(unpack, d=rows * kept, bits=_bits(size))
-        places = jax.vmap(open_one)(messages.indices).astype(jnp.int32)
-        indices = jax.vmap(partial(_in_vector, size=size))(
-            places.reshape(-1, rows, kept)
+        indices = jax.vmap(partial(_unpacked, rows=rows, size=size, kept=kept))(
+            messages.indices
         )
         total = scatter_sum(
             key, Sparse(messages.values, indices), math.prod(shape), ascending=True
@@ -82,6 +77,21 @@ def _shape(shape: tuple[int, ...], count: int) -> tuple[int, int, int]:
 def _bits(size: int) -> int:
     """The bits of a place in a row."""
     return max(1, (size - 1).bit_length())
+
+
+@partial(jax.jit, static_argnames="kept")
+def _largest(x: jax.Array, kept: int) -> tuple[jax.Array, jax.Array]:
+    """The packed places of the largest of each row, and their indices in the array."""
+    places = jnp.sort(lax.top_k(magnitude_bits(x), kept)[1], axis=-1)
+    size = x.shape[-1]
+    return pack(places.reshape(-1), _bits(size)), _in_vector(places, size)
+
+
+@partial(jax.jit, static_argnames=("rows", "size", "kept"))
+def _unpacked(words: jax.Array, rows: int, size: int, kept: int) -> jax.Array:
+    """The indices in the array, from packed places."""
+    places = unpack(words, rows * kept, _bits(size)).astype(jnp.int32)
+    return _in_vector(places.reshape(rows, kept), size)
 
 
 def _in_vector(places: jax.Array, size: int) -> jax.Array:

@@ -28,7 +28,9 @@ def masked(ratio: float) -> Compressor:
 
 
 @pytest.mark.parametrize("code", [top_k(0.3), masked(0.3)], ids=["sparse", "dense"])
-@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize(
+    "per_leaf", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_each_entry_is_averaged_over_those_that_sent_it(code, per_leaf, float64):
     values = np.random.default_rng(0).normal(size=(5, 20))
     channel = mean_of_senders(code, per_leaf=per_leaf)
@@ -50,6 +52,7 @@ def test_an_entry_of_zero_was_not_sent():
     assert not np.any(lost)
 
 
+@pytest.mark.slow
 def test_equal_workers_have_the_mean_and_disjoint_ones_all_of_it(float64):
     same = np.tile(np.random.default_rng(0).normal(size=20), (4, 1))
     ours, _, _ = harness.average(mean_of_senders(top_k(0.3)), same)
@@ -83,6 +86,7 @@ def test_large_numbers_have_a_finite_mean():
     np.testing.assert_allclose(mean[0], most * np.float32(2.5 / 3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_split_leaves_have_the_same_means():
     mesh, channel = mesh_named("2 x 2 x 2"), mean_of_senders(top_k(0.1))
     trees = trees_of(2, "float32")

@@ -49,7 +49,7 @@ def transcription(values):
     return mean[:d], lost[:, :d]
 
 
-@pytest.mark.parametrize(("workers", "d"), [(1, 7), (3, 20), (5, 3), (8, 65)])
+@pytest.mark.parametrize(("workers", "d"), [(3, 20), (5, 3), (8, 65)])
 def test_each_worker_averages_a_slice_and_encodes_it_again(workers, d, float64):
     values = np.random.default_rng(d).normal(size=(workers, d))
     mean, lost, _ = harness.average(two_phase(scaled_sign()), values)
@@ -71,8 +71,15 @@ def test_leaf_by_leaf_each_leaf_is_cut(float64):
         )
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize(
+    ("per_leaf", "shared"),
+    [
+        (True, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
 def test_draws_follow_the_documented_rule(per_leaf, shared):
     """Seed, step, leaf, worker unless shared, K in its place, slice."""
     code, workers, size = thinned()._replace(shared=shared), 2, 6
@@ -112,6 +119,7 @@ def test_one_worker_loses_what_encoding_twice_does(float64):
     np.testing.assert_allclose(lost[0], values[0] - twice, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_served_is_what_a_server_of_slices_serves(float64):
     """As dist-EF-SGDM without residuals, each slice a leaf of its own."""
     values = np.random.default_rng(0).normal(size=(4, 32))
@@ -146,7 +154,9 @@ def test_error_feedback_keeps_both_residuals(code, float64):
     assert (np.abs(residual).max() > 0.1) == (code is not EXACT)
 
 
-@pytest.mark.parametrize("per_leaf", [False, True])
+@pytest.mark.parametrize(
+    "per_leaf", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_about_two_messages_are_sent_whatever_the_number_of_workers(per_leaf):
     """An eighth of a byte for each parameter goes each way."""
     channel, d = two_phase(scaled_sign(), per_leaf=per_leaf), 2**20
@@ -172,6 +182,7 @@ def test_about_two_messages_are_sent_whatever_the_number_of_workers(per_leaf):
     assert planned.syncs[0].channel.bits(params) == message_bits(channel, params)
 
 
+@pytest.mark.slow
 def test_devices_agree_with_the_simulation():
     def step(state, value):
         mean, lost, state = CHANNEL.average(value, state)
@@ -186,6 +197,7 @@ def test_devices_agree_with_the_simulation():
         chex.assert_trees_all_equal(results[0], other)
 
 
+@pytest.mark.slow
 def test_split_leaves_are_cut_leaf_by_leaf():
     """Nothing is lost of what any device holds; shards have scales of their own."""
     mesh = mesh_named("2 x 2 x 2")

@@ -81,9 +81,19 @@ RATES = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
-@pytest.mark.parametrize("rate", RATES)
-def test_it_equals_its_paper(workers, rate):
+@pytest.mark.parametrize(
+    ("rate", "workers"),
+    [
+        pytest.param(
+            rate,
+            workers,
+            marks=() if (rate, workers) == ("warm-up", 3) else pytest.mark.slow,
+        )
+        for rate in RATES
+        for workers in (1, 3, 8)
+    ],
+)
+def test_it_equals_its_paper(rate, workers):
     everyone = problems.quadratics(workers, steps=50, d=20)
     ours, theirs = RATES[rate]
     tx = demo(ours, decay=0.9, chunk=4, kept=2, weight_decay=0.1)
@@ -94,6 +104,7 @@ def test_it_equals_its_paper(workers, rate):
     assert np.abs(weights[-1] - weights[0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_if_all_is_sent_it_is_the_sign_of_the_mean_gradient():
     ours, states = harness.run(demo(SCHEDULE, chunk=4, kept=16), problem())
     tx = optax.chain(
@@ -104,6 +115,7 @@ def test_if_all_is_sent_it_is_the_sign_of_the_mean_gradient():
     np.testing.assert_allclose(harness.residual(states), 0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_equal_workers_do_what_one_does():
     alone = problems.quadratics(1, steps=50, d=20)
     everyone = problems.Problem(

@@ -37,7 +37,13 @@ BOTH_WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH_WAYS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "top_k" else pytest.mark.slow)
+        for name in BOTH_WAYS
+    ],
+)
 def test_less_both_residuals_it_is_sgd_at_a_constant_rate(name):
     """w_t - lr * (e + mean of e_k)."""
     weights, states = harness.run(double_squeeze(RATE, *BOTH_WAYS[name]), problem())
@@ -56,6 +62,7 @@ def test_without_loss_it_is_sgd():
     np.testing.assert_allclose(ours, sgd, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_at_a_constant_rate_it_is_dist_ef_sgdm_without_momentum():
     channels = BOTH_WAYS["top_k"]
 

@@ -27,7 +27,14 @@ def trained(tx) -> np.ndarray:
     return harness.run(tx, problem())[0]
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(8, marks=pytest.mark.slow),
+    ],
+)
 def test_over_senders_it_is_the_authors_algorithm(workers):
     everyone = problems.quadratics(workers, steps=50, d=20)
     tx = sparse_loco(optax.sgd(SCHEDULE, 0.9), mean_of_senders(top_k(0.2)), period=3)
@@ -47,6 +54,7 @@ def test_over_senders_it_is_the_authors_algorithm(workers):
     assert np.abs(residuals).max() > 0.01
 
 
+@pytest.mark.slow
 def test_without_fading_it_is_qsparse_local_sgd():
     ours = trained(sparse_loco(optax.sgd(SCHEDULE), TOP, period=4, decay=1.0))
     outer = optax.chain(error_feedback(TOP), optax.scale(-1.0))
@@ -56,12 +64,14 @@ def test_without_fading_it_is_qsparse_local_sgd():
     assert np.abs(ours - fading).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_every_step_without_fading_it_is_ef_sgd():
     ours = trained(sparse_loco(optax.sgd(SCHEDULE), TOP, period=1, decay=1.0))
     theirs = trained(ef_sgd(SCHEDULE, TOP))
     np.testing.assert_allclose(ours[:, 0], theirs, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channel", [exact(), mean_of_senders(gmc_jax.dense())])
 def test_without_loss_it_is_diloco_without_momentum(channel):
     inner = optax.adamw(SCHEDULE)

@@ -88,7 +88,6 @@ CHANNELS = {
     "majority_vote": Row(majority_vote()),
     # The owner of a slice loses K times what the mean of this slice does.
     "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, sums_entries=True),
-    "two_phase per leaf": Row(two_phase(top_k(0.5), per_leaf=True), stays_finite=False),
     "in_frequencies": Row(
         in_frequencies(all_gather(top_k_of_rows(3), per_leaf=True), chunk=5),
         stays_finite=False,
