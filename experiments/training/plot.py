@@ -22,7 +22,7 @@ LOOKS = {
     "ef_sgd": ("#999999", "--"),
     "ef_momentum": ("#009E73", "-."),
     "dist_ef_sgdm": ("#999999", "-."),
-    "double_squeeze": ("#999999", ":"),
+    "double_squeeze": ("#006B4E", ":"),
     "demo": ("#E69F00", ":"),
     "dgc": ("#E69F00", "--"),
     "dgc_unmasked": ("#D55E00", ":"),
