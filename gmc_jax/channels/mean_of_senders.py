@@ -13,7 +13,7 @@ from gmc_jax.channels._exchange import Exchange, compressed, unscaled
 from gmc_jax.channels.sharded.stacks import Vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils.call_repr import call_repr
-from gmc_jax.utils.trees import scale_floats
+from gmc_jax.utils.trees import is_floating, scale_floats
 
 
 @call_repr
@@ -87,7 +87,7 @@ def _mean_of_senders(
 ) -> Vectors:
     """Divides sums of messages by the number of workers that sent each entry."""
     share = divisor / senders
-    if all(isinstance(message, Sparse) for message in messages.values()):
+    if all(map(_has_plain_values, messages.values())):
         sent = {leaf: _marks(message) for leaf, message in messages.items()}
         sums, counts = decode(messages), decode(sent)
     else:
@@ -98,9 +98,23 @@ def _mean_of_senders(
     }
 
 
+def _has_plain_values(message: Tree) -> bool:
+    """Whether a message holds values as they are decoded, and not codes of them."""
+    return isinstance(message, Sparse) and all(
+        isinstance(part, jax.Array) and is_floating(part)
+        for part in _parts(message.values)
+    )
+
+
+def _parts(values: Tree) -> tuple[Tree, ...]:
+    """Values come in one array, or in a tuple of several."""
+    return values if type(values) is tuple else (values,)
+
+
 def _marks(message: Sparse) -> Sparse:
     """A message of ones, and zeros where nothing was sent."""
-    return Sparse((message.values != 0).astype(message.values.dtype), message.indices)
+    marks = jax.tree.map(lambda x: (x != 0).astype(x.dtype), message.values)
+    return Sparse(marks, message.indices)
 
 
 def _one_by_one(

@@ -40,7 +40,7 @@ def sparse_loco(
     workers that sent an entry: `mean_of_senders`. There an entry moves up to K times as
     far. The code also multiplies z - x_k by the outer rate before it is added to the
     residual, and what arrives once more. Here the rate counts once. At the default rate
-    of 1 all this is the same.
+    of 1 these two are the same.
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.
