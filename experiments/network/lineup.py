@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import gmc_jax
-from experiments.training.compression import Compression
+from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.local_methods import PERIOD
 from gmc_jax import planning
 
@@ -27,8 +27,10 @@ class Entry(NamedTuple):
 
     def pattern(self, ratio: float) -> planning.Pattern:
         """The communication pattern that the planner predicts."""
+        code = COMPRESSORS[self.compressor](ratio)
         channels = {
             "gmc": Compression(self.compressor, ratio).channel(),
+            "sparse_loco": gmc_jax.mean_of_senders(code),
             "sign_sgd": gmc_jax.majority_vote(),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
@@ -43,6 +45,9 @@ LINEUP = {
     "random_block": Entry("GMC, random_block", "gmc", "random_block"),
     "vote": Entry("signSGD, vote", "sign_sgd", learning_rate=1e-4),
     "slowmo": Entry("SlowMo", "slowmo", period=PERIOD),
+    "sparse_loco": Entry(
+        "SparseLoCo", "sparse_loco", learning_rate=0.003, period=PERIOD
+    ),
     "ddp": Entry("PyTorch DDP, dense", None),
     "ddp_fp16": Entry("PyTorch DDP, fp16", None),
 }
