@@ -10,7 +10,11 @@ import jax
 
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import run_collective
-from gmc_jax.channels.compressed import channel_on_vectors, keys_of_leaves
+from gmc_jax.channels.compressed import (
+    channel_on_vectors,
+    key_of_worker,
+    keys_of_call,
+)
 from gmc_jax.channels.sharded.codec import check_selects, codec
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors
@@ -101,9 +105,7 @@ def compressed(
     """
 
     def own_key(key: jax.Array) -> jax.Array:
-        if compressor.shared:
-            return key
-        return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        return key_of_worker(compressor, key, axis_name)
 
     workers = _Workers(lambda: workers_on(axis_name, caller), own_key)
     return _channel(
@@ -165,7 +167,7 @@ def _channel(
         shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
     ) -> tuple[Vectors, Vectors]:
         check_selects(compressor, shards, per_leaf, caller)
-        keys = keys_of_leaves(seed, step, shards, per_leaf)
+        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
         coder = codec(compressor, shards, tree, vectors, per_leaf)
         messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
         senders = workers.senders()

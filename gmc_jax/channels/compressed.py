@@ -97,17 +97,6 @@ def compressed_averages(channels: Sequence[Channel]) -> list[CompressedAverage] 
     return averages if len(averages) == len(channels) and len(ways) == 1 else None
 
 
-def keys_of_leaves(
-    seed: int, step: jax.Array, shards: Shards, per_leaf: bool
-) -> jax.Array:
-    """The keys of a call, by the index of the leaf; one for the whole tree."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    if not per_leaf:
-        return key[None]
-    leaves = jnp.arange(len(shards.shapes))
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, leaves)
-
-
 def channel_on_vectors(
     caller: str,
     compressor: Compressor,
@@ -143,11 +132,11 @@ def channel_on_vectors(
     def check(tree):
         senders()
         checks.floating(tree)
-        _check_sizes(tree, per_leaf, caller)
+        check_sizes(tree, per_leaf, caller)
 
     def messages_of(tree: Tree) -> list[Tree]:
         """The shapes of all messages; vectors alike are encoded once."""
-        _check_sizes(tree, per_leaf, caller)
+        check_sizes(tree, per_leaf, caller)
         leaves = jax.tree.leaves(tree)
         if per_leaf:
             times = Counter((jnp.result_type(x), np.shape(x)) for x in leaves)
@@ -189,7 +178,23 @@ def channel_on_vectors(
     return Channel(init, average, bits, axis_name, entries)
 
 
-def _check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
+def keys_of_call(seed: int, step: jax.Array, per_leaf: bool, leaves: int) -> jax.Array:
+    """The keys of a call, by the index of the leaf; `all_gather` has the rule."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    if not per_leaf:
+        return key[None]
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(leaves))
+
+
+def key_of_worker(compressor: Compressor, key: jax.Array, axis_name: str) -> jax.Array:
+    """The key that a worker draws with: a shared compressor has the same on all."""
+    if compressor.shared:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:
+    """Raises ValueError if a vector is too long for int32 indices."""
     leaves = [np.size(leaf) for leaf in jax.tree.leaves(tree)]
     size = max(leaves, default=0) if per_leaf else sum(leaves)
     if size >= 2**31:

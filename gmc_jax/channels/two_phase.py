@@ -12,7 +12,7 @@ from jax import lax
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import gather, run_collective
 from gmc_jax.channels._exchange import unscaled
-from gmc_jax.channels.compressed import channel_on_vectors, keys_of_leaves
+from gmc_jax.channels.compressed import channel_on_vectors, keys_of_call
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors, alike, split_vectors
@@ -99,7 +99,7 @@ def two_phase(
     ) -> tuple[Vectors, Vectors]:
         _check_split(shards, per_leaf)
         workers = workers_on(axis_name, "two_phase")
-        keys = keys_of_leaves(seed, step, shards, per_leaf)
+        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
         split = split_vectors(shards, True) if per_leaf else []
         groups = {group[0]: group for group in alike(shards, tree, per_leaf)}
         stacks = {}
