@@ -4,13 +4,13 @@ A *compressor* turns a vector into a message: `top_k(0.01)`. A *channel* average
 over workers, exactly or through a compressor: `all_gather(top_k(0.01))`. A *method* is
 an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, channel)`.
 
-    compressors    dense, top_k, sampled_top_k, chunked_top_k, threshold, random_k,
-                   random_block; of few bits: scaled_sign, integers, float8,
+    compressors    dense, top_k, sampled_top_k, chunked_top_k, top_k_of_rows, threshold,
+                   random_k, random_block; of few bits: scaled_sign, integers, float8,
                    powers_of_two, qsgd, terngrad, centroids; quantised around some
-    channels       exact, all_gather, all_reduce, low_rank, majority_vote, gossip,
-                   disagreement, compressed_gossip, gossip_differences,
-                   simulated_server, no_communication, drop_all; count_entries and
-                   join_channels around others
+    channels       exact, all_gather, all_reduce, two_phase, low_rank, majority_vote,
+                   mean_of_senders, gossip, disagreement, compressed_gossip,
+                   gossip_differences, simulated_server, no_communication, drop_all;
+                   count_entries, join_channels and in_frequencies around others
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
                    one_bit_adam, dmsgd, local_sgd, slowmo, diloco, streaming_diloco,
                    d_psgd, sgp, d2, signum, svrg and more
@@ -53,15 +53,18 @@ from gmc_jax.channels.gossip_differences import (
 from gmc_jax.channels.gossip_differences_overlapped import (
     gossip_differences_overlapped as gossip_differences_overlapped,
 )
+from gmc_jax.channels.in_frequencies import in_frequencies as in_frequencies
 from gmc_jax.channels.join_channels import JoinedState as JoinedState
 from gmc_jax.channels.join_channels import join_channels as join_channels
 from gmc_jax.channels.low_rank import LowRankState as LowRankState
 from gmc_jax.channels.low_rank import low_rank as low_rank
 from gmc_jax.channels.majority_vote import majority_vote as majority_vote
+from gmc_jax.channels.mean_of_senders import mean_of_senders as mean_of_senders
 from gmc_jax.channels.no_communication import no_communication as no_communication
 from gmc_jax.channels.random_gossip import RandomGossipState as RandomGossipState
 from gmc_jax.channels.random_gossip import random_gossip as random_gossip
 from gmc_jax.channels.simulated_server import simulated_server as simulated_server
+from gmc_jax.channels.two_phase import two_phase as two_phase
 from gmc_jax.checkpoints.checkpoints import Checkpoints as Checkpoints
 from gmc_jax.clocks import paces as paces
 from gmc_jax.clocks import timelines as timelines
@@ -83,6 +86,7 @@ from gmc_jax.compressors.scaled_sign import scaled_sign as scaled_sign
 from gmc_jax.compressors.terngrad import terngrad as terngrad
 from gmc_jax.compressors.threshold import threshold as threshold
 from gmc_jax.compressors.top_k import top_k as top_k
+from gmc_jax.compressors.top_k_of_rows import top_k_of_rows as top_k_of_rows
 from gmc_jax.core import Blockwise as Blockwise
 from gmc_jax.core import Channel as Channel
 from gmc_jax.core import Compressor as Compressor
@@ -130,6 +134,7 @@ from gmc_jax.methods.d_psgd import d_psgd as d_psgd
 from gmc_jax.methods.dcd_psgd import dcd_psgd as dcd_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
+from gmc_jax.methods.demo import demo as demo
 from gmc_jax.methods.dgc import dgc as dgc
 from gmc_jax.methods.diloco import diloco as diloco
 from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
@@ -137,6 +142,7 @@ from gmc_jax.methods.distributed_lion import distributed_lion as distributed_lio
 from gmc_jax.methods.dmsgd import dmsgd as dmsgd
 from gmc_jax.methods.dmsgd_local import dmsgd_local as dmsgd_local
 from gmc_jax.methods.double_averaging import double_averaging as double_averaging
+from gmc_jax.methods.double_squeeze import double_squeeze as double_squeeze
 from gmc_jax.methods.easgd import easgd as easgd
 from gmc_jax.methods.ef21 import ef21 as ef21
 from gmc_jax.methods.ef_momentum import ef_momentum as ef_momentum
@@ -165,6 +171,7 @@ from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
 from gmc_jax.methods.signum import signum as signum
 from gmc_jax.methods.slowmo import slowmo as slowmo
+from gmc_jax.methods.sparse_loco import sparse_loco as sparse_loco
 from gmc_jax.methods.streaming_diloco import streaming_diloco as streaming_diloco
 from gmc_jax.methods.svrg import svrg as svrg
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
@@ -292,6 +299,7 @@ __all__ = [
     "terngrad",
     "threshold",
     "top_k",
+    "top_k_of_rows",
 ]
 
 # Channels: averages over workers.
@@ -307,12 +315,15 @@ __all__ += [
     "gossip",
     "gossip_differences",
     "gossip_differences_overlapped",
+    "in_frequencies",
     "join_channels",
     "low_rank",
     "majority_vote",
+    "mean_of_senders",
     "no_communication",
     "random_gossip",
     "simulated_server",
+    "two_phase",
 ]
 
 # Methods: published ones, each a chain with its paper's defaults.
@@ -328,6 +339,7 @@ __all__ += [
     "dcd_psgd",
     "def_a",
     "def_sgd",
+    "demo",
     "dgc",
     "diloco",
     "dist_ef_sgdm",
@@ -335,6 +347,7 @@ __all__ += [
     "dmsgd",
     "dmsgd_local",
     "double_averaging",
+    "double_squeeze",
     "easgd",
     "ef21",
     "ef_momentum",
@@ -361,6 +374,7 @@ __all__ += [
     "sign_sgd",
     "signum",
     "slowmo",
+    "sparse_loco",
     "streaming_diloco",
     "svrg",
 ]

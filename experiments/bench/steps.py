@@ -35,6 +35,11 @@ def channels(ratio: float) -> dict[str, gmc_jax.Channel]:
         "scaled_sign": all_gather(gmc_jax.scaled_sign()),
         "scaled_sign, per leaf": all_gather(gmc_jax.scaled_sign(), per_leaf=True),
         "majority_vote": gmc_jax.majority_vote(),
+        "two_phase, scaled_sign": gmc_jax.two_phase(gmc_jax.scaled_sign()),
+        "mean_of_senders": gmc_jax.mean_of_senders(top_k),
+        "in_frequencies": gmc_jax.in_frequencies(
+            gmc_jax.mean_of_senders(gmc_jax.top_k_of_rows(32), per_leaf=True)
+        ),
         "gossip, ring": gmc_jax.gossip(gmc_jax.topologies.ring(WORKERS)),
         "join_channels": gmc_jax.join_channels(
             [all_gather(gmc_jax.top_k(4 * ratio)), all_gather(top_k)], [100]
@@ -62,10 +67,13 @@ def methods(ratio: float) -> dict[str, optax.GradientTransformation]:
         "DEF-A": gmc_jax.def_a(RATE, top_k),
         "CSER": gmc_jax.cser(RATE, block, block, period=8),
         "dist-EF-SGDM": gmc_jax.dist_ef_sgdm(RATE, top_k, by["simulated_server"]),
+        "DoubleSqueeze": gmc_jax.double_squeeze(RATE, top_k, by["simulated_server"]),
         "EF-signSGD": gmc_jax.ef_sign_sgd(RATE),
         "Signum": gmc_jax.signum(RATE, by["majority_vote"]),
         "SlowMo": gmc_jax.slowmo(sgd, exact, period=12),
         "DiLoCo": gmc_jax.diloco(optax.adamw(RATE), exact, period=100),
+        "DeMo": gmc_jax.demo(RATE),
+        "SparseLoCo": gmc_jax.sparse_loco(optax.adamw(RATE), by["mean_of_senders"]),
         "local GMC": gmc_jax.periodic(sgd, gmc_jax.gmc(1.0, block), period=12),
         "D-PSGD": gmc_jax.d_psgd(RATE, ring),
         "D2": gmc_jax.d2(RATE, gmc_jax.topologies.lazy(ring)),

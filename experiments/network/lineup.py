@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import gmc_jax
-from experiments.training.compression import Compression
+from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.local_methods import FRAGMENTS, PERIOD
 from gmc_jax import planning
 
@@ -29,8 +29,10 @@ class Entry(NamedTuple):
 
     def pattern(self, ratio: float) -> planning.Pattern:
         """The communication pattern that the planner predicts."""
+        code = COMPRESSORS[self.compressor](ratio)
         channels = {
             "gmc": Compression(self.compressor, ratio).channel(),
+            "sparse_loco": gmc_jax.mean_of_senders(code),
             "sign_sgd": gmc_jax.majority_vote(),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
@@ -51,6 +53,9 @@ LINEUP = {
         learning_rate=0.003,
         period=PERIOD,
         fragments=FRAGMENTS,
+    ),
+    "sparse_loco": Entry(
+        "SparseLoCo", "sparse_loco", learning_rate=0.003, period=PERIOD
     ),
     "ddp": Entry("PyTorch DDP, dense", None),
     "ddp_fp16": Entry("PyTorch DDP, fp16", None),

@@ -170,6 +170,14 @@ def _streaming_diloco(rate, compression, momentum):
     )
 
 
+def _sparse_loco(rate, compression, momentum):
+    """Over the inner optimizer of DiLoCo; the mean is over senders."""
+    del momentum
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    channel = gmc_jax.mean_of_senders(code, seed=compression.seed)
+    return gmc_jax.sparse_loco(optax.adamw(rate), channel, period=PERIOD)
+
+
 def _local_gmc(rate, compression, momentum):
     """Local SGD; GMC compresses pseudo-gradients, with momentum across periods."""
     outer = gmc_jax.gmc(1.0, compression.channel(), momentum=0.5)
@@ -220,6 +228,7 @@ LOCAL_METHODS = {
     ),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
     "streaming_diloco": _own("Streaming DiLoCo", _streaming_diloco),
+    "sparse_loco": _own("SparseLoCo", _sparse_loco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
     "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),

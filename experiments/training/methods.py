@@ -72,11 +72,29 @@ def _distributed_lion(rate, compression, momentum):
     return gmc_jax.distributed_lion(rate, votes, momentum=momentum)
 
 
+def _double_squeeze(rate, compression, momentum):
+    del momentum
+    code = COMPRESSORS[compression.compressor](compression.ratio)
+    return gmc_jax.double_squeeze(
+        rate,
+        compression.counted(compression.channel()),
+        gmc_jax.simulated_server(code, seed=compression.seed + 1),
+    )
+
+
+def _demo(rate, compression, momentum):
+    del momentum
+    kept = max(1, round(compression.ratio * 64**2))
+    return gmc_jax.demo(rate, kept=kept)
+
+
 METHODS = {
     "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
     "ef_momentum": Method("local momentum", _through(gmc_jax.ef_momentum)),
     "dist_ef_sgdm": Method("dist-EF-SGDM", _dist_ef_sgdm),
+    "demo": Method("DeMo", _demo, counted=False),
+    "double_squeeze": Method("DoubleSqueeze", _double_squeeze),
     "dgc": Method("DGC, masked", _through(gmc_jax.dgc)),
     "dgc_unmasked": Method("DGC", _through(partial(gmc_jax.dgc, factor_masking=False))),
     "cser": Method("CSER", _cser, gradient_at="each worker's x"),

@@ -16,7 +16,9 @@ _UNROLLED = 8
 _TPU_LANES = 128
 
 
-def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> Tree:
+def run_collective(
+    tree: Tree, collective: Callable[[jax.Array], jax.Array], leading: int = 0
+) -> Tree:
     """Runs a collective on a tree, once for each dtype in it.
 
     Floats narrower than 32 bits cross as the integers of their bits, since XLA may
@@ -26,23 +28,29 @@ def run_collective(tree: Tree, collective: Callable[[jax.Array], jax.Array]) -> 
       tree: of arrays.
       collective: from a vector to what is received: a vector of as many entries,
         perhaps behind leading axes.
+      leading: how many leading axes all arrays have in common. The collective gets them
+        in front of its vector.
 
     Returns:
-      What is received, in the shapes of the tree behind those leading axes.
+      What is received, in the shapes of the tree (without its leading axes) behind the
+      leading axes of what the collective returns.
     """
     leaves, treedef = jax.tree.flatten(tree)
     wires = [_as_integers(leaf) for leaf in leaves]
     received = list(leaves)
     for dtype in dict.fromkeys(wire.dtype for wire in wires):
         places = [place for place, wire in enumerate(wires) if wire.dtype == dtype]
-        flat = [wires[place].reshape(-1) for place in places]
-        result = collective(flat[0] if len(flat) == 1 else jnp.concatenate(flat))
+        flat = [
+            wires[place].reshape(*wires[place].shape[:leading], -1) for place in places
+        ]
+        joined = flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=-1)
+        result = collective(joined)
         start = 0
-        for place in places:
+        for place, vectors in zip(places, flat, strict=True):
             leaf = leaves[place]
-            part = result[..., start : start + leaf.size]
-            start += leaf.size
-            part = part.reshape(*result.shape[:-1], *leaf.shape)
+            part = result[..., start : start + vectors.shape[-1]]
+            start += vectors.shape[-1]
+            part = part.reshape(*result.shape[:-1], *leaf.shape[leading:])
             if part.dtype != leaf.dtype:
                 part = lax.bitcast_convert_type(part, leaf.dtype)
             received[place] = part

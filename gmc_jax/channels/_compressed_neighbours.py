@@ -9,12 +9,12 @@ import jax
 import optax
 from jax import lax
 
+from gmc_jax.channels._exchange import compressed_on_each_worker
 from gmc_jax.channels._neighbours import check_workers, weigh
 from gmc_jax.channels.compressed import (
     CompressedState,
     average_vectors,
     check_sizes,
-    compressed_on_each_worker,
     key_of_worker,
     keys_of_call,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmc_jax.channels._collectives import gather
-from gmc_jax.channels.compressed import Exchange, compressed, unscaled
+from gmc_jax.channels._exchange import Exchange, compressed, unscaled
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import scale_floats

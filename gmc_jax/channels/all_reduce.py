@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from gmc_jax.channels._collectives import sum_over_workers
-from gmc_jax.channels.compressed import (
+from gmc_jax.channels._exchange import (
     Exchange,
     compressed,
     unscaled,

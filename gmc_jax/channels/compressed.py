@@ -12,20 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.trees import (
-    accumulator_dtype,
-    mean_of,
-    scale_floats,
-    shares,
-    size_in_bits,
-    upcast,
-)
+from gmc_jax.utils.trees import accumulator_dtype, size_in_bits
 from gmc_jax.utils.vectors import to_vectors
 
 
@@ -106,110 +97,29 @@ def compressed_averages(channels: Sequence[Channel]) -> list[CompressedAverage] 
     return averages if len(averages) == len(channels) and len(ways) == 1 else None
 
 
-class Exchange(NamedTuple):
-    """How messages travel, and who multiplies them by their share.
-
-    A message is multiplied by a share before it is summed, so that the sum stays finite
-    (see `trees.shares`). Either its sender does so, or its receivers.
-
-    Attributes:
-      to_wire: `(message, share) -> message`, in the form in which it travels and
-        counts.
-      collective: from a vector to what is received, stacked on a leading axis.
-        Together that holds the messages of all senders.
-      from_wire: `(received, share) -> messages`, from what is received, upcast, to what
-        is decoded.
-    """
-
-    to_wire: Callable[[Tree, float], Tree]
-    collective: Callable[[jax.Array], jax.Array]
-    from_wire: Callable[[Tree, float], Tree]
-
-
-class _Workers(NamedTuple):
-    """Who encodes, and with which draws.
-
-    Attributes:
-      senders: `() -> K`, the number of messages in a mean. Where messages are sent, it
-        raises NameError outside the axis.
-      own_key: from the key of a call to that of this worker's draws.
-    """
-
-    senders: Callable[[], int]
-    own_key: Callable[[jax.Array], jax.Array]
-
-
-def compressed(
+def channel_on_vectors(
     caller: str,
     compressor: Compressor,
-    exchange: Exchange,
+    on_vectors: Callable[..., tuple[Vectors, Vectors]],
+    senders: Callable[[], int],
+    to_wire: Callable[[Tree, float], Tree],
     *,
     per_leaf: bool,
     seed: int,
     axis_name: str,
 ) -> Channel:
-    """A channel whose workers encode, exchange messages and decode their mean.
+    """A channel that averages the vectors of a tree, with `CompressedState`.
 
     Args:
       caller: the public name, for errors.
       compressor: what encodes each vector.
-      exchange: how messages travel.
+      on_vectors: as in `CompressedAverage`.
+      senders: raises NameError outside the axis.
+      to_wire: as in `Exchange`. A worker sends one message of each vector.
       per_leaf: whether each leaf is a vector of its own.
-      seed: of the draws; `all_gather` has the rule.
+      seed: of the draws.
       axis_name: the named axis whose indices are the workers.
     """
-
-    def own_key(key: jax.Array) -> jax.Array:
-        return key_of_worker(compressor, key, axis_name)
-
-    workers = _Workers(lambda: workers_on(axis_name, caller), own_key)
-    return _channel(
-        caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
-    )
-
-
-def compressed_on_each_worker(
-    caller: str, compressor: Compressor, *, per_leaf: bool, seed: int, axis_name: str
-) -> Channel:
-    """A channel whose workers all encode the same tree with the same draws.
-
-    Nothing is sent: the message that a worker encodes is the one that it decodes.
-
-    Args:
-      caller: the public name, for errors.
-      compressor: what encodes each vector.
-      per_leaf: whether each leaf is a vector of its own.
-      seed: of the draws; the index of the worker is not folded in.
-      axis_name: the named axis whose indices are the workers.
-    """
-    exchange = Exchange(unscaled, lambda flat: flat[None], unscaled)
-    workers = _Workers(lambda: 1, lambda key: key)
-    return _channel(
-        caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
-    )
-
-
-def unscaled(messages: Tree, share: float) -> Tree:
-    """Messages as they are: the other end multiplies them by their share."""
-    del share
-    return messages
-
-
-def upcast_and_scaled(messages: Tree, share: float) -> Tree:
-    """Messages in the dtypes that they are summed in, times their share."""
-    return scale_floats(upcast(messages), share)
-
-
-def _channel(
-    caller: str,
-    compressor: Compressor,
-    exchange: Exchange,
-    workers: _Workers,
-    per_leaf: bool,
-    *,
-    seed: int,
-    axis_name: str,
-) -> Channel:
     checks.compressor(compressor=compressor)
     checks.flag(per_leaf=per_leaf)
     checks.seed(seed=seed)
@@ -219,22 +129,8 @@ def _channel(
         checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
-    def on_vectors(
-        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
-    ) -> tuple[Vectors, Vectors]:
-        check_selects(compressor, shards, per_leaf, caller)
-        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
-        coder = codec(compressor, shards, tree, vectors, per_leaf)
-        messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
-        senders = workers.senders()
-        share, divisor = shares(senders) if compressor.linear else (1.0, senders)
-        sent = exchange.to_wire(messages, share)
-        received = between_workers(exchange.collective, coder, shards, sent)
-        sums = coder.decode(keys, exchange.from_wire(upcast(received), share))
-        return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}, lost
-
     def check(tree):
-        workers.senders()
+        senders()
         checks.floating(tree)
         check_sizes(tree, per_leaf, caller)
 
@@ -258,7 +154,7 @@ def _channel(
                 compressor.encode(key, x)[0] if x.size else ()
                 for x in jax.tree.leaves(tree)
             ]
-            return exchange.to_wire(messages, 1.0)
+            return to_wire(messages, 1.0)
 
         alike = [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in times]
         messages = jax.eval_shape(encode, alike)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gmc_jax.channels.compressed import compressed_on_each_worker
+from gmc_jax.channels._exchange import compressed_on_each_worker
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.call_repr import call_repr
 

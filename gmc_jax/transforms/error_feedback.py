@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import (
     find,
+    times,
     upcast,
     upcast_floating,
     update_unmasked,
@@ -40,10 +42,12 @@ class ErrorFeedbackState(NamedTuple):
 
 
 @call_repr
-def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
+def error_feedback(
+    channel: Channel, decay: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
     """Adds the residual to the updates before the channel averages them.
 
-        p_k = e_k + u_k;  out = mean over k of C(p_k);  e_k <- p_k - C(p_k)
+        p_k = decay * e_k + u_k;  out = mean over k of C(p_k);  e_k <- p_k - C(p_k)
 
     Behind a learning rate the residual is in units of steps (EF-SGD). In front of the
     learning rate it is in units of gradients (GMC).
@@ -57,6 +61,8 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     Args:
       channel: averages the updates. Through `exact()` the residual holds nothing but
         what rounding to 16-bit parameters loses.
+      decay: what the residual is multiplied by before it is added, in [0, 1]. Below 1
+        old residuals fade, as in SparseLoCo. With 0 what is lost is never sent.
 
     Returns:
       A transformation in any units, with `ErrorFeedbackState`. Its updates are the
@@ -65,10 +71,12 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
 
     Raises:
       TypeError: if `channel` is not a channel.
+      ValueError: if `decay` is not in [0, 1].
 
     Guarantees:
-      The mean over workers of residual + out grows by the mean of u_k at each step: no
-      part of any update is lost.
+      With `decay=1` the mean over workers of residual + out grows by the mean of u_k at
+      each step: no part of any update is lost. In general it is the mean of
+      decay * e_k + u_k.
 
     References:
       Seide et al., "1-Bit Stochastic Gradient Descent", 2014; Stich, Cordonnier and
@@ -76,6 +84,7 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
       Fixes SignSGD", 2019.
     """
     checks.channel(channel=channel)
+    checks.proportion(decay=decay)
 
     def init(params):
         return ErrorFeedbackState(zeros_to_accumulate(params), channel.init(params))
@@ -83,6 +92,8 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         like = updates if params is None else params
+        owed = jax.tree.map(partial(times, decay), state.residual)
+        state = ErrorFeedbackState(owed, state.channel)
         return average_with_residual(channel, upcast_floating(updates), state, like)
 
     return optax.GradientTransformationExtraArgs(init, update)

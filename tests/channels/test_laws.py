@@ -28,7 +28,14 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
-from tests.support.channels import SHAPES, WORKERS, assert_law, draw_trees, wide
+from tests.support.channels import (
+    SHAPES,
+    WORKERS,
+    assert_law,
+    assert_law_of,
+    draw_trees,
+    wide,
+)
 from tests.support.compressors import COMPRESSORS, like, parameters, thinned
 from tests.support.harness import average, average_here
 
@@ -77,7 +84,7 @@ def test_what_is_not_lost_arrives(name, kind):
         trees = draw_trees(kind)
         mean, lost, _ = average(CHANNELS[name], trees)
     rtol = 1e-14 if kind == "float64" else 1e-6
-    assert_law(trees, mean, lost, rtol, TABLE[name].own_means)
+    assert_law_of(name, trees, mean, lost, rtol)
 
 
 @given(
@@ -103,7 +110,7 @@ def test_devices_agree_with_the_simulation(name):
     mean, lost, state = average(CHANNELS[name], trees, calls=2)
     on_devices = average_on_devices(CHANNELS[name], trees, calls=2)
 
-    assert_law(trees, *on_devices[:2], rtol=1e-6, own=TABLE[name].own_means)
+    assert_law_of(name, trees, *on_devices[:2], rtol=1e-6)
     if TABLE[name].sums_entries:
         chex.assert_trees_all_close(lost, on_devices[1], rtol=1e-6, atol=1e-6)
         chex.assert_trees_all_close(state, on_devices[2], rtol=1e-5, atol=1e-5)

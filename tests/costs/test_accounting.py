@@ -36,6 +36,7 @@ CHANNELS = {
     and name not in {"drop_all", "majority_vote", "thinned per leaf"}
     and name != "alternating_low_rank"
     and "join" not in name
+    and not name.startswith("two_phase")
 }
 REDUCED = {"exact", "random_k", "random_block", "random_block per leaf", "low_rank"}
 # Bytes of a message: values, and indices of four bytes; or words of signs and a scale;

@@ -39,6 +39,7 @@ PLAIN = {  # These average through one channel at every step.
     *("gmc", "gmc_plus", "gmc_server_momentum", "gmc_rate_inside", "dgc"),
     *("dgc without masking", "dgc with nesterov", "dist_ef_sgdm"),
     *("power_sgd", "ef21", "distributed_lion", "one_bit_adam"),
+    "double_squeeze",
 }
 QUICK = {"gmc", "saef", "dist_ef_sgdm", "cser", "post_local_sgd"}
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.support.channels import CHANNELS, assert_law, draw_trees
+from tests.support.channels import CHANNELS, assert_law_of, draw_trees
 from tests.support.harness import WORKERS, start, step_of, targets
 from tests.support.methods import METHODS
 
@@ -101,7 +101,7 @@ def test_channels_run_under_every_switch(name, switch):
     trees = draw_trees("mixed")
     with switched(RUN[switch]):
         mean, lost = averages(name, jax.tree.map(jnp.asarray, trees))
-    assert_law(trees, mean, lost, rtol=1e-6, own=CHANNELS[name].own_means)
+    assert_law_of(name, trees, mean, lost, rtol=1e-6)
 
 
 def steps(method: str, count: int):

@@ -94,6 +94,7 @@ SHAPES = {
     "sgp": {"delay"},
     "streaming": {"period", "delay"},
     "streaming_diloco": {"period", "delay"},
+    "demo": {"chunk", "kept"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
     "one_bit_adam": {"freeze_step"},
 }

@@ -121,7 +121,10 @@ def test_every_method_equals_its_paper(method, compressor, workers, rate, dtype)
 
 # The periodic ones share their branch and their channel: of them half the numbers of
 # workers, in double precision.
-PERIODIC = list(PAPERS)[list(PAPERS).index("local_sgd") : -1]
+PERIODIC = [
+    *list(PAPERS)[list(PAPERS).index("local_sgd") : list(PAPERS).index("dist_ef_sgdm")],
+    "sparse_loco",
+]
 SETTINGS = [
     setting
     for setting in itertools.product(
@@ -207,7 +210,9 @@ def test_neither_the_order_of_workers_matters_nor_that_each_is_there_twice(metho
         )
 
 
-@pytest.mark.parametrize("method", [name for name in PAPERS if name != "ef_sgd"])
+@pytest.mark.parametrize(
+    "method", [name for name in PAPERS if name not in {"ef_sgd", "double_squeeze"}]
+)
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
 def test_momentum_must_fade(method, momentum):
     with pytest.raises(ValueError, match=r"`\w*(momentum|decay)` must be in \[0, 1\)"):

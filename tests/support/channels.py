@@ -28,10 +28,12 @@ from gmc_jax import (
     gossip,
     gossip_differences,
     gossip_differences_overlapped,
+    in_frequencies,
     integers,
     join_channels,
     low_rank,
     majority_vote,
+    mean_of_senders,
     no_communication,
     powers_of_two,
     qsgd,
@@ -45,7 +47,9 @@ from gmc_jax import (
     terngrad,
     threshold,
     top_k,
+    top_k_of_rows,
     topologies,
+    two_phase,
 )
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import accumulator_dtype
@@ -65,6 +69,8 @@ class Row(NamedTuple):
     # Whether a sum over the entries of a leaf is in the message, and so perhaps in the
     # state. Then its last bit depends on the order of the sum.
     sums_entries: bool = False
+    # Whether its law is that of `mean_of_senders`, and not the law of channels.
+    of_senders: bool = False
 
 
 CHANNELS = {
@@ -122,6 +128,16 @@ CHANNELS = {
     "low_rank": Row(low_rank(1), stays_finite=False, sums_entries=True),
     "alternating_low_rank": Row(
         alternating_low_rank(2), stays_finite=False, sums_entries=True
+    ),
+    # The owner of a slice loses K times what the mean of this slice does.
+    "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, sums_entries=True),
+    "in_frequencies": Row(
+        in_frequencies(all_gather(top_k_of_rows(3), per_leaf=True), chunk=5),
+        stays_finite=False,
+        sums_entries=True,
+    ),
+    "mean_of_senders": Row(
+        mean_of_senders(top_k(0.1)), stays_finite=False, of_senders=True
     ),
     "count_entries": Row(count_entries(all_gather(top_k(0.1)))),
     "join_channels": Row(
@@ -205,3 +221,19 @@ def assert_law(trees, mean: Tree, lost: Tree, rtol: float, own: bool = False) ->
     }
     chex.assert_trees_all_equal_shapes_and_dtypes(mean, expected)
     chex.assert_trees_all_equal_shapes_and_dtypes(lost, expected)
+
+
+def assert_law_of(name: str, trees, mean: Tree, lost: Tree, rtol: float) -> None:
+    """The law of a row: that of channels, or of `mean_of_senders`."""
+    row = CHANNELS[name]
+    if not row.of_senders:
+        assert_law(trees, mean, lost, rtol, row.own_means)
+        return
+
+    def check(leaf, mean, lost):
+        sent = wide(leaf) - wide(lost)
+        times = np.maximum(np.count_nonzero(sent, axis=0), 1)
+        for worker in wide(mean):
+            np.testing.assert_allclose(times * worker, sent.sum(axis=0), rtol, rtol)
+
+    jax.tree.map(check, trees, mean, lost)

@@ -24,6 +24,7 @@ from gmc_jax import (
     terngrad,
     threshold,
     top_k,
+    top_k_of_rows,
 )
 from gmc_jax.utils.trees import accumulator_dtype
 
@@ -57,6 +58,7 @@ def quantises(make: Callable[[], Compressor], scales_by_all: bool = True) -> Row
 COMPRESSORS = {
     "dense": Row(lambda ratio: dense(), has_ratio=False),
     "top_k": Row(top_k),
+    "top_k_of_rows": Row(lambda ratio: top_k_of_rows(3), has_ratio=False),
     "sampled_top_k": Row(lambda ratio: sampled_top_k(ratio, sample=0.3)),
     "chunked_top_k": Row(lambda ratio: chunked_top_k(ratio, chunk=4096)),
     "random_k": Row(random_k),

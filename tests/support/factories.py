@@ -43,8 +43,14 @@ RIGHT = {
     "choco_sgd": {"learning_rate": 0.1, "channel": EXACT},
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
     "dcd_psgd": {"learning_rate": 0.1, "channel": EXACT},
+    "demo": {"learning_rate": 0.1},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
+    "double_squeeze": {
+        "learning_rate": 0.1,
+        "channel": EXACT,
+        "server_channel": EXACT,
+    },
     "double_averaging": {
         "learning_rate": 0.1,
         "channel": EXACT,
@@ -71,6 +77,7 @@ RIGHT = {
     "sgp": {"learning_rate": 0.1, "topology": RING},
     "slowmo": {"inner": SGD, "channel": EXACT},
     "streaming_diloco": {"inner": SGD, "channel": EXACT},
+    "sparse_loco": {"inner": SGD, "channel": EXACT},
     "svrg": {"learning_rate": 0.1, "channel": EXACT, "epoch_length": 2},
     **{
         name: {"learning_rate": 0.1, "channel": EXACT}
@@ -126,12 +133,17 @@ RIGHT = {
         name: {"topology": RING, "compressor": TOP_K, "consensus_step": 0.5}
         for name in ("gossip_differences", "gossip_differences_overlapped")
     },
-    "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
-    "simulated_server": {"compressor": TOP_K},
     "low_rank": {"rank": 1},
     "alternating_low_rank": {"rank": 1},
-    **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
     "quantised": {"selection": TOP_K, "values": gmc_jax.dense()},
+    "in_frequencies": {"channel": EXACT},
+    "join_channels": {"channels": [EXACT, EXACT], "boundaries": [3]},
+    **{
+        name: {"compressor": TOP_K}
+        for name in ("mean_of_senders", "simulated_server", "two_phase")
+    },
+    **{name: {} for name in ("no_communication", "exact", "majority_vote", "drop_all")},
+    "top_k_of_rows": {"count": 1},
     "threshold": {"level": 1.0, "capacity": 0.5},
     "integers": {"bits": 4},
     "qsgd": {"levels": 7},

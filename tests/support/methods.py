@@ -198,6 +198,16 @@ METHODS = {
         ),
         {"0.inner.0.residual"},
     ),
+    "double_squeeze": Method(
+        gmc_jax.double_squeeze(RATE, TOP, simulated_server(top_k(0.4))), {"0.residual"}
+    ),
+    "demo": Method(gmc_jax.demo(RATE, chunk=4, kept=2), {"1.residual"}),
+    "sparse_loco": Method(
+        gmc_jax.sparse_loco(
+            optax.sgd(RATE, 0.9), gmc_jax.mean_of_senders(top_k(0.2)), period=2
+        ),
+        {"params", "inner.0.trace", "outer.0.residual"},
+    ),
 }
 
 # Transcriptions.
@@ -423,6 +433,25 @@ PAPERS = {
         functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
         0,
     ),
+    "double_squeeze": Paper(
+        functools.partial(
+            gmc_jax.double_squeeze, server_channel=simulated_server(top_k(0.25))
+        ),
+        functools.partial(references.double_squeeze, server=references.largest(0.25)),
+        0,
+    ),
+    "sparse_loco": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.sparse_loco(
+            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            channel,
+            period=4,
+            outer_learning_rate=0.8,
+        ),
+        functools.partial(
+            references_local.sparse_loco, fade=0.95, outer_rate=0.8, period=4
+        ),
+        1,
+    ),
 }
 
 
@@ -515,6 +544,8 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         gmc_jax.power_sgd(0.5, gmc_jax.alternating_low_rank(1)),
         period=2,
     ),
+    "demo": lambda k: gmc_jax.demo(0.1, decay=0.9, chunk=4, kept=2),
+    "two phases": lambda k: gmc_jax.gmc(0.1, gmc_jax.two_phase(scaled_sign())),
     "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())
     ),

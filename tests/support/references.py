@@ -542,6 +542,32 @@ def one_bit_adam(
     return np.stack(xs), np.stack(residuals)
 
 
+def double_squeeze(
+    problem: Problem, eta: Rate, select: Select, *, server: Select
+) -> Trace:
+    """Compression both ways; both residuals are of gradients.
+
+    The residuals are the workers'.
+    """
+    w = problem.start
+    deltas = np.zeros((problem.workers, w.size))
+    delta = np.zeros_like(w)
+    ws, residuals = [w], [deltas.copy()]
+    for t in range(problem.steps):
+        v = delta.copy()
+        for k in range(problem.workers):
+            v_k = problem.gradient(k, t, w) + deltas[k]
+            mask = select(t, v_k)
+            deltas[k] = np.where(mask, 0, v_k)
+            v += np.where(mask, v_k, 0) / problem.workers
+        mask = server(t, v)
+        delta = np.where(mask, 0, v)
+        w = w - eta(t) * np.where(mask, v, 0)
+        ws.append(w)
+        residuals.append(deltas.copy())
+    return np.stack(ws), np.stack(residuals)
+
+
 def heavy_ball(problem: Problem, eta: Rate, beta: float = 0.9) -> np.ndarray:
     """Serial SGD on the mean gradient, momentum beta (w_t - w_{t-1}): the weights."""
     w = last = problem.start

@@ -434,6 +434,38 @@ def eager_diloco(
     return np.stack(trace), no_residuals(problem)
 
 
+def sparse_loco(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    fade: float,
+    outer_rate: float,
+    period: int,
+    of_senders: bool = False,
+) -> Trace:
+    """Pseudo-gradients with residuals that fade, over workers or over senders."""
+    es = np.zeros((problem.workers, problem.start.size))
+    residuals = [es.copy()]
+
+    def outer(count, pseudo_gradients, rate):
+        total, senders = np.zeros_like(problem.start), np.zeros_like(problem.start)
+        for k, pseudo_gradient in enumerate(pseudo_gradients):
+            es[k] = fade * es[k] + pseudo_gradient
+            mask = select(count, es[k])
+            total[mask] += es[k][mask]
+            senders[mask] += 1
+            es[k][mask] = 0
+        residuals.append(es.copy())
+        divisor = np.maximum(senders, 1) if of_senders else problem.workers
+        return outer_rate * total / divisor
+
+    weights, _ = synchronised(problem, eta, beta, lambda t: period, outer)
+    at = np.arange(problem.steps + 1) // period
+    return weights, np.stack(residuals)[at]
+
+
 def signum(
     problem: Problem,
     eta: Rate,

@@ -1,5 +1,7 @@
 """Tests of error feedback."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from gmc_jax import (
     random_block,
     scaled_sign,
     top_k,
+    two_phase,
 )
 from gmc_jax.core import Tree
 from tests.support import harness, problems, references
@@ -52,6 +55,28 @@ def test_what_was_lost_is_kept_and_sent_later(float64):
         np.testing.assert_array_equal(residual(states)[t + 1], residuals)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.95])
+def test_old_residuals_fade(decay, float64):
+    """The mean of residual + output is that of decay * residual before + input."""
+    params, grads = gradients(dtype="float64")
+    tx = error_feedback(all_gather(top_k(0.2)), decay=decay)
+    moved, states = harness.updates(tx, params, grads)
+    came_in, kept = problems.flat(grads, leading=2), residual(states)
+    went_out = problems.flat(moved, leading=2)
+    expected = (decay * kept[:-1] + came_in).mean(axis=1)
+    np.testing.assert_allclose((went_out + kept[1:]).mean(axis=1), expected, atol=1e-13)
+    for t, k in itertools.product(range(STEPS), range(WORKERS)):
+        total = decay * kept[t, k] + came_in[t, k]
+        mask = references.largest(0.2)(t, total)
+        np.testing.assert_array_equal(kept[t + 1, k], np.where(mask, 0, total))
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1, np.nan])
+def test_a_decay_is_a_proportion(decay):
+    with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\]"):
+        error_feedback(exact(), decay=decay)
+
+
 @pytest.mark.parametrize("name", CHANNELS)
 def test_no_part_of_any_update_is_lost(name, float64):
     """The mean of residual + sum of outputs is the mean of the sum of inputs."""
@@ -65,7 +90,13 @@ def test_no_part_of_any_update_is_lost(name, float64):
 
 
 @pytest.mark.parametrize(
-    "channel", [all_gather(top_k(0.1)), all_gather(scaled_sign()), exact()]
+    "channel",
+    [
+        all_gather(top_k(0.1)),
+        all_gather(scaled_sign()),
+        two_phase(scaled_sign()),
+        exact(),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bit_trees_lose_nothing_in_hundreds_of_steps(channel, dtype):

@@ -47,6 +47,7 @@ class EveryMethod:
             learning_rates=(
                 ("ef_sgd", 0.5),
                 ("ef_sign_sgd", 0.5),
+                ("demo", signs),
                 ("sign_sgd", signs),
                 ("signum", signs),
                 ("distributed_lion", signs),
@@ -56,6 +57,7 @@ class EveryMethod:
                 ("diloco", adaptive),
                 ("muloco", 0.05),  # Of steps that are orthogonal matrices.
                 ("streaming_diloco", adaptive),
+                ("sparse_loco", adaptive),
             ),
         )
 
