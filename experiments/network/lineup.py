@@ -5,6 +5,7 @@ from typing import NamedTuple
 import gmc_jax
 from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.local_methods import FRAGMENTS, PERIOD
+from experiments.training.methods import RANK
 from gmc_jax import planning
 
 
@@ -34,6 +35,8 @@ class Entry(NamedTuple):
             "gmc": Compression(self.compressor, ratio).channel(),
             "sparse_loco": gmc_jax.mean_of_senders(code),
             "sign_sgd": gmc_jax.majority_vote(),
+            "gmc_two_phase": gmc_jax.two_phase(gmc_jax.integers(8)),
+            "power_sgd": gmc_jax.low_rank(RANK),
         }
         channel = channels.get(self.method or "", gmc_jax.exact())
         sync = planning.Sync(channel, period=self.period, fragments=self.fragments)
@@ -45,6 +48,8 @@ LINEUP = {
     "top_k": Entry("GMC, top_k", "gmc"),
     "sampled_top_k": Entry("GMC, sampled_top_k", "gmc", "sampled_top_k"),
     "random_block": Entry("GMC, random_block", "gmc", "random_block"),
+    "two_phase": Entry("GMC, 8 bits both ways", "gmc_two_phase"),
+    "power_sgd": Entry("PowerSGD", "power_sgd", learning_rate=0.01),
     "vote": Entry("signSGD, vote", "sign_sgd", learning_rate=1e-4),
     "slowmo": Entry("SlowMo", "slowmo", period=PERIOD),
     "streaming_diloco": Entry(

@@ -13,7 +13,12 @@ COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "sampled_top_k": gmc_jax.sampled_top_k,
     "random_k": gmc_jax.random_k,
     "random_block": gmc_jax.random_block,
+    "chunked_top_k": gmc_jax.chunked_top_k,
+    "quantised_top_k": lambda ratio: gmc_jax.quantised(
+        gmc_jax.top_k(ratio), gmc_jax.centroids(2)
+    ),
     "scaled_sign": lambda ratio: gmc_jax.scaled_sign(),
+    "integers": lambda ratio: gmc_jax.integers(8),
     "dense": lambda ratio: gmc_jax.dense(),
 }
 

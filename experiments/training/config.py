@@ -44,7 +44,8 @@ class Config:
     """The methods to compare, in this order."""
     compressor: str = "top_k"
     """The compressor of all methods that are not dense.
-    One of top_k, sampled_top_k, random_k, random_block, scaled_sign, dense."""
+    One of top_k, sampled_top_k, chunked_top_k, quantised_top_k, random_k,
+    random_block, scaled_sign, integers, dense."""
     ratio: float = 0.01
     """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8

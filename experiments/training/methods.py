@@ -55,6 +55,11 @@ def _dist_ef_sgdm(rate, compression, momentum):
     )
 
 
+def _two_phase(rate, compression, momentum):
+    channel = gmc_jax.two_phase(gmc_jax.integers(8), seed=compression.seed)
+    return gmc_jax.gmc(rate, channel, momentum=momentum)
+
+
 def _power_sgd(rate, compression, momentum):
     del compression
     return gmc_jax.power_sgd(rate, gmc_jax.low_rank(RANK), momentum=momentum)
@@ -110,6 +115,7 @@ METHODS = {
     ),
     "gmc_rate_inside": Method("rate in residual", _through(gmc_jax.gmc_rate_inside)),
     "gmc": Method("GMC", _through(gmc_jax.gmc)),
+    "gmc_two_phase": Method("GMC, 8 bits both ways", _two_phase, counted=False),
     "gmc_plus": Method(
         "GMC+", _through(gmc_jax.gmc_plus), gradient_at="w - ληe of each worker"
     ),

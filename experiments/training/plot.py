@@ -33,6 +33,7 @@ LOOKS = {
     "gmc_server_momentum": ("#56B4E9", "-."),
     "gmc_rate_inside": ("#CC79A7", ":"),
     "gmc": ("#0072B2", "-"),
+    "gmc_two_phase": ("#000000", "-."),
     "gmc_plus": ("#56B4E9", "-"),
     "ef21": ("#005321", "--"),
     "power_sgd": ("#005321", "-"),
