@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax.channels._axis import workers_on
+from gmc_jax.channels._keys import key_of_worker, keys_of_call
 from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
-from gmc_jax.channels.sharded.shards import Shards, on_shards
+from gmc_jax.channels.sharded.shard_codecs import Codec
+from gmc_jax.channels.sharded.shards import Shards, on_shards_and_whole
 from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
@@ -64,35 +66,39 @@ class CompressedAverage:
 
 
 def average_vectors(
-    on_vectors: Callable[..., tuple[Vectors, Vectors]],
+    on_vectors: Callable[..., tuple[Tree, ...]],
     per_leaf: bool,
     tree: Tree,
     step: jax.Array,
-    *whole: jax.Array,
-) -> tuple[Tree, Tree]:
+    *whole: Tree,
+) -> tuple[Tree, ...]:
     """Flattens a tree, averages its vectors, and restores the mean and what is lost.
 
     Args:
-      on_vectors: `(shards, tree, vectors, step, *whole) -> (means, lost)`.
+      on_vectors: `(shards, tree, vectors, step, *whole) -> (means, lost, *others)`.
       per_leaf: whether each leaf is a vector of its own.
       tree: the tree.
       step: int32, the same on all workers.
-      *whole: other arrays for `on_vectors`.
+      *whole: other arrays for `on_vectors`, or trees of them.
+
+    Returns:
+      The mean, what is lost, and the others as they are.
     """
 
-    def on_device(shards: Shards, tree: Tree, *whole: jax.Array) -> tuple[Tree, ...]:
+    def on_device(shards: Shards, tree: Tree, *whole: Tree) -> tuple[tuple, tuple]:
         vectors, restore = stacked_vectors(shards, tree, per_leaf, whole[0])
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
 
-        return tuple(
-            jax.tree.map(cast, restore(results), tree)
-            for results in on_vectors(shards, tree, vectors, *whole)
-        )
+        means, lost, *others = on_vectors(shards, tree, vectors, *whole)
+        restored = [
+            jax.tree.map(cast, restore(results), tree) for results in (means, lost)
+        ]
+        return tuple(restored), tuple(others)
 
-    mean, lost = on_shards(on_device, tree, step, *whole)
-    return mean, lost
+    (mean, lost), others = on_shards_and_whole(on_device, tree, step, *whole)
+    return mean, lost, *others
 
 
 def compressed_averages(channels: Sequence[Channel]) -> list[CompressedAverage] | None:
@@ -126,6 +132,27 @@ class Exchange(NamedTuple):
     from_wire: Callable[[Tree, float], Tree]
 
 
+class Coding(NamedTuple):
+    """The parts of a call of a channel through a compressor.
+
+    Attributes:
+      per_leaf: whether each leaf is a vector of its own.
+      check: raises an error unless the channel can average a tree.
+      coder_of: `(shards, tree, vectors) -> coder`.
+      keys_of: `(shards, step) -> keys`, of a call, by the index of the leaf.
+      encode: `(coder, keys, vectors) -> (messages, lost)`, of this worker.
+      receive: `(coder, shards, keys, messages) -> means`. It alone sends between
+        workers.
+    """
+
+    per_leaf: bool
+    check: Callable[[Tree], None]
+    coder_of: Callable[[Shards, Tree, Vectors], Codec]
+    keys_of: Callable[[Shards, jax.Array], jax.Array]
+    encode: Callable[[Codec, jax.Array, Vectors], tuple[dict[int, Tree], Vectors]]
+    receive: Callable[[Codec, Shards, jax.Array, dict[int, Tree]], Vectors]
+
+
 class _Workers(NamedTuple):
     """Who encodes, and with which draws.
 
@@ -147,7 +174,7 @@ def compressed(
     per_leaf: bool,
     seed: int,
     axis_name: str,
-) -> Channel:
+) -> tuple[Channel, Coding]:
     """A channel whose workers encode, exchange messages and decode their mean.
 
     Args:
@@ -157,6 +184,9 @@ def compressed(
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws; `all_gather` has the rule.
       axis_name: the named axis whose indices are the workers.
+
+    Returns:
+      The channel, and the parts of which it is made.
     """
 
     def own_key(key: jax.Array) -> jax.Array:
@@ -184,9 +214,10 @@ def compressed_on_each_worker(
     """
     exchange = Exchange(unscaled, lambda flat: flat[None], unscaled)
     workers = _Workers(lambda: 1, lambda key: key)
-    return _channel(
+    channel, _ = _channel(
         caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
     )
+    return channel
 
 
 def unscaled(messages: Tree, share: float) -> Tree:
@@ -209,7 +240,7 @@ def _channel(
     *,
     seed: int,
     axis_name: str,
-) -> Channel:
+) -> tuple[Channel, Coding]:
     checks.compressor(compressor=compressor)
     checks.flag(per_leaf=per_leaf)
     checks.seed(seed=seed)
@@ -219,19 +250,34 @@ def _channel(
         checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
-    def on_vectors(
-        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
-    ) -> tuple[Vectors, Vectors]:
+    def coder_of(shards: Shards, tree: Tree, vectors: Vectors) -> Codec:
         check_selects(compressor, shards, per_leaf, caller)
-        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
-        coder = codec(compressor, shards, tree, vectors, per_leaf)
-        messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
+        return codec(compressor, shards, tree, vectors, per_leaf)
+
+    def keys_of(shards: Shards, step: jax.Array) -> jax.Array:
+        return keys_of_call(seed, step, per_leaf, len(shards.shapes))
+
+    def encode(
+        coder: Codec, keys: jax.Array, vectors: Vectors
+    ) -> tuple[dict[int, Tree], Vectors]:
+        return coder.encode(jax.vmap(workers.own_key)(keys), vectors)
+
+    def receive(
+        coder: Codec, shards: Shards, keys: jax.Array, messages: dict[int, Tree]
+    ) -> Vectors:
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         sent = exchange.to_wire(messages, share)
         received = between_workers(exchange.collective, coder, shards, sent)
         sums = coder.decode(keys, exchange.from_wire(upcast(received), share))
-        return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}, lost
+        return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}
+
+    def on_vectors(
+        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
+    ) -> tuple[Vectors, Vectors]:
+        coder, keys = coder_of(shards, tree, vectors), keys_of(shards, step)
+        messages, lost = encode(coder, keys, vectors)
+        return receive(coder, shards, keys, messages), lost
 
     def check(tree):
         workers.senders()
@@ -279,22 +325,8 @@ def _channel(
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
     average = CompressedAverage(per_leaf, check, on_vectors)
-    return Channel(init, average, bits, axis_name, entries)
-
-
-def keys_of_call(seed: int, step: jax.Array, per_leaf: bool, leaves: int) -> jax.Array:
-    """The keys of a call, by the index of the leaf; `all_gather` has the rule."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    if not per_leaf:
-        return key[None]
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(leaves))
-
-
-def key_of_worker(compressor: Compressor, key: jax.Array, axis_name: str) -> jax.Array:
-    """The key that a worker draws with: a shared compressor has the same on all."""
-    if compressor.shared:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    coding = Coding(per_leaf, check, coder_of, keys_of, encode, receive)
+    return Channel(init, average, bits, axis_name, entries), coding
 
 
 def check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:

@@ -33,7 +33,10 @@ CHANNELS = {
     and name not in {"drop_all", "join_channels", "majority_vote", "thinned per leaf"}
     and name != "alternating_low_rank"
 }
-REDUCED = {"exact", "random_k", "random_block", "random_block per leaf", "low_rank"}
+REDUCED = {
+    *("exact", "random_k", "random_block", "random_block per leaf", "low_rank"),
+    "late random_block",
+}
 # Bytes of a message: values, and indices of four bytes; or words of signs and a scale;
 # or two factors of the kernel, and the bias.
 EXPECTED = {
@@ -43,6 +46,7 @@ EXPECTED = {
     ("top_k", "float32"): (4 + 4) * 3,
     ("top_k", "bfloat16"): (2 + 4) * 3,
     ("top_k per leaf", "float32"): (4 + 4) * (1 + 2),
+    ("late top_k", "float32"): (4 + 4) * (1 + 2),
     ("sampled_top_k", "float32"): (4 + 4) * 4,
     ("gathered random_k", "bfloat16"): 2 * 3,
     ("random_k", "bfloat16"): 4 * 3,

@@ -110,7 +110,7 @@ BUFFERS = {"momentum", "trace", "mu", "nu", "ema"}
 CONSERVED = {
     *("anchor", "buffers", "correction", "error", "full_gradient", "in_flight"),
     *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
-    *("left", "mean", "right", "sent", "variance"),
+    *("left", "mean", "messages", "right", "sent", "variance"),
     *("disagreement", "estimate"),
 }
 COUNTS = {"up", "down", "dense"}
