@@ -53,10 +53,11 @@ def all_gather(
 
     No operand of a collective between workers depends on the tree of the same call. The
     first mean is zero. Draws are those of the call that encodes. What is in flight is
-    neither in `mean` nor in `lost`, so `error_feedback` sends it once. Methods that
-    move parameters by `mean + lost` in the same call, such as `cser`, need `delay=0`.
-    The state keeps the message and what it decodes to: one more tree of memory for each
-    worker, read and written once a call.
+    neither in `mean` nor in `lost`, so `error_feedback` sends it once. The state keeps
+    the message and what it decodes to: one more tree of memory for each worker, read
+    and written once a call. A delay is for gradients and steps. What averages
+    parameters or buffers, and methods that take `mean` and `lost` of one call together,
+    such as `cser`, need `delay=0`.
 
     Steps come one call late, and the rate must be smaller. On a quadratic of curvature
     h, with equal workers, `dmsgd` and `dmsgd_local` are stable while rate * h is below
@@ -66,11 +67,11 @@ def all_gather(
         0.5         3          0.5        0.75
         0.9         3.8        0.1        0.19
 
-    With a delay that is 1 - momentum, the limit of z^2 - (1 + momentum) z + momentum +
-    rate * h = 0. The momentum of `gmc` is its last output, which is late as well: its
-    limit is 1 - momentum^2. A gradient at w - rate * (own message in flight), which a
-    hook `query` can take, would restore the range of `delay=0` for equal workers, and
-    move the solution where workers differ.
+    The limit with a delay is 1 - momentum: there the roots of z^2 - (1 + momentum) z +
+    momentum + rate * h leave the unit circle. The momentum of `gmc` is its last output,
+    which is late as well, and its limit is 1 - momentum^2. A gradient at w - rate *
+    (own message in flight), which a hook `query` can take, would restore the range of
+    `delay=0` for equal workers. Where workers differ it would move the solution.
 
     Args:
       compressor: what encodes the tree; it need not be shared.
