@@ -33,10 +33,7 @@ CHANNELS = {
     and name not in {"drop_all", "join_channels", "majority_vote", "thinned per leaf"}
     and name != "alternating_low_rank"
 }
-REDUCED = {
-    *("exact", "random_k", "random_block", "random_block per leaf", "low_rank"),
-    "late random_block",
-}
+REDUCED = {"exact", "random_k", "random_block", "random_block per leaf", "low_rank"}
 # Bytes of a message: values, and indices of four bytes; or words of signs and a scale;
 # or two factors of the kernel, and the bias.
 EXPECTED = {

@@ -28,7 +28,6 @@ SLOW = {
     "random_block",
     "threshold",
     "scaled_sign per leaf",
-    "late random_block",
     "disagreement",
     "compressed_gossip",
     "gossip_differences_overlapped",

@@ -81,7 +81,6 @@ CHANNELS = {
         all_gather(scaled_sign(), per_leaf=True), sums_entries=True
     ),
     "late top_k": Row(all_gather(top_k(0.1), per_leaf=True, delay=1), late=True),
-    "late random_block": Row(all_reduce(random_block(0.1), delay=1), late=True),
     "simulated_server": Row(simulated_server(top_k(0.1)), own_means=True),
     "drop_all": Row(drop_all()),
     "no_communication": Row(no_communication(), own_means=True, lossless=True),

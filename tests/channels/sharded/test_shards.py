@@ -78,7 +78,7 @@ OWN = OF_TWO | {"no_communication", "simulated_server"}
         ("threshold", "the workers last", "float32"),
         ("block", "2 x 2 x 2", "float32"),
         ("random_k", "2 x 4", "float32"),
-        ("late top_k", "2 x 2 x 2", "bfloat16"),
+        ("late top_k", "2 x 4", "float32"),
         ("majority_vote", "2 x 2 x 2", "float32"),
         ("gossip", "2 x 4", "bfloat16"),
         *(

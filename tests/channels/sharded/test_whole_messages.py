@@ -14,13 +14,8 @@ CHANNELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "largest" else pytest.mark.slow)
-        for name in CHANNELS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANNELS)
 def test_what_devices_encode_together_one_device_decodes(name):
     """The state after one call on a mesh goes on where each worker has one device."""
     channel, mesh = CHANNELS[name], mesh_named("2 x 2 x 2")
