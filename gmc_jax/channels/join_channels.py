@@ -92,7 +92,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     Guarantees:
       The law of channels, if each channel obeys it.
       A call returns what the channel of its stretch returns, and changes the state of
-      that channel alone. It sends the message of that channel alone.
+      that channel alone. It sends the message of that channel alone. The first call of
+      a stretch also takes what the channel before has in flight out of its state.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3 (warm-up

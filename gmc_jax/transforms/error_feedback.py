@@ -67,8 +67,9 @@ def error_feedback(channel: Channel) -> optax.GradientTransformationExtraArgs:
       TypeError: if `channel` is not a channel.
 
     Guarantees:
-      The mean over workers of residual + out grows by the mean of u_k at each step: no
-      part of any update is lost.
+      In the mean over workers, the residual and the sum of all outputs together grow by
+      u_k at each step: no part of any update is lost. Where the channel has a delay,
+      what it has in flight belongs to them.
 
     References:
       Seide et al., "1-Bit Stochastic Gradient Descent", 2014; Stich, Cordonnier and
