@@ -42,6 +42,9 @@ from gmc_jax.channels.compressed import CompressedState as CompressedState
 from gmc_jax.channels.compressed_gossip import compressed_gossip as compressed_gossip
 from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
 from gmc_jax.channels.count_entries import count_entries as count_entries
+from gmc_jax.channels.delayed_messages import (
+    DelayedMessagesState as DelayedMessagesState,
+)
 from gmc_jax.channels.disagreement import disagreement as disagreement
 from gmc_jax.channels.drop_all import drop_all as drop_all
 from gmc_jax.channels.exact import exact as exact
@@ -484,6 +487,7 @@ __all__ += [
     "AverageResidualsState",
     "CompressedState",
     "CountEntriesState",
+    "DelayedMessagesState",
     "DelayedSyncState",
     "DetachedState",
     "DifferenceCompressionState",

@@ -118,7 +118,8 @@ class Channel(NamedTuple):
     """Averages a tree over workers, and says what of this worker's tree was lost.
 
     Law: the average over workers of `tree - lost` equals the average over workers of
-    `mean`. Error feedback needs nothing else.
+    `mean`. Error feedback needs nothing else. Where messages arrive a call later, the
+    law is of the sums over all calls, and what is in flight counts as arrived.
 
     A state that keeps parts of trees, such as messages in flight, has the hook
     `conserved` (see `with_hooks`). Then `periodic` creates these parts in the dtypes of

@@ -49,6 +49,7 @@ DOCUMENTED = {
     "channels.sharded.shard_codecs",
     "channels.sharded.shards",
     "channels.sharded.stacks",
+    "channels.sharded.whole_messages",
     "checkpoints.array_store",
     "checkpoints.compatibility",
     "checkpoints.manifest",
@@ -64,7 +65,7 @@ DOCUMENTED = {
 # Files of a room that export several names, or classes alone.
 SHARED = {
     "compressors": set(),
-    "channels": {"compressed"},
+    "channels": {"compressed", "delayed_messages"},
     "transforms": {
         *("buffers", "consensus", "full_gradient", "merges", "query", "sync_hooks")
     },

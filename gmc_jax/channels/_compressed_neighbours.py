@@ -10,13 +10,12 @@ import optax
 from jax import lax
 
 from gmc_jax.channels._exchange import compressed_on_each_worker
+from gmc_jax.channels._keys import key_of_worker, keys_of_call
 from gmc_jax.channels._neighbours import check_workers, weigh
 from gmc_jax.channels.compressed import (
     CompressedState,
     average_vectors,
     check_sizes,
-    key_of_worker,
-    keys_of_call,
 )
 from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
 from gmc_jax.channels.sharded.shard_codecs import Codec

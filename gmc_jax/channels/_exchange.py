@@ -9,12 +9,10 @@ from typing import NamedTuple, TypeAlias
 import jax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels.compressed import (
-    channel_on_vectors,
-    key_of_worker,
-    keys_of_call,
-)
+from gmc_jax.channels._keys import key_of_worker, keys_of_call
+from gmc_jax.channels.compressed import channel_on_vectors, check_of
 from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
+from gmc_jax.channels.sharded.shard_codecs import Codec
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors
 from gmc_jax.core import Channel, Compressor, Tree
@@ -68,6 +66,27 @@ def mean_of_all(
     return {leaf: mean_of(total, divisor) for leaf, total in sums.items()}
 
 
+class Coding(NamedTuple):
+    """The parts of a call of a channel through a compressor.
+
+    Attributes:
+      per_leaf: whether each leaf is a vector of its own.
+      check: raises an error unless the channel can average a tree.
+      coder_of: `(shards, tree, vectors) -> coder`.
+      keys_of: `(shards, step) -> keys`, of a call, by the index of the leaf.
+      encode: `(coder, keys, vectors) -> (messages, lost)`, of this worker.
+      receive: `(coder, shards, keys, messages) -> means`. It alone sends between
+        workers.
+    """
+
+    per_leaf: bool
+    check: Callable[[Tree], None]
+    coder_of: Callable[[Shards, Tree, Vectors], Codec]
+    keys_of: Callable[[Shards, jax.Array], jax.Array]
+    encode: Callable[[Codec, jax.Array, Vectors], tuple[dict[int, Tree], Vectors]]
+    receive: Callable[[Codec, Shards, jax.Array, dict[int, Tree]], Vectors]
+
+
 class _Workers(NamedTuple):
     """Who encodes, and with which draws.
 
@@ -90,7 +109,7 @@ def compressed(
     seed: int,
     axis_name: str,
     combine: Combine = mean_of_all,
-) -> Channel:
+) -> tuple[Channel, Coding]:
     """A channel whose workers encode, exchange messages and decode their mean.
 
     Args:
@@ -101,6 +120,9 @@ def compressed(
       seed: of the draws; `all_gather` has the rule.
       axis_name: the named axis whose indices are the workers.
       combine: what is made of the messages.
+
+    Returns:
+      The channel, and the parts of which it is made.
     """
 
     def own_key(key: jax.Array) -> jax.Array:
@@ -135,9 +157,10 @@ def compressed_on_each_worker(
     """
     exchange = Exchange(unscaled, lambda flat: flat[None], unscaled)
     workers = _Workers(lambda: 1, lambda key: key)
-    return _channel(
+    channel, _ = _channel(
         caller, compressor, exchange, workers, per_leaf, seed=seed, axis_name=axis_name
     )
+    return channel
 
 
 def unscaled(messages: Tree, share: float) -> Tree:
@@ -161,23 +184,37 @@ def _channel(
     seed: int,
     axis_name: str,
     combine: Combine = mean_of_all,
-) -> Channel:
-    def on_vectors(
-        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
-    ) -> tuple[Vectors, Vectors]:
+) -> tuple[Channel, Coding]:
+    def coder_of(shards: Shards, tree: Tree, vectors: Vectors) -> Codec:
         check_selects(compressor, shards, per_leaf, caller)
-        keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
-        coder = codec(compressor, shards, tree, vectors, per_leaf)
-        messages, lost = coder.encode(jax.vmap(workers.own_key)(keys), vectors)
+        return codec(compressor, shards, tree, vectors, per_leaf)
+
+    def keys_of(shards: Shards, step: jax.Array) -> jax.Array:
+        return keys_of_call(seed, step, per_leaf, len(shards.shapes))
+
+    def encode(
+        coder: Codec, keys: jax.Array, vectors: Vectors
+    ) -> tuple[dict[int, Tree], Vectors]:
+        return coder.encode(jax.vmap(workers.own_key)(keys), vectors)
+
+    def receive(
+        coder: Codec, shards: Shards, keys: jax.Array, messages: dict[int, Tree]
+    ) -> Vectors:
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
         sent = exchange.to_wire(messages, share)
         received = between_workers(exchange.collective, coder, shards, sent)
         arrived = exchange.from_wire(upcast(received), share)
-        means = combine(partial(coder.decode, keys), arrived, senders, divisor)
-        return means, lost
+        return combine(partial(coder.decode, keys), arrived, senders, divisor)
 
-    return channel_on_vectors(
+    def on_vectors(
+        shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
+    ) -> tuple[Vectors, Vectors]:
+        coder, keys = coder_of(shards, tree, vectors), keys_of(shards, step)
+        messages, lost = encode(coder, keys, vectors)
+        return receive(coder, shards, keys, messages), lost
+
+    channel = channel_on_vectors(
         caller,
         compressor,
         on_vectors,
@@ -187,3 +224,5 @@ def _channel(
         seed=seed,
         axis_name=axis_name,
     )
+    check = check_of(caller, workers.senders, per_leaf)
+    return channel, Coding(per_leaf, check, coder_of, keys_of, encode, receive)

@@ -11,6 +11,7 @@ from gmc_jax.channels._exchange import (
     unscaled,
     upcast_and_scaled,
 )
+from gmc_jax.channels.delayed_messages import with_delay
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -22,6 +23,7 @@ def all_reduce(
     *,
     per_leaf: bool = False,
     seed: int = 0,
+    delay: int = 0,
     axis_name: str = "workers",
 ) -> Channel:
     """Adds the messages of a shared compressor by one all-reduce.
@@ -40,21 +42,24 @@ def all_reduce(
         vector.
       seed: of the compressor's draws. Give two channels of one method two seeds, or
         they draw the same entries.
+      delay: calls between encoding and receiving, 0 or 1. `all_gather` says what a
+        delay does, and to which rates.
       axis_name: the named axis whose indices are the workers.
 
     Returns:
-      A channel with `CompressedState`.
+      A channel with `CompressedState`; with a delay, `DelayedMessagesState`.
 
     Raises:
       NameError: from `average` where no such axis is in scope.
       TypeError: from `init` and `average` if a leaf is not floating.
-      ValueError: if the compressor is not shared, or encodes its values; from `average`
-        and `bits` if a vector has 2^31 entries or more; from `average` if a vector is
-        split inside a worker and the compressor is neither `random_k` nor
-        `random_block` (see `all_gather`).
+      ValueError: if the compressor is not shared, or encodes its values, or `delay` is
+        not 0 or 1; from `average` and `bits` if a vector has 2^31 entries or more; from
+        `average` if a vector is split inside a worker and the compressor is neither
+        `random_k` nor `random_block` (see `all_gather`).
 
     Guarantees:
-      The law of channels; `mean` is the same on all workers, bit for bit.
+      The law of channels, with a delay that of `all_gather`; `mean` is the same on all
+        workers, bit for bit.
       The mean of finite messages is finite if the compressor is linear.
     """
     checks.compressor(compressor=compressor)
@@ -71,7 +76,7 @@ def all_reduce(
             "that encodes them, such as `quantised(random_k(0.01), scaled_sign())`. "
             "Use `all_gather`."
         )
-    return compressed(
+    channel, coding = compressed(
         "all_reduce",
         compressor,
         Exchange(
@@ -83,3 +88,4 @@ def all_reduce(
         seed=seed,
         axis_name=axis_name,
     )
+    return with_delay(delay, compressor, channel, coding, "all_reduce")

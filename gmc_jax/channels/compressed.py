@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmc_jax.channels.sharded.shards import Shards, on_shards
+from gmc_jax.channels.sharded.shards import Shards, on_shards_and_whole
 from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
@@ -55,35 +55,39 @@ class CompressedAverage:
 
 
 def average_vectors(
-    on_vectors: Callable[..., tuple[Vectors, Vectors]],
+    on_vectors: Callable[..., tuple[Tree, ...]],
     per_leaf: bool,
     tree: Tree,
     step: jax.Array,
-    *whole: jax.Array,
-) -> tuple[Tree, Tree]:
+    *whole: Tree,
+) -> tuple[Tree, ...]:
     """Flattens a tree, averages its vectors, and restores the mean and what is lost.
 
     Args:
-      on_vectors: `(shards, tree, vectors, step, *whole) -> (means, lost)`.
+      on_vectors: `(shards, tree, vectors, step, *whole) -> (means, lost, *others)`.
       per_leaf: whether each leaf is a vector of its own.
       tree: the tree.
       step: int32, the same on all workers.
-      *whole: other arrays for `on_vectors`.
+      *whole: other arrays for `on_vectors`, or trees of them.
+
+    Returns:
+      The mean, what is lost, and the others as they are.
     """
 
-    def on_device(shards: Shards, tree: Tree, *whole: jax.Array) -> tuple[Tree, ...]:
+    def on_device(shards: Shards, tree: Tree, *whole: Tree) -> tuple[tuple, tuple]:
         vectors, restore = stacked_vectors(shards, tree, per_leaf, whole[0])
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
 
-        return tuple(
-            jax.tree.map(cast, restore(results), tree)
-            for results in on_vectors(shards, tree, vectors, *whole)
-        )
+        means, lost, *others = on_vectors(shards, tree, vectors, *whole)
+        restored = [
+            jax.tree.map(cast, restore(results), tree) for results in (means, lost)
+        ]
+        return tuple(restored), tuple(others)
 
-    mean, lost = on_shards(on_device, tree, step, *whole)
-    return mean, lost
+    (mean, lost), others = on_shards_and_whole(on_device, tree, step, *whole)
+    return mean, lost, *others
 
 
 def compressed_averages(channels: Sequence[Channel]) -> list[CompressedAverage] | None:
@@ -129,11 +133,6 @@ def channel_on_vectors(
         checks.floating(params)
         return CompressedState(jnp.zeros((), jnp.int32))
 
-    def check(tree):
-        senders()
-        checks.floating(tree)
-        check_sizes(tree, per_leaf, caller)
-
     def messages_of(tree: Tree) -> list[Tree]:
         """The shapes of all messages; vectors alike are encoded once."""
         check_sizes(tree, per_leaf, caller)
@@ -174,23 +173,22 @@ def channel_on_vectors(
             return None
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
+    check = check_of(caller, senders, per_leaf)
     average = CompressedAverage(per_leaf, check, on_vectors)
     return Channel(init, average, bits, axis_name, entries)
 
 
-def keys_of_call(seed: int, step: jax.Array, per_leaf: bool, leaves: int) -> jax.Array:
-    """The keys of a call, by the index of the leaf; `all_gather` has the rule."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    if not per_leaf:
-        return key[None]
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(leaves))
+def check_of(
+    caller: str, senders: Callable[[], int], per_leaf: bool
+) -> Callable[[Tree], None]:
+    """The function that raises an error unless a channel can average a tree."""
 
+    def check(tree: Tree) -> None:
+        senders()
+        checks.floating(tree)
+        check_sizes(tree, per_leaf, caller)
 
-def key_of_worker(compressor: Compressor, key: jax.Array, axis_name: str) -> jax.Array:
-    """The key that a worker draws with: a shared compressor has the same on all."""
-    if compressor.shared:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return check
 
 
 def check_sizes(tree: Tree, per_leaf: bool, caller: str) -> None:

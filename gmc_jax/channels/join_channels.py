@@ -17,9 +17,15 @@ from gmc_jax.channels.compressed import (
     average_vectors,
     compressed_averages,
 )
+from gmc_jax.channels.delayed_messages import (
+    DelayedMessagesState,
+    add_in_flight,
+    take_in_flight,
+)
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
+from gmc_jax.utils.trees import find
 
 
 class JoinedState(NamedTuple):
@@ -49,8 +55,9 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
       channels: one for each stretch, over the same axis.
       boundaries: the calls at which the next channel takes over, whole numbers of at
         least 1, ascending; one fewer than channels. Inside `accumulate` a call is a
-        step of the method, not of the loop. Messages that `gossip` with a delay has in
-        flight at a boundary are not received.
+        step of the method, not of the loop. What `all_gather` or `all_reduce` with a
+        delay has in flight at a boundary is added to the tree of the next call.
+        Messages that `gossip` with a delay has in flight are not received.
 
     Returns:
       A channel with `JoinedState`. Its bits are those of the channel that sends most;
@@ -85,7 +92,8 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
     Guarantees:
       The law of channels, if each channel obeys it.
       A call returns what the channel of its stretch returns, and changes the state of
-      that channel alone. It sends the message of that channel alone.
+      that channel alone. It sends the message of that channel alone. The first call of
+      a stretch also takes what the channel before has in flight out of its state.
 
     References:
       Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3 (warm-up
@@ -111,10 +119,14 @@ def join_channels(channels: Sequence[Channel], boundaries: Sequence[int]) -> Cha
             return mean, lost, JoinedState(step, inner)
 
         def through(place: int) -> tuple[Tree, Tree, tuple[Tree, ...]]:
-            own = state.inner[place]
-            mean, lost, own = call(channels[place], tree, own)
-            before, after = state.inner[:place], state.inner[place + 1 :]
-            return mean, lost, (*before, own, *after)
+            inner = list(state.inner)
+            if not place or not find(inner[place - 1], DelayedMessagesState):
+                mean, lost, inner[place] = call(channels[place], tree, inner[place])
+                return mean, lost, tuple(inner)
+            late, inner[place - 1] = take_in_flight(inner[place - 1])
+            total, rounding = add_in_flight(tree, late, jnp.array(True))
+            mean, lost, inner[place] = call(channels[place], total, inner[place])
+            return mean, optax.tree.add(lost, rounding), tuple(inner)
 
         branches = [partial(through, place) for place in range(len(channels))]
         mean, lost, inner = jax.lax.switch(stretch, branches)

@@ -68,7 +68,7 @@ def mean_of_senders(
       arXiv:2508.15706, and Peng, Quesnelle and Kingma, "DeMo: Decoupled Momentum
       Optimization", 2024, arXiv:2411.19870: their public code.
     """
-    return compressed(
+    channel, _ = compressed(
         "mean_of_senders",
         compressor,
         Exchange(unscaled, lambda flat: gather(flat, axis_name), scale_floats),
@@ -77,6 +77,7 @@ def mean_of_senders(
         axis_name=axis_name,
         combine=_mean_of_senders,
     )
+    return channel
 
 
 def _mean_of_senders(

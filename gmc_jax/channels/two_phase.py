@@ -12,7 +12,8 @@ from jax import lax
 from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._collectives import gather, run_collective
 from gmc_jax.channels._exchange import unscaled
-from gmc_jax.channels.compressed import channel_on_vectors, keys_of_call
+from gmc_jax.channels._keys import keys_of_call
+from gmc_jax.channels.compressed import channel_on_vectors
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors, alike, split_vectors

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax.channels.count_entries import CountEntriesState
+from gmc_jax.channels.delayed_messages import DelayedMessagesState
 from gmc_jax.core import Tree, has_hook
 from gmc_jax.execution.layout import Layout, check_layout
 from gmc_jax.transforms.periodic import PeriodicState
@@ -25,6 +26,7 @@ from gmc_jax.utils.trees import find_hooks
 
 # Resizing in the midst of a period does not end it.
 _IN_PERIODS = PeriodicState, StreamingState
+_OF_OWN_RULES = CountEntriesState, DelayedMessagesState
 _NEW = 0x6E6577  # "new": unlike the steps and workers that loops fold into keys.
 
 Rule: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
@@ -66,6 +68,9 @@ def resize(
                                            leads to the same point
         `streaming`                        the same for each fragment; what is in flight
                                            is the mean
+        `all_gather` and `all_reduce`      what is in flight is the mean. It is no
+        with a delay                       message any more: the next call adds it to
+                                           its tree
         whole numbers                      the mean, distributed: K' numbers, no two
                                            further apart than 1, whose sum is nearest to
                                            K' times the mean
@@ -151,10 +156,15 @@ def _rules(shapes: Tree, differs: Tree) -> Tree:
                 for name in ("up", "down", "dense")
             }
             return rules._replace(**halves)
+        if isinstance(node, DelayedMessagesState):
+            rules = DelayedMessagesState(*_rules(tuple(node), tuple(differing)))
+            # Messages cannot be averaged. So the next call sends `in_flight` again.
+            messages = _empty if differing.messages else _empty_same
+            return rules._replace(encoded=_empty_same, messages=messages)
         return _rule(node) if differing else _same
 
     return jax.tree.map(
-        rule, shapes, differs, is_leaf=lambda node: isinstance(node, CountEntriesState)
+        rule, shapes, differs, is_leaf=lambda node: isinstance(node, _OF_OWN_RULES)
     )
 
 
@@ -173,12 +183,21 @@ def _rule(one: jax.ShapeDtypeStruct) -> Rule:
 def _has_rule_of_its_own(cls: StateClass) -> bool:
     """Whether averaging each leaf does not suffice for states of a class."""
     hooks = {"sync_weighted", "on_sync"}.intersection(cls.hooks)
-    return bool(hooks) or cls.name == CountEntriesState.__name__
+    return bool(hooks) or cls.name in {kind.__name__ for kind in _OF_OWN_RULES}
 
 
 def _same(leaf: np.ndarray, workers: int) -> np.ndarray:
     del workers
     return leaf
+
+
+def _empty(leaf: np.ndarray, workers: int) -> np.ndarray:
+    return np.zeros((workers, *leaf.shape[1:]), leaf.dtype)
+
+
+def _empty_same(leaf: np.ndarray, workers: int) -> np.ndarray:
+    del workers
+    return np.zeros_like(leaf)
 
 
 def _mean(leaf: np.ndarray, workers: int, dtype: jnp.dtype) -> np.ndarray:

@@ -74,8 +74,10 @@ def error_feedback(
       ValueError: if `decay` is not in [0, 1].
 
     Guarantees:
-      With `decay=1` the mean over workers of residual + out grows by the mean of u_k at
-      each step: no part of any update is lost. In general it is the mean of
+      With `decay=1`, in the mean over workers, the residual and the sum of all outputs
+      together grow by u_k at each step: no part of any update is lost. Where the
+      channel has a delay, what it has in flight belongs to them.
+      In general the mean over workers of the new residual and the output is that of
       decay * e_k + u_k.
 
     References:

@@ -48,6 +48,7 @@ EXPECTED = {
     ("top_k", "float32"): (4 + 4) * 3,
     ("top_k", "bfloat16"): (2 + 4) * 3,
     ("top_k per leaf", "float32"): (4 + 4) * (1 + 2),
+    ("late top_k", "float32"): (4 + 4) * (1 + 2),
     ("sampled_top_k", "float32"): (4 + 4) * 4,
     ("gathered random_k", "bfloat16"): 2 * 3,
     ("random_k", "bfloat16"): 4 * 3,

@@ -13,6 +13,7 @@ import numpy as np
 
 from gmc_jax import (
     Channel,
+    DelayedMessagesState,
     all_gather,
     all_reduce,
     alternating_low_rank,
@@ -52,7 +53,7 @@ from gmc_jax import (
     two_phase,
 )
 from gmc_jax.core import Tree
-from gmc_jax.utils.trees import accumulator_dtype
+from gmc_jax.utils.trees import accumulator_dtype, find
 from tests.support.compressors import thinned
 
 WORKERS = 8
@@ -71,6 +72,8 @@ class Row(NamedTuple):
     sums_entries: bool = False
     # Whether its law is that of `mean_of_senders`, and not the law of channels.
     of_senders: bool = False
+    # Whether messages arrive in the next call: the first mean is zero.
+    late: bool = False
 
 
 CHANNELS = {
@@ -95,6 +98,7 @@ CHANNELS = {
         all_gather(quantised(top_k(0.1), scaled_sign())), sums_entries=True
     ),
     "chunked_top_k": Row(all_gather(chunked_top_k(0.1, chunk=8), per_leaf=True)),
+    "late top_k": Row(all_gather(top_k(0.1), per_leaf=True, delay=1), late=True),
     "simulated_server": Row(simulated_server(top_k(0.1)), own_means=True),
     "drop_all": Row(drop_all()),
     "no_communication": Row(no_communication(), own_means=True, lossless=True),
@@ -201,20 +205,35 @@ def wide(leaf: jax.typing.ArrayLike) -> np.ndarray:
     return np.asarray(leaf).astype(np.float64)
 
 
-def assert_law(trees, mean: Tree, lost: Tree, rtol: float, own: bool = False) -> None:
+def in_flight(state: Tree) -> Tree | None:
+    """What arrives in the next call, if messages are late."""
+    found = find(state, DelayedMessagesState)
+    return found[0].in_flight if found else None
+
+
+def assert_law(
+    trees,
+    mean: Tree,
+    lost: Tree,
+    rtol: float,
+    own: bool = False,
+    late: Tree | None = None,
+) -> None:
     """The law of channels: the mean of `mean` is the mean of tree - lost.
 
-    Unless means are each worker's own, all workers have the same bits. Trees are of
-    the form that `draw_trees` returns.
+    Where something is in flight, that is tree - lost. Unless means are each worker's
+    own, all workers have the same bits. Trees are of the form that `draw_trees`
+    returns.
     """
 
-    def check(leaf, mean, lost):
+    def check(leaf, mean, lost, arriving):
         sent = (wide(leaf) - wide(lost)).mean(axis=0)
-        np.testing.assert_allclose(wide(mean).mean(axis=0), sent, rtol=rtol, atol=rtol)
+        arrived = wide(arriving).mean(axis=0)
+        np.testing.assert_allclose(arrived, sent, rtol=rtol, atol=rtol)
         for worker in mean if not own else ():
             assert np.asarray(worker).tobytes() == np.asarray(mean[0]).tobytes()
 
-    jax.tree.map(check, trees, mean, lost)
+    jax.tree.map(check, trees, mean, lost, mean if late is None else late)
     expected = {
         dtype: [np.zeros_like(x, accumulator_dtype(x.dtype)) for x in leaves]
         for dtype, leaves in trees.items()
@@ -223,11 +242,13 @@ def assert_law(trees, mean: Tree, lost: Tree, rtol: float, own: bool = False) ->
     chex.assert_trees_all_equal_shapes_and_dtypes(lost, expected)
 
 
-def assert_law_of(name: str, trees, mean: Tree, lost: Tree, rtol: float) -> None:
+def assert_law_of(
+    name: str, trees, mean: Tree, lost: Tree, rtol: float, late: Tree | None = None
+) -> None:
     """The law of a row: that of channels, or of `mean_of_senders`."""
     row = CHANNELS[name]
     if not row.of_senders:
-        assert_law(trees, mean, lost, rtol, row.own_means)
+        assert_law(trees, mean, lost, rtol, row.own_means, late)
         return
 
     def check(leaf, mean, lost):

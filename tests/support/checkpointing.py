@@ -17,6 +17,7 @@ from gmc_jax import (
     exact,
     random_block,
     sampled_top_k,
+    top_k,
     topologies,
 )
 from gmc_jax.core import Tree
@@ -97,6 +98,7 @@ METHODS = {
     ),
     "gmc, sampled_top_k": gmc_jax.gmc(0.1, all_gather(sampled_top_k(0.2, 0.5))),
     "cocod_sgd": gmc_jax.cocod_sgd(optax.sgd(0.1, momentum=0.5), BLOCK, period=4),
+    "late messages": gmc_jax.gmc(0.02, all_gather(top_k(0.2), per_leaf=True, delay=1)),
 }
 
 

@@ -490,6 +490,9 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         for name, method in PAPERS.items()
     },
     "count_entries": lambda _: gmc_jax.gmc(0.1, count_entries(TOP)),
+    "late messages": lambda _: gmc_jax.gmc(
+        0.02, all_gather(top_k(0.2), per_leaf=True, delay=1), momentum=0.5
+    ),
     "d_psgd": lambda k: gmc_jax.d_psgd(0.1, lazy(k), momentum=0.5),
     "sgp": pushed,
     "osgp": lambda k: gmc_jax.sgp(0.1, lazy(k), momentum=0.5, delay=2),

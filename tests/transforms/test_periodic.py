@@ -96,6 +96,7 @@ INNER = {
     "svrg": gmc_jax.svrg(0.1, exact(), epoch_length=3),
     "katyusha_x": gmc_jax.katyusha_x(0.1, exact(), epoch_length=3),
     "averaged late": averaged(gossip(topologies.ring(4), delay=1)),
+    "averaged late messages": averaged(gmc_jax.all_gather(gmc_jax.top_k(0.2), delay=1)),
     "a strategy with a state": periodic(
         optax.sgd(0.1, 0.9),
         MEAN,
@@ -108,17 +109,10 @@ INNER = {
 }
 BUFFERS = {"momentum", "trace", "mu", "nu", "ema"}
 CONSERVED = {
-    *(
-        "anchor",
-        "buffers",
-        "centre",
-        "correction",
-        "error",
-        "full_gradient",
-        "in_flight",
-    ),
+    *("anchor", "buffers", "centre", "correction", "error", "full_gradient"),
     *("last", "residual", "snapshot", "start", "total", "tracker", "weight"),
-    *("left", "mean", "right", "sent", "variance"),
+    *("left", "mean", "messages", "right", "sent", "variance"),
+    *("disagreement", "estimate", "in_flight"),
 }
 COUNTS = {"up", "down", "dense"}
 

@@ -56,6 +56,13 @@ class Shards(NamedTuple):
         """The axes whose devices hold copies of the same shard of a leaf."""
         return tuple(axis for axis in self.axes if axis not in self.axes_of(leaf))
 
+    def whole(self, tree: Tree) -> list[jax.ShapeDtypeStruct]:
+        """The whole leaves whose shards make a tree."""
+        return [
+            jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
+            for shape, leaf in zip(self.shapes, jax.tree.leaves(tree), strict=True)
+        ]
+
     def of_first(self, tree: Tree, axes: tuple[str, ...]) -> Tree:
         """A tree on the first device along some axes, and zeros on the others."""
         if not axes:
@@ -165,24 +172,45 @@ def on_shards(
     Raises:
       ValueError: if leaves of the state disagree on how a leaf is split.
     """
+    trees, _ = on_shards_and_whole(
+        lambda *arguments: (function(*arguments), ()), tree, *whole
+    )
+    return trees
+
+
+def on_shards_and_whole(
+    function: Callable[..., tuple[tuple[Tree, ...], Tree]], tree: Tree, *whole: Tree
+) -> tuple[tuple[Tree, ...], Tree]:
+    """Runs a function as `on_shards` does, which also returns what is not split.
+
+    Args:
+      function: `(shards, tree, *whole) -> (trees, others)`. All devices of the worker
+        return the same others, a tree of arrays.
+      tree: what the devices of a worker hold together.
+      *whole: trees of arrays that every device of the worker holds whole.
+
+    Returns:
+      The trees, split as `tree` is, and the others.
+    """
     shards = _shards_of(tree)
     if not shards.axes:
         return function(shards, tree, *whole)
 
-    def zipped(tree: Tree, *whole: jax.Array) -> Tree:
-        return jax.tree.map(lambda *leaves: leaves, *function(shards, tree, *whole))
+    def zipped(tree: Tree, *whole: Tree) -> tuple[Tree, Tree]:
+        trees, others = function(shards, tree, *whole)
+        return jax.tree.map(lambda *leaves: leaves, *trees), others
 
     treedef = jax.tree.structure(tree)
     specs = treedef.unflatten(map(partition, shards.specs))
-    results = jax.shard_map(
+    results, others = jax.shard_map(
         zipped,
         in_specs=(specs, *(PartitionSpec() for _ in whole)),
-        out_specs=specs,
+        out_specs=(specs, PartitionSpec()),
         axis_names=set(shards.axes),
         check_vma=False,
     )(tree, *whole)
     leaves = zip(*treedef.flatten_up_to(results), strict=True)
-    return tuple(map(treedef.unflatten, leaves))
+    return tuple(map(treedef.unflatten, leaves)), others
 
 
 def _shards_of(tree: Tree) -> Shards:

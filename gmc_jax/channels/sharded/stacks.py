@@ -1,5 +1,6 @@
 """The vectors of a tree on one device, those that are alike stacked."""
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -69,9 +70,10 @@ def alike(shards: Shards, tree: Tree, per_leaf: bool) -> list[list[int]]:
     batches_alike = jax.random.key_impl(jax.random.key(0)) == "threefry2x32"
     split = split_vectors(shards, per_leaf)
     groups: dict[tuple, list[int]] = {}
-    for leaf, array in enumerate(map(jnp.asarray, jax.tree.leaves(tree))):
-        if array.size and leaf not in split:
-            kind = (array.shape, array.dtype) if batches_alike else (leaf,)
+    for leaf, array in enumerate(jax.tree.leaves(tree)):
+        shape, dtype = jnp.shape(array), jnp.result_type(array)
+        if math.prod(shape) and leaf not in split:
+            kind = (shape, dtype) if batches_alike else (leaf,)
             groups.setdefault(kind, []).append(leaf)
     return list(groups.values())
 
