@@ -30,6 +30,7 @@ from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import (
     SHAPES,
+    VARIANTS,
     WORKERS,
     assert_law,
     assert_law_of,
@@ -37,17 +38,16 @@ from tests.support.channels import (
     in_flight,
     wide,
 )
-from tests.support.compressors import COMPRESSORS, like, parameters, thinned
+from tests.support.compressors import COMPRESSORS, like, thinned
 from tests.support.harness import average, average_here
 
 CHANNELS = {name: row.channel for name, row in TABLE.items()}
-SLOW = {"joined quantisers"}
 
 
 def parameters_of(names: Iterable[str]) -> list:
     """Names as parameters of a test, some of them in the slow run."""
     return [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ())
         for name in names
     ]
 
@@ -360,11 +360,20 @@ def test_draws_go_on_where_the_counter_ends():
     assert len(drawn) == 3
 
 
+PLAIN = {"top_k", "random_k", "scaled_sign"}
 SEVERAL = [(7, 9), (63,), (40,), (7, 9), (40,)]
 
 
-@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-@pytest.mark.parametrize("name", parameters())
+@pytest.mark.parametrize(
+    "generator", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in PLAIN else pytest.mark.slow)
+        for name in COMPRESSORS
+    ],
+)
 def test_leaves_that_are_alike_are_encoded_as_each_alone(name, generator):
     """Bit by bit, though leaves of one shape are one batch; but for sums that round."""
     rounding = 1e-6 * COMPRESSORS[name].splits_entries

@@ -80,6 +80,7 @@ def test_leaf_by_leaf_each_leaf_is_cut(float64):
         pytest.param(True, True, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_draws_follow_the_documented_rule(per_leaf, shared):
     """Seed, step, leaf, worker unless shared, K in its place, slice."""
     code, workers, size = thinned()._replace(shared=shared), 2, 6

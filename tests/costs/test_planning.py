@@ -84,6 +84,7 @@ def test_below_the_break_even_ratio_it_is_faster_and_above_it_is_not(name, worke
     assert not of(family(border * 1.001), workers).breaks_even
 
 
+@pytest.mark.slow
 def test_without_encoding_a_sparse_gather_breaks_even_at_one_over_the_workers():
     """(K - 1) 8 r d bytes against 2 (K - 1) / K 4 d: r = 1 / K."""
     for workers in (2, 10, 1000):
@@ -182,6 +183,7 @@ def planned() -> list[Prediction]:
     return gmc_jax.plan(SIZE, 1024, LINK, 0.5, ratios=[0.01, 0.001], periods=[12])
 
 
+@pytest.mark.slow
 def test_a_plan_is_sorted_and_the_same_every_time(planned):
     seconds = [row.seconds for row in planned]
     assert seconds == sorted(seconds)

@@ -14,25 +14,12 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from tests.support.channels import CHANNELS as TABLE
+from tests.support.channels import VARIANTS
 
 WORKERS = 8
 PARAMS = {
     "bias": jax.ShapeDtypeStruct((70,), jnp.bfloat16),
     "kernel": jax.ShapeDtypeStruct((40, 50), jnp.float32),
-}
-SLOW = {
-    "top_k per leaf",
-    "sampled_top_k",
-    "thinned per leaf",
-    "gathered random_k",
-    "random_block",
-    "threshold",
-    "scaled_sign per leaf",
-    "quantised",
-    "chunked_top_k",
-    "disagreement",
-    "compressed_gossip",
-    "gossip_differences_overlapped",
 }
 # These send one message or another. `wire_bytes` has a bound for them.
 CONDITIONAL = {
@@ -59,7 +46,7 @@ def on_the_links(operation: str, size: int, workers: int) -> tuple[float, int]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ())
         for name in CHANNELS
     ],
 )

@@ -112,6 +112,7 @@ def test_training_continues_without_a_jump_with_any_method(name):
         pytest.param("dmsgd_local", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_on_a_linear_problem_the_mean_is_not_affected(name):
     """All workers have the same Hessian, and their targets one mean at every step."""
     state, _ = train(name, 8, 6)

@@ -15,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.support.channels import CHANNELS, assert_law_of, draw_trees, in_flight
+from tests.support.channels import (
+    CHANNELS,
+    VARIANTS,
+    assert_law_of,
+    draw_trees,
+    in_flight,
+)
 from tests.support.harness import WORKERS, start, step_of, targets
 from tests.support.methods import METHODS
 
@@ -81,7 +87,7 @@ def averages(name: str, trees):
     product(
         CHANNELS,
         TRACED,
-        {(name, "no promotion") for name in CHANNELS if "joined" not in name},
+        {(name, "no promotion") for name in CHANNELS if name not in VARIANTS},
     ),
 )
 def test_channels_are_traced_under_every_switch(name, switch):

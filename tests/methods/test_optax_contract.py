@@ -101,7 +101,13 @@ def test_init_and_update_are_pure(name):
     chex.assert_trees_all_equal((PARAMS, grads, state), before)
 
 
-@every_method
+@pytest.mark.parametrize(
+    "name",
+    [  # Every third in the default run.
+        pytest.param(name, marks=pytest.mark.slow if place % 3 else ())
+        for place, name in enumerate(METHODS)
+    ],
+)
 def test_jit_changes_nothing(name):
     """A step op by op, and one under `jit`."""
     tx, grads = method(name), gradients(PARAMS)

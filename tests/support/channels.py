@@ -186,6 +186,16 @@ SHAPES = {
 }
 
 
+VARIANTS = {
+    *("dense", "top_k per leaf", "sampled_top_k", "thinned per leaf", "threshold"),
+    *("gathered random_k", "random_block per leaf", "scaled_sign per leaf"),
+    *("quantised", "chunked_top_k", "joined quantisers", "drop_all", "count_entries"),
+    *("disagreement", "compressed_gossip", "gossip_differences_overlapped"),
+    *("random_gossip", "alternating_low_rank", "in_frequencies"),
+}
+"""Rows whose costly tests are in the slow run, since most of their code is others'."""
+
+
 def draw_trees(kind: str, seed: int = 0):
     """A tree of random numbers, of a kind of `SHAPES`, with a leading axis of workers.
 

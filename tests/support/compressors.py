@@ -79,12 +79,14 @@ COMPRESSORS = {
 
 QUANTISERS = ["float8", "powers_of_two", "qsgd", "terngrad", "centroids"]
 """Those that share all but their codes with `integers`."""
+VARIANTS = [*QUANTISERS, "sampled_top_k", "threshold", "chunked_top_k"]
+"""Those whose tests are in the slow run, since most of their code is others'."""
 
 
 def parameters(names: Iterable[str] = COMPRESSORS) -> list:
-    """Names as parameters of a test; those of `QUANTISERS` are in the slow run."""
+    """Names as parameters of a test; those of `VARIANTS` are in the slow run."""
     return [
-        pytest.param(name, marks=pytest.mark.slow if name in QUANTISERS else ())
+        pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ())
         for name in names
     ]
 

@@ -75,10 +75,8 @@ OWN = OF_TWO | {"no_communication", "simulated_server"}
     ("name", "mesh", "dtype"),
     [
         ("top_k of the whole vector", "2 x 2 x 2", "bfloat16"),
-        ("threshold", "the workers last", "float32"),
         ("block", "2 x 2 x 2", "float32"),
         ("random_k", "2 x 4", "float32"),
-        ("late top_k", "2 x 4", "float32"),
         ("majority_vote", "2 x 2 x 2", "float32"),
         ("gossip", "2 x 4", "bfloat16"),
         *(

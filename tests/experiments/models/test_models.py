@@ -264,6 +264,7 @@ def test_stochastic_depth_leaves_out_branches_of_single_images():
     assert (logits != np.asarray(train(jax.random.key(3)))).any()
 
 
+@pytest.mark.slow
 def test_only_the_large_vision_transformer_draws():
     assert MODELS["vit"](10) == VisionTransformer(10, 192, 12, depth_rate=0.1)
     (network, variables), batch = started("vit_small"), images(2)

@@ -48,6 +48,7 @@ def test_the_command_prints_which_methods_pay(tmp_path, capsys, monkeypatch):
     assert header["config"]["bandwidth"] == "100mbit"
 
 
+@pytest.mark.slow
 def test_measured_costs_replace_the_default_ones(tmp_path, monkeypatch, capsys):
     free = {name: {1.0: FREE} for name in CPU_2_CORES}
     monkeypatch.setattr(gmc_jax, "measure_encodings", lambda: free)

@@ -97,6 +97,7 @@ def test_the_residual_stays_below_its_bound_for_any_input(compressor, kind, seed
     assert measured <= residual_bound(delta) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_the_bound_is_not_far_off():
     """Compared with `random_k` on the worst input, and on a constant one."""
     worst, _ = owing("random_k", "along", ratio=0.05, steps=100, d=400)

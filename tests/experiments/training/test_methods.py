@@ -12,10 +12,10 @@ from gmc_jax import methods as published
 PARAMS = {"weights": jnp.zeros((40, 20)), "bias": jnp.zeros(200)}
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("compressor", COMPRESSORS)
-def test_every_method_can_be_made_with_every_compressor(method, compressor):
-    METHODS[method].build(0.1, Compression(compressor, 0.1), 0.9).init(PARAMS)
+def test_every_method_can_be_made_with_every_compressor(compressor):
+    for method in METHODS.values():
+        method.build(0.1, Compression(compressor, 0.1), 0.9).init(PARAMS)
 
 
 def test_labels_are_unique():

@@ -48,6 +48,7 @@ def test_seeds_that_are_trained_together_end_like_each_alone(seeds, alone):
         chex.assert_trees_all_close(together[0], together[1], **close)
 
 
+@pytest.mark.slow
 def test_counters_are_kept_once_for_all_seeds(seeds):
     """A batched counter would turn the conditional of the resets into a select."""
     trainer = Trainer("cser", seeds, CONFIG)
@@ -61,6 +62,7 @@ def test_counters_are_kept_once_for_all_seeds(seeds):
     assert all(leaf.ndim == 0 for leaf in counters)
 
 
+@pytest.mark.slow
 def test_a_scan_ends_like_the_loop(seeds, alone, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
     done = []
