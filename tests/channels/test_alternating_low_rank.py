@@ -49,6 +49,7 @@ def test_a_factor_that_is_not_sent_stays():
     assert not np.array_equal(one.right, two.right)
 
 
+@pytest.mark.slow
 def test_calls_send_left_and_right_factors_in_turn():
     rank, exact = 2, 6
     rows = rank * (18 + 7 + 9 + 7) + exact

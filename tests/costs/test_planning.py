@@ -191,6 +191,7 @@ def test_a_plan_is_sorted_and_the_same_every_time(planned):
     assert again == planned
 
 
+@pytest.mark.slow
 def test_a_plan_shows_that_gathers_do_not_scale(planned):
     rows = {(row.name, row.ratio): row for row in planned}
     dense = rows["dense all-reduce", None]
@@ -206,6 +207,7 @@ def test_a_plan_shows_that_gathers_do_not_scale(planned):
         assert block.speed_up == pytest.approx(dense.seconds / block.seconds)
 
 
+@pytest.mark.slow
 def test_members_of_a_family_share_their_break_even_ratio(planned):
     ratios = {
         row.break_even_ratio for row in planned if row.name == "GMC, sampled_top_k"

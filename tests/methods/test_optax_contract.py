@@ -28,6 +28,13 @@ TWO_GRADIENTS = {"katyusha_x", "svrg"}
 PARAMS = tree(np.linspace(-1, 1, 6, dtype=np.float32))
 
 every_method = pytest.mark.parametrize("name", METHODS)
+every_third_method = pytest.mark.parametrize(
+    "name",
+    [  # The others are in the slow run.
+        pytest.param(name, marks=pytest.mark.slow if place % 3 else ())
+        for place, name in enumerate(METHODS)
+    ],
+)
 
 
 @functools.cache
@@ -101,13 +108,7 @@ def test_init_and_update_are_pure(name):
     chex.assert_trees_all_equal((PARAMS, grads, state), before)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [  # Every third in the default run.
-        pytest.param(name, marks=pytest.mark.slow if place % 3 else ())
-        for place, name in enumerate(METHODS)
-    ],
-)
+@every_third_method
 def test_jit_changes_nothing(name):
     """A step op by op, and one under `jit`."""
     tx, grads = method(name), gradients(PARAMS)
@@ -121,7 +122,7 @@ def test_jit_changes_nothing(name):
     chex.assert_tree_all_finite(plain)
 
 
-@every_method
+@every_third_method
 def test_a_mask_leaves_the_other_leaves_alone(name):
     """The masked leaf keeps its gradient, and the other moves as if it were alone."""
     if name in TWO_GRADIENTS:

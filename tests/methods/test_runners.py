@@ -84,6 +84,11 @@ RELATED = {
     "streaming_diloco",
     "qg_dsgdm",
     "dcd_psgd",
+    "matcha",
+    "double_squeeze",
+    "easgd",
+    "ef21",
+    "sparse_loco",
     "sign_sgd",
     "distributed_lion",
 }

@@ -67,7 +67,9 @@ def test_at_the_optimum_the_mean_gradient_vanishes_and_no_workers_own_does(d):
 
 
 @pytest.mark.parametrize("method", COMPARED)
-@pytest.mark.parametrize(("d", "s"), [(2, 1), (20, 5)])
+@pytest.mark.parametrize(
+    ("d", "s"), [(2, 1), pytest.param(20, 5, marks=pytest.mark.slow)]
+)
 def test_a_trajectory_is_that_of_the_method_in_numpy(method, d, s):
     config, problem = Quadratic(steps=100), study.problem(d, s)
 
