@@ -60,6 +60,9 @@ def switched(settings: dict) -> Iterator[None]:
             jax.config.update(name, value)
 
 
+CENTRAL = [name for name in CHANNELS if name not in VARIANTS]
+
+
 def product(names, switches, by_default: set) -> list:
     return [
         pytest.param(
@@ -85,9 +88,9 @@ def averages(name: str, trees):
 @pytest.mark.parametrize(
     ("name", "switch"),
     product(
-        CHANNELS,
+        CENTRAL,
         TRACED,
-        {(name, "no promotion") for name in CHANNELS if name not in VARIANTS},
+        {(name, "no promotion") for name in CENTRAL},
     ),
 )
 def test_channels_are_traced_under_every_switch(name, switch):
@@ -101,7 +104,7 @@ def test_channels_are_traced_under_every_switch(name, switch):
 
 @pytest.mark.parametrize(
     ("name", "switch"),
-    product(CHANNELS, RUN, {("random_block", "disable_jit")}),
+    product(CENTRAL, RUN, {("random_block", "disable_jit")}),
 )
 def test_channels_run_under_every_switch(name, switch):
     trees = draw_trees("mixed")
