@@ -119,8 +119,8 @@ def test_every_method_equals_its_paper(method, compressor, workers, rate, dtype)
     assert_equals_the_paper(method, compressor, workers, rate, dtype)
 
 
-# In single precision for one number of workers. The periodic ones share their branch and
-# their channel: of them half the numbers of workers, in double precision.
+# In single precision for one number of workers. The periodic ones share their branch
+# and their channel: of them half the numbers of workers, in double precision.
 PERIODIC = [
     *list(PAPERS)[list(PAPERS).index("local_sgd") : list(PAPERS).index("dist_ef_sgdm")],
     "sparse_loco",
