@@ -37,6 +37,9 @@ def channels(ratio: float) -> dict[str, gmc_jax.Channel]:
         "majority_vote": gmc_jax.majority_vote(),
         "two_phase, scaled_sign": gmc_jax.two_phase(gmc_jax.scaled_sign()),
         "mean_of_senders": gmc_jax.mean_of_senders(top_k),
+        "in_frequencies": gmc_jax.in_frequencies(
+            gmc_jax.mean_of_senders(gmc_jax.top_k_of_rows(32), per_leaf=True)
+        ),
         "gossip, ring": gmc_jax.gossip(gmc_jax.topologies.ring(WORKERS)),
         "join_channels": gmc_jax.join_channels(
             [all_gather(gmc_jax.top_k(4 * ratio)), all_gather(top_k)], [100]
@@ -69,6 +72,7 @@ def methods(ratio: float) -> dict[str, optax.GradientTransformation]:
         "Signum": gmc_jax.signum(RATE, by["majority_vote"]),
         "SlowMo": gmc_jax.slowmo(sgd, exact, period=12),
         "DiLoCo": gmc_jax.diloco(optax.adamw(RATE), exact, period=100),
+        "DeMo": gmc_jax.demo(RATE),
         "SparseLoCo": gmc_jax.sparse_loco(optax.adamw(RATE), by["mean_of_senders"]),
         "local GMC": gmc_jax.periodic(sgd, gmc_jax.gmc(1.0, block), period=12),
         "D-PSGD": gmc_jax.d_psgd(RATE, ring),

@@ -15,14 +15,21 @@ import pytest
 import gmc_jax
 from experiments.bench import programs, steps
 from experiments.bench.compilers import check_installed
-from tests.programs.compile_only import LEAVES, RATIO, ROUNDS, methods, shapes
+from tests.programs.compile_only import (
+    LEAVES,
+    RATIO,
+    ROUNDS,
+    channels,
+    methods,
+    shapes,
+)
 
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 D = sum(math.prod(shape) for shape in LEAVES.values())
 TREE = 4 * D
-CHANNELS = steps.channels(RATIO)
+CHANNELS = channels()
 METHODS = methods()
 # What sends or receives whole trees.
 DENSE = {"exact", "dense", "gossip, ring"}
@@ -53,10 +60,15 @@ def compiled(target):
 
 
 def message(name):
-    """The bytes that a worker sends through a channel; of votes, their results too."""
+    """The bytes that a worker sends through a channel.
+
+    Of votes and of two phases, those of all slices, and of the mean of its own slice.
+    """
+    words = math.ceil(math.ceil(D / steps.WORKERS) / 32)
     if name == "majority_vote":
-        words = math.ceil(D / (32 * steps.WORKERS))
-        return 4 * (steps.WORKERS * words + words)
+        return 4 * (steps.WORKERS + 1) * words
+    if name == "two_phase, scaled_sign":  # Each slice has a scale.
+        return 4 * (steps.WORKERS + 1) * (words + 1)
     if name == "simulated_server":
         return 0  # Its bits are those of an answer that no worker sends.
     return gmc_jax.message_bits(CHANNELS[name], shapes()) / 8
@@ -96,9 +108,10 @@ def test_nothing_sorts_all_entries(target, name):
 def test_temporary_memory_is_two_trees_and_the_messages_at_most(target, name):
     """Another one where a conditional selects the channel: it returns two.
 
-    TPUs pad arrays to whole tiles, which takes another one at this size.
+    And where senders are counted. TPUs pad arrays to whole tiles, which takes another
+    one at this size.
     """
-    trees = 2 + (name == "join_channels") + (target == "tpu")
+    trees = 2 + (name in ("join_channels", "mean_of_senders")) + (target == "tpu")
     messages = steps.WORKERS * message(name)
     assert compiled(target)[name]["temporary"] <= trees * TREE + messages + 2**17
 

@@ -25,6 +25,8 @@ RATIO = 0.001
 ROUNDS = 5
 # Their programs differ little from that of GMC through `top_k`.
 ALIKE = {"EF-SGD", "GMC+", "DEF-A"}
+# XLA finds no tiles for a product of 10,050 x 3 with 3 x 3, which the leaf "two" needs.
+WITHOUT_TILES = {"in_frequencies", "DeMo"}
 
 
 def shapes() -> dict[str, jax.ShapeDtypeStruct]:
@@ -33,13 +35,22 @@ def shapes() -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def channels() -> dict[str, gmc_jax.Channel]:
+    return {
+        name: channel
+        for name, channel in steps.channels(RATIO).items()
+        if name not in WITHOUT_TILES
+    }
+
+
 def methods() -> list[str]:
-    return [name for name in steps.methods(RATIO) if name not in ALIKE]
+    left_out = ALIKE | WITHOUT_TILES
+    return [name for name in steps.methods(RATIO) if name not in left_out]
 
 
 def every_step(target: Target, dump: pathlib.Path):
     """GMC through every channel; for GPUs, which compile fast, the methods too."""
-    names = list(steps.channels(RATIO)) + (methods() if target == "gpu" else [])
+    names = list(channels()) + (methods() if target == "gpu" else [])
     made = steps.transformations(RATIO)
     mesh = compilers.mesh_of(target)
     for name in names:
