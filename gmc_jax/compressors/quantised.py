@@ -13,6 +13,7 @@ from gmc_jax.compressors._kept_values import (
     encode_values,
     wider,
 )
+from gmc_jax.compressors._of_vectors import array_like
 from gmc_jax.compressors._sparse import extract, scatter_each
 from gmc_jax.core import Blockwise, Compressor, Drawn, Largest, Sparse, Tree
 from gmc_jax.utils import checks
@@ -119,7 +120,7 @@ def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
         return code, add_lost(lost, message.indices, rounding, ascending=True)
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         if isinstance(selects, Largest):
             slots = selects.num_kept(like.size)
         else:
@@ -145,7 +146,7 @@ def _of_drawn(selection: Compressor, selects: Drawn, values: Compressor) -> Comp
         return code, add_lost(lost, indices, rounding).reshape(x.shape)
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         indices = jax.eval_shape(lambda key: selects.indices(key, like.size), key)
         kept = jax.ShapeDtypeStruct(indices.shape, like.dtype)
         total = values.decode(key, messages, kept)
@@ -181,7 +182,7 @@ def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
         return Sparse(code, places), lost
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         message = jax.eval_shape(selection.encode, jax.random.key(0), like)[0]
         kept, treedef = jax.tree.flatten(message.values)
         codes = treedef.flatten_up_to(messages.values)
@@ -200,10 +201,3 @@ def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
         return selection.decode(key, Sparse(decoded, messages.indices), like)
 
     return Compressor(encode, decode, selects=selection.selects, linear=values.linear)
-
-
-def _array(like: jax.ShapeDtypeStruct | int) -> jax.ShapeDtypeStruct:
-    """`like`, as an array where it is the size of a vector."""
-    if isinstance(like, int):
-        return jax.ShapeDtypeStruct((like,), jnp.float32)
-    return like
