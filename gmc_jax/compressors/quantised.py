@@ -74,15 +74,20 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
     """
     checks.compressor(selection=selection)
     checks.compressor(values=values)
-    selects = selection.selects
     if isinstance(values.selects, Drawn):
         raise ValueError(
             "`values` must send a part of every value that it gets, got "
             f"{checks.shown(values)}, which draws some of them. Choose fewer entries "
             "by the ratio of `selection`."
         )
+    selects = selection.selects
+    if selects is not None and selects.values is not None:
+        raise ValueError(
+            "`selection` must send its values as they are, got "
+            f"{checks.shown(selection)}, which encodes them. Pass the selection that "
+            "it is made of."
+        )
     if isinstance(selects, Drawn):
-        _check_plain(selection, selects)
         return _of_drawn(selection, selects, values)
     shape = jax.ShapeDtypeStruct((1,), jnp.float32)
     message = jax.eval_shape(selection.encode, jax.random.key(0), shape)[0]
@@ -93,18 +98,8 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
             "entry, use `values` alone."
         )
     if isinstance(selects, Blockwise):
-        return _of_blocks(selection, values)
-    _check_plain(selection, selects)
+        return _of_blocks(selection, selects, values)
     return _of_sparse(selection, values)
-
-
-def _check_plain(selection: Compressor, selects: Largest | Drawn | None) -> None:
-    if selects is not None and selects.values is not None:
-        raise ValueError(
-            "`selection` must send its values as they are, got "
-            f"{checks.shown(selection)}, which encodes them. Pass the selection that "
-            "it is made of."
-        )
 
 
 def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
@@ -162,7 +157,9 @@ def _of_drawn(selection: Compressor, selects: Drawn, values: Compressor) -> Comp
     )
 
 
-def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
+def _of_blocks(
+    selection: Compressor, selects: Blockwise, values: Compressor
+) -> Compressor:
     """Of a message whose `values` are a tree of arrays with a row for each block."""
 
     def encode_rows(key: jax.Array, rows: jax.Array):
@@ -200,4 +197,5 @@ def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
         decoded = treedef.unflatten(map(decode_rows, kept, codes))
         return selection.decode(key, Sparse(decoded, messages.indices), like)
 
-    return Compressor(encode, decode, selects=selection.selects, linear=values.linear)
+    selects = Blockwise(selects.size, values)
+    return Compressor(encode, decode, selects=selects, linear=values.linear)
