@@ -51,7 +51,7 @@ def by_counting(x: jax.Array, k: int) -> jax.Array:
     if CPU.gain * read(block) > n:
         return _choose(magnitude_bits(x), k)
     level = jnp.pad(x, ((0, 0), (0, -n % block))).reshape(rows, -1, block)
-    # One long axis: XLA reduces it in half the time.
+    # One long axis: XLA reduces it faster.
     maxima = jnp.max(magnitude_bits(level.reshape(-1, block)), axis=1)
     # A few more blocks make whole words of candidates, so that nothing is padded.
     together = ROW // block

@@ -78,7 +78,7 @@ def _encode(dtype, blocks, counts, words):
     most, top = largest(blocks), float(narrow.max)
     scales = multipliable(most / top, top, most)
     x = blocks * inverse(scales)[:, None]
-    # XLA's own cast takes several times as long on CPUs.
+    # On CPUs XLA's own cast is slower.
     bits = to_bits(jnp.abs(x))
     dropped = made.mantissa - DTYPES[dtype]
     one = made.integers.type(1)
