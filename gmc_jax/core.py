@@ -69,9 +69,12 @@ class Blockwise(NamedTuple):
     Attributes:
       size: how many entries, one after another, are a block. The last block of an array
         may be shorter.
+      values: what encodes the values of a selection, as `quantised` does; None if they
+        are sent as they are, or the compressor selects none.
     """
 
     size: int
+    values: "Compressor | None" = None
 
 
 class Compressor(NamedTuple):

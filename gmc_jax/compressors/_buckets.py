@@ -19,6 +19,7 @@ from jax import lax
 from gmc_jax.compressors._draws import seeds_of, words
 from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._packing import add_messages, add_packed, pack
+from gmc_jax.compressors._selection import magnitude_bits
 from gmc_jax.core import Blockwise, Compressor
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import accumulator_dtype
@@ -111,9 +112,8 @@ def by_buckets(
 
 def largest(blocks: jax.Array) -> jax.Array:
     """The largest magnitude of each block; NaN if an entry is one."""
-    integers = jnp.dtype(f"int{blocks.dtype.itemsize * 8}")
     # CPUs compare integers faster, and NaN is the largest of them.
-    bits = lax.bitcast_convert_type(jnp.abs(_in_rows(blocks)), integers)
+    bits = magnitude_bits(_in_rows(blocks))
     return lax.bitcast_convert_type(bits.max(axis=1).max(axis=1), blocks.dtype)
 
 
@@ -151,6 +151,13 @@ def invertible(scale: jax.Array) -> jax.Array:
     """Limits a scale to 2^126 (2^1022): the inverse of more is no normal number."""
     limit = 2.0 ** -int(jnp.finfo(scale.dtype).minexp)
     return at_most(scale, limit, scale)
+
+
+def multipliable(scale: jax.Array, factor: float, given: jax.Array) -> jax.Array:
+    """Limits a scale as `at_most` does, so that the factor times it is finite."""
+    limits = jnp.finfo(scale.dtype)
+    limit = float(limits.max) * (1 - 2 * float(limits.eps)) / factor
+    return at_most(scale, limit, given)
 
 
 def at_most(scale: jax.Array, limit: float, given: jax.Array) -> jax.Array:

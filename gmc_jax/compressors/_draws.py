@@ -14,9 +14,9 @@ def words(seeds: jax.Array, start: jax.typing.ArrayLike, count: int) -> jax.Arra
     """Returns a word for each of `count` entries, [count] uint32, uniform in 32 bits.
 
     A word is a hash of the entry's index and of two seeds. JAX's own generators take
-    ten times as long on CPUs. The constants are those of the hash `lowbias32`. The
-    second seed stands between its multiplications: the words of two keys would else be
-    one sequence from different starts.
+    many more operations. The constants are those of the hash `lowbias32`. The second
+    seed stands between its multiplications: the words of two keys would else be one
+    sequence from different starts.
 
     Args:
       seeds: what `seeds_of` draws.

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.compressors._buckets import Quantiser, at_most, inverse, invertible
+from gmc_jax.compressors._buckets import Quantiser, inverse, invertible, multipliable
 from gmc_jax.compressors._draws import uniform
 
 
@@ -45,10 +45,7 @@ def at_random(x: jax.Array, words: jax.Array) -> jax.Array:
 
 def _encode(levels, scale_of, rounded, blocks, counts, words):
     scales = scale_of(blocks, counts)
-    # The largest multiple must not overflow.
-    limits = jnp.finfo(blocks.dtype)
-    limit = float(limits.max) * (1 - 2 * float(limits.eps)) / levels
-    scales = invertible(at_most(scales, limit, scales))
+    scales = invertible(multipliable(scales, levels, scales))
     whole = rounded(blocks * inverse(scales)[:, None], words)
     return (jnp.clip(whole, -levels, levels) + levels).astype(jnp.uint8), scales
 

@@ -1,6 +1,5 @@
 """Compressors of arrays of any shape, made from functions of vectors."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -32,6 +31,13 @@ def of_vectors(
     )
 
 
+def array_like(like: jax.ShapeDtypeStruct | int) -> jax.ShapeDtypeStruct:
+    """What `decode` was given; the size of a vector stands for one of float32."""
+    if isinstance(like, int):
+        return jax.ShapeDtypeStruct((like,), jnp.float32)
+    return like
+
+
 def _encode(encode: Callable, key: jax.Array, x: jax.Array) -> tuple[Tree, jax.Array]:
     message, lost = encode(key, jnp.reshape(x, -1))
     return message, lost.reshape(jnp.shape(x))
@@ -40,5 +46,5 @@ def _encode(encode: Callable, key: jax.Array, x: jax.Array) -> tuple[Tree, jax.A
 def _decode(
     decode: Callable, key: jax.Array, messages: Tree, like: jax.ShapeDtypeStruct | int
 ) -> jax.Array:
-    shape = (like,) if isinstance(like, int) else like.shape
-    return decode(key, messages, math.prod(shape)).reshape(shape)
+    like = array_like(like)
+    return decode(key, messages, like.size).reshape(like.shape)

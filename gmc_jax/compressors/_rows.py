@@ -19,6 +19,7 @@ from gmc_jax.compressors._selection import (
 )
 
 
+@partial(jax.jit, static_argnames="k")
 def largest_in_rows(x: jax.Array, k: int) -> jax.Array:
     """Returns the columns [rows, k] of the k largest magnitudes in each row of x.
 
@@ -27,6 +28,15 @@ def largest_in_rows(x: jax.Array, k: int) -> jax.Array:
     return lax.platform_dependent(
         x, cpu=partial(by_counting, k=k), default=jax.vmap(partial(largest, s=k))
     )
+
+
+def in_vector(columns: jax.Array, size: int, start: int = 0) -> jax.Array:
+    """Indices in a vector, [rows * k], of columns [rows, k] in rows of `size` entries.
+
+    The first row begins at the entry `start`, and each where the one before it ends.
+    """
+    first = start + jnp.arange(len(columns), dtype=jnp.int32)[:, None] * size
+    return (first + columns).reshape(-1)
 
 
 def by_counting(x: jax.Array, k: int) -> jax.Array:
@@ -41,7 +51,7 @@ def by_counting(x: jax.Array, k: int) -> jax.Array:
     if CPU.gain * read(block) > n:
         return _choose(magnitude_bits(x), k)
     level = jnp.pad(x, ((0, 0), (0, -n % block))).reshape(rows, -1, block)
-    # One long axis: XLA reduces it in half the time.
+    # One long axis: XLA reduces it faster.
     maxima = jnp.max(magnitude_bits(level.reshape(-1, block)), axis=1)
     # A few more blocks make whole words of candidates, so that nothing is padded.
     together = ROW // block

@@ -1,9 +1,9 @@
-"""Selecting entries of a vector, and encoding and decoding them as `Sparse` messages.
+"""Selecting the largest entries of a vector.
 
 The largest entries are found exactly and in few passes, by descending a pyramid. Each
 level of it holds the maxima of the blocks of the level below. A block can hold one of
-the s largest entries only if its maximum is one of the s largest maxima. So each level
-has s * BLOCK candidates, of which the s largest are kept.
+the s largest entries only if its maximum is one of the s largest maxima. So the
+entries of s blocks are candidates, of which the s largest are kept.
 
 Magnitudes are compared as integers with the same bits, which have the same order: zero
 is the smallest, infinity is larger than every number, and NaN is the largest.
@@ -46,8 +46,8 @@ CPU = Pyramid((8, 16, 32), gain=3, shortest=2**15)
 GPU = Pyramid((8, 32), gain=1)
 TPU = Pyramid((32, 128), gain=1, part=32)
 
-# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. It takes 0.3 to
-# 2.7 times as long as counting, and compiles in a fifth of the time or less.
+# On CPUs, up to FEW entries are selected by the heap of XLA's runtime. Of the two it is
+# now the faster, now the slower; it always compiles much faster than counting.
 FEW = 1024
 HEAP = CPU._replace(shortest=2**13)
 

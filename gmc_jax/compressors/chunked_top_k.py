@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gmc_jax.compressors._of_vectors import of_vectors
 from gmc_jax.compressors._packing import pack, unpack
-from gmc_jax.compressors._rows import largest_in_rows
+from gmc_jax.compressors._rows import in_vector, largest_in_rows
 from gmc_jax.compressors._selection import num_kept
 from gmc_jax.compressors._sparse import extract, scatter_each
 from gmc_jax.core import Blockwise, Compressor, Sparse
@@ -74,12 +74,10 @@ def chunked_top_k(ratio: float, *, chunk: int = 4096) -> Compressor:
 
     def indices_of(columns: list[jax.Array], d: int) -> jax.Array:
         """Indices in the vector, ascending, of places in the chunks."""
-        starts = [
-            start + jnp.arange(number, dtype=jnp.int32)[:, None] * size
-            for start, number, size, _ in layout(d)
-        ]
-        pairs = zip(starts, columns, strict=True)
-        return jnp.concatenate([(first + own).reshape(-1) for first, own in pairs])
+        pairs = zip(layout(d), columns, strict=True)
+        return jnp.concatenate(
+            [in_vector(own, size, start) for (start, _, size, _), own in pairs]
+        )
 
     def split(flat: jax.Array, d: int) -> list[jax.Array]:
         """Rows of what is kept of each chunk, from all of it."""

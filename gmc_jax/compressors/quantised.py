@@ -13,6 +13,7 @@ from gmc_jax.compressors._kept_values import (
     encode_values,
     wider,
 )
+from gmc_jax.compressors._of_vectors import array_like
 from gmc_jax.compressors._sparse import extract, scatter_each
 from gmc_jax.core import Blockwise, Compressor, Drawn, Largest, Sparse, Tree
 from gmc_jax.utils import checks
@@ -73,15 +74,20 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
     """
     checks.compressor(selection=selection)
     checks.compressor(values=values)
-    selects = selection.selects
     if isinstance(values.selects, Drawn):
         raise ValueError(
             "`values` must send a part of every value that it gets, got "
             f"{checks.shown(values)}, which draws some of them. Choose fewer entries "
             "by the ratio of `selection`."
         )
+    selects = selection.selects
+    if selects is not None and selects.values is not None:
+        raise ValueError(
+            "`selection` must send its values as they are, got "
+            f"{checks.shown(selection)}, which encodes them. Pass the selection that "
+            "it is made of."
+        )
     if isinstance(selects, Drawn):
-        _check_plain(selection, selects)
         return _of_drawn(selection, selects, values)
     shape = jax.ShapeDtypeStruct((1,), jnp.float32)
     message = jax.eval_shape(selection.encode, jax.random.key(0), shape)[0]
@@ -92,18 +98,8 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
             "entry, use `values` alone."
         )
     if isinstance(selects, Blockwise):
-        return _of_blocks(selection, values)
-    _check_plain(selection, selects)
+        return _of_blocks(selection, selects, values)
     return _of_sparse(selection, values)
-
-
-def _check_plain(selection: Compressor, selects: Largest | Drawn | None) -> None:
-    if selects is not None and selects.values is not None:
-        raise ValueError(
-            "`selection` must send its values as they are, got "
-            f"{checks.shown(selection)}, which encodes them. Pass the selection that "
-            "it is made of."
-        )
 
 
 def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
@@ -119,7 +115,7 @@ def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
         return code, add_lost(lost, message.indices, rounding, ascending=True)
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         if isinstance(selects, Largest):
             slots = selects.num_kept(like.size)
         else:
@@ -145,7 +141,7 @@ def _of_drawn(selection: Compressor, selects: Drawn, values: Compressor) -> Comp
         return code, add_lost(lost, indices, rounding).reshape(x.shape)
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         indices = jax.eval_shape(lambda key: selects.indices(key, like.size), key)
         kept = jax.ShapeDtypeStruct(indices.shape, like.dtype)
         total = values.decode(key, messages, kept)
@@ -161,7 +157,9 @@ def _of_drawn(selection: Compressor, selects: Drawn, values: Compressor) -> Comp
     )
 
 
-def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
+def _of_blocks(
+    selection: Compressor, selects: Blockwise, values: Compressor
+) -> Compressor:
     """Of a message whose `values` are a tree of arrays with a row for each block."""
 
     def encode_rows(key: jax.Array, rows: jax.Array):
@@ -181,7 +179,7 @@ def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
         return Sparse(code, places), lost
 
     def decode(key, messages, like):
-        like = _array(like)
+        like = array_like(like)
         message = jax.eval_shape(selection.encode, jax.random.key(0), like)[0]
         kept, treedef = jax.tree.flatten(message.values)
         codes = treedef.flatten_up_to(messages.values)
@@ -199,11 +197,5 @@ def _of_blocks(selection: Compressor, values: Compressor) -> Compressor:
         decoded = treedef.unflatten(map(decode_rows, kept, codes))
         return selection.decode(key, Sparse(decoded, messages.indices), like)
 
-    return Compressor(encode, decode, selects=selection.selects, linear=values.linear)
-
-
-def _array(like: jax.ShapeDtypeStruct | int) -> jax.ShapeDtypeStruct:
-    """`like`, as an array where it is the size of a vector."""
-    if isinstance(like, int):
-        return jax.ShapeDtypeStruct((like,), jnp.float32)
-    return like
+    selects = Blockwise(selects.size, values)
+    return Compressor(encode, decode, selects=selects, linear=values.linear)

@@ -82,7 +82,7 @@ def scaled_sign(bucket: int | None = None) -> Compressor:
         share, divisor = shares(x.size)
         scale = mean_of(jnp.sum(jnp.abs(wide) * share), divisor)
         plus = wide >= 0
-        lost = wide - jnp.where(plus, scale, -scale)
+        lost = wide - _value(plus, scale)
         return ScaledSigns(pack(plus), scale), lost
 
     def decode(key, messages, d):
@@ -90,8 +90,7 @@ def scaled_sign(bucket: int | None = None) -> Compressor:
         messages = jax.tree.map(jnp.asarray, messages)
 
         def value(worker: jax.Array, plus: jax.Array) -> jax.Array:
-            scale = messages.scale[worker]
-            return jnp.where(plus, scale, -scale)
+            return _value(plus, messages.scale[worker])
 
         return add_packed(messages.signs, value, d)
 

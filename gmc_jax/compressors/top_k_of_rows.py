@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
+from gmc_jax.compressors._of_vectors import array_like
 from gmc_jax.compressors._packing import pack, unpack
-from gmc_jax.compressors._selection import magnitude_bits
-from gmc_jax.compressors._sparse import extract, scatter_sum
-from gmc_jax.core import Compressor, Sparse, Tree
+from gmc_jax.compressors._rows import in_vector, largest_in_rows
+from gmc_jax.compressors._sparse import extract, scatter_each
+from gmc_jax.core import Compressor, Sparse
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 
@@ -48,21 +46,24 @@ def top_k_of_rows(count: int) -> Compressor:
 
     def encode(key, x):
         del key
-        rows, size, kept = _shape(jnp.shape(x), count)
-        packed, indices = _largest(jnp.reshape(x, (rows, size)), kept)
-        sent, lost = extract(jnp.reshape(x, -1), indices, ascending=True)
-        return Sparse(sent.values, packed), lost.reshape(jnp.shape(x))
+        x = jnp.asarray(x)
+        rows, size, kept = _shape(x.shape, count)
+        columns = largest_in_rows(x.reshape(rows, size), kept)
+        sent, lost = extract(x.reshape(-1), in_vector(columns, size), ascending=True)
+        places = pack(columns.reshape(-1), _bits(size))
+        return Sparse(sent.values, places), lost.reshape(x.shape)
 
-    def decode(key, messages: Tree, like: jax.ShapeDtypeStruct | int):
-        shape = (like,) if isinstance(like, int) else like.shape
-        rows, size, kept = _shape(shape, count)
-        indices = jax.vmap(partial(_unpacked, rows=rows, size=size, kept=kept))(
-            messages.indices
-        )
-        total = scatter_sum(
-            key, Sparse(messages.values, indices), math.prod(shape), ascending=True
-        )
-        return total.reshape(shape)
+    def decode(key, messages, like):
+        del key
+        like = array_like(like)
+        rows, size, kept = _shape(like.shape, count)
+
+        def one(message: Sparse) -> Sparse:
+            places = unpack(message.indices, rows * kept, _bits(size))
+            columns = places.astype(jnp.int32).reshape(rows, kept)
+            return Sparse(message.values, in_vector(columns, size))
+
+        return scatter_each(one, messages, like.size).reshape(like.shape)
 
     return Compressor(encode, decode, linear=True)
 
@@ -77,24 +78,3 @@ def _shape(shape: tuple[int, ...], count: int) -> tuple[int, int, int]:
 def _bits(size: int) -> int:
     """The bits of a place in a row."""
     return max(1, (size - 1).bit_length())
-
-
-@partial(jax.jit, static_argnames="kept")
-def _largest(x: jax.Array, kept: int) -> tuple[jax.Array, jax.Array]:
-    """The packed places of the largest of each row, and their indices in the array."""
-    places = jnp.sort(lax.top_k(magnitude_bits(x), kept)[1], axis=-1)
-    size = x.shape[-1]
-    return pack(places.reshape(-1), _bits(size)), _in_vector(places, size)
-
-
-@partial(jax.jit, static_argnames=("rows", "size", "kept"))
-def _unpacked(words: jax.Array, rows: int, size: int, kept: int) -> jax.Array:
-    """The indices in the array, from packed places."""
-    places = unpack(words, rows * kept, _bits(size)).astype(jnp.int32)
-    return _in_vector(places.reshape(rows, kept), size)
-
-
-def _in_vector(places: jax.Array, size: int) -> jax.Array:
-    """Indices in the flat array, from places in rows [rows, kept]."""
-    starts = jnp.arange(len(places), dtype=jnp.int32)[:, None] * size
-    return (places + starts).reshape(-1)

@@ -18,7 +18,7 @@ from gmc_jax import (
     terngrad,
 )
 from gmc_jax.compressors import _buckets
-from tests.support.compressors import like
+from tests.support.compressors import alone, like
 from tests.support.harness import average
 from tests.support.meshes import mesh_named, on_mesh, trees_of
 from tests.support.quantisers import coded
@@ -152,7 +152,7 @@ def test_messages_are_added_in_the_order_of_workers(name):
     total = np.zeros(d, np.float32)
     decode = jax.jit(lambda m: compressor.decode(jax.random.key(1), m, like(xs[0])))
     for message in messages:
-        total += decode(jax.tree.map(lambda leaf: leaf[None], message))
+        total += decode(alone(message))
     every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *messages)
     # XLA may add and multiply in one step, which rounds once.
     np.testing.assert_allclose(

@@ -16,7 +16,7 @@ from gmc_jax import (
     quantised,
     top_k,
 )
-from tests.support.compressors import coarse, like
+from tests.support.compressors import coarse, like, round_trip
 from tests.support.meshes import mesh_named, on_mesh, trees_of
 
 KEY = jax.random.key(0)
@@ -24,14 +24,7 @@ KEY = jax.random.key(0)
 
 @functools.cache
 def coder(ratio: float, chunk: int):
-    compressor = chunked_top_k(ratio, chunk=chunk)
-
-    def code(x):
-        message, lost = compressor.encode(KEY, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(KEY, stacked, like(x))
-
-    return jax.jit(code)
+    return functools.partial(round_trip(chunked_top_k(ratio, chunk=chunk)), KEY)
 
 
 def expected(x: np.ndarray, ratio: float, chunk: int) -> np.ndarray:
@@ -121,14 +114,7 @@ def test_quantised_encodes_the_values_of_each_chunk_by_themselves(size):
 def test_with_dense_values_it_is_the_selection_bit_for_bit():
     x = jnp.asarray(np.random.default_rng(2).normal(size=130), jnp.float32)
     compressor = quantised(chunked_top_k(0.1, chunk=40), dense())
-
-    @jax.jit
-    def code(x):
-        message, lost = compressor.encode(KEY, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(KEY, stacked, like(x))
-
-    message, lost, decoded = code(x)
+    message, lost, decoded = round_trip(compressor)(KEY, x)
     plain, expected_lost, expected_sum = coder(0.1, 40)(x)
     np.testing.assert_array_equal(lost, expected_lost)
     np.testing.assert_array_equal(message.indices, plain.indices)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from gmc_jax import top_k
 from gmc_jax.utils.trees import accumulator_dtype, scale_floats
-from tests.support.compressors import COMPRESSORS, QUANTISERS, like, parameters
+from tests.support.compressors import (
+    COMPRESSORS,
+    QUANTISERS,
+    alone,
+    like,
+    parameters,
+    round_trip,
+)
 
 DTYPES = ["float32", "bfloat16", "float16", "float64"]
 KEY = 3
@@ -27,14 +34,7 @@ not_shared = pytest.mark.parametrize("name", parameters(NOT_SHARED))
 @functools.cache
 def coder(name: str, ratio: float):
     """Encodes and decodes one vector, compiled once for each shape and dtype."""
-    compressor = COMPRESSORS[name].make(ratio)
-
-    def code(key, x):
-        message, lost = compressor.encode(key, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(key, stacked, like(x))
-
-    return jax.jit(code)
+    return round_trip(COMPRESSORS[name].make(ratio))
 
 
 def vector(kind: str, d: int, seed: int, dtype: str = "float32") -> np.ndarray:
@@ -134,7 +134,7 @@ def test_scaling_the_floats_of_a_message_scales_the_decoded_vector(name):
     assert compressor.linear
     key = jax.random.key(KEY)
     message, _ = compressor.encode(key, x)
-    stacked = jax.tree.map(lambda leaf: leaf[None], message)
+    stacked = alone(message)
     whole = compressor.decode(key, stacked, like(x))
     part = compressor.decode(key, scale_floats(stacked, 0.25), like(x))
     np.testing.assert_array_equal(part, whole / 4)
@@ -209,8 +209,7 @@ def test_a_compressor_that_is_not_shared_decodes_without_the_key(name):
     @jax.jit
     def code(key, other):
         message, lost = compressor.encode(key, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return lost, compressor.decode(other, stacked, like(x))
+        return lost, compressor.decode(other, alone(message), like(x))
 
     lost, decoded = code(jax.random.key(KEY), jax.random.key(KEY + 1))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmc_jax import Blockwise, all_gather, scaled_sign
-from tests.support.compressors import like
+from tests.support.compressors import like, round_trip
 from tests.support.harness import average
 from tests.support.quantisers import coded
 
@@ -19,13 +19,7 @@ KEY = jax.random.key(0)
 @functools.cache
 def coder():
     """Encodes a vector and decodes the message, compiled once for each shape."""
-
-    def code(x):
-        message, lost = scaled_sign().encode(KEY, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, scaled_sign().decode(KEY, stacked, like(x))
-
-    return jax.jit(code)
+    return functools.partial(round_trip(scaled_sign()), KEY)
 
 
 def test_decoding_gives_the_sign_times_the_mean_magnitude():

@@ -11,7 +11,7 @@ import pytest
 
 from gmc_jax import random_block, sampled_top_k, threshold, top_k
 from gmc_jax.compressors import _selection
-from tests.support.compressors import like
+from tests.support.compressors import round_trip
 
 COMPRESSORS = {
     "top_k": top_k(0.01),
@@ -81,15 +81,8 @@ def test_a_sample_that_misleads_changes_no_selection(monkeypatch):
 @functools.cache
 def program(name: str, platform: str) -> str:
     """An encoding and decoding of 100,000 entries, as another platform gets it."""
-    compressor = COMPRESSORS[name]
-
-    def code(key, x):
-        message, lost = compressor.encode(key, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(key, stacked, like(x))
-
     x = jax.ShapeDtypeStruct((100_000,), jnp.float32)
-    traced = jax.jit(code).trace(jax.eval_shape(jax.random.key, 0), x)
+    traced = round_trip(COMPRESSORS[name]).trace(jax.eval_shape(jax.random.key, 0), x)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 

@@ -26,12 +26,29 @@ from gmc_jax import (
     top_k,
     top_k_of_rows,
 )
+from gmc_jax.core import Tree
 from gmc_jax.utils.trees import accumulator_dtype
 
 
 def like(x) -> jax.ShapeDtypeStruct:
     """What a message of x is decoded to."""
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def alone(message: Tree) -> Tree:
+    """One message as `decode` takes several, on a leading axis."""
+    return jax.tree.map(lambda leaf: leaf[None], message)
+
+
+def round_trip(compressor: Compressor) -> jax.stages.Wrapped:
+    """Compiles `(key, x) -> message, lost, decoded`, of one message of x."""
+
+    @jax.jit
+    def code(key: jax.Array, x: jax.Array) -> tuple:
+        message, lost = compressor.encode(key, x)
+        return message, lost, compressor.decode(key, alone(message), like(x))
+
+    return code
 
 
 class Row(NamedTuple):

@@ -5,31 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax import Compressor
-from tests.support.compressors import like
+from tests.support.compressors import round_trip
 
 
 def coded(compressor: Compressor, x: np.ndarray, seed: int = 0):
     """The message of a vector, what is lost, and what the message is decoded to."""
-
-    @jax.jit
-    def code(key, x):
-        message, lost = compressor.encode(key, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return message, lost, compressor.decode(key, stacked, like(x))
-
+    code = round_trip(compressor)
     return jax.tree.map(np.asarray, code(jax.random.key(seed), jnp.asarray(x)))
 
 
 def draws(compressor: Compressor, x: np.ndarray, keys: int) -> np.ndarray:
     """What messages of a vector are decoded to, with as many keys, [keys, d]."""
-
-    def code(key, x):
-        message, _ = compressor.encode(key, x)
-        stacked = jax.tree.map(lambda leaf: leaf[None], message)
-        return compressor.decode(key, stacked, like(x))
-
     every = jax.random.split(jax.random.key(0), keys)
-    return np.asarray(jax.jit(jax.vmap(code, (0, None)))(every, jnp.asarray(x)))
+    code = round_trip(compressor)
+    decoded = jax.jit(jax.vmap(lambda key, x: code(key, x)[2], (0, None)))
+    return np.asarray(decoded(every, jnp.asarray(x)))
 
 
 def blocks_of(x: np.ndarray, bucket: int) -> list[np.ndarray]:
