@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._collectives import gather, run_collective
+from gmc_jax.channels._collectives import exchange_rows, gather, run_collective
 from gmc_jax.channels._exchange import unscaled
 from gmc_jax.channels._keys import keys_of_call
 from gmc_jax.channels.compressed import channel_on_vectors
@@ -217,16 +217,11 @@ class _Stack:
 
 def _exchange(stacks: dict[int, _Stack], axis_name: str) -> tuple[Vectors, Vectors]:
     """The means of all stacks, and what is lost."""
-
-    def to_owners(rows: jax.Array) -> jax.Array:
-        # Never true. An all-to-all under vmap refuses what is the same on all workers.
-        never = lax.axis_index(axis_name) < 0
-        rows = jnp.where(never, jnp.zeros_like(rows), rows)
-        return lax.all_to_all(rows, axis_name, split_axis=0, concat_axis=0, tiled=True)
-
     encoded = {leaf: stack.encode() for leaf, stack in stacks.items()}
     sent = {leaf: messages for leaf, (messages, _) in encoded.items()}
-    received = run_collective(sent, to_owners, leading=1)
+    received = run_collective(
+        sent, lambda rows: exchange_rows(rows, axis_name), leading=1
+    )
     again = {leaf: stack.encode_mean(received[leaf]) for leaf, stack in stacks.items()}
     sent = {leaf: message for leaf, (message, _) in again.items()}
     received = run_collective(sent, lambda flat: gather(flat, axis_name))
