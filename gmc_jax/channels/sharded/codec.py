@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shard_codecs import (
     Codec,
@@ -126,11 +126,7 @@ def between_workers(
       shards: how the tree is split over the devices of a worker.
       messages: of a device, by the index of the leaf.
     """
-    received = {}
-    for axes in dict.fromkeys(map(coder.add_up, messages)):
-        sent = {leaf: x for leaf, x in messages.items() if coder.add_up(leaf) == axes}
-        received |= run_collective(sent, shards.by_slices(collective, axes))
-    return received
+    return coder.run_collectives(partial(shards.by_slices, collective), messages)
 
 
 def _whole(
