@@ -52,8 +52,8 @@ def with_delay(
     Args:
       delay: 0 or 1.
       compressor: that of the channel.
-      channel: what `compressed` returns.
-      coding: the parts of the channel, which `compressed` returns with it.
+      channel: what `compressed_exchange` returns.
+      coding: the parts of the channel, which `compressed_exchange` returns with it.
       caller: the public name, for errors.
     """
     checks.nonnegative_int(delay=delay)
