@@ -126,6 +126,14 @@ def gather(flat: jax.Array, axis_name: str) -> jax.Array:
     return lax.platform_dependent(flat, tpu=padded, default=plain)
 
 
+def exchange_rows(rows: jax.Array, axis_name: str) -> jax.Array:
+    """Sends row j of each worker to worker j, which gets a row of every worker."""
+    # Never true. An all-to-all under vmap refuses what is the same on all workers.
+    never = lax.axis_index(axis_name) < 0
+    rows = jnp.where(never, jnp.zeros_like(rows), rows)
+    return lax.all_to_all(rows, axis_name, split_axis=0, concat_axis=0, tiled=True)
+
+
 def _as_integers(leaf: jax.Array) -> jax.Array:
     """The bits of narrow floats as integers; any other leaf as it is."""
     if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:

@@ -9,14 +9,10 @@ import jax
 import optax
 from jax import lax
 
-from gmc_jax.channels._exchange import compressed_on_each_worker
+from gmc_jax.channels._exchange import unscaled
 from gmc_jax.channels._keys import key_of_worker, keys_of_call
 from gmc_jax.channels._neighbours import check_workers, weigh
-from gmc_jax.channels.compressed import (
-    CompressedState,
-    average_vectors,
-    check_sizes,
-)
+from gmc_jax.channels.compressed import channel_on_vectors
 from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
 from gmc_jax.channels.sharded.shard_codecs import Codec
 from gmc_jax.channels.sharded.shards import Shards
@@ -41,14 +37,6 @@ def compressed_neighbours(
     check_doubly_stochastic(topology)
     _check_one_round(topology)
     checks.compressor(compressor=compressor)
-    # It knows the sizes of messages, and checks the other arguments.
-    message = compressed_on_each_worker(
-        caller,
-        _places_as_values(compressor),
-        per_leaf=per_leaf,
-        seed=seed,
-        axis_name=axis_name,
-    )
     (mixing,) = topology.mixing
     (matchings,) = topology.matchings
     messages = busiest(mixing)
@@ -77,19 +65,21 @@ def compressed_neighbours(
             means = optax.tree.add(means, received)
         return means, lost
 
-    def average(tree, state):
-        check_workers(topology, axis_name, caller)
-        checks.floating(tree)
-        check_sizes(tree, per_leaf, caller)
-        mean, lost = average_vectors(on_vectors, per_leaf, tree, state.step)
-        return mean, lost, CompressedState(state.step + 1)
+    channel = channel_on_vectors(
+        caller,
+        _places_as_values(compressor),  # They count messages; `on_vectors` encodes.
+        on_vectors,
+        lambda: check_workers(topology, axis_name, caller),
+        unscaled,
+        per_leaf=per_leaf,
+        seed=seed,
+        axis_name=axis_name,
+    )
 
     def times(count: Callable[[Tree], int | None]) -> Callable[[Tree], int]:
         return lambda tree: messages * (count(tree) or 0)
 
-    return Channel(
-        message.init, average, times(message.bits), axis_name, times(message.entries)
-    )
+    return channel._replace(bits=times(channel.bits), entries=times(channel.entries))
 
 
 def _check_one_round(topology: Topology) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import optax
 
 from gmc_jax.core import Channel, Tree, with_hooks
+from gmc_jax.utils import checks
 from gmc_jax.utils.trees import downcast, times, upcast, zeros_to_accumulate
 
 
@@ -32,10 +34,29 @@ class GossipDifferencesState(NamedTuple):
         return tuple(self)
 
 
-def no_differences(channel: Channel, tree: Tree) -> GossipDifferencesState:
-    """The state before the first call: all estimates are zero."""
-    zeros = zeros_to_accumulate(tree)
-    return GossipDifferencesState(zeros, zeros, channel.init(tree))
+def channel_of_differences(
+    messages: Channel,
+    order: Callable[
+        [Tree, GossipDifferencesState], tuple[Tree, GossipDifferencesState]
+    ],
+) -> Channel:
+    """A channel that loses nothing, and whose estimates all begin at zero.
+
+    Args:
+      messages: the channel that differences are sent through.
+      order: `(tree, state) -> (mean, state)`, which steps and sends in some order.
+    """
+
+    def init(params):
+        zeros = zeros_to_accumulate(params)
+        return GossipDifferencesState(zeros, zeros, messages.init(params))
+
+    def average(tree, state):
+        checks.floating(tree)
+        mean, state = order(tree, state)
+        return mean, zeros_to_accumulate(tree), state
+
+    return messages._replace(init=init, average=average)
 
 
 def send_difference(

@@ -100,7 +100,7 @@ class _Workers(NamedTuple):
     own_key: Callable[[jax.Array], jax.Array]
 
 
-def compressed(
+def compressed_exchange(
     caller: str,
     compressor: Compressor,
     exchange: Exchange,

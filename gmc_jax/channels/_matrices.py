@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels.exact import exact
-from gmc_jax.channels.sharded.context import current
+from gmc_jax.channels.sharded.shards import shards_of
 from gmc_jax.core import Tree
 from gmc_jax.utils.trees import (
     accumulator_dtype,
@@ -168,7 +168,7 @@ def matrices_of(tree: Tree, rank: int, step: jax.Array) -> Matrices:
     """
     leaves, treedef = jax.tree.flatten(tree)
     groups = groups_of(tree, rank)
-    is_split = [any(spec) for spec in _specs(tree)]
+    is_split = [any(spec) for spec in shards_of(tree).specs]
 
     def stacks_of(group: Group) -> list[jax.Array]:
         shape = group.rows, group.columns
@@ -226,12 +226,6 @@ def sizes_sent(tree: Tree, rank: int, sides: Sequence[str]) -> tuple[int, int]:
         entries += sent
         bits += 8 * group.dtype.itemsize * sent
     return bits, entries
-
-
-def _specs(tree: Tree) -> list[tuple]:
-    leaves = jax.tree.leaves(tree)
-    context = current.value
-    return [()] * len(leaves) if context is None else context.specs(tree)
 
 
 def _cut(factor: jax.Array, stacks: list[jax.Array]) -> list[jax.Array]:

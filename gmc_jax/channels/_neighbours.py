@@ -95,10 +95,16 @@ def next_call(step: jax.Array, rounds: int) -> jax.Array:
 
 def costs(topology: Topology) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
     """`bits` and `entries` of a channel: of the busiest worker in the busiest round."""
-    messages = max(map(busiest, topology.mixing))
+    return costs_of_copies(max(map(busiest, topology.mixing)))
+
+
+def costs_of_copies(
+    copies: int,
+) -> tuple[Callable[[Tree], int], Callable[[Tree], int]]:
+    """`bits` and `entries` of a worker that sends a tree so many times."""
 
     def bits(tree: Tree) -> int:
         shapes = jax.eval_shape(partial(jax.tree.map, jnp.asarray), tree)
-        return messages * size_in_bits(shapes)
+        return copies * size_in_bits(shapes)
 
-    return bits, lambda tree: messages * entries_in(tree)
+    return bits, lambda tree: copies * entries_in(tree)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmc_jax.channels._collectives import gather
-from gmc_jax.channels._exchange import Exchange, compressed, unscaled
+from gmc_jax.channels._exchange import Exchange, compressed_exchange, unscaled
 from gmc_jax.channels.delayed_messages import with_delay
 from gmc_jax.core import Channel, Compressor
 from gmc_jax.utils.call_repr import call_repr
@@ -105,7 +105,7 @@ def all_gather(
       A worker with several devices sends one message in all. Padding adds less than one
       entry of each dtype for each device; on TPUs less than 128.
     """
-    channel, coding = compressed(
+    channel, coding = compressed_exchange(
         "all_gather",
         compressor,
         Exchange(unscaled, lambda flat: gather(flat, axis_name), scale_floats),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gmc_jax.channels._collectives import sum_over_workers
 from gmc_jax.channels._exchange import (
     Exchange,
-    compressed,
+    compressed_exchange,
     unscaled,
     upcast_and_scaled,
 )
@@ -76,7 +76,7 @@ def all_reduce(
             "that encodes them, such as `quantised(random_k(0.01), scaled_sign())`. "
             "Use `all_gather`."
         )
-    channel, coding = compressed(
+    channel, coding = compressed_exchange(
         "all_reduce",
         compressor,
         Exchange(

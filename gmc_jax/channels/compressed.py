@@ -105,7 +105,7 @@ def channel_on_vectors(
     caller: str,
     compressor: Compressor,
     on_vectors: Callable[..., tuple[Vectors, Vectors]],
-    senders: Callable[[], int],
+    check_axis: Callable[[], object],
     to_wire: Callable[[Tree, float], Tree],
     *,
     per_leaf: bool,
@@ -118,7 +118,7 @@ def channel_on_vectors(
       caller: the public name, for errors.
       compressor: what encodes each vector.
       on_vectors: as in `CompressedAverage`.
-      senders: raises NameError outside the axis.
+      check_axis: raises an error unless the channel can average where it is called.
       to_wire: as in `Exchange`. A worker sends one message of each vector.
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws.
@@ -173,18 +173,18 @@ def channel_on_vectors(
             return None
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
-    check = check_of(caller, senders, per_leaf)
+    check = check_of(caller, check_axis, per_leaf)
     average = CompressedAverage(per_leaf, check, on_vectors)
     return Channel(init, average, bits, axis_name, entries)
 
 
 def check_of(
-    caller: str, senders: Callable[[], int], per_leaf: bool
+    caller: str, check_axis: Callable[[], object], per_leaf: bool
 ) -> Callable[[Tree], None]:
     """The function that raises an error unless a channel can average a tree."""
 
     def check(tree: Tree) -> None:
-        senders()
+        check_axis()
         checks.floating(tree)
         check_sizes(tree, per_leaf, caller)
 

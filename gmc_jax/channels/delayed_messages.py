@@ -12,7 +12,7 @@ import optax
 from gmc_jax.channels._exchange import Coding
 from gmc_jax.channels._words import from_words, to_words
 from gmc_jax.channels.compressed import average_vectors
-from gmc_jax.channels.sharded.shards import Shards
+from gmc_jax.channels.sharded.shards import Shards, unsplit
 from gmc_jax.channels.sharded.stacks import Vectors, split_vectors, stacked_vectors
 from gmc_jax.channels.sharded.whole_messages import device_messages, whole_messages
 from gmc_jax.core import Blockwise, Channel, Compressor, Tree, with_hooks
@@ -52,8 +52,8 @@ def with_delay(
     Args:
       delay: 0 or 1.
       compressor: that of the channel.
-      channel: what `compressed` returns.
-      coding: the parts of the channel, which `compressed` returns with it.
+      channel: what `compressed_exchange` returns.
+      coding: the parts of the channel, which `compressed_exchange` returns with it.
       caller: the public name, for errors.
     """
     checks.nonnegative_int(delay=delay)
@@ -70,9 +70,7 @@ def with_delay(
         """The shapes of the messages of a worker, from those of its whole leaves."""
 
         def encode(leaves: list[jax.Array]) -> tuple[Tree, ...]:
-            shapes = [leaf.shape for leaf in leaves]
-            shards = Shards({}, shapes, [((),) * len(shape) for shape in shapes])
-            step = jnp.zeros((), jnp.int32)
+            shards, step = unsplit(leaves), jnp.zeros((), jnp.int32)
             vectors, _ = stacked_vectors(shards, leaves, coding.per_leaf, step)
             coder = coding.coder_of(shards, leaves, vectors)
             messages, _ = coder.encode(coding.keys_of(shards, step), vectors)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from gmc_jax.channels._compressed_neighbours import compressed_neighbours
 from gmc_jax.channels._differences import (
-    no_differences,
+    channel_of_differences,
     send_difference,
     step_to_neighbours,
 )
@@ -14,7 +12,6 @@ from gmc_jax.core import Channel, Compressor
 from gmc_jax.graphs.topology import Topology
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
-from gmc_jax.utils.trees import zeros_to_accumulate
 
 
 @call_repr
@@ -86,11 +83,8 @@ def gossip_differences(
         axis_name=axis_name,
     )
 
-    def average(tree, state):
-        checks.floating(tree)
+    def send_first(tree, state):
         state = send_difference(messages, tree, state, tree)
-        mean = step_to_neighbours(tree, state, consensus_step)
-        return mean, zeros_to_accumulate(tree), state
+        return step_to_neighbours(tree, state, consensus_step), state
 
-    init = partial(no_differences, messages)
-    return Channel(init, average, messages.bits, axis_name, messages.entries)
+    return channel_of_differences(messages, send_first)

@@ -77,11 +77,11 @@ def in_frequencies(channel: Channel, *, chunk: int = 64) -> Channel:
         exact = jax.tree.map(transform, upcast(tree))
         return exact, downcast(exact, tree)
 
+    def shapes(tree: Tree) -> Tree:
+        return jax.eval_shape(lambda tree: sent(tree)[1], tree)
+
     def init(params):
-        shapes = jax.eval_shape(lambda tree: sent(tree)[1], params)
-        return channel.init(
-            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        )
+        return channel.init(jax.tree.map(jnp.zeros_like, shapes(params)))
 
     def average(tree, state):
         exact, rounded = sent(tree)
@@ -89,9 +89,6 @@ def in_frequencies(channel: Channel, *, chunk: int = 64) -> Channel:
         rounding = jax.tree.map(jnp.subtract, exact, upcast(rounded))
         lost = jax.tree.map(jnp.add, lost, rounding)
         return *(jax.tree.map(restore, part, tree) for part in (mean, lost)), state
-
-    def shapes(tree: Tree) -> Tree:
-        return jax.eval_shape(lambda tree: sent(tree)[1], tree)
 
     return Channel(
         init,

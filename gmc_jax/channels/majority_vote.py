@@ -6,10 +6,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._collectives import gather
+from gmc_jax.channels._collectives import exchange_rows, gather
 from gmc_jax.channels.sharded.shards import Shards, on_shards
 from gmc_jax.compressors._packing import WORD, add_packed, pack, unpack
 from gmc_jax.core import Channel, Tree
@@ -96,12 +95,9 @@ def majority_vote(*, axis_name: str = "workers") -> Channel:
 def _majority(votes: jax.Array, workers: int, axis_name: str) -> jax.Array:
     """What most workers vote for, [d] booleans."""
     slice_size = WORD * math.ceil(votes.size / (WORD * workers))
-    # Always false. An all-to-all under vmap refuses what is the same on all workers.
-    votes = votes | (lax.axis_index(axis_name) < 0)
     padded = jnp.pad(votes, (0, workers * slice_size - votes.size))
     sent = jax.vmap(pack)(padded.reshape(workers, slice_size))
-    received = lax.all_to_all(sent, axis_name, split_axis=0, concat_axis=0, tiled=True)
-
+    received = exchange_rows(sent, axis_name)
     counts = add_packed(
         received, lambda worker, plus: plus.astype(jnp.int32), slice_size
     )

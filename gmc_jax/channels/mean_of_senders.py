@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._collectives import gather
-from gmc_jax.channels._exchange import Exchange, compressed, unscaled
+from gmc_jax.channels._exchange import Exchange, compressed_exchange, unscaled
 from gmc_jax.channels.sharded.stacks import Vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils.call_repr import call_repr
@@ -68,7 +68,7 @@ def mean_of_senders(
       arXiv:2508.15706, and Peng, Quesnelle and Kingma, "DeMo: Decoupled Momentum
       Optimization", 2024, arXiv:2411.19870: their public code.
     """
-    channel, _ = compressed(
+    channel, _ = compressed_exchange(
         "mean_of_senders",
         compressor,
         Exchange(unscaled, lambda flat: gather(flat, axis_name), scale_floats),

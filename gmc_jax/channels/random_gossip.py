@@ -12,13 +12,13 @@ import optax
 from jax import lax
 
 from gmc_jax.channels._calls import call
-from gmc_jax.channels._neighbours import check_workers, weigh
+from gmc_jax.channels._neighbours import check_workers, costs_of_copies, weigh
 from gmc_jax.channels.disagreement import disagreement
 from gmc_jax.core import Channel, Tree
 from gmc_jax.graphs.random_topology import RandomTopology, check_random
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
-from gmc_jax.utils.trees import entries_in, size_in_bits, upcast, zeros_to_accumulate
+from gmc_jax.utils.trees import upcast, zeros_to_accumulate
 
 
 class RandomGossipState(NamedTuple):
@@ -94,13 +94,7 @@ def random_gossip(topology: RandomTopology, *, axis_name: str = "workers") -> Ch
         mean = optax.tree.add(upcast(tree), total)
         return mean, zeros_to_accumulate(tree), RandomGossipState(state.step + 1)
 
-    def bits(tree):
-        shapes = jax.eval_shape(partial(jax.tree.map, jnp.asarray), tree)
-        return topology.degree * size_in_bits(shapes)
-
-    def entries(tree):
-        return topology.degree * entries_in(tree)
-
+    bits, entries = costs_of_copies(topology.degree)
     return Channel(init, average, bits, axis_name, entries)
 
 

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from gmc_jax.channels._axis import workers_on
-from gmc_jax.channels._collectives import gather, run_collective
+from gmc_jax.channels._collectives import exchange_rows, gather, run_collective
 from gmc_jax.channels._exchange import unscaled
 from gmc_jax.channels._keys import keys_of_call
 from gmc_jax.channels.compressed import channel_on_vectors
-from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shards import Shards
-from gmc_jax.channels.sharded.stacks import Vectors, alike, split_vectors
+from gmc_jax.channels.sharded.stacks import Vectors, alike, split_leaf, split_vectors
 from gmc_jax.core import Channel, Compressor, Tree
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import downcast, mean_of, scale_floats, shares, upcast
@@ -98,7 +97,8 @@ def two_phase(
     def on_vectors(
         shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array
     ) -> tuple[Vectors, Vectors]:
-        _check_split(shards, per_leaf)
+        if not per_leaf:
+            _check_whole(shards)
         workers = workers_on(axis_name, "two_phase")
         keys = keys_of_call(seed, step, per_leaf, len(shards.shapes))
         split = split_vectors(shards, True) if per_leaf else []
@@ -217,16 +217,11 @@ class _Stack:
 
 def _exchange(stacks: dict[int, _Stack], axis_name: str) -> tuple[Vectors, Vectors]:
     """The means of all stacks, and what is lost."""
-
-    def to_owners(rows: jax.Array) -> jax.Array:
-        # Never true. An all-to-all under vmap refuses what is the same on all workers.
-        never = lax.axis_index(axis_name) < 0
-        rows = jnp.where(never, jnp.zeros_like(rows), rows)
-        return lax.all_to_all(rows, axis_name, split_axis=0, concat_axis=0, tiled=True)
-
     encoded = {leaf: stack.encode() for leaf, stack in stacks.items()}
     sent = {leaf: messages for leaf, (messages, _) in encoded.items()}
-    received = run_collective(sent, to_owners, leading=1)
+    received = run_collective(
+        sent, lambda rows: exchange_rows(rows, axis_name), leading=1
+    )
     again = {leaf: stack.encode_mean(received[leaf]) for leaf, stack in stacks.items()}
     sent = {leaf: message for leaf, (message, _) in again.items()}
     received = run_collective(sent, lambda flat: gather(flat, axis_name))
@@ -238,13 +233,11 @@ def _exchange(stacks: dict[int, _Stack], axis_name: str) -> tuple[Vectors, Vecto
     return means, lost
 
 
-def _check_split(shards: Shards, per_leaf: bool) -> None:
-    split = split_vectors(shards, True)
-    if split and not per_leaf:
-        place = split[0]
+def _check_whole(shards: Shards) -> None:
+    is_split = split_leaf(shards)
+    if is_split:
         raise ValueError(
-            "`two_phase` must cut slices leaf by leaf, since a leaf of shape "
-            f"{shards.shapes[place]} is split inside a worker by "
-            f"{partition(shards.specs[place])}. Slices of the whole tree would not lie "
-            "on one device. Pass `two_phase(..., per_leaf=True)`."
+            f"`two_phase` must cut slices leaf by leaf, since {is_split}. Slices of "
+            "the whole tree would not lie on one device. Pass "
+            "`two_phase(..., per_leaf=True)`."
         )

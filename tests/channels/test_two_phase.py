@@ -217,6 +217,18 @@ def test_split_leaves_are_cut_leaf_by_leaf():
         on_mesh(two_phase(dense()), trees, mesh, 1)
 
 
+@pytest.mark.slow
+def test_devices_draw_for_themselves_and_their_copies_alike():
+    channel = two_phase(thinned(), per_leaf=True)
+    trees = jax.tree.map(np.ones_like, trees_of(2, "float32"))
+    (mean, lost, _), _ = on_mesh(channel, trees, mesh_named("2 x 2 x 2"), 1)
+    for name, tree in trees.items():
+        sent = (tree - lost[name]).mean(axis=0)
+        np.testing.assert_allclose(mean[name][0], sent, rtol=1e-5, atol=1e-6)
+    left, right = np.split(mean["columns"][0], 2, axis=1)
+    assert not np.array_equal(left, right)
+
+
 def test_counting_counts_words_and_scales():
     assert count_entries(two_phase(scaled_sign())).entries({"x": jnp.zeros(100)}) == 5
 

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from gmc_jax.channels._collectives import run_collective
-from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shard_codecs import (
     Codec,
     ShardIndex,
@@ -18,7 +17,7 @@ from gmc_jax.channels.sharded.shard_codecs import (
     largest_of_shards,
 )
 from gmc_jax.channels.sharded.shards import Shards
-from gmc_jax.channels.sharded.stacks import Vectors, alike, split_vectors
+from gmc_jax.channels.sharded.stacks import Vectors, alike, split_leaf, split_vectors
 from gmc_jax.core import Blockwise, Compressor, Drawn, Tree
 
 
@@ -26,26 +25,21 @@ def check_selects(
     compressor: Compressor, shards: Shards, per_leaf: bool, caller: str
 ) -> None:
     """Raises ValueError unless the compressor can encode all split vectors."""
-    split = split_vectors(shards, True)
-    if not split:
+    is_split = split_leaf(shards)
+    if is_split is None:
         return
-    place = split[0]
-    is_split = (
-        f"since a leaf of shape {shards.shapes[place]} is split inside a worker by "
-        f"{partition(shards.specs[place])}"
-    )
     if compressor.selects is None:
         raise ValueError(
             f"`compressor` of `{caller}` must select entries shard by shard, "
-            f"{is_split}. This one needs the whole vector, which every device would "
-            "gather. Use `top_k`, `threshold`, `random_k`, `random_block` or buckets, "
-            "as in `integers(8, bucket=512)`, or the channel `exact()`, which loses "
-            "nothing."
+            f"since {is_split}. This one needs the whole vector, which every device "
+            "would gather. Use `top_k`, `threshold`, `random_k`, `random_block` or "
+            "buckets, as in `integers(8, bucket=512)`, or the channel `exact()`, which "
+            "loses nothing."
         )
     if isinstance(compressor.selects, Blockwise) and not per_leaf:
         raise ValueError(
-            f"`{caller}` must encode blocks leaf by leaf, {is_split}. Blocks of the "
-            "whole tree would not lie on one device. Pass "
+            f"`{caller}` must encode blocks leaf by leaf, since {is_split}. Blocks of "
+            "the whole tree would not lie on one device. Pass "
             f"`{caller}(..., per_leaf=True)`."
         )
 
@@ -126,11 +120,7 @@ def between_workers(
       shards: how the tree is split over the devices of a worker.
       messages: of a device, by the index of the leaf.
     """
-    received = {}
-    for axes in dict.fromkeys(map(coder.add_up, messages)):
-        sent = {leaf: x for leaf, x in messages.items() if coder.add_up(leaf) == axes}
-        received |= run_collective(sent, shards.by_slices(collective, axes))
-    return received
+    return coder.run_collectives(partial(shards.by_slices, collective), messages)
 
 
 def _whole(

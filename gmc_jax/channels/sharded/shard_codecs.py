@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.global_top_k import Candidates, global_top_k
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors
@@ -41,6 +42,26 @@ class Codec(NamedTuple):
     encode: Callable[[jax.Array, Vectors], tuple[dict[int, Tree], Vectors]]
     decode: Callable[[jax.Array, dict[int, Tree]], Vectors]
     add_up: Callable[[int], tuple[str, ...]]
+
+    def run_collectives(
+        self,
+        collective_of: Callable[[tuple[str, ...]], Callable[[jax.Array], jax.Array]],
+        messages: dict[int, Tree],
+    ) -> dict[int, Tree]:
+        """Runs a collective on the messages of a device, once for each `add_up`.
+
+        Args:
+          collective_of: `axes -> collective`, as in `run_collective`, for messages that
+            add up along these axes.
+          messages: by the index of the leaf.
+        """
+        received: dict[int, Tree] = {}
+        for axes in dict.fromkeys(map(self.add_up, messages)):
+            sent = {
+                leaf: x for leaf, x in messages.items() if self.add_up(leaf) == axes
+            }
+            received |= run_collective(sent, collective_of(axes))
+        return received
 
 
 class ShardIndex(NamedTuple):

@@ -192,7 +192,7 @@ def on_shards_and_whole(
     Returns:
       The trees, split as `tree` is, and the others.
     """
-    shards = _shards_of(tree)
+    shards = shards_of(tree)
     if not shards.axes:
         return function(shards, tree, *whole)
 
@@ -213,12 +213,18 @@ def on_shards_and_whole(
     return tuple(map(treedef.unflatten, leaves)), others
 
 
-def _shards_of(tree: Tree) -> Shards:
+def shards_of(tree: Tree) -> Shards:
+    """How the leaves of a tree are split in the step that is traced."""
+    whole, context = unsplit(tree), current.value
+    if context is None or not whole.shapes:
+        return whole
+    return Shards(dict(context.axes), whole.shapes, context.specs(tree))
+
+
+def unsplit(tree: Tree) -> Shards:
+    """The leaves of a tree on a worker with one device."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-    context = current.value
-    if context is None or not shapes:
-        return Shards({}, shapes, [((),) * len(shape) for shape in shapes])
-    return Shards(dict(context.axes), shapes, context.specs(tree))
+    return Shards({}, shapes, [((),) * len(shape) for shape in shapes])
 
 
 def _global_indices(

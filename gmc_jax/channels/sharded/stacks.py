@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gmc_jax.channels.sharded.context import partition
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.core import Tree
 from gmc_jax.utils.vectors import to_vectors, unstack
@@ -76,6 +77,18 @@ def alike(shards: Shards, tree: Tree, per_leaf: bool) -> list[list[int]]:
             kind = (shape, dtype) if batches_alike else (leaf,)
             groups.setdefault(kind, []).append(leaf)
     return list(groups.values())
+
+
+def split_leaf(shards: Shards) -> str | None:
+    """The first leaf that is split over devices, in words for errors."""
+    split = split_vectors(shards, True)
+    if not split:
+        return None
+    (place, *_) = split
+    return (
+        f"a leaf of shape {shards.shapes[place]} is split inside a worker by "
+        f"{partition(shards.specs[place])}"
+    )
 
 
 def split_vectors(shards: Shards, per_leaf: bool) -> list[int]:

@@ -5,15 +5,15 @@ alike that are split are not stacked. What a worker keeps between two calls depe
 neither: a state is made before it is known how the parameters are split.
 """
 
+from functools import partial
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gmc_jax.channels._collectives import run_collective
 from gmc_jax.channels.sharded.shard_codecs import Codec
-from gmc_jax.channels.sharded.shards import Shards
+from gmc_jax.channels.sharded.shards import Shards, unsplit
 from gmc_jax.channels.sharded.stacks import alike, split_vectors
 from gmc_jax.core import Tree
 
@@ -37,12 +37,9 @@ def whole_messages(
       The messages of a worker with one device, in the order of their leaves.
     """
     if shards.axes:
-        added: dict[int, Tree] = {}
-        for axes in dict.fromkeys(map(coder.add_up, messages)):
-            own = {
-                leaf: x for leaf, x in messages.items() if coder.add_up(leaf) == axes
-            }
-            added |= run_collective(own, lambda flat, axes=axes: lax.psum(flat, axes))
+        added = coder.run_collectives(
+            lambda axes: partial(lax.psum, axis_name=axes), messages
+        )
         here, kept = _groups(shards, tree, per_leaf)
         messages = _regrouped(added, here, kept)
     return tuple(messages[leaf] for leaf in sorted(messages))
@@ -67,11 +64,12 @@ def _groups(shards: Shards, tree: Tree, per_leaf: bool) -> tuple[Groups, Groups]
     leaves = shards.whole(tree)
     if not any(leaf.size for leaf in leaves):
         return [], []
-    unsplit = shards._replace(specs=[((),) * leaf.ndim for leaf in leaves])
     if not per_leaf:
         return [[0]], [[0]]
     split = [[leaf] for leaf in split_vectors(shards, per_leaf) if leaves[leaf].size]
-    return alike(shards, tree, per_leaf) + split, alike(unsplit, leaves, per_leaf)
+    return alike(shards, tree, per_leaf) + split, alike(
+        unsplit(leaves), leaves, per_leaf
+    )
 
 
 def _regrouped(

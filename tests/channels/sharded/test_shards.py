@@ -98,9 +98,8 @@ def test_in_parts_the_same_is_sent_and_lost(name, mesh, dtype):
 
     chex.assert_trees_all_equal(lost, expected_lost)
     chex.assert_trees_all_close(mean, expected_mean, rtol=1e-6, atol=1e-7)
-    if name.startswith(
-        "late"
-    ):  # Devices write their slots of a message in their order.
+    # Devices write their slots of a message in their order.
+    if name.startswith("late"):
         state, expected_state = (
             each._replace(messages=()) for each in (state, expected_state)
         )

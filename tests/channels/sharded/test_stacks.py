@@ -1,18 +1,15 @@
 """Tests of vectors that are alike."""
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmc_jax.channels.sharded.shards import Shards
+from gmc_jax.channels.sharded.shards import unsplit
 from gmc_jax.channels.sharded.stacks import stacked_vectors
 
 
 def stacked(tree, per_leaf=True):
-    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
-    shards = Shards({}, shapes, [((),) * len(shape) for shape in shapes])
-    return stacked_vectors(shards, tree, per_leaf, jnp.int32(3))
+    return stacked_vectors(unsplit(tree), tree, per_leaf, jnp.int32(3))
 
 
 def test_leaves_of_one_shape_and_dtype_are_rows_of_a_stack():
