@@ -25,7 +25,12 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from tests.support import references, references_local
+from tests.support import (
+    references,
+    references_local,
+    references_low_rank,
+    references_server,
+)
 
 
 class Method(NamedTuple):
@@ -212,6 +217,12 @@ METHODS = {
 
 # Transcriptions.
 
+
+def alone(rate: optax.ScalarOrSchedule, momentum: float = 0.9):
+    """Momentum SGD on one worker, with the momentum in float32 for 16 bits."""
+    return gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum)
+
+
 # A second channel, and the selection that it makes in a transcription.
 SECOND = all_gather(top_k(0.4)), references.largest(0.4)
 PAPERS = {
@@ -240,7 +251,7 @@ PAPERS = {
     "dgc with nesterov": Paper(
         functools.partial(gmc_jax.dgc, nesterov=True), references.dgc_nesterov, 1
     ),
-    "power_sgd": Paper(gmc_jax.power_sgd, references.power_sgd, 1),
+    "power_sgd": Paper(gmc_jax.power_sgd, references_low_rank.power_sgd, 1),
     "ef21": Paper(gmc_jax.ef21, references.ef21, 0),
     "distributed_lion": Paper(
         functools.partial(gmc_jax.distributed_lion, weight_decay=1.0),
@@ -251,7 +262,9 @@ PAPERS = {
         functools.partial(
             gmc_jax.one_bit_adam, freeze_step=10, variance_decay=0.9, weight_decay=1.0
         ),
-        functools.partial(references.one_bit_adam, freeze=10, beta2=0.9, decay=1.0),
+        functools.partial(
+            references_server.one_bit_adam, freeze=10, beta2=0.9, decay=1.0
+        ),
         1,
     ),
     "cser": Paper(
@@ -307,7 +320,7 @@ PAPERS = {
     ),
     "slowmo": Paper(
         lambda rate, channel, momentum=0.5: gmc_jax.slowmo(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             slow_momentum=momentum,
@@ -319,7 +332,7 @@ PAPERS = {
     ),
     "bmuf": Paper(
         lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             block_momentum=momentum,
@@ -330,7 +343,7 @@ PAPERS = {
     ),
     "bmuf with nesterov": Paper(
         lambda rate, channel, momentum=0.5: gmc_jax.bmuf(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             block_momentum=momentum,
@@ -343,7 +356,7 @@ PAPERS = {
     ),
     "lookahead": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.lookahead(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            alone(rate, momentum),
             channel,
         ),
         functools.partial(references_local.lookahead, alpha=0.5, period=5),
@@ -351,7 +364,7 @@ PAPERS = {
     ),
     "diloco": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.diloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             outer_momentum=momentum,
@@ -361,7 +374,7 @@ PAPERS = {
     ),
     "muloco": Paper(
         lambda rate, channel, momentum=0.6: gmc_jax.muloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             outer_learning_rate=lambda s: 0.7 / (1 + s),
@@ -377,7 +390,7 @@ PAPERS = {
     ),
     "easgd": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.easgd(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            alone(rate, momentum),
             channel,
             period=4,
         ),
@@ -386,7 +399,7 @@ PAPERS = {
     ),
     "cocod_sgd": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.cocod_sgd(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            alone(rate, momentum),
             channel,
             period=4,
         ),
@@ -395,7 +408,7 @@ PAPERS = {
     ),
     "overlap_local_sgd": Paper(
         lambda rate, channel, momentum=0.7: gmc_jax.overlap_local_sgd(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             anchor_momentum=momentum,
@@ -407,7 +420,7 @@ PAPERS = {
     ),
     "streaming_diloco": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.streaming_diloco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication()),
+            alone(rate),
             channel,
             period=4,
             fragments=1,
@@ -430,19 +443,23 @@ PAPERS = {
         functools.partial(
             gmc_jax.dist_ef_sgdm, server_channel=simulated_server(top_k(0.25))
         ),
-        functools.partial(references.dist_ef_sgdm, server=references.largest(0.25)),
+        functools.partial(
+            references_server.dist_ef_sgdm, server=references.largest(0.25)
+        ),
         0,
     ),
     "double_squeeze": Paper(
         functools.partial(
             gmc_jax.double_squeeze, server_channel=simulated_server(top_k(0.25))
         ),
-        functools.partial(references.double_squeeze, server=references.largest(0.25)),
+        functools.partial(
+            references_server.double_squeeze, server=references.largest(0.25)
+        ),
         0,
     ),
     "sparse_loco": Paper(
         lambda rate, channel, momentum=0.9: gmc_jax.sparse_loco(
-            gmc_jax.dmsgd_local(rate, gmc_jax.no_communication(), momentum=momentum),
+            alone(rate, momentum),
             channel,
             period=4,
             outer_learning_rate=0.8,
