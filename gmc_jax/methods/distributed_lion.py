@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.transforms._learning_rate import decayed_descent
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
@@ -71,10 +72,8 @@ def distributed_lion(
     checks.learning_rate(learning_rate=learning_rate)
     checks.nonnegative(weight_decay=weight_decay)
     lion = optax.scale_by_lion(b1=momentum, b2=momentum_decay)
-    descent = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-    )
     return optax.chain(
-        with_float32_state(lion), averaged(channel), with_float32_state(descent)
+        with_float32_state(lion),
+        averaged(channel),
+        decayed_descent(learning_rate, weight_decay),
     )

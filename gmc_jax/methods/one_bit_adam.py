@@ -8,9 +8,9 @@ from gmc_jax.channels.exact import exact
 from gmc_jax.channels.join_channels import join_channels
 from gmc_jax.channels.no_communication import no_communication
 from gmc_jax.core import Channel
+from gmc_jax.transforms._learning_rate import decayed_descent
 from gmc_jax.transforms.error_feedback import error_feedback
 from gmc_jax.transforms.freezing_adam import freezing_adam
-from gmc_jax.transforms.with_float32_state import with_float32_state
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 
@@ -122,8 +122,4 @@ def one_bit_adam(
         variance_decay=variance_decay,
         epsilon=epsilon,
     )
-    descent = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-    )
-    return optax.chain(adam, with_float32_state(descent))
+    return optax.chain(adam, decayed_descent(learning_rate, weight_decay))

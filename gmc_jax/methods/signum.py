@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Channel
+from gmc_jax.transforms._learning_rate import decayed_descent
 from gmc_jax.transforms._momentum import has_no_momentum, momentum_value
 from gmc_jax.transforms.averaged import averaged
 from gmc_jax.transforms.with_float32_state import with_float32_state
@@ -68,14 +69,10 @@ def signum(
     checks.nonnegative(weight_decay=weight_decay)
     sign = with_float32_state(optax.stateless(lambda x, _: jax.tree.map(jnp.sign, x)))
     ema = with_float32_state(optax.ema(momentum_value(momentum), debias=False))
-    descent = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-    )
     return optax.chain(
         *([] if has_no_momentum(momentum) else [ema]),
         sign,
         averaged(channel),
         sign,
-        with_float32_state(descent),
+        decayed_descent(learning_rate, weight_decay),
     )

@@ -12,6 +12,18 @@ def descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformati
     return with_float32_state(optax.scale_by_learning_rate(learning_rate))
 
 
+def decayed_descent(
+    learning_rate: optax.ScalarOrSchedule, weight_decay: float
+) -> optax.GradientTransformation:
+    """`descent` with decoupled weight decay, which the rate multiplies as well."""
+    return with_float32_state(
+        optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+    )
+
+
 def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> jax.Array:
     """The rate at a step, or 1 where there is no rate.
 
@@ -28,3 +40,9 @@ def rate_at(learning_rate: optax.ScalarOrSchedule | None, step: jax.Array) -> ja
     value = learning_rate(step) if callable(learning_rate) else learning_rate
     rate = jnp.asarray(1.0 if value is None else value, jnp.result_type(float))
     return jnp.where(rate < float(jnp.finfo(jnp.float32).tiny), 0, rate)
+
+
+def over_rate(value: jax.typing.ArrayLike, rate: jax.Array) -> jax.Array:
+    """A number divided by a rate, or 0 where the rate is 0."""
+    is_zero = rate == 0
+    return jnp.where(is_zero, 0, value / jnp.where(is_zero, 1, rate))

@@ -11,6 +11,7 @@ import optax
 from gmc_jax.core import Channel, Tree
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.transforms._conserved import is_conserved
+from gmc_jax.transforms._mirrors import mirrors
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 
@@ -127,14 +128,10 @@ def _no_state(inner: optax.GradientTransformation, fresh: Tree) -> Tree:
 
 def _are_buffers(inner: optax.GradientTransformation, state: Tree) -> Tree:
     """Which leaves mirror a parameter and are not conserved."""
-    mirrors = optax.tree.map_params(
-        inner,
-        lambda _: True,
-        state,
-        transform_non_params=lambda node: jax.tree.map(lambda _: False, node),
-    )
     return jax.tree.map(
-        lambda mirror, conserved: mirror and not conserved, mirrors, is_conserved(state)
+        lambda mirror, conserved: mirror and not conserved,
+        mirrors(inner, state),
+        is_conserved(state),
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree
-from gmc_jax.transforms._learning_rate import rate_at
+from gmc_jax.transforms._learning_rate import over_rate, rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumulate
@@ -82,8 +82,7 @@ def global_momentum(
 
     def update(updates, state, params=None, **extra_args):
         rate = rate_at(learning_rate, state.step)
-        is_zero = rate == 0
-        ratio = jnp.where(is_zero, 0, state.rate / jnp.where(is_zero, 1, rate))
+        ratio = over_rate(state.rate, rate)
         updates = jax.tree.map(
             lambda g, out: g + times(decay * ratio, out),
             upcast_floating(updates),

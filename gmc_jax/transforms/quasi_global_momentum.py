@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree
-from gmc_jax.transforms._learning_rate import rate_at
+from gmc_jax.transforms._learning_rate import over_rate, rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast, upcast_floating, zeros_to_accumulate
@@ -93,8 +93,7 @@ def quasi_global_momentum(
             return times(decay, momentum) + g if nesterov else momentum
 
         rate = rate_at(learning_rate, state.step)
-        is_zero = rate == 0
-        inverse = jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, rate))
+        inverse = over_rate(1, rate)
         ahead = jax.tree.map(add, upcast_floating(updates), state.momentum)
         out, inner_state = inner.update(ahead, state.inner, params, **extra_args)
         momentum = jax.tree.map(

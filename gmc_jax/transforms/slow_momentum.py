@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gmc_jax.core import Tree
-from gmc_jax.transforms._learning_rate import rate_at
+from gmc_jax.transforms._learning_rate import over_rate, rate_at
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
 from gmc_jax.utils.trees import times, upcast_floating, zeros_to_accumulate
@@ -86,10 +86,9 @@ def slow_momentum(
         most = (jnp.iinfo(jnp.int32).max - period + 1) // period
         last_local_step = period * jnp.minimum(state.step, most) + period - 1
         rate = rate_at(learning_rate, last_local_step)
-        is_zero = rate == 0
 
         pseudo_gradient = upcast_floating(updates)
-        inverse = jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, rate))
+        inverse = over_rate(1, rate)
         momentum = jax.tree.map(
             lambda u, leaf: times(decay, u) + times(inverse, leaf),
             state.momentum,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import optax
 from gmc_jax.core import Tree, with_hooks
 from gmc_jax.transforms._float32_init import init_in_float32
 from gmc_jax.transforms._fragments import Division, Fragments, divide
+from gmc_jax.transforms._mirrors import mirrors
 from gmc_jax.transforms._params import difference, require_params
 from gmc_jax.transforms.merges import Merge, mix
 from gmc_jax.transforms.sync_hooks import on_sync, sync_weighted
@@ -271,11 +273,7 @@ def _in_turn(
     due: jax.Array, division: Division, same: Tree, act: Callable[[int], Tree]
 ) -> Tree:
     """Acts on the fragment that is due; returns `same` if there is none."""
-
-    def branch(fragment: int) -> Callable[[], Tree]:
-        return lambda: act(fragment)
-
-    branches = map(branch, range(division.total))
+    branches = [partial(act, fragment) for fragment in range(division.total)]
     return jax.lax.switch(due, [lambda: same, *branches])
 
 
@@ -296,15 +294,9 @@ def _moved(
     moved = on_sync(state, start, end)
     if division.total == 1:
         return moved
-    mirrors = optax.tree.map_params(
-        inner,
-        lambda _, flag: flag,
-        state,
-        division.flags(start, fragment),
-        transform_non_params=lambda node: jax.tree.map(lambda _: False, node),
-    )
+    of_fragment = mirrors(inner, state, division.flags(start, fragment))
     return jax.tree.map(
-        lambda mirror, new, old: new if mirror else old, mirrors, moved, state
+        lambda own, new, old: new if own else old, of_fragment, moved, state
     )
 
 

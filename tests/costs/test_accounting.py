@@ -26,7 +26,7 @@ from tests.support import harness
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import VARIANTS
 from tests.support.harness import start, targets
-from tests.support.methods import PAPERS
+from tests.support.papers import PAPERS
 from tests.support.small_model import WORKERS, D, distributed, params, step_of
 
 # Those that send one kind of message at every call. Others have files of their own.

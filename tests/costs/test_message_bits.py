@@ -20,7 +20,7 @@ from gmc_jax import (
     top_k,
 )
 from tests.support.harness import start
-from tests.support.methods import PAPERS, SECOND
+from tests.support.papers import PAPERS, SECOND
 from tests.support.small_model import D, params
 
 

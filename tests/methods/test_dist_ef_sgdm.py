@@ -14,7 +14,7 @@ from gmc_jax import (
     simulated_server,
     top_k,
 )
-from tests.support import harness, problems, references
+from tests.support import harness, problems, references, references_server
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -77,7 +77,7 @@ def test_residuals_are_the_papers_times_the_rate():
     """The factor lr_{t-1} / lr_t of the paper, without a division."""
     tx = dist_ef_sgdm(SCHEDULE, CHANNELS["top_k"], simulated_server(top_k(0.2)))
     weights, states = harness.run(tx, problem())
-    expected, theirs = references.dist_ef_sgdm(
+    expected, theirs = references_server.dist_ef_sgdm(
         problem(), rate_at, references.largest(0.1), server=references.largest(0.2)
     )
     np.testing.assert_allclose(weights, expected, rtol=1e-9, atol=1e-11)

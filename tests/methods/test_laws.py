@@ -19,7 +19,7 @@ import pytest
 import gmc_jax
 from gmc_jax import Compressor, all_gather, all_reduce, random_block, random_k, top_k
 from tests.support import harness, problems, references
-from tests.support.methods import PAPERS
+from tests.support.papers import PAPERS
 
 STEPS, D, RATIO, PEAK = 50, 20, 0.2, 0.02
 

@@ -19,7 +19,7 @@ from gmc_jax import (
     simulated_server,
     top_k,
 )
-from tests.support import harness, problems, references
+from tests.support import harness, problems, references, references_server
 from tests.support.harness import simulate, start, step_of, targets
 from tests.support.virtual_iterates import (
     CHANNELS,
@@ -41,7 +41,7 @@ def test_with_a_server_that_compresses_it_equals_its_paper(workers):
     server = simulated_server(top_k(0.1))
     tx = adam(SCHEDULE, all_gather(top_k(0.2)), server_channel=server)
     weights, states = harness.run(tx, everyone)
-    expected, residuals = references.one_bit_adam(
+    expected, residuals = references_server.one_bit_adam(
         everyone,
         rate_at,
         references.largest(0.2),

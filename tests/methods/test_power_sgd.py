@@ -8,7 +8,7 @@ import pytest
 
 import gmc_jax
 from gmc_jax import alternating_low_rank, averaged, exact, low_rank, power_sgd
-from tests.support import harness, problems, references
+from tests.support import harness, problems, references_low_rank
 from tests.support.virtual_iterates import (
     CHANNELS,
     MOMENTUM,
@@ -70,7 +70,7 @@ def residuals_in(states, workers: int) -> np.ndarray:
 def test_through_matrices_it_equals_its_paper(make, workers, rate):
     everyone, (ours, eta) = problems.quadratics(workers), RATES[rate]
     weights, states = harness.run(power_sgd(ours, make(1, seed=3)), everyone)
-    expected, residuals = references.power_sgd_of_a_matrix(
+    expected, residuals = references_low_rank.power_sgd_of_a_matrix(
         everyone,
         eta,
         first_factor(make(1, seed=3)),
@@ -139,7 +139,7 @@ def test_it_may_start_dense():
     assert residual[11:].any(axis=(1, 2)).all()
     # Beyond the boundary it is as if it had started there.
     late, eta = problem(), rate_at
-    expected, _ = references.power_sgd_of_a_matrix(
+    expected, _ = references_low_rank.power_sgd_of_a_matrix(
         late._replace(noise=late.noise[10:], start=ours[10]),
         lambda t: eta(t + 10),
         first_factor(low_rank(1)),

@@ -6,15 +6,13 @@ import numpy as np
 import optax
 
 from gmc_jax import ef_sgd, exact, majority_vote, sign_sgd
-from tests.support import harness, problems, references, references_local
+from tests.support import harness, problems, references
 from tests.support.virtual_iterates import SCHEDULE, problem, rate_at
 
 
 def test_sign_sgd_is_signum_without_momentum_and_keeps_nothing():
     one, states = harness.run(sign_sgd(SCHEDULE, majority_vote()), problem())
-    expected, _ = references_local.signum(
-        problem(), rate_at, references.everything, beta=0.0
-    )
+    expected, _ = references.signum(problem(), rate_at, references.everything, beta=0.0)
     np.testing.assert_allclose(one, expected, rtol=0, atol=1e-11)
     assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(states))
 

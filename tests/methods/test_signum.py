@@ -15,7 +15,7 @@ from gmc_jax import (
     sign_sgd,
     signum,
 )
-from tests.support import harness, problems, references, references_local
+from tests.support import harness, problems, references
 from tests.support.virtual_iterates import RATE, SCHEDULE, problem, rate_at
 
 RATES = {"constant": (RATE, lambda t: RATE), "cosine": (SCHEDULE, rate_at)}
@@ -35,7 +35,7 @@ def test_it_equals_its_paper(workers, momentum, weight_decay, rate):
     everyone = problems.quadratics(workers)
     tx = signum(ours, majority_vote(), momentum=momentum, weight_decay=weight_decay)
     weights, _ = harness.run(tx, everyone)
-    expected, _ = references_local.signum(
+    expected, _ = references.signum(
         everyone, eta, references.everything, momentum, weight_decay=weight_decay
     )
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-10)

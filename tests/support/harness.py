@@ -2,7 +2,7 @@
 
 `drive` and `train` run the step under one of `RUNNERS` and return the last state.
 `run` trains on a problem of `problems` under `simulate` and returns all states.
-`updates` feeds gradients to a transformation, and `average` feeds trees to a channel.
+`updates` and `walked` feed trees to a transformation, and `average` to a channel.
 """
 
 import functools
@@ -228,13 +228,33 @@ def updates(
     and the states of the transformation before the first step and after each.
     """
 
+    (_, states), moved = _fed(tx, params, gradients)
+    return moved, states
+
+
+def moves(steps: int, workers: int = 4) -> Tree:
+    """Updates for `start()`, unlike at each worker: trees of [steps, workers, ...]."""
+    return jax.tree.map(lambda leaf: leaf[:, :workers], targets(start(), steps))
+
+
+def walked(tx: optax.GradientTransformation, moves: Tree) -> tuple[np.ndarray, Tree]:
+    """Feeds updates, such as `moves`, to `tx` as `updates` does, from `start()`.
+
+    Returns the parameters of all workers, [steps + 1, workers, d], and the states.
+    """
+    (params, states), _ = _fed(tx, start(), moves)
+    return problems.flat(params, leading=2), states
+
+
+def _fed(tx: optax.GradientTransformation, params: Tree, gradients: Tree) -> Tree:
+    """The parameters and states, and the updates of `tx`."""
+
     def step(state, batch):
         params, opt_state = state
         new, opt_state = tx.update(batch, opt_state, params)
         return (optax.apply_updates(params, new), opt_state), new
 
-    (_, states), moved = history(step, (params, tx.init(params)), gradients)
-    return moved, states
+    return history(step, (params, tx.init(params)), gradients)
 
 
 # Channels.

@@ -353,116 +353,6 @@ def cser(
     return np.stack(trace), np.stack(errors)
 
 
-def dist_ef_sgdm(
-    problem: Problem,
-    eta: Rate,
-    select: Select,
-    beta: float = 0.9,
-    *,
-    server: Select,
-) -> Trace:
-    """Compression both ways, residuals in units of gradients. Where eta is 0: nearly 0.
-
-    The residuals are the workers'.
-    """
-    w = problem.start
-    es = [np.zeros_like(w) for _ in range(problem.workers)]
-    ms = [np.zeros_like(w) for _ in range(problem.workers)]
-    server_residual, last = np.zeros_like(w), 0.0
-    ws, residuals = [w], [np.stack(es)]
-    for t in range(problem.steps):
-        rate = eta(t) or 1e-30
-        q = (last / rate) * server_residual
-        for k in range(problem.workers):
-            g = problem.gradient(k, t, w)
-            ms[k] = beta * ms[k] + g
-            p = g + beta * ms[k] + (last / rate) * es[k]
-            sent = np.where(select(t, p), p, 0)
-            es[k] = p - sent
-            q = q + sent / problem.workers
-        answer = np.where(server(t, q), q, 0)
-        server_residual, last = q - answer, rate
-        w = w - rate * answer
-        ws.append(w)
-        residuals.append(np.stack(es))
-    return np.stack(ws), np.stack(residuals)
-
-
-def power_sgd(problem: Problem, eta: Rate, select: Select, beta: float = 0.9) -> Trace:
-    """Error feedback in units of gradients; d + m is a step, and m holds d."""
-    x, m = problem.start, np.zeros_like(problem.start)
-    es = [np.zeros_like(x) for _ in range(problem.workers)]
-    xs, residuals = [x], [np.stack(es)]
-    for t in range(problem.steps):
-        d = np.zeros_like(x)
-        for k in range(problem.workers):
-            p = problem.gradient(k, t, x) + es[k]
-            sent = np.where(select(t, p), p, 0)
-            es[k] = p - sent
-            d += sent / problem.workers
-        m = beta * m + d
-        x = x - eta(t) * (d + m)
-        xs.append(x)
-        residuals.append(np.stack(es))
-    return np.stack(xs), np.stack(residuals)
-
-
-def power_sgd_of_a_matrix(
-    problem: Problem,
-    eta: Rate,
-    q: np.ndarray,
-    beta: float = 0.9,
-    *,
-    shape: tuple[int, int],
-    alternating: bool = False,
-) -> Trace:
-    """PowerSGD whose last entries are a matrix, and whose first are sent exactly.
-
-    `q` is the first right factor. The alternating form multiplies the matrix and its
-    transpose in turn.
-    """
-    rows, columns = shape
-    x, m = problem.start, np.zeros_like(problem.start)
-    es = np.zeros((problem.workers, rows, columns))
-    xs, residuals = [x], [np.zeros((problem.workers, x.size))]
-    p = np.zeros((rows, q.shape[1]))
-    everyone = range(problem.workers)
-    for t in range(problem.steps):
-        gradients = [problem.gradient(k, t, x) for k in everyone]
-        ms = [gradients[k][-rows * columns :].reshape(shape) + es[k] for k in everyone]
-        if alternating and t % 2 == 0:
-            q = gram_schmidt(q)
-            own = [ms[k] @ q for k in everyone]
-            p = np.mean(own, axis=0)
-            sent = [own[k] @ q.T for k in everyone]
-        else:
-            if not alternating:
-                p = np.mean([ms[k] @ q for k in everyone], axis=0)
-            p = gram_schmidt(p)
-            own = [ms[k].T @ p for k in everyone]
-            q = np.mean(own, axis=0)
-            sent = [p @ own[k].T for k in everyone]
-        es = np.stack([ms[k] - sent[k] for k in everyone])
-        d = np.mean(gradients, axis=0)
-        d[-rows * columns :] = np.mean(sent, axis=0).ravel()
-        m = beta * m + d
-        x = x - eta(t) * (d + m)
-        xs.append(x)
-        residuals.append(np.zeros((problem.workers, x.size)))
-        residuals[-1][:, -rows * columns :] = es.reshape(problem.workers, -1)
-    return np.stack(xs), np.stack(residuals)
-
-
-def gram_schmidt(matrix: np.ndarray) -> np.ndarray:
-    """Orthonormal columns, one after another."""
-    columns = []
-    for column in matrix.T:
-        for other in columns:
-            column = column - (other @ column) * other
-        columns.append(column / np.linalg.norm(column))
-    return np.stack(columns, axis=1)
-
-
 def ef21(problem: Problem, eta: Rate, select: Select, beta: float = 0.9) -> Trace:
     """EF21-SGDM with a = 1 - beta, from v = g = 0."""
     x, a = problem.start, 1 - beta
@@ -476,6 +366,30 @@ def ef21(problem: Problem, eta: Rate, select: Select, beta: float = 0.9) -> Trac
         x = x - eta(t) * gs.mean(axis=0)  # What a server would hold as its g.
         xs.append(x)
     return np.stack(xs), no_residuals(problem)
+
+
+def signum(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    beta: float = 0.9,
+    *,
+    weight_decay: float = 0.0,
+) -> Trace:
+    """signSGD with majority vote. Ties and zeros are plus."""
+    del select
+    w = problem.start
+    ms = [np.zeros_like(w) for _ in range(problem.workers)]
+    ws = [w]
+    for t in range(problem.steps):
+        plus = np.zeros(w.size, int)
+        for k in range(problem.workers):
+            ms[k] = beta * ms[k] + (1 - beta) * problem.gradient(k, t, w)
+            plus += ms[k] >= 0
+        vote = np.where(plus * 2 >= problem.workers, 1.0, -1.0)
+        w = w - eta(t) * (vote + weight_decay * w)
+        ws.append(w)
+    return np.stack(ws), no_residuals(problem)
 
 
 def distributed_lion(
@@ -505,69 +419,6 @@ def distributed_lion(
     return np.stack(xs), no_residuals(problem)
 
 
-def one_bit_adam(
-    problem: Problem,
-    eta: Rate,
-    select: Select,
-    beta: float = 0.9,
-    beta2: float = 0.999,
-    decay: float = 0.0,
-    *,
-    freeze: int,
-    epsilon: float = 1e-8,
-    server: Select = everything,
-) -> Trace:
-    """Dense Adam for `freeze` steps, then compressed momenta over a frozen variance."""
-    x, m, v = problem.start, *np.zeros((2, problem.start.size))
-    es, server_residual = np.zeros((problem.workers, x.size)), np.zeros_like(x)
-    xs, residuals = [x], [es.copy()]
-    for t in range(problem.steps):
-        gradients = [problem.gradient(k, t, x) for k in range(problem.workers)]
-        if t < freeze:
-            g = np.mean(gradients, axis=0)
-            m = beta * m + (1 - beta) * g
-            v = beta2 * v + (1 - beta2) * g * g
-        else:
-            q = server_residual
-            for k, g in enumerate(gradients):
-                p = beta * m + (1 - beta) * g + es[k]
-                sent = np.where(select(t - freeze, p), p, 0)
-                es[k] = p - sent
-                q = q + sent / problem.workers
-            m = np.where(server(t - freeze, q), q, 0)
-            server_residual = q - m
-        x = x - eta(t) * (m / (np.sqrt(v) + epsilon) + decay * x)
-        xs.append(x)
-        residuals.append(es.copy())
-    return np.stack(xs), np.stack(residuals)
-
-
-def double_squeeze(
-    problem: Problem, eta: Rate, select: Select, *, server: Select
-) -> Trace:
-    """Compression both ways; both residuals are of gradients.
-
-    The residuals are the workers'.
-    """
-    w = problem.start
-    deltas = np.zeros((problem.workers, w.size))
-    delta = np.zeros_like(w)
-    ws, residuals = [w], [deltas.copy()]
-    for t in range(problem.steps):
-        v = delta.copy()
-        for k in range(problem.workers):
-            v_k = problem.gradient(k, t, w) + deltas[k]
-            mask = select(t, v_k)
-            deltas[k] = np.where(mask, 0, v_k)
-            v += np.where(mask, v_k, 0) / problem.workers
-        mask = server(t, v)
-        delta = np.where(mask, 0, v)
-        w = w - eta(t) * np.where(mask, v, 0)
-        ws.append(w)
-        residuals.append(deltas.copy())
-    return np.stack(ws), np.stack(residuals)
-
-
 def heavy_ball(problem: Problem, eta: Rate, beta: float = 0.9) -> np.ndarray:
     """Serial SGD on the mean gradient, momentum beta (w_t - w_{t-1}): the weights."""
     w = last = problem.start
@@ -582,3 +433,28 @@ def heavy_ball(problem: Problem, eta: Rate, beta: float = 0.9) -> np.ndarray:
 def no_residuals(problem: Problem) -> np.ndarray:
     """Zeros in the place of the residuals of a method that has none."""
     return np.zeros((problem.steps + 1, *problem.targets.shape))
+
+
+# Where the weights differ between workers.
+
+
+class Steps:
+    """Momentum SGD of each worker: steps, signed like updates, [workers, d]."""
+
+    def __init__(
+        self, problem: Problem, eta: Rate, beta: float, nesterov: bool = False
+    ):
+        self.problem, self.eta, self.beta, self.nesterov = problem, eta, beta, nesterov
+        self.m = np.zeros_like(problem.targets)
+
+    def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
+        """The steps of gradients at x."""
+        workers = range(self.problem.workers)
+        g = np.stack([self.problem.gradient(k, t, x[k]) for k in workers])
+        self.m = self.beta * self.m + g
+        return -self.eta(t) * (self.beta * self.m + g if self.nesterov else self.m)
+
+
+def at_start(problem: Problem) -> np.ndarray:
+    """The start of the problem for every worker."""
+    return np.stack([problem.start] * problem.workers)

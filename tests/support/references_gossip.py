@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.support import references
 from tests.support.problems import Problem
-from tests.support.references import Rate
+from tests.support.references import Rate, Steps, at_start
 
 Compress = Callable[[int, np.ndarray], np.ndarray]
 """What is decoded of a vector at a step."""
@@ -26,26 +26,6 @@ def signs(step: int, x: np.ndarray) -> np.ndarray:
     """Signs times the mean magnitude."""
     del step
     return np.abs(x).mean() * np.where(np.signbit(x), -1, 1)
-
-
-class Steps:
-    """Momentum SGD of each worker: steps, signed like updates, [workers, d]."""
-
-    def __init__(self, problem: Problem, eta: Rate, beta: float, nesterov: bool):
-        self.problem, self.eta, self.beta, self.nesterov = problem, eta, beta, nesterov
-        self.m = np.zeros_like(problem.targets)
-
-    def __call__(self, t: int, x: np.ndarray) -> np.ndarray:
-        """The steps of gradients at x."""
-        workers = range(self.problem.workers)
-        g = np.stack([self.problem.gradient(k, t, x[k]) for k in workers])
-        self.m = self.beta * self.m + g
-        return -self.eta(t) * (self.beta * self.m + g if self.nesterov else self.m)
-
-
-def at_start(problem: Problem) -> np.ndarray:
-    """The start of the problem for every worker."""
-    return np.stack([problem.start] * problem.workers)
 
 
 def d_psgd(
@@ -209,7 +189,7 @@ def matcha(
     beta: float = 0.0,
 ) -> np.ndarray:
     """Pair by pair; `active` [steps, matchings] says which matchings are."""
-    x, steps = at_start(problem), Steps(problem, eta, beta, False)
+    x, steps = at_start(problem), Steps(problem, eta, beta)
     trace = [x]
     for t in range(problem.steps):
         half = x + steps(t, x)

@@ -10,7 +10,14 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.support.problems import Problem
-from tests.support.references import Rate, Select, Trace, no_residuals
+from tests.support.references import (
+    Rate,
+    Select,
+    Steps,
+    Trace,
+    at_start,
+    no_residuals,
+)
 
 
 def synchronised(
@@ -27,26 +34,20 @@ def synchronised(
 
     `outer(round, pseudo_gradients, rate)` returns z_old - z_new.
     """
-    everyone = range(problem.workers)
-    z = problem.start
-    xs = [z.copy() for _ in everyone]
-    ms = [np.zeros_like(z) for _ in everyone]
-    trace, since, count = [np.stack(xs)], 0, 0
+    xs, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    z, trace, since, count = problem.start, [xs], 0, 0
     for t in range(problem.steps):
-        for k in everyone:
-            g = problem.gradient(k, t, xs[k])
-            ms[k] = beta * ms[k] + g
-            xs[k] = xs[k] - eta(t) * (beta * ms[k] + g if nesterov else ms[k])
+        xs = xs + steps(t, xs)
         since += 1
         if since >= period(t):
-            z = z - outer(count, [z - x for x in xs], eta(t))
-            xs = [z.copy() for _ in everyone]
+            z = z - outer(count, z - xs, eta(t))
+            xs = z + 0 * xs
             if buffers == "reset":
-                ms = [np.zeros_like(z) for _ in everyone]
+                steps.m = 0 * steps.m
             if buffers == "average":
-                ms = [np.mean(ms, axis=0) for _ in everyone]
+                steps.m = steps.m.mean(axis=0) + 0 * steps.m
             since, count = 0, count + 1
-        trace.append(np.stack(xs))
+        trace.append(xs)
     return np.stack(trace), no_residuals(problem)
 
 
@@ -94,27 +95,22 @@ def qsparse_local_sgd(
     nesterov: bool = False,
 ) -> Trace:
     """Each worker sends its difference to the anchor and its memory, compressed."""
-    everyone = range(problem.workers)
-    z, count = problem.start, 0
-    xs = [z.copy() for _ in everyone]
-    vs, memories = ([np.zeros_like(z) for _ in everyone] for _ in range(2))
-    weights, residuals = [np.stack(xs)], [np.stack(memories)]
+    xs, steps = at_start(problem), Steps(problem, eta, beta, nesterov)
+    z, count, memories = problem.start, 0, np.zeros_like(xs)
+    weights, residuals = [xs], [memories.copy()]
     for t in range(problem.steps):
-        for k in everyone:
-            g = problem.gradient(k, t, xs[k])
-            vs[k] = beta * vs[k] + g
-            xs[k] = xs[k] - eta(t) * (g + beta * vs[k] if nesterov else vs[k])
+        xs = xs + steps(t, xs)
         if (t + 1) % period == 0:
             arrived = np.zeros_like(z)
-            for k in everyone:
+            for k in range(problem.workers):
                 p = memories[k] + z - xs[k]
                 c = np.where(select(count, p), p, 0)
                 memories[k] = p - c
                 arrived = arrived + c / problem.workers
             z, count = z - arrived, count + 1
-            xs = [z.copy() for _ in everyone]
-        weights.append(np.stack(xs))
-        residuals.append(np.stack(memories))
+            xs = z + 0 * xs
+        weights.append(xs)
+        residuals.append(memories.copy())
     return np.stack(weights), np.stack(residuals)
 
 
@@ -263,24 +259,16 @@ def easgd(
     period: int,
 ) -> Trace:
     """Springs between the workers and the centre; both ends feel what is sent."""
-    everyone, alpha = range(problem.workers), centre_rate / problem.workers
-    c, count = problem.start.copy(), 0
-    xs = [c.copy() for _ in everyone]
-    ms = [np.zeros_like(c) for _ in everyone]
-    trace = [np.stack(xs)]
+    xs, steps = at_start(problem), Steps(problem, eta, beta)
+    c, count, alpha = problem.start, 0, centre_rate / problem.workers
+    trace = [xs]
     for t in range(problem.steps):
-        for k in everyone:
-            g = problem.gradient(k, t, xs[k])
-            ms[k] = beta * ms[k] + g
-            xs[k] = xs[k] - eta(t) * ms[k]
+        xs = xs + steps(t, xs)
         if (t + 1) % period == 0:
-            pulls = []
-            for x in xs:
-                apart = x - c
-                pulls.append(alpha * np.where(select(count, apart), apart, 0))
-            xs = [x - pull for x, pull in zip(xs, pulls, strict=True)]
-            c, count = c + np.sum(pulls, axis=0), count + 1
-        trace.append(np.stack(xs))
+            apart = [x - c for x in xs]
+            ds = [alpha * np.where(select(count, d), d, 0) for d in apart]
+            xs, c, count = xs - ds, c + np.sum(ds, axis=0), count + 1
+        trace.append(xs)
     return np.stack(trace), no_residuals(problem)
 
 
@@ -297,25 +285,16 @@ def cocod_sgd(
     Of the differences to the mean that arrived last, only selected entries are sent.
     The others stay where they are.
     """
-    everyone, count = range(problem.workers), 0
-    mean = problem.start.copy()
-    xs = [mean.copy() for _ in everyone]
-    sent = [mean.copy() for _ in everyone]
-    ms = [np.zeros_like(mean) for _ in everyone]
-    trace = [np.stack(xs)]
+    xs, steps = at_start(problem), Steps(problem, eta, beta)
+    mean, sent, count, trace = problem.start, xs, 0, [xs]
     for t in range(problem.steps):
-        for k in everyone:
-            ms[k] = beta * ms[k] + problem.gradient(k, t, xs[k])
-            xs[k] = xs[k] - eta(t) * ms[k]
+        xs = xs + steps(t, xs)
         if (t + 1) % period == 0:
-            known = []
-            for s in sent:
-                chosen = select(count, s - mean)
-                known.append(np.where(chosen, s, mean))
+            known = [np.where(select(count, s - mean), s, mean) for s in sent]
             mean = np.mean(known, axis=0)
-            xs = [mean + x - k for x, k in zip(xs, known, strict=True)]
-            sent, count = [x.copy() for x in xs], count + 1
-        trace.append(np.stack(xs))
+            xs = mean + xs - known
+            sent, count = xs, count + 1
+        trace.append(xs)
     return np.stack(trace), no_residuals(problem)
 
 
@@ -330,23 +309,18 @@ def overlap_local_sgd(
     period: int,
 ) -> Trace:
     """The anchor follows what was sent a period before, and pulls the workers."""
-    everyone, count = range(problem.workers), 0
-    z, v = problem.start.copy(), np.zeros_like(problem.start)
-    xs = [z.copy() for _ in everyone]
-    sent = [z.copy() for _ in everyone]
-    ms = [np.zeros_like(z) for _ in everyone]
-    trace = [np.stack(xs)]
+    xs, steps = at_start(problem), Steps(problem, eta, inner)
+    z, v = problem.start, np.zeros_like(problem.start)
+    sent, count, trace = xs, 0, [xs]
     for t in range(problem.steps):
-        for k in everyone:
-            ms[k] = inner * ms[k] + problem.gradient(k, t, xs[k])
-            xs[k] = xs[k] - eta(t) * ms[k]
+        xs = xs + steps(t, xs)
         if (t + 1) % period == 0:
             known = [np.where(select(count, s - z), s, z) for s in sent]
             v = beta * v + np.mean(known, axis=0) - z
             z = z + v
-            xs = [(1 - alpha) * x + alpha * z for x in xs]
-            sent, count = [x.copy() for x in xs], count + 1
-        trace.append(np.stack(xs))
+            xs = (1 - alpha) * xs + alpha * z
+            sent, count = xs, count + 1
+        trace.append(xs)
     return np.stack(trace), no_residuals(problem)
 
 
@@ -371,14 +345,11 @@ def streaming_diloco(
     mean, everyone = sent_on_average(select), range(problem.workers)
     owns = [range(problem.start.size)] if fragments is None else fragments
     z, m = problem.start.copy(), np.zeros_like(problem.start)
-    xs = np.stack([z] * problem.workers)
-    ms = np.zeros_like(xs)
+    xs, steps = at_start(problem), Steps(problem, eta, inner)
     sent, sent_at, counts = xs.copy(), {}, [0] * len(owns)
     trace = [xs.copy()]
     for t in range(1, problem.steps + 1):
-        for k in everyone:
-            ms[k] = inner * ms[k] + problem.gradient(k, t - 1, xs[k])
-            xs[k] = xs[k] - eta(t - 1) * ms[k]
+        xs[:] = xs + steps(t - 1, xs)
 
         def take_in(p: int, own: range) -> None:
             delta = mean(counts[p], [z[own] - sent[k][own] for k in everyone])
@@ -415,13 +386,11 @@ def eager_diloco(
 ) -> Trace:
     """Each worker has an anchor, and hears of the others one period late."""
     mean, everyone = sent_on_average(select), range(problem.workers)
-    zs = np.stack([problem.start] * problem.workers)
-    xs, ms, outer_ms = zs.copy(), np.zeros_like(zs), np.zeros_like(zs)
-    last, trace, count = np.zeros_like(zs), [xs.copy()], 0
+    xs, steps = at_start(problem), Steps(problem, eta, inner)
+    zs, outer_ms, last = xs.copy(), np.zeros_like(xs), np.zeros_like(xs)
+    trace, count = [xs], 0
     for t in range(problem.steps):
-        for k in everyone:
-            ms[k] = inner * ms[k] + problem.gradient(k, t, xs[k])
-            xs[k] = xs[k] - eta(t) * ms[k]
+        xs = xs + steps(t, xs)
         if (t + 1) % period == 0:
             heard, own = mean(count, list(last)), zs - xs
             for k in everyone:
@@ -430,7 +399,7 @@ def eager_diloco(
                 outer_ms[k] = beta * outer_ms[k] + delta
                 zs[k] -= outer_rate * (delta + beta * outer_ms[k])
             xs, last, count = zs.copy(), own, count + 1
-        trace.append(xs.copy())
+        trace.append(xs)
     return np.stack(trace), no_residuals(problem)
 
 
@@ -464,27 +433,3 @@ def sparse_loco(
     weights, _ = synchronised(problem, eta, beta, lambda t: period, outer)
     at = np.arange(problem.steps + 1) // period
     return weights, np.stack(residuals)[at]
-
-
-def signum(
-    problem: Problem,
-    eta: Rate,
-    select: Select,
-    beta: float = 0.9,
-    *,
-    weight_decay: float = 0.0,
-) -> Trace:
-    """signSGD with majority vote. Ties and zeros are plus."""
-    del select
-    w = problem.start
-    ms = [np.zeros_like(w) for _ in range(problem.workers)]
-    ws = [w]
-    for t in range(problem.steps):
-        plus = np.zeros(w.size, int)
-        for k in range(problem.workers):
-            ms[k] = beta * ms[k] + (1 - beta) * problem.gradient(k, t, w)
-            plus += ms[k] >= 0
-        vote = np.where(plus * 2 >= problem.workers, 1.0, -1.0)
-        w = w - eta(t) * (vote + weight_decay * w)
-        ws.append(w)
-    return np.stack(ws), no_residuals(problem)

@@ -2,14 +2,13 @@
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 import gmc_jax
 from gmc_jax import all_gather, delayed_sync, exact, slowmo, top_k
-from gmc_jax.core import Tree
 from gmc_jax.utils.trees import find
 from tests.support import harness, problems
+from tests.support.harness import moves, walked
 from tests.support.late import senders_that_wait
 from tests.support.virtual_iterates import unruly
 
@@ -18,28 +17,6 @@ CHANNELS = {
     "top_k": all_gather(top_k(0.2)),
     "unruly": all_gather(unruly()),
 }
-
-
-def moves(steps: int) -> Tree:
-    """Updates of four workers, trees of [steps, workers, ...]."""
-    draw = np.random.default_rng(0)
-    return {
-        "bias": draw.normal(size=(steps, 4, 4)).astype("float32"),
-        "kernel": draw.normal(size=(steps, 4, 2, 8)).astype("float32"),
-    }
-
-
-def walked(tx: optax.GradientTransformation, updates: Tree) -> tuple[np.ndarray, Tree]:
-    """Parameters, [steps + 1, workers, d], and the states of `tx`."""
-
-    def step(state, batch):
-        params, opt_state = state
-        out, opt_state = tx.update(batch, opt_state, params)
-        return (optax.apply_updates(params, out), opt_state), None
-
-    params = harness.start()
-    (x, states), _ = harness.history(step, (params, tx.init(params)), updates)
-    return problems.flat(x, leading=2), states
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 
 import gmc_jax
 from gmc_jax import all_gather, elastic_sync, exact, top_k
+from gmc_jax.core import Tree
 from tests.support import harness, problems
+from tests.support.harness import moves
 from tests.support.virtual_iterates import unruly
 
-WORKERS = 4
 CHANNELS = {
     "exact": exact(),
     "top_k": all_gather(top_k(0.2)),
@@ -19,26 +20,10 @@ CHANNELS = {
 }
 
 
-def moves(steps: int, workers: int = WORKERS):
-    """Updates of all workers, trees of [steps, workers, ...]."""
-    draw = np.random.default_rng(0)
-    return {
-        "bias": draw.normal(size=(steps, workers, 4)).astype("float32"),
-        "kernel": draw.normal(size=(steps, workers, 2, 8)).astype("float32"),
-    }
-
-
-def walked(tx: optax.GradientTransformation, updates):
+def followed(tx: optax.GradientTransformation, updates: Tree):
     """Parameters, [steps + 1, workers, d], and centres, [steps + 1, d]."""
-
-    def step(state, batch):
-        params, opt_state = state
-        out, opt_state = tx.update(batch, opt_state, params)
-        return (optax.apply_updates(params, out), opt_state), None
-
-    params = harness.start()
-    (x, state), _ = harness.history(step, (params, tx.init(params)), updates)
-    return problems.flat(x, leading=2), problems.flat(state.centre, leading=1)
+    x, states = harness.walked(tx, updates)
+    return x, problems.flat(states.centre, leading=1)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +35,7 @@ def walked(tx: optax.GradientTransformation, updates):
 )
 def test_the_sum_of_workers_and_centre_moves_by_the_updates(name):
     """Through any channel: both ends of a spring feel what was sent."""
-    x, centre = walked(elastic_sync(CHANNELS[name], 0.8, 3), moves(7))
+    x, centre = followed(elastic_sync(CHANNELS[name], 0.8, 3), moves(7))
     taken = problems.flat(moves(7), leading=2).sum(axis=1)
     total = x.sum(axis=1) + centre
     np.testing.assert_allclose(np.diff(total, axis=0), taken, rtol=0, atol=2e-5)
@@ -61,7 +46,7 @@ def test_the_sum_of_workers_and_centre_moves_by_the_updates(name):
 
 
 def test_one_worker_and_the_centre_swap():
-    x, centre = walked(elastic_sync(exact(), 1.0, 2), moves(2, workers=1))
+    x, centre = followed(elastic_sync(exact(), 1.0, 2), moves(2, workers=1))
     ahead = x[1, 0] + problems.flat(moves(2, workers=1), leading=2)[1, 0]
     np.testing.assert_allclose(x[2, 0], centre[0], rtol=0, atol=1e-6)
     np.testing.assert_allclose(centre[2], ahead, rtol=0, atol=1e-6)
@@ -70,7 +55,7 @@ def test_one_worker_and_the_centre_swap():
 
 def test_workers_at_the_centre_stay_there():
     still = jax.tree.map(np.zeros_like, moves(4))
-    x, centre = walked(elastic_sync(CHANNELS["top_k"], 0.9, 2), still)
+    x, centre = followed(elastic_sync(CHANNELS["top_k"], 0.9, 2), still)
     np.testing.assert_array_equal(x, x[:1].repeat(5, axis=0))
     np.testing.assert_array_equal(centre, centre[:1].repeat(5, axis=0))
 

@@ -25,8 +25,8 @@ from gmc_jax import (
 )
 from gmc_jax.core import Tree
 from gmc_jax.transforms._fragments import divide
-from gmc_jax.utils.jaxprs import axes_of, subprograms
 from tests.support import harness, problems
+from tests.support.late import senders_that_wait
 from tests.support.methods import BLOCK, TOP, by_name
 from tests.support.virtual_iterates import RATE, assert_moves_by, problem
 
@@ -215,47 +215,13 @@ def test_with_error_feedback_residuals_hold_what_is_not_sent(delay):
 # What is in flight.
 
 
-def tainted(program, dirty: list[bool], found: list[str]) -> list[bool]:
-    """Which results depend on dirty inputs; collectives with dirty operands."""
-    jaxpr = getattr(program, "jaxpr", program)
-    depend = {v for v, is_dirty in zip(jaxpr.invars, dirty, strict=True) if is_dirty}
-
-    def is_dirty(atom) -> bool:
-        return not hasattr(atom, "val") and atom in depend
-
-    for equation in jaxpr.eqns:
-        operands = list(map(is_dirty, equation.invars))
-        inside = list(subprograms(equation))
-        results = [any(operands)] * len(equation.outvars)
-        if inside:
-            skip = len(operands) - len(getattr(inside[0], "in_avals", operands))
-            several = [tainted(one, operands[skip:], found) for one in inside]
-            results = [any(flags) for flags in zip(*several, strict=True)]
-        elif "workers" in axes_of(equation) and any(operands):
-            found.append(equation.primitive.name)
-        depend.update(
-            v for v, flag in zip(equation.outvars, results, strict=True) if flag
-        )
-    return list(map(is_dirty, jaxpr.outvars))
-
-
 @pytest.mark.parametrize("merge", [mix(0.5), corrected(), eager()], ids=repr)
 def test_with_a_delay_no_step_waits_for_what_it_sends(merge):
     """No operand of a collective depends on gradients or parameters of this step."""
     params = harness.start()
-
-    def late_operands(tx) -> list[str]:
-        state = tx.init(params)
-        program = jax.make_jaxpr(tx.update, axis_env=[("workers", 3)])(
-            params, state, params
-        )
-        size = len(jax.tree.leaves(state))
-        found: list[str] = []
-        tainted(program, [True] * 2 + [False] * size + [True] * 2, found)
-        return found
-
-    assert late_operands(in_two(optax.adam(0.1), delay=3, merge=merge)) == []
-    assert late_operands(in_two(optax.adam(0.1))) == ["psum"] * 2
+    late = in_two(optax.adam(0.1), delay=3, merge=merge)
+    assert senders_that_wait(late, params) == []
+    assert senders_that_wait(in_two(optax.adam(0.1)), params) == ["psum"] * 2
 
 
 def runner_of(tx, workers: int) -> tuple[gmc_jax.Train, Tree]:
