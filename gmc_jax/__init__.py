@@ -7,15 +7,17 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
     compressors    dense, top_k, sampled_top_k, chunked_top_k, top_k_of_rows, threshold,
                    random_k, random_block; of few bits: scaled_sign, integers, float8,
                    powers_of_two, qsgd, terngrad, centroids; quantised around some
-    channels       exact, all_gather, all_reduce, two_phase, low_rank, majority_vote,
-                   mean_of_senders, gossip, disagreement, compressed_gossip,
-                   gossip_differences, simulated_server, no_communication, drop_all;
-                   count_entries, join_channels and in_frequencies around others
+    channels       exact, all_gather, all_reduce, two_phase, low_rank,
+                   alternating_low_rank, majority_vote, mean_of_senders; of neighbours:
+                   gossip, disagreement, random_gossip, compressed_gossip,
+                   gossip_differences, gossip_differences_overlapped; sending nothing:
+                   simulated_server, no_communication, drop_all; around others:
+                   count_entries, join_channels, in_frequencies
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
                    one_bit_adam, dmsgd, local_sgd, slowmo, diloco, streaming_diloco,
                    d_psgd, sgp, d2, signum, svrg and more
     transforms     what methods are made of: error_feedback, global_momentum, periodic,
-                   averaged, partial_sync, ...; around a method:
+                   streaming, averaged, partial_sync, ...; around a method:
                    skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
                    evaluate, resize, Checkpoints

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import gmc_jax
-from experiments.training.compression import COMPRESSORS, Compression
+from experiments.training.compression import Compression
 from experiments.training.local_methods import FRAGMENTS, PERIOD
 from experiments.training.methods import RANK
 from gmc_jax import planning
@@ -30,10 +30,10 @@ class Entry(NamedTuple):
 
     def pattern(self, ratio: float) -> planning.Pattern:
         """The communication pattern that the planner predicts."""
-        code = COMPRESSORS[self.compressor](ratio)
+        compression = Compression(self.compressor, ratio)
         channels = {
-            "gmc": Compression(self.compressor, ratio).channel(),
-            "sparse_loco": gmc_jax.mean_of_senders(code),
+            "gmc": compression.channel(),
+            "sparse_loco": gmc_jax.mean_of_senders(compression.code()),
             "sign_sgd": gmc_jax.majority_vote(),
             "gmc_two_phase": gmc_jax.two_phase(gmc_jax.integers(8)),
             "power_sgd": gmc_jax.low_rank(RANK),

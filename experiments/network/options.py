@@ -24,7 +24,8 @@ class Network:
     ratio: float = 0.001
     """The share of the entries that a message holds."""
     methods: tuple[str, ...] = OURS
-    """The methods: dense, top_k, sampled_top_k, random_block, vote, slowmo.
+    """The methods: dense, top_k, sampled_top_k, random_block, two_phase, power_sgd,
+    vote, slowmo, streaming_diloco, sparse_loco.
     With PyTorch (the extra `bench`) also ddp and ddp_fp16."""
     batch_size: int = 16
     """Samples in the batch of one worker."""

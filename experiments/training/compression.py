@@ -44,9 +44,13 @@ class Compression(NamedTuple):
     steps: int = 1
     counts: bool = True
 
+    def code(self, ratio: float | None = None) -> gmc_jax.Compressor:
+        """Makes the compressor, with another ratio if one is given."""
+        return COMPRESSORS[self.compressor](self.ratio if ratio is None else ratio)
+
     def channel(self, ratio: float | None = None, seed: int = 0) -> gmc_jax.Channel:
         """Makes a channel; a method with two channels gives them different seeds."""
-        code = COMPRESSORS[self.compressor](self.ratio if ratio is None else ratio)
+        code = self.code(ratio)
         over = gmc_jax.all_reduce if code.shared else gmc_jax.all_gather
         return over(code, seed=self.seed + seed)
 

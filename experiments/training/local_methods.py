@@ -6,7 +6,7 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import COMPRESSORS, Method
+from experiments.training.compression import Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
@@ -48,17 +48,15 @@ def _qg_dsgdm(rate, compression, momentum):
 
 def _choco_sgd(rate, compression, momentum):
     ring = topologies.ring(compression.workers)
-    code = COMPRESSORS[compression.compressor](compression.ratio)
     channel = gmc_jax.gossip_differences(
-        ring, code, CONSENSUS_STEP, seed=compression.seed
+        ring, compression.code(), CONSENSUS_STEP, seed=compression.seed
     )
     return gmc_jax.choco_sgd(rate, channel, momentum=momentum)
 
 
 def _dcd_psgd(rate, compression, momentum):
     ring = topologies.ring(compression.workers)
-    code = COMPRESSORS[compression.compressor](compression.ratio)
-    channel = gmc_jax.compressed_gossip(ring, code, seed=compression.seed)
+    channel = gmc_jax.compressed_gossip(ring, compression.code(), seed=compression.seed)
     return gmc_jax.dcd_psgd(rate, channel, momentum=momentum)
 
 
@@ -173,8 +171,7 @@ def _streaming_diloco(rate, compression, momentum):
 def _sparse_loco(rate, compression, momentum):
     """Over the inner optimizer of DiLoCo; the mean is over senders."""
     del momentum
-    code = COMPRESSORS[compression.compressor](compression.ratio)
-    channel = gmc_jax.mean_of_senders(code, seed=compression.seed)
+    channel = gmc_jax.mean_of_senders(compression.code(), seed=compression.seed)
     return gmc_jax.sparse_loco(optax.adamw(rate), channel, period=PERIOD)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import COMPRESSORS, Build, Method
+from experiments.training.compression import Build, Method
 from experiments.training.local_methods import LOCAL_METHODS
 
 RANK = 2  # Of PowerSGD, as for CIFAR-10 in its paper.
@@ -46,11 +46,10 @@ def _cser(rate, compression, momentum):
 
 
 def _dist_ef_sgdm(rate, compression, momentum):
-    code = COMPRESSORS[compression.compressor](compression.ratio)
     return gmc_jax.dist_ef_sgdm(
         rate,
         compression.counted(compression.channel()),
-        gmc_jax.simulated_server(code, seed=compression.seed + 1),
+        gmc_jax.simulated_server(compression.code(), seed=compression.seed + 1),
         momentum=momentum,
     )
 
@@ -79,11 +78,10 @@ def _distributed_lion(rate, compression, momentum):
 
 def _double_squeeze(rate, compression, momentum):
     del momentum
-    code = COMPRESSORS[compression.compressor](compression.ratio)
     return gmc_jax.double_squeeze(
         rate,
         compression.counted(compression.channel()),
-        gmc_jax.simulated_server(code, seed=compression.seed + 1),
+        gmc_jax.simulated_server(compression.code(), seed=compression.seed + 1),
     )
 
 

@@ -81,6 +81,17 @@ def test_there_are_candidates_for_any_number_of_workers(workers):
     assert sent["SGP, one peer"] == (4000 * min(1, neighbours), min(1, neighbours))
 
 
+def test_streaming_diloco_sends_a_part_at_a_time():
+    patterns = candidates(PARAMS, 8, [0.1], [2, 12], CPU_2_CORES)
+    traffic = {
+        pattern.name: [load.traffic.bytes for load in pattern.loads(PARAMS, 8)]
+        for pattern in patterns
+    }
+    dense = DENSE.loads(PARAMS, 8)[0].traffic.bytes
+    assert traffic["Streaming DiLoCo, 4 parts every 12"] == [dense / 12, dense / 4]
+    assert traffic["Streaming DiLoCo, 2 parts every 2"] == [dense / 2, dense / 2]
+
+
 def test_cser_spends_half_of_its_ratio_on_resets():
     (cser,) = (
         pattern

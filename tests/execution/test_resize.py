@@ -23,7 +23,6 @@ from tests.support.resizing import (
 )
 
 CENTRAL = ["gmc", "sgp"]
-every_method = pytest.mark.parametrize("name", COMPOSITIONS)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +98,14 @@ def test_training_continues_without_a_jump_with_any_method(name):
     goes_on(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
-        "local_sgd",
-        pytest.param("slowmo", marks=pytest.mark.slow),
-        pytest.param("slowmo over local_sgd", marks=pytest.mark.slow),
-        pytest.param("cocod_sgd", marks=pytest.mark.slow),
-        pytest.param("d_psgd", marks=pytest.mark.slow),
-        pytest.param("d2", marks=pytest.mark.slow),
-        pytest.param("gradient_tracking", marks=pytest.mark.slow),
-        pytest.param("dmsgd_local", marks=pytest.mark.slow),
+        *("local_sgd", "slowmo", "slowmo over local_sgd", "cocod_sgd", "d_psgd", "d2"),
+        *("gradient_tracking", "dmsgd_local"),
     ],
 )
-@pytest.mark.slow
 def test_on_a_linear_problem_the_mean_is_not_affected(name):
     """All workers have the same Hessian, and their targets one mean at every step."""
     state, _ = train(name, 8, 6)

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import gmc_jax
 from experiments.__main__ import main
 from experiments.network import counters, figures, measurements, namespaces, report
 from experiments.network.counters import Traffic
 from experiments.network.lineup import LINEUP, OURS
 from experiments.network.options import Network
 from experiments.network.orchestrate import orchestrate
+from experiments.training.compression import Compression
+from experiments.training.methods import METHODS
 from experiments.training.record import read
 from tests.support.stoppable import EXPERIMENTS
 
@@ -220,6 +223,18 @@ def test_every_entry_of_ours_is_a_training():
         config = Network(model="mlp").config(LINEUP[name])
         assert config.methods == (LINEUP[name].method,)
         assert config.compressor == LINEUP[name].compressor
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_is_planned_of_an_entry_is_what_its_method_sends(name):
+    entry, layer = LINEUP[name], {"kernel": np.zeros((40, 20)), "bias": np.zeros(20)}
+    params = {f"Dense_{place}": layer for place in range(4)}
+    compression = Compression(entry.compressor, 0.1, counts=False)
+    tx = METHODS[entry.method].build(0.1, compression, 0.9)
+    (sync,) = entry.pattern(0.1).syncs
+    bits = gmc_jax.message_bits(sync.channel, params)
+    assert gmc_jax.message_bits(tx, params) == pytest.approx(bits / sync.period)
+    assert gmc_jax.peak_message_bits(tx, params) == bits / sync.fragments
 
 
 @pytest.mark.slow

@@ -7,19 +7,16 @@ file says with which versions that was done, and what is patched. Nothing of the
 is imported: the environment needs PyTorch and NumPy only.
 """
 
-import concurrent.futures
 import datetime
 import importlib
 import math
-import multiprocessing
-import os
 import pathlib
 import sys
-import tempfile
 import types
 from typing import NamedTuple
 
 import numpy as np
+from _processes import of_each
 
 STEPS, D, WORKERS, BIAS = 20, 16, 4, 4
 RATIO, MOMENTUM, DECAY = 0.25, 0.9, 0.1
@@ -169,7 +166,6 @@ def record(run: Run, worker: int, modules: dict[str, types.ModuleType]) -> Array
 
 def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Arrays]:
     """One process: one worker of all runs with that many."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     sys.path.insert(0, checkout)
     names = ["torch", "torch.distributed", "all_reducer", "optimizers"]
     modules = {name: importlib.import_module(name) for name in names}
@@ -179,7 +175,7 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Ar
     )
     modules["torch.distributed"].init_process_group(
         "gloo",
-        init_method=f"file://{meeting}",
+        init_method=meeting,
         rank=worker,
         world_size=workers,
         timeout=datetime.timedelta(seconds=60),
@@ -208,18 +204,8 @@ def main() -> None:
     """Runs everything and writes def_trajectories.npz beside this file."""
     (checkout,) = sys.argv[1:]
     arrays = quadratics()
-    context = multiprocessing.get_context("spawn")
     for workers in sorted({run.workers for run in RUNS.values()}):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            concurrent.futures.ProcessPoolExecutor(workers, context) as pool,
-        ):
-            meeting = str(pathlib.Path(folder) / "meeting")
-            futures = [
-                pool.submit(work, checkout, meeting, worker, workers)
-                for worker in range(workers)
-            ]
-            parts = [future.result(timeout=300) for future in futures]
+        parts = of_each(work, workers, checkout)
         for name in parts[0]:
             merged = merge(RUNS[name], [part[name] for part in parts])
             arrays |= {f"{name}/{what}": array for what, array in merged.items()}

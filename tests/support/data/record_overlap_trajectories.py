@@ -8,18 +8,15 @@ problem is that of `def_trajectories.npz`. Nothing of the project is imported: t
 environment needs PyTorch and NumPy only.
 """
 
-import concurrent.futures
 import datetime
 import importlib
-import multiprocessing
-import os
 import pathlib
 import sys
-import tempfile
 import types
 from typing import NamedTuple
 
 import numpy as np
+from _processes import of_each
 
 FOLDER = pathlib.Path(__file__).parent
 STEPS, BIAS, MOMENTUM, DECAY = 20, 4, 0.9, 0.1
@@ -103,7 +100,6 @@ def work(
     checkout: str, meeting: str, worker: int, workers: int
 ) -> dict[str, np.ndarray]:
     """One process: one worker of all runs with that many."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     sys.path.insert(0, checkout)
     names = ["torch", "torch.distributed", "distoptim"]
     modules = {name: importlib.import_module(name) for name in names}
@@ -111,7 +107,7 @@ def work(
         vars(sys.modules[f"distoptim.{run.optimizer}"])["communicate"] = communicate
     modules["torch.distributed"].init_process_group(
         "gloo",
-        init_method=f"file://{meeting}",
+        init_method=meeting,
         rank=worker,
         world_size=workers,
         timeout=datetime.timedelta(seconds=60),
@@ -127,18 +123,8 @@ def main() -> None:
     """Runs everything and writes overlap_trajectories.npz beside this file."""
     (checkout,) = sys.argv[1:]
     arrays = {}
-    context = multiprocessing.get_context("spawn")
     for workers in sorted({run.workers for run in RUNS.values()}):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            concurrent.futures.ProcessPoolExecutor(workers, context) as pool,
-        ):
-            meeting = str(pathlib.Path(folder) / "meeting")
-            futures = [
-                pool.submit(work, checkout, meeting, worker, workers)
-                for worker in range(workers)
-            ]
-            parts = [future.result(timeout=300) for future in futures]
+        parts = of_each(work, workers, checkout)
         for name in parts[0]:
             run = RUNS[name]
             arrays[f"{name}/weights"] = np.stack([part[name] for part in parts], axis=1)

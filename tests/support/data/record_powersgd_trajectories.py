@@ -7,18 +7,16 @@ this file says with which versions that was done, and what is patched. Nothing o
 project is imported: the environment needs PyTorch and NumPy only.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import importlib
-import multiprocessing
 import os
 import pathlib
 import sys
-import tempfile
 import types
 
 import numpy as np
+from _processes import of_each
 
 STEPS, WORKERS, RANK, MOMENTUM, DENSE = 20, 3, 2, 0.9, 4
 RATES = np.where(np.arange(STEPS) < STEPS // 2, 0.05, 0.02)
@@ -143,14 +141,13 @@ def library(torch, worker: int, checkout: str) -> Arrays:
 RUNS = {"paper": paper, "library": library}
 
 
-def work(name: str, checkout: str, meeting: str, worker: int) -> Arrays:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+def work(name: str, checkout: str, meeting: str, worker: int, workers: int) -> Arrays:
     torch = importlib.import_module("torch")
     importlib.import_module("torch.distributed")
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=worker, world_size=WORKERS
+        "gloo", init_method=meeting, rank=worker, world_size=workers
     )
     return RUNS[name](torch, worker, checkout)
 
@@ -159,17 +156,7 @@ def main() -> None:
     checkout = sys.argv[1]
     arrays = {**quadratics(), "rates": RATES}
     for name in RUNS:
-        context = multiprocessing.get_context("spawn")
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            concurrent.futures.ProcessPoolExecutor(WORKERS, context) as pool,
-        ):
-            meeting = os.path.join(folder, "meeting")
-            jobs = [
-                pool.submit(work, name, checkout, meeting, worker)
-                for worker in range(WORKERS)
-            ]
-            parts = [job.result() for job in jobs]
+        parts = of_each(work, WORKERS, name, checkout)
         for what in parts[0]:
             if what == "residuals":
                 arrays[f"{name}/{what}"] = np.stack([part[what][-1] for part in parts])
