@@ -230,7 +230,7 @@ def test_what_is_planned_of_an_entry_is_what_its_method_sends(name):
     entry, layer = LINEUP[name], {"kernel": np.zeros((40, 20)), "bias": np.zeros(20)}
     params = {f"Dense_{place}": layer for place in range(4)}
     compression = Compression(entry.compressor, 0.1, counts=False)
-    tx = METHODS[entry.method].build(0.1, compression, 0.9)
+    tx = METHODS[entry.method or ""].build(0.1, compression, 0.9)
     (sync,) = entry.pattern(0.1).syncs
     bits = gmc_jax.message_bits(sync.channel, params)
     assert gmc_jax.message_bits(tx, params) == pytest.approx(bits / sync.period)
