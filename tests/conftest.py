@@ -10,11 +10,16 @@ adds biases so: in `MIXES_RANKS`. Dtypes are mixed nowhere without a cast in the
 of `STRICT`. In the others optax runs, which mixes them: `apply_updates`, schedules, and
 the bias corrections of Adam. There `test_switches` traces our channels and methods
 strictly.
+
+A compiled program holds about a hundred memory mappings, and Linux gives a process
+65,530. So what was compiled is let go before they run out.
 """
 
 import contextlib
 import gc
+import itertools
 import os
+from pathlib import Path
 
 os.environ.setdefault(
     "XLA_FLAGS",
@@ -37,6 +42,10 @@ jax.config.update(
 STRICT = {"compressors", "channels"}
 MIXES_RANKS = {"experiments", "test_flax.py", "test_sharded.py"}
 
+# Counting them takes a while, and a test adds some hundreds.
+MAPPINGS, MOST_MAPPINGS, TESTS_BETWEEN = Path("/proc/self/maps"), 30_000, 10
+numbers = itertools.count()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
@@ -50,6 +59,14 @@ def pytest_runtest_call(item):
     strict = STRICT.intersection(item.path.parts)
     with jax.numpy_dtype_promotion("strict") if strict else contextlib.nullcontext():
         return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    if next(numbers) % TESTS_BETWEEN or not MAPPINGS.exists():
+        return
+    if MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture
