@@ -36,6 +36,7 @@ def slow_compressor(rounds: int) -> Compressor:
     return Compressor(encode, decode)
 
 
+@pytest.mark.slow
 def test_a_slower_compressor_is_measured_slower():
     fast = measure_encoding(slow_compressor(1), ENTRIES, repeats=5)
     slow = measure_encoding(slow_compressor(300), ENTRIES, repeats=5)

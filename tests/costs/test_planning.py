@@ -157,6 +157,7 @@ def test_a_larger_ratio_never_takes_less(size, workers, one, other, link):
 
 @given(sizes, sizes, counts, ratios, links)
 @checked
+@pytest.mark.slow
 def test_more_parameters_never_take_less(one, other, workers, ratio, link):
     for pattern in (FAMILIES["random_block"](ratio), DENSE):
         less, more = (of(pattern, workers, link, x) for x in sorted((one, other)))

@@ -130,6 +130,7 @@ def test_random_keys_are_compared():
         assert_replicated({"key": doctored})
 
 
+@pytest.mark.slow
 def test_replicas_hold_over_a_thousand_steps():
     """No drift, in parameters, shared momentum or counters, bit for bit."""
     tx = gmc(0.05, all_gather(top_k(0.1)))

@@ -22,7 +22,7 @@ from tests.support.resizing import (
     trained,
 )
 
-CENTRAL = ["gmc", "sgp"]
+CENTRAL = ["gmc"]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_the_other_fields_of_gmc_and_dgc():
         chex.assert_trees_all_close(mean(momentum), expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_anchor_of_cser_stays_and_so_does_the_mean():
     (_, (params, before)), *others = resized("cser")
     (sync,) = find(before, gmc_jax.PartialSyncState)

@@ -76,6 +76,7 @@ def test_a_bar_is_met_up_to_the_number_itself():
     assert not Bar("two", "one", least=2.1).met(medians)
 
 
+@pytest.mark.slow
 def test_compress_prints_and_logs_every_row_and_every_bar(tmp_path, capsys):
     config = compress.Compress(d=1000, repeats=1, results=tmp_path)
 

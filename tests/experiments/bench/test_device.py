@@ -50,6 +50,7 @@ def test_images_come_from_a_file_or_were_prepared(tmp_path, monkeypatch):
     assert not epoch(Device()).missing
 
 
+@pytest.mark.slow
 def test_a_summary_says_how_each_part_ended(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     forever = "import time; print('begun', flush=True); time.sleep(600)"

@@ -13,7 +13,7 @@ from experiments.training import record
 SHORT = Clocks(workers=4, gradients=24, slowdowns=(1.0, 10.0))
 
 
-SOME = {"all_reduce", "ad_psgd"}  # One that waits for all workers, and one for none.
+SOME = {"ad_psgd"}  # One that waits for no worker.
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,14 @@ def test_every_method_of_the_library_has_a_line():
     assert not any("0." in name for name in CONFIG.methods)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "messages", "own", "shared"),
     [
         # w, snapshot, full gradient, x, y
-        pytest.param("svrg", 1.1, 0, 5, marks=pytest.mark.slow),
-        pytest.param("katyusha_x", 1.1, 0, 5, marks=pytest.mark.slow),
-        pytest.param("ad_psgd", 1, 3, 0, marks=pytest.mark.slow),
+        ("svrg", 1.1, 0, 5),
+        ("katyusha_x", 1.1, 0, 5),
+        ("ad_psgd", 1, 3, 0),
         ("a_psgd", 1, 1, 1),
     ],
 )

@@ -22,6 +22,7 @@ def test_the_problem_is_convex_in_the_mean_and_not_sample_by_sample():
     np.testing.assert_allclose(mean, problem.hessian @ x - problem.b, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_momentum_between_epochs_needs_fewer_gradients():
     with jax.enable_x64(True):
         problem = study.problem(0, gap=0.1)

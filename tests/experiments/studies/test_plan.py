@@ -124,6 +124,7 @@ def test_a_ratio_out_of_range_needs_no_traceback(tmp_path):
         main(["plan", "--ratios", "2", "--results", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_a_link_that_is_too_slow_is_an_error(tmp_path):
     slow = ("--bandwidth", "1e-300", "--parameters", "10", "--workers", "2")
     none = ("--ratios", "1", "--periods", "2")

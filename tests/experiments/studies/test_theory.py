@@ -90,6 +90,7 @@ def owing(compressor: str, kind: str, seed: int = 0, ratio: float = RATIO, **siz
     seed=st.integers(0, 2**16),
 )
 @settings(deadline=None, derandomize=True, max_examples=50)
+@pytest.mark.slow
 def test_the_residual_stays_below_its_bound_for_any_input(compressor, kind, seed):
     measured, kept = owing(compressor, kind, seed)
 

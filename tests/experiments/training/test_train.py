@@ -134,6 +134,7 @@ def test_a_crash_before_the_summary_costs_no_step(tmp_path, task, uninterrupted)
     assert len(record.read(path)) == len(whole)
 
 
+@pytest.mark.slow
 def test_a_summary_is_written_once(tmp_path, task):
     """Even if the checkpoint is older than the summary."""
     run(tmp_path, CONFIG, task)
