@@ -40,7 +40,9 @@ def sparse_loco(
     workers that sent an entry: `mean_of_senders`. There an entry moves up to K times as
     far. The code also multiplies z - x_k by the outer rate before it is added to the
     residual, and what arrives once more. Here the rate counts once. At the default rate
-    of 1 these two are the same.
+    of 1 these two are the same. At others, theirs has the `outer`
+
+        chain(scale(alpha), error_feedback(channel, decay), scale(-alpha))
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.

@@ -122,7 +122,8 @@ def trained(run: str, from_start: bool) -> tuple[np.ndarray, Any]:
 @pytest.mark.parametrize(
     "run",
     [
-        *("choco largest", "dcd random"),
+        "choco largest",
+        pytest.param("dcd random", marks=pytest.mark.slow),
         pytest.param("plain", marks=pytest.mark.slow),
         pytest.param("choco random", marks=pytest.mark.slow),
         pytest.param("choco torus", marks=pytest.mark.slow),

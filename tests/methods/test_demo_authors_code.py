@@ -34,9 +34,8 @@ def split(vectors) -> dict[str, jax.Array]:
     }
 
 
-@pytest.mark.parametrize(
-    "run", ["chunks", pytest.param("defaults", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["chunks", "defaults"])
 def test_the_authors_code_did_the_same(run):
     data = recorded()
 

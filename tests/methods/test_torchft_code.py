@@ -102,9 +102,8 @@ def test_torchft_did_the_same(run):
     assert np.ptp(expected[-2], axis=0).max() > 0.01
 
 
-@pytest.mark.parametrize(
-    "index", [4, *(pytest.param(i, marks=pytest.mark.slow) for i in (0, 1, 2, 3, 5))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(6))
 def test_their_own_recordings(index):
     """Of two layers of one weight, whose workers do the same."""
     delay, alpha = recordings()[f"fixture {index}/setting"]
