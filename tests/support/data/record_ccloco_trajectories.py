@@ -9,6 +9,7 @@ Nothing of the project is imported: the environment needs PyTorch, einops and Nu
 
 import importlib
 import importlib.util
+import math
 import pathlib
 import sys
 import types
@@ -17,22 +18,22 @@ from unittest import mock
 
 import numpy as np
 from _processes import of_each
+from _quadratics import Arrays, flat, gradient, quadratics, split
 
 STEPS, WORKERS = 12, 3
-MATRICES = {"bias": (12,), "kernel": (6, 8), "wide": (4, 12)}
-VECTORS = {"first": (12,), "last": (12,), "second": (12,)}
+MATRICES, VECTORS = [(12,), (6, 8), (4, 12)], [(12,)] * 3
+PROBLEM = quadratics(STEPS, WORKERS, sum(map(math.prod, MATRICES)))
 INNER = {
     "AdamW": {"lr": 0.1, "weight_decay": 0.1},
     "SGD": {"lr": 0.05, "momentum": 0.9, "nesterov": True},
 }
-Arrays = dict[str, np.ndarray]
 
 
 class Run(NamedTuple):
     """What the outer optimizer is given, under its names, and what is around it."""
 
     options: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+    shapes: list[tuple[int, ...]]
     inner: str
     period: int
 
@@ -67,22 +68,6 @@ RUNS = {
 }
 
 
-def sizes(shapes: dict[str, tuple[int, ...]]) -> list[int]:
-    return [int(np.prod(shape)) for shape in shapes.values()]
-
-
-def quadratics() -> Arrays:
-    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
-    draw, d = np.random.default_rng(0), sum(sizes(MATRICES))
-    arrays = {
-        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, d)),
-        "targets": draw.normal(size=(WORKERS, d)),
-        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, d)),
-        "start": 2 * draw.normal(size=d),
-    }
-    return {name: array.astype(np.float16) for name, array in arrays.items()}
-
-
 class DoublePrecision:
     """PyTorch for their compressor: where it says float32 it gets float64."""
 
@@ -104,19 +89,8 @@ def imported(checkout: str, name: str) -> Any:
 
 def record(torch, optimizers, strategies, run: Run, worker: int) -> Arrays:
     """Their periods, whose inner steps are ours, and the outer ones theirs."""
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-    total = sum(sizes(run.shapes))
-    problem = {name: x[..., :total] for name, x in problem.items()}
-    ends = np.cumsum(sizes(run.shapes))[:-1]
-
-    def split(vector):
-        parts = zip(np.split(vector, ends), run.shapes.values(), strict=True)
-        return [torch.tensor(part).reshape(shape) for part, shape in parts]
-
-    def flat(tensors):
-        return np.concatenate([x.detach().numpy().ravel() for x in tensors])
-
-    model = torch.nn.ParameterList(map(torch.nn.Parameter, split(problem["start"])))
+    start = split(torch, PROBLEM["start"], run.shapes)
+    model = torch.nn.ParameterList(map(torch.nn.Parameter, start))
     params = list(model.parameters())
     inner = getattr(torch.optim, run.inner)(params, **INNER[run.inner])
     outer = optimizers.CCLoco(params, chunk_size=12, **run.options)
@@ -125,9 +99,8 @@ def record(torch, optimizers, strategies, run: Run, worker: int) -> Arrays:
     for t in range(STEPS):
         if t % run.period == 0:
             strategy.params_offloaded = strategy._get_offloaded_param(model)
-        off = weights[-1] - problem["targets"][worker]
-        gradient = problem["curvatures"][worker] * off + problem["noise"][t, worker]
-        for p, g in zip(params, split(gradient), strict=True):
+        new = gradient(PROBLEM, worker, t, weights[-1])
+        for p, g in zip(params, split(torch, new, run.shapes), strict=True):
             p.grad = g
         inner.step()
         if (t + 1) % run.period == 0:
@@ -158,7 +131,7 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Ar
 
 
 def main() -> None:
-    arrays: dict[str, Any] = dict(quadratics())
+    arrays: dict[str, Any] = dict(PROBLEM)
     parts = of_each(work, WORKERS, sys.argv[1])
     for name, run in RUNS.items():
         for what in ("weights", "residuals"):

@@ -8,18 +8,19 @@ environment needs PyTorch, einops and NumPy only.
 """
 
 import importlib
+import math
 import pathlib
 import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 from _processes import of_each
+from _quadratics import Arrays, flat, gradient, quadratics, split
 
 STEPS, WORKERS = 16, 3
-SHAPES = {"bias": (8,), "kernel": (6, 8), "wide": (4, 12)}
+SHAPES = [(8,), (6, 8), (4, 12)]
 STEADY = np.full(STEPS, 0.05)
 UP_AND_DOWN = 0.1 * np.minimum(np.arange(STEPS) / 4, np.arange(STEPS, 0, -1) / 12)
-Arrays = dict[str, np.ndarray]
 
 
 class Run(NamedTuple):
@@ -38,16 +39,7 @@ RUNS = {
 }
 
 
-def quadratics() -> Arrays:
-    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
-    draw, d = np.random.default_rng(0), sum(map(np.prod, SHAPES.values()))
-    arrays = {
-        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, d)),
-        "targets": draw.normal(size=(WORKERS, d)),
-        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, d)),
-        "start": 2 * draw.normal(size=d),
-    }
-    return {name: array.astype(np.float16) for name, array in arrays.items()}
+PROBLEM = quadratics(STEPS, WORKERS, sum(map(math.prod, SHAPES)))
 
 
 def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Arrays]:
@@ -61,19 +53,10 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Ar
     distributed.init_process_group(
         "gloo", init_method=meeting, rank=worker, world_size=workers
     )
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-    ends = np.cumsum([np.prod(shape) for shape in SHAPES.values()])[:-1]
-
-    def split(vector):
-        parts = zip(np.split(vector, ends), SHAPES.values(), strict=True)
-        return [torch.tensor(part).reshape(shape) for part, shape in parts]
-
-    def flat(tensors):
-        return np.concatenate([x.detach().numpy().ravel() for x in tensors])
-
     found = {}
     for name, run in RUNS.items():
-        params = [torch.nn.Parameter(p) for p in split(problem["start"])]
+        start = split(torch, PROBLEM["start"], SHAPES)
+        params = [torch.nn.Parameter(p) for p in start]
         optimizer = theirs.DeMo(
             params,
             lr=1.0,
@@ -84,9 +67,8 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Ar
         )
         weights = [flat(params)]
         for t, rate in enumerate(run.rates):
-            off = weights[-1] - problem["targets"][worker]
-            gradient = problem["curvatures"][worker] * off + problem["noise"][t, worker]
-            for p, g in zip(params, split(gradient), strict=True):
+            new = gradient(PROBLEM, worker, t, weights[-1])
+            for p, g in zip(params, split(torch, new, SHAPES), strict=True):
                 p.grad = g
             optimizer.param_groups[0]["lr"] = float(rate)
             optimizer.step()
@@ -97,7 +79,7 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> dict[str, Ar
 
 
 def main() -> None:
-    arrays: dict[str, Any] = dict(quadratics())
+    arrays: dict[str, Any] = dict(PROBLEM)
     parts = of_each(work, WORKERS, sys.argv[1])
     for name, run in RUNS.items():
         weights = [part[name]["weights"] for part in parts]

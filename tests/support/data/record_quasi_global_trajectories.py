@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _processes import of_each
+from _quadratics import Arrays, flat, gradient, quadratics, split
 
-STEPS, WORKERS, D, BIAS, DECAY = 16, 5, 16, 4, 0.1
+STEPS, WORKERS, DECAY = 16, 5, 0.1
+SHAPES = [(4,), (2, 6)]
+PROBLEM = quadratics(STEPS, WORKERS, 16)
 STEADY = np.full(STEPS, 0.1)
 FALLING = np.where(np.arange(STEPS) < STEPS // 2, 0.1, 0.04)
-Arrays = dict[str, np.ndarray]
 
 
 class Run(NamedTuple):
@@ -41,18 +43,6 @@ RUNS = {
     "tracking": Run("decentralized_sgd_with_gradient_tracking", 0.9, True),
     "d2": Run("decentralized_d2", 0.0, rates=STEADY),
 }
-
-
-def quadratics() -> Arrays:
-    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
-    draw = np.random.default_rng(0)
-    arrays = {
-        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, D)),
-        "targets": draw.normal(size=(WORKERS, D)),
-        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, D)),
-        "start": 2 * draw.normal(size=D),
-    }
-    return {name: array.astype(np.float16) for name, array in arrays.items()}
 
 
 def ring(worker: int) -> types.SimpleNamespace:
@@ -74,13 +64,8 @@ def quiet(*args, **options):
 
 def record(torch, run: Run, worker: int) -> np.ndarray:
     """One worker's weights before the first step and after each."""
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-
-    def split(vector):
-        parts = vector[:BIAS], vector[BIAS:].reshape(2, -1)
-        return [torch.tensor(part) for part in parts]
-
-    params = [torch.nn.Parameter(p) for p in split(problem["start"])]
+    start = split(torch, PROBLEM["start"], SHAPES)
+    params = [torch.nn.Parameter(p) for p in start]
     conf = types.SimpleNamespace(
         graph=ring(worker),
         graph_topology="ring",
@@ -103,20 +88,16 @@ def record(torch, run: Run, worker: int) -> np.ndarray:
         conf=conf,
     )
 
-    def flat():
-        return np.concatenate([p.detach().numpy().ravel() for p in params])
-
-    weights = [flat()]
+    weights = [flat(params)]
     for t, rate in enumerate(run.rates):
-        off = weights[-1] - problem["targets"][worker]
-        gradient = problem["curvatures"][worker] * off + problem["noise"][t, worker]
-        for p, g in zip(params, split(gradient), strict=True):
+        new = gradient(PROBLEM, worker, t, weights[-1])
+        for p, g in zip(params, split(torch, new, SHAPES), strict=True):
             p.grad = g
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         conf.local_index = t
         optimizer.step(timer=quiet)
-        weights.append(flat())
+        weights.append(flat(params))
     return np.stack(weights)
 
 
@@ -135,7 +116,7 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> Arrays:
 
 
 def main() -> None:
-    arrays: dict[str, Any] = {**quadratics(), "decay": np.array(DECAY)}
+    arrays: dict[str, Any] = {**PROBLEM, "decay": np.array(DECAY)}
     parts = of_each(work, WORKERS, sys.argv[1])
     for name, run in RUNS.items():
         arrays[f"{name}/weights"] = np.stack([part[name] for part in parts], axis=1)

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _processes import of_each
+from _quadratics import Arrays, flat, gradient, quadratics, split
 
 STEPS, WORKERS = 24, 3
-LAYERS = {
-    "layer_0": {"bias": (4,), "kernel": (3, 4)},
-    "layer_1": {"kernel": (4, 2)},
-}
-Arrays = dict[str, np.ndarray]
+LAYERS = [[(4,), (3, 4)], [(4, 2)]]
+SHAPES = [shape for layer in LAYERS for shape in layer]
+PROBLEM = quadratics(STEPS, WORKERS, 24)
 
 
 class Run(NamedTuple):
@@ -54,19 +53,6 @@ PLACE = (
     "test_fixtures/torchft.diloco_regression_test.DiLoCoMockedUpdateTest."
     "test_diloco_mocked_updates_{}.json"
 )
-
-
-def quadratics() -> Arrays:
-    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
-    shapes = [shape for layer in LAYERS.values() for shape in layer.values()]
-    draw, d = np.random.default_rng(0), sum(map(np.prod, shapes))
-    arrays = {
-        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, d)),
-        "targets": draw.normal(size=(WORKERS, d)),
-        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, d)),
-        "start": 2 * draw.normal(size=d),
-    }
-    return {name: array.astype(np.float16) for name, array in arrays.items()}
 
 
 class Everyone:
@@ -120,14 +106,11 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> Arrays:
     )
     theirs: Any = imported(checkout)
 
-    def train(run, layers, inner, outer, gradient) -> np.ndarray:
+    def train(run, layers, inner, outer, slope) -> np.ndarray:
         """Their loop, from parameters before the first step on."""
         params = [p for layer in layers for p in layer.parameters()]
-
-        def flat():
-            return np.concatenate([p.detach().numpy().ravel() for p in params])
-
-        weights = [flat()]
+        shapes = [p.shape for p in params]
+        weights = [flat(params)]
         groups = [torch.nn.ModuleList(layers)] if run.fragments == 1 else layers
         with theirs.DiLoCo(
             Everyone(distributed),
@@ -139,48 +122,33 @@ def work(checkout: str, meeting: str, worker: int, workers: int) -> Arrays:
             fragment_update_alpha=run.fragment_update_alpha,
         ) as diloco:
             for t in range(STEPS):
-                ends = np.cumsum([p.numel() for p in params])[:-1]
-                parts = np.split(gradient(t, weights[-1]), ends)
-                for p, part in zip(params, parts, strict=True):
-                    p.grad = torch.tensor(part).reshape(p.shape)
+                new = split(torch, slope(t, weights[-1]), shapes)
+                for p, g in zip(params, new, strict=True):
+                    p.grad = g
                 diloco._local_optimizer.step()
-                weights.append(flat())
+                weights.append(flat(params))
         return np.stack(weights)
 
-    def layer(values: dict[str, np.ndarray]):
-        module = torch.nn.Module()
-        for name, value in values.items():
-            module.register_parameter(name, torch.nn.Parameter(torch.tensor(value)))
-        return module
+    def layer(values):
+        return torch.nn.ParameterList(map(torch.nn.Parameter, values))
 
     def sgd(rate, **options):
         return lambda params: torch.optim.SGD(params, lr=rate, **options)
 
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-
-    def slope(t, w):
-        off = w - problem["targets"][worker]
-        return problem["curvatures"][worker] * off + problem["noise"][t, worker]
-
     found = {}
     for name, run in RUNS.items():
-        rest, layers = problem["start"], []
-        for shapes in LAYERS.values():
-            values = {}
-            for leaf, shape in shapes.items():
-                values[leaf] = rest[: np.prod(shape)].reshape(shape)
-                rest = rest[np.prod(shape) :]
-            layers.append(layer(values))
+        start = iter(split(torch, PROBLEM["start"], SHAPES))
+        layers = [layer([next(start) for _ in shapes]) for shapes in LAYERS]
         inner = getattr(torch.optim, run.inner)
         found[name] = train(
             run,
             layers,
             lambda params, inner=inner, run=run: inner(params, **INNER[run.inner]),
             sgd(run.outer_rate, momentum=0.9, nesterov=True),
-            slope,
+            lambda t, w: gradient(PROBLEM, worker, t, w),
         )
     for index, (delay, alpha) in enumerate(FIXTURES):
-        ones = [layer({"weight": np.ones((1, 1))}) for _ in range(2)]
+        ones = [layer([torch.ones(1)]) for _ in range(2)]
         found[f"fixture {index}"] = train(
             Run(6, delay, alpha), ones, sgd(1.0), sgd(2.0), lambda t, w: np.full(2, 2.0)
         )
@@ -203,7 +171,7 @@ def fixture(checkout: str, index: int) -> np.ndarray:
 
 def main() -> None:
     checkout = sys.argv[1]
-    arrays: dict[str, Any] = dict(quadratics())
+    arrays: dict[str, Any] = dict(PROBLEM)
     parts = of_each(work, WORKERS, checkout)
     for name, run in RUNS.items():
         arrays[f"{name}/weights"] = np.stack([part[name] for part in parts], axis=1)
