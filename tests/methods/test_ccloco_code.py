@@ -3,11 +3,8 @@
 tests/support/data/ccloco.md says how its trajectories were recorded.
 """
 
-import functools
-import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -24,9 +21,9 @@ from gmc_jax import (
     top_k,
     top_k_of_rows,
 )
-from tests.support import harness, problems
+from tests.support import harness
+from tests.support.recordings import Shapes, recordings, trained_on_quadratics
 
-DATA = pathlib.Path(__file__).parents[1] / "support" / "data"
 MATRICES = {"bias": (12,), "kernel": (6, 8), "wide": (4, 12)}
 VECTORS = {"first": (12,), "last": (12,), "second": (12,)}
 INNER = {
@@ -35,48 +32,18 @@ INNER = {
 }
 
 
-@functools.cache
-def recordings() -> dict[str, np.ndarray]:
-    with np.load(DATA / "ccloco_trajectories.npz") as file:
-        return dict(file)
-
-
 def setting(run: str, name: str) -> Any:
-    return recordings()[f"{run}/{name}"].item()
+    return recordings("ccloco")[f"{run}/{name}"].item()
 
 
-def split(vectors: np.ndarray, shapes: dict) -> dict[str, np.ndarray]:
-    """The first entries of vectors [..., d] as parameters."""
-    ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-    parts = zip(np.split(vectors, ends, axis=-1), shapes.items(), strict=False)
-    return {
-        name: part.reshape(*part.shape[:-1], *shape).astype(float)
-        for part, (name, shape) in parts
-    }
-
-
-def trained(run: str, tx: optax.GradientTransformation, shapes: dict):
+def trained(tx: optax.GradientTransformation, shapes: Shapes):
     """The weights, [steps + 1, workers, d], and the last residuals."""
-    data = recordings()
-    batches = tuple(
-        split(np.broadcast_to(data[name], data["noise"].shape), shapes)
-        for name in ("curvatures", "targets", "noise")
-    )
-
-    def step(state, batch):
-        params, opt_state = state
-        grads = jax.tree.map(lambda w, h, b, n: h * (w - b) + n, params, *batch)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), {}
-
-    with jax.enable_x64(True):
-        params = jax.tree.map(jnp.asarray, split(data["start"], shapes))
-        (weights, states), _ = harness.history(step, (params, tx.init(params)), batches)
-    return problems.flat(weights, leading=2), harness.residual(states)[-1]
+    weights, states = trained_on_quadratics(tx, "ccloco", shapes)
+    return weights, harness.residual(states)[-1]
 
 
 def assert_equals_the_recording(run: str, weights, residuals) -> None:
-    data = recordings()
+    data = recordings("ccloco")
     expected = data[f"{run}/weights"]
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-13)
     np.testing.assert_allclose(residuals, data[f"{run}/residuals"], rtol=0, atol=1e-13)
@@ -87,10 +54,10 @@ def assert_equals_the_recording(run: str, weights, residuals) -> None:
 @pytest.mark.slow
 def test_it_is_theirs_where_a_chunk_is_a_row():
     run = "rows"
-    sent = mean_of_senders(top_k_of_rows(setting(run, "top_k")), per_leaf=True)
-    inner, period = INNER[setting(run, "inner")], setting(run, "period")
+    sent = mean_of_senders(top_k_of_rows(int(setting(run, "top_k"))), per_leaf=True)
+    inner, period = INNER[setting(run, "inner")], int(setting(run, "period"))
     tx = sparse_loco(inner, sent, period=period, decay=setting(run, "error_decay"))
-    assert_equals_the_recording(run, *trained(run, tx, MATRICES))
+    assert_equals_the_recording(run, *trained(tx, MATRICES))
 
 
 @pytest.mark.slow
@@ -98,7 +65,7 @@ def test_other_outer_rates_count_twice_in_theirs():
     """It has momentum and weight decay too, of which the latter is not sent."""
     run = "twice"
     rate = setting(run, "lr")
-    sent = mean_of_senders(top_k_of_rows(setting(run, "top_k")), per_leaf=True)
+    sent = mean_of_senders(top_k_of_rows(int(setting(run, "top_k"))), per_leaf=True)
     outer = optax.chain(
         optax.scale(rate),
         error_feedback(sent, setting(run, "error_decay")),
@@ -106,8 +73,8 @@ def test_other_outer_rates_count_twice_in_theirs():
         optax.add_decayed_weights(setting(run, "weight_decay")),
         optax.scale(-rate),
     )
-    tx = periodic(INNER[setting(run, "inner")], outer, setting(run, "period"))
-    assert_equals_the_recording(run, *trained(run, tx, MATRICES))
+    tx = periodic(INNER[setting(run, "inner")], outer, int(setting(run, "period")))
+    assert_equals_the_recording(run, *trained(tx, MATRICES))
 
 
 def in_bins() -> optax.GradientTransformation:
@@ -117,7 +84,7 @@ def in_bins() -> optax.GradientTransformation:
     return sparse_loco(
         INNER[setting("bins", "inner")],
         mean_of_senders(compressor, per_leaf=True),
-        period=setting("bins", "period"),
+        period=int(setting("bins", "period")),
         decay=setting("bins", "error_decay"),
     )
 
@@ -131,7 +98,7 @@ def test_their_deviation_divides_by_one_less(monkeypatch):
         mean, deviation = ours(blocks, counts)
         return mean, deviation * jnp.sqrt(counts / (counts - 1))
 
-    weights, _ = trained("bins", in_bins(), VECTORS)
-    assert np.abs(weights - recordings()["bins/weights"]).max() > 0.01
+    weights, _ = trained(in_bins(), VECTORS)
+    assert np.abs(weights - recordings("ccloco")["bins/weights"]).max() > 0.01
     monkeypatch.setattr(module, "mean_and_deviation", theirs)
-    assert_equals_the_recording("bins", *trained("bins", in_bins(), VECTORS))
+    assert_equals_the_recording("bins", *trained(in_bins(), VECTORS))

@@ -4,8 +4,6 @@ It has D-PSGD and DCD-PSGD beside that method. tests/support/data/choco.md says 
 trajectories were recorded. Its random coordinates are played back.
 """
 
-import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -26,25 +24,21 @@ from gmc_jax import (
     top_k,
     topologies,
 )
-from tests.support import harness, problems
+from tests.support import problems
+from tests.support.recordings import recordings, split
+from tests.support.recordings import trained as trained_on
 
-FILE = pathlib.Path(__file__).parents[1] / "support" / "data" / "choco_trajectories.npz"
 TOPOLOGIES = {
     "choco torus": topologies.torus(3, 3),
     "choco whole": topologies.complete(4),
     "choco random": topologies.ring(5),
 }
 RING = topologies.ring(4)
-
-
-@functools.cache
-def recordings() -> dict[str, np.ndarray]:
-    with np.load(FILE) as file:
-        return dict(file)
+SHAPES = {"bias": (4,), "kernel": (2, 4)}
 
 
 def recorded(run: str, what: str) -> np.ndarray:
-    return recordings()[f"{run}/{what}"]
+    return recordings("choco")[f"{run}/{what}"]
 
 
 def played_back(run: str, scale: float) -> Compressor:
@@ -68,7 +62,7 @@ def played_back(run: str, scale: float) -> Compressor:
 
 def method(run: str) -> optax.GradientTransformation:
     """The method of a run, with the settings that it was recorded with."""
-    d = recordings()["inputs"].shape[1]
+    d = recordings("choco")["inputs"].shape[1]
     topology = TOPOLOGIES.get(run, RING)
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
@@ -96,27 +90,21 @@ def trained(run: str, from_start: bool) -> tuple[np.ndarray, Any]:
 
     Estimates begin at zero, or at the start, as theirs do.
     """
-    drawn = recorded(run, "samples")
-    batches = (
-        recordings()["inputs"][drawn].astype(float),
-        recordings()["labels"][drawn].astype(float),
-    )
-    weights = recorded(run, "weights")
-    regularizer = recordings()["regularizer"].item()
+    drawn = recorded(run, "samples").astype(int)
+    batches = recordings("choco")["inputs"][drawn], recordings("choco")["labels"][drawn]
+    regularizer = recordings("choco")["regularizer"].item()
 
     def loss(params, batch):
         x = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
         a, y = batch
         return jnp.logaddexp(0, -y * (a @ x)) + regularizer * (x @ x) / 2
 
-    with jax.enable_x64(True):
-        params, tx = problems.tree(weights[0, 0]), method(run)
-        state = tx.init(params)
-        if from_start:
-            state = optax.tree.set(state, estimate=params)
-        step = harness.step_of(tx, loss)
-        (found, states), _ = harness.history(step, (params, state), batches)
-    return problems.flat(found, leading=2), states
+    start = split(recorded(run, "weights")[0, 0], SHAPES)
+
+    def begin(state):
+        return optax.tree.set(state, estimate=start) if from_start else state
+
+    return trained_on(method(run), start, batches, jax.grad(loss), begin)
 
 
 @pytest.mark.parametrize(

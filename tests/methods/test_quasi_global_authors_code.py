@@ -4,9 +4,6 @@ It has D2 and gradient tracking beside that method. tests/support/data/quasi_glo
 says how its trajectories were recorded.
 """
 
-import functools
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +11,15 @@ import optax
 import pytest
 
 from gmc_jax import d2, gradient_tracking, qg_dsgdm, topologies
-from tests.support import harness, problems
+from tests.support.recordings import recordings, trained_on_quadratics
 
-DATA = pathlib.Path(__file__).parents[1] / "support" / "data"
 RING = topologies.ring(5)
-
-
-@functools.cache
-def recordings() -> dict[str, np.ndarray]:
-    with np.load(DATA / "quasi_global_trajectories.npz") as file:
-        return {name: array.astype(float) for name, array in file.items()}
+SHAPES = {"bias": (4,), "kernel": (2, 6)}
 
 
 def method(run: str) -> optax.GradientTransformation:
     """The method of a run, with the settings that it was recorded with."""
-    data = recordings()
+    data = recordings("quasi_global")
     momentum = data[f"{run}/momentum"].item()
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
@@ -51,16 +42,7 @@ def method(run: str) -> optax.GradientTransformation:
     "run", ["quasi-global", "quasi-global nesterov", "tracking", "d2"]
 )
 def test_the_authors_code_did_the_same(run):
-    data = recordings()
-    expected = data[f"{run}/weights"]
-    steps, workers, d = data["noise"].shape
-    problem = problems.Problem(
-        hessians=data["curvatures"][:, None] * np.eye(d),
-        targets=data["targets"],
-        noise=data["noise"],
-        start=data["start"],
-    )
-    ours, _ = harness.run(method(run), problem)
-    assert expected.shape == (steps + 1, workers, d)
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13)
+    expected = recordings("quasi_global")[f"{run}/weights"]
+    weights, _ = trained_on_quadratics(method(run), "quasi_global", SHAPES)
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-13)
     assert np.ptp(expected[-1], axis=0).max() > 0.05
