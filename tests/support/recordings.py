@@ -77,15 +77,20 @@ def trained_on_quadratics(
     name: str,
     shapes: Shapes,
     begin: Callable[[Tree], Tree] = lambda state: state,
+    order: np.ndarray | slice = slice(None),
 ) -> tuple[np.ndarray, Tree]:
-    """`trained` on the quadratics of a recording."""
+    """`trained` on the quadratics of a recording, perhaps in another order of entries.
+
+    Arrays are d long, [..., d], and so is an order that is an array.
+    """
     data = recordings(name)
     batches = tuple(
-        split(np.broadcast_to(data[what], data["noise"].shape), shapes)
+        split(np.broadcast_to(data[what], data["noise"].shape)[..., order], shapes)
         for what in ("curvatures", "targets", "noise")
     )
 
     def gradient(params, batch):
         return jax.tree.map(lambda w, h, b, n: h * (w - b) + n, params, *batch)
 
-    return trained(tx, split(data["start"], shapes), batches, gradient, begin)
+    start = split(data["start"][order], shapes)
+    return trained(tx, start, batches, gradient, begin)

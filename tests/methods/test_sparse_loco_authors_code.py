@@ -1,6 +1,7 @@
-"""Against the code of SparseLoCo in its first version: what it did, step by step.
+"""Against two codes of SparseLoCo: what they did once, step by step.
 
-tests/support/data/ccloco.md says how its trajectories were recorded.
+The first version of its code is CCLoco, and the deployed one Templar. Beside their
+recordings in tests/support/data, ccloco.md and templar.md say how these were made.
 """
 
 from typing import Any
@@ -102,3 +103,32 @@ def test_their_deviation_divides_by_one_less(monkeypatch):
     assert np.abs(weights - recordings("ccloco")["bins/weights"]).max() > 0.01
     monkeypatch.setattr(module, "mean_and_deviation", theirs)
     assert_equals_the_recording("bins", *trained(in_bins(), VECTORS))
+
+
+@pytest.mark.slow
+def test_the_deployed_code_takes_squares_and_counts_the_rate_once():
+    """With leaves of a square a row, of entries in that order."""
+    data = recordings("templar")
+    places = np.arange(108)
+    squares = {
+        "bias": places[:12].reshape(3, 4),
+        "kernel": places[12:60].reshape(2, 3, 2, 4).swapaxes(1, 2).reshape(4, 12),
+        "wide": places[60:].reshape(1, 4, 3, 4).swapaxes(1, 2).reshape(3, 16),
+    }
+    shapes = {name: square.shape for name, square in squares.items()}
+    order = np.concatenate([square.ravel() for square in squares.values()])
+    sent = mean_of_senders(top_k_of_rows(int(data["topk_compression"])), per_leaf=True)
+    tx = sparse_loco(
+        INNER["AdamW"],
+        sent,
+        period=int(data["period"]),
+        decay=data["momentum_decay"].item(),
+        outer_learning_rate=data["outer_learning_rate"].item(),
+    )
+    weights, states = trained_on_quadratics(tx, "templar", shapes, order=order)
+    expected, residuals = (data[name][..., order] for name in ("weights", "residuals"))
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-13)
+    ours = harness.residual(states)[-1]
+    np.testing.assert_allclose(ours, residuals, rtol=0, atol=1e-13)
+    assert np.ptp(expected[-2], axis=0).max() > 0.01
+    assert np.abs(residuals).max() > 0.1
