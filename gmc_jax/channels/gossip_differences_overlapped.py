@@ -34,6 +34,10 @@ def gossip_differences_overlapped(
     is computed. It suits parameters that go on from the mean; the first call returns
     the tree.
 
+    The estimates h begin at zero, as in the authors' code for deep learning. Their
+    NumPy code begins them at the parameters that all workers start from, which
+    `optax.tree.set(state, estimate=params)` does to the state of `choco_sgd`.
+
     Args:
       topology: who receives from whom; doubly stochastic, with one round. See
         `gmc_jax.topologies`.

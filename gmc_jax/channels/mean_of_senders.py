@@ -31,7 +31,8 @@ def mean_of_senders(
 
     Where workers send different entries, each entry arrives in full size, and not
     divided by K. SparseLoCo and DeMo average in this way. An entry that no worker sent
-    is 0. An entry that is 0 was not sent.
+    is 0. An entry that is 0 was not sent; in the authors' code it counts as sent if it
+    was selected.
 
     Messages, draws and traffic are those of `all_gather`. For a message that is not
     `Sparse`, workers decode one message after another. That takes O(K d) operations,

@@ -35,7 +35,9 @@ def centroids(
         code_j = round((v_j - m) / scale - offset) + n / 2, clipped to 0, ..., n - 1
         C(v)_j = the mean of all v_i with code_i = code_j
 
-    Rounding takes ties to the even integer.
+    Rounding takes ties to the even integer. sigma^2 is the mean of (v_j - m)^2. The
+    authors' code divides their sum by one less than the number of entries, so its bins
+    are a little wider; and its bucket is all that is sent of a tensor.
 
     Args:
       bits: of a code, 1 to 4.

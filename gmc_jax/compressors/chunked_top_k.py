@@ -27,7 +27,8 @@ def chunked_top_k(ratio: float, *, chunk: int = 4096) -> Compressor:
     A place in a chunk takes ceil(log2(chunk)) bits, so 12 in the place of 32. With
     `quantised(chunked_top_k(1 / 64), values)` each chunk has its values encoded by
     itself. SparseLoCo cuts matrices into squares of 64 by 64 entries; here a chunk is
-    as many entries of its rows, one after another. So no shape needs padding.
+    as many entries of its rows, one after another. So no shape needs padding. In the
+    first version of its code chunks are whole rows of matrices: `top_k_of_rows`.
 
     Args:
       ratio: the fraction of a chunk that is sent, in (0, 1].

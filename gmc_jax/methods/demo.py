@@ -45,6 +45,10 @@ def demo(
     `chunk` by `chunk` entries of matrices, and `chunk` entries of vectors, or the
     largest divisors below that. `kept` counts for all of them.
 
+    The authors' code does the same, but that a selected coefficient of exactly 0 counts
+    as sent (see `mean_of_senders`). So the two may part where the momentum of some
+    workers, not of all, is 0 in a whole chunk.
+
     Args:
       learning_rate: lr_t, at least 0: a number or a schedule.
         `optax.inject_hyperparams` may inject the numeric arguments but `chunk` and

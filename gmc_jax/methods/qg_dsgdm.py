@@ -48,7 +48,8 @@ def qg_dsgdm(
       topology: the graph of workers and its mixing weights, from `gmc_jax.topologies`.
         It must be doubly stochastic and connect all workers.
       momentum: beta in the paper, in [0, 1); None means 0.
-      buffer_decay: mu in the paper, in [0, 1); the paper has it equal to `momentum`.
+      buffer_decay: mu in the paper, in [0, 1); the paper has it equal to `momentum`. In
+        the authors' code it is 0.9 unless said otherwise, whatever the momentum.
       nesterov: whether the momentum is Nesterov's, as in `optax.sgd`.
       axis_name: the named axis whose indices are the workers.
 

@@ -38,9 +38,14 @@ def sparse_loco(
     momentum: the residual, which fades, takes its place. The channel says what the mean
     is. Through `all_gather` it is over all workers. The authors' code takes it over the
     workers that sent an entry: `mean_of_senders`. There an entry moves up to K times as
-    far. The code also multiplies z - x_k by the outer rate before it is added to the
-    residual, and what arrives once more. Here the rate counts once. At the default rate
-    of 1 these two are the same.
+    far. Here the outer rate counts once, as in their deployed code. Their first code
+    multiplies z - x_k by it before it is added to the residual, and what arrives once
+    more, so its `outer` is
+
+        chain(scale(alpha), error_feedback(channel, decay), scale(-alpha))
+
+    At the default rate of 1 these two are the same. The deployed code also shrinks what
+    a worker sent of a tensor to the median norm over workers; this library does not.
 
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included.

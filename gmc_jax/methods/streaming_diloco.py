@@ -46,6 +46,11 @@ def streaming_diloco(
     optimizer, or for error feedback, use `streaming` with your own `average` and
     `outer`.
 
+    torchft's code merges a fragment where it is due, and sends it `delay` steps
+    earlier. Here it is sent where it is due, and merged later. Otherwise they are the
+    same: to be in step with torchft, count from the delay on,
+    `tx.init(params)._replace(step=jnp.asarray(delay, jnp.int32))`.
+
     Args:
       inner: the inner optimizer, from gradients to steps, learning rate included. The
         paper has `optax.adamw`. `optax.inject_hyperparams` may inject all numeric

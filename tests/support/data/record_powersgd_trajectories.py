@@ -10,6 +10,7 @@ project is imported: the environment needs PyTorch and NumPy only.
 import contextlib
 import functools
 import importlib
+import math
 import os
 import pathlib
 import sys
@@ -17,11 +18,12 @@ import types
 
 import numpy as np
 from _processes import of_each
+from _quadratics import Arrays, flat, gradient, quadratics, split
 
 STEPS, WORKERS, RANK, MOMENTUM, DENSE = 20, 3, 2, 0.9, 4
 RATES = np.where(np.arange(STEPS) < STEPS // 2, 0.05, 0.02)
-SHAPES = {"bias": (3,), "first": (6, 5), "last": (6, 5), "wide": (4, 12)}
-Arrays = dict[str, np.ndarray]
+SHAPES = [(3,), (6, 5), (6, 5), (4, 12)]
+PROBLEM = quadratics(STEPS, WORKERS, sum(map(math.prod, SHAPES)))
 
 
 class Generator:
@@ -35,35 +37,6 @@ class Generator:
 
     def __getattr__(self, name):
         return getattr(self.own, name)
-
-
-def quadratics() -> Arrays:
-    """Of diagonal Hessians; in 16 bits, to be stored exactly."""
-    draw, d = np.random.default_rng(0), sum(map(np.prod, SHAPES.values()))
-    arrays = {
-        "curvatures": draw.uniform(0.5, 2.0, size=(WORKERS, d)),
-        "targets": draw.normal(size=(WORKERS, d)),
-        "noise": 0.3 * draw.normal(size=(STEPS, WORKERS, d)),
-        "start": 2 * draw.normal(size=d),
-    }
-    return {name: array.astype(np.float16) for name, array in arrays.items()}
-
-
-def split(torch, vector):
-    sizes = [int(np.prod(shape)) for shape in SHAPES.values()]
-    parts = np.split(np.asarray(vector, np.float64), np.cumsum(sizes)[:-1])
-    pairs = zip(parts, SHAPES.values(), strict=True)
-    return [torch.from_numpy(part.copy()).reshape(shape) for part, shape in pairs]
-
-
-def flat(tensors) -> np.ndarray:
-    return np.concatenate([x.detach().numpy().ravel() for x in tensors])
-
-
-def gradients(torch, problem, worker, t, params):
-    w = flat(params)
-    gradient = problem["curvatures"][worker] * (w - problem["targets"][worker])
-    return split(torch, gradient + problem["noise"][t, worker])
 
 
 def paper(torch, worker: int, checkout: str) -> Arrays:
@@ -85,12 +58,12 @@ def paper(torch, worker: int, checkout: str) -> Arrays:
         drawn.append(vector.numpy().copy())
 
     reducer.set_random = remember
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-    params = split(torch, problem["start"])
+    params = split(torch, PROBLEM["start"], SHAPES)
     memories, momenta = ([torch.zeros_like(p) for p in params] for _ in range(2))
     weights, residuals = [flat(params)], [flat(memories)]
     for t, rate in enumerate(RATES):
-        grads = gradients(torch, problem, worker, t, params)
+        new = gradient(PROBLEM, worker, t, weights[-1])
+        grads = split(torch, new, SHAPES)
         sent = [g + e for g, e in zip(grads, memories, strict=True)]
         reducer.reduce(sent, grads, memories)
         for p, g, m in zip(params, grads, momenta, strict=True):
@@ -111,8 +84,7 @@ def library(torch, worker: int, checkout: str) -> Arrays:
     """The library, around PyTorch's SGD with momentum."""
     sys.path.insert(0, checkout)
     powersgd = importlib.import_module("powersgd")
-    problem = {name: x.astype(np.float64) for name, x in quadratics().items()}
-    params = [torch.nn.Parameter(p) for p in split(torch, problem["start"])]
+    params = [torch.nn.Parameter(p) for p in split(torch, PROBLEM["start"], SHAPES)]
     optimizer = torch.optim.SGD(params, lr=0.0, momentum=MOMENTUM)
     config = powersgd.Config(
         rank=RANK, min_compression_rate=1, start_compressing_after_num_steps=DENSE
@@ -121,11 +93,11 @@ def library(torch, worker: int, checkout: str) -> Arrays:
     matrices, wide = (p.numpy().copy() for p in aggregator._powersgd._ps)
     for p in params:
         p.grad = torch.zeros_like(p)
-    weights, residuals = [flat(params)], [np.zeros(len(problem["start"]))]
+    weights, residuals = [flat(params)], [np.zeros(len(PROBLEM["start"]))]
     for t, rate in enumerate(RATES):
         optimizer.param_groups[0]["lr"] = rate
-        new = gradients(torch, problem, worker, t, params)
-        for p, g in zip(params, new, strict=True):
+        new = gradient(PROBLEM, worker, t, weights[-1])
+        for p, g in zip(params, split(torch, new, SHAPES), strict=True):
             p.grad.add_(g)  # As `backward` does.
         powersgd.optimizer_step(optimizer, aggregator)
         weights.append(flat(params))
@@ -154,7 +126,7 @@ def work(name: str, checkout: str, meeting: str, worker: int, workers: int) -> A
 
 def main() -> None:
     checkout = sys.argv[1]
-    arrays = {**quadratics(), "rates": RATES}
+    arrays = {**PROBLEM, "rates": RATES}
     for name in RUNS:
         parts = of_each(work, WORKERS, name, checkout)
         for what in parts[0]:
