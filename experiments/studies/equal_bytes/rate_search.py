@@ -10,8 +10,8 @@ EXTENSIONS = 4
 """The most rates that are added to the first three."""
 
 
-def best_rate(loss: Callable[[float], float], centre: float) -> float:
-    """Finds the rate with the least loss among `centre` and rates around it.
+def best_rates(loss: Callable[[float], float], centre: float) -> list[float]:
+    """Orders `centre` and rates around it by their losses.
 
     The first rates are a third of `centre`, `centre` and three times as much. While the
     best one is at an edge, the next rate beyond that edge is tried, at most four times.
@@ -22,7 +22,7 @@ def best_rate(loss: Callable[[float], float], centre: float) -> float:
       centre: the rate in the middle.
 
     Returns:
-      The best rate; the smallest one if all losses are infinite.
+      The rates with a finite loss, the best first; if there is none, the smallest rate.
     """
 
     def rate(place: int) -> float:
@@ -42,4 +42,6 @@ def best_rate(loss: Callable[[float], float], centre: float) -> float:
         else:
             break
         losses[beyond] = at(beyond)
-    return rate(min(sorted(losses), key=losses.__getitem__))
+    ranked = sorted(sorted(losses), key=losses.__getitem__)
+    finite = [rate(place) for place in ranked if losses[place] < np.inf]
+    return finite or [rate(ranked[0])]

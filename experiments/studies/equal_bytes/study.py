@@ -10,10 +10,10 @@ from rich.progress import track
 
 from experiments.studies.equal_bytes import figure, problems, table
 from experiments.studies.equal_bytes.any_rate import AnyRate
-from experiments.studies.equal_bytes.rate_search import APART, best_rate
+from experiments.studies.equal_bytes.rate_search import APART, best_rates
 from experiments.training import record, tasks
 from experiments.training.config import Config
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, label
 from experiments.training.record import Record, Row
 from experiments.training.study import Study
 from experiments.training.tasks import Task
@@ -85,7 +85,10 @@ def main(options: EqualBytes) -> None:
 def _train(
     method: str, problem: str, config: Config, seeds: Sequence[Task], log: Record
 ) -> list[Row]:
-    """Searches the rate with the first seed, trains the others, returns their rows."""
+    """Searches the rate with the first seed, trains the others, returns their rows.
+
+    If another seed diverges at the best rate, the next best one takes its place.
+    """
     task = seeds[0]
     dense = problems.bytes_sent(problems.REFERENCES[0], task, config)[-1]
     sent = problems.bytes_sent(method, task, config)
@@ -93,10 +96,9 @@ def _train(
     programs: list[AnyRate] = []
 
     def trained(rate: float, seed: int) -> Row:
-        kind = ("training", problem, method, rate, seed)
-        names = ("kind", "problem", "method", "rate", "seed")
+        which = {"problem": problem, "method": method, "rate": rate, "seed": seed}
         for row in log.rows:
-            if all(row.get(key) == value for key, value in zip(names, kind)):
+            if row["kind"] == "training" and row.items() >= which.items():
                 return row
         if not programs:  # A run that goes on has most of its rows already.
             programs.append(AnyRate(method, task, config))
@@ -104,7 +106,8 @@ def _train(
         reached = programs[0].train(seeds[seed], rate, places)
         found = [reached[places.index(stop)] for stop in stops]
         log.append(
-            **dict(zip(names, kind, strict=True)),
+            kind="training",
+            **which,
             stops=stops,
             losses=[each.loss for each in found],
             accuracy=found[0].accuracy,
@@ -117,10 +120,13 @@ def _train(
         return table.finite(trained(rate, 0)["losses"][0])
 
     centre = problems.CENTRES.get(method, config.learning_rate)
-    rate = best_rate(loss, centre)
-    rows = [trained(rate, seed) for seed in range(len(seeds))]
-    last = np.mean([table.finite(row["losses"][0]) for row in rows])
-    Console().print(f"{problem}, {METHODS[method].label}: {last:.4f} at {rate:g}")
+    rows, last = list[Row](), np.inf
+    for rate in best_rates(loss, centre):
+        rows = [trained(rate, seed) for seed in range(len(seeds))]
+        last = float(np.mean([table.finite(row["losses"][0]) for row in rows]))
+        if np.isfinite(last):  # Else another seed diverges at this rate.
+            break
+    Console().print(f"{problem}, {label(method)}: {last:.4f} at {rows[0]['rate']:g}")
     return rows
 
 

@@ -52,9 +52,9 @@ def lines(rows: Sequence[Row]) -> dict[str, dict[str, Line]]:
         for method in header["methods"]:
             trained: dict[float, list[Row]] = {}
             for row in rows:
-                if row["kind"] == "training":
-                    if (row["problem"], row["method"]) == (problem, method):
-                        trained.setdefault(row["rate"], []).append(row)
+                names = row.get("problem"), row.get("method")
+                if row["kind"] == "training" and names == (problem, method):
+                    trained.setdefault(row["rate"], []).append(row)
             complete = {
                 rate: seeds
                 for rate, seeds in trained.items()
@@ -62,10 +62,8 @@ def lines(rows: Sequence[Row]) -> dict[str, dict[str, Line]]:
             }
             if not complete:
                 continue
-            # With one seed all rates are complete.
-            rate = min(
-                complete, key=lambda rate: finite(complete[rate][0]["losses"][0])
-            )
+            # Several are complete if a seed diverged at the best one.
+            rate = min(complete, key=lambda rate: _last(complete[rate]))
             seeds = complete[rate]
             of_problem[method] = Line(
                 rate,
@@ -75,6 +73,10 @@ def lines(rows: Sequence[Row]) -> dict[str, dict[str, Line]]:
                 seeds[0]["stops"],
             )
     return found
+
+
+def _last(seeds: Sequence[Row]) -> float:
+    return float(np.mean([finite(row["losses"][0]) for row in seeds]))
 
 
 def names_of(found: dict[str, dict[str, Line]], methods: Sequence[str]) -> list[str]:
@@ -131,9 +133,10 @@ def _rates(rows: Sequence[Row]) -> Table:
     header, found = rows[0]["config"], lines(rows)
     shown = _empty(
         "Learning rates, bytes and test accuracy",
-        f"rate: the best for the first seed, {header['rates_apart']:g} times as large "
-        "as the next smaller one that was tried. bytes: of the whole training, relative "
-        "to dense. accuracy: at equal steps.",
+        "rate: of rates that differ by factors of "
+        f"{header['rates_apart']:g}, the one with the least loss at equal steps for "
+        "the first seed; the next best one if another seed diverges. bytes: of the "
+        "whole training, relative to dense. accuracy: at equal steps.",
     )
     for name in header["problems"]:
         for column in ("rate", "bytes", "accuracy"):
