@@ -11,7 +11,6 @@ from experiments.studies.equal_bytes import problems, study
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.studies.equal_bytes.rate_search import best_rates
 from experiments.studies.equal_bytes.study import EqualBytes
-from experiments.studies.every_method.study import EVERY_METHOD
 from experiments.training import record, tasks
 from experiments.training.methods import METHODS
 from experiments.training.train import train
@@ -46,6 +45,13 @@ def test_a_method_that_diverges_is_tried_at_smaller_rates():
     assert best_rates(lambda rate: np.inf, 1.0) == [0.0041]
 
 
+def test_a_budget_ends_before_its_bytes_are_exceeded():
+    sent = np.cumsum([0, 0, 5, 0, 5, 0, 5, 0, 5])
+    assert problems.stops(sent, 100.0) == [8, 5, 1]
+    assert problems.stops(sent, 2000.0) == [8, 8, 8]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -64,7 +70,7 @@ def test_steps_within_a_budget_are_those_before_its_bytes_are_sent(method, expec
     assert problems.stops(sent, dense) == expected
 
 
-@pytest.mark.parametrize("method", ["gmc", "signum", "distributed_lion", "local_adam"])
+@pytest.mark.parametrize("method", ["signum", "local_adam"])
 def test_bits_of_steps_have_the_mean_that_runs_report(method):
     params = np.zeros(960, np.float32)
     compression = CONFIG.compression(24)
@@ -74,7 +80,7 @@ def test_bits_of_steps_have_the_mean_that_runs_report(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["gmc", "slowmo", "one_bit_adam"])
+@pytest.mark.parametrize("method", ["gmc", "slowmo"])
 def test_one_program_trains_as_a_run_does_at_any_rate_and_with_any_seed(
     method, tmp_path
 ):
@@ -93,6 +99,7 @@ def test_one_program_trains_as_a_run_does_at_any_rate_and_with_any_seed(
         assert reached[-1].accuracy == pytest.approx(rows[-1]["accuracy"], abs=0.003)
 
 
+@pytest.mark.slow
 def test_after_a_loss_that_is_not_finite_the_training_ends():
     task = tasks.build(CONFIG, 0)._replace(
         evaluate=lambda *model: {"loss": np.nan, "accuracy": 0.5}
@@ -138,12 +145,12 @@ def test_a_study_goes_on_after_a_kill_and_overwrites_nothing(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_every_method_that_compresses_is_among_those_compared():
-    """Gossip of uncompressed parameters sends as much as dense or more."""
-    compared = set(problems.sending_less(CONFIG))
-    dense = {"d_psgd", "qg_dsgdm", "matcha", "d2", "gradient_tracking", "sgp", "osgp"}
-    assert {*EVERY_METHOD} - compared == dense
-    assert compared >= {"dmsgd", "qsgd", "terngrad", "choco_sgd", "ef21", "muloco"}
+def test_methods_that_send_as_much_as_dense_are_left_out(monkeypatch):
+    some = ("dmsgd", "gmc", "choco_sgd", "d_psgd", "sgp", "adam", "qsgd")
+    monkeypatch.setattr(problems, "EVERY_METHOD", some)
+    assert problems.sending_less(CONFIG) == (
+        *("dmsgd", "adam", "gmc", "choco_sgd", "qsgd"),
+    )
 
 
 ROWS = [
