@@ -10,7 +10,12 @@ from experiments.training.methods import label
 from experiments.training.plot import legend, tidy
 from experiments.training.record import Row
 
-LOOKS = (("#000000", "o"), ("#0072B2", "s"), ("#D55E00", "^"))
+# Points often coincide, so that each look leaves the ones below it visible.
+LOOKS = (
+    {"color": "#000000", "marker": "o", "markersize": 6.0, "fillstyle": "none"},
+    {"color": "#0072B2", "marker": "s", "markersize": 3.5, "fillstyle": "full"},
+    {"color": "#D55E00", "marker": "^", "markersize": 2.5, "fillstyle": "full"},
+)
 
 
 def figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -21,14 +26,15 @@ def figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
     Raises:
       ValueError: if no method is finished.
     """
-    header, found = rows[0]["config"], lines(rows)
+    header = rows[0]["config"]
+    found = {name: each for name, each in lines(rows).items() if each}
     methods = names_of(found, header["methods"])
     if not methods:
         raise ValueError(
             "there is nothing to draw yet: no method is trained with all seeds. Start "
             "the study again; it goes on."
         )
-    last = [each for each in found.values() if each][-1]
+    last = list(found.values())[-1]
     methods.sort(key=lambda name: last[name].means[0] if name in last else np.inf)
     figure = Figure(
         figsize=(7.2, 1.6 + 0.17 * len(methods)), dpi=200, layout="constrained"
@@ -39,6 +45,7 @@ def figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
         *(f"{share:.0%} of the bytes" for share in header["budgets"]),
     ]
     for panel, (name, of_problem) in zip(panels, found.items(), strict=True):
+        least, greatest = np.inf, 0.0
         for column, (words, look) in enumerate(zip(labels, LOOKS, strict=False)):
             places = [i for i, method in enumerate(methods) if method in of_problem]
             losses = np.array(
@@ -46,21 +53,17 @@ def figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
             ).reshape(len(places), -1)
             losses = np.where(np.isfinite(losses), losses, np.nan)
             means = losses.mean(axis=1)
-            colour, marker = look
-            panel.plot(
-                *(means, places),
-                marker=marker,
-                markersize=3.5,
-                color=colour,
-                linestyle="none",
-                label=words,
-            )
-            panel.hlines(places, losses.min(axis=1), losses.max(axis=1), colour, lw=0.8)
-        panel.set(xscale="log", xlabel=f"training loss, {name}")
+            panel.plot(means, places, linestyle="none", label=words, **look)
+            ends = losses.min(axis=1), losses.max(axis=1)
+            panel.hlines(places, *ends, look["color"], linewidth=0.8)
+            least, greatest = np.nanmin([least, *means]), np.nanmax([greatest, *means])
+        panel.set(xlabel=f"training loss, {name}")
+        if greatest > 10 * least > 0:
+            panel.set_xscale("log")
         tidy(panel)
     shown = [label(method) for method in methods]
     panels[0].set_yticks(range(len(methods)), shown, fontsize="x-small")
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
     workers = next(iter(header["problems"].values()))["workers"]
     legend(figure, panels[0], f"equal_bytes: {workers} workers", columns=3)
     return {"figure": figure}

@@ -79,6 +79,10 @@ def _last(seeds: Sequence[Row]) -> float:
     return float(np.mean([finite(row["losses"][0]) for row in seeds]))
 
 
+def _short(loss: float) -> str:
+    return f"{loss:.4f}" if loss >= 0.001 else f"{loss:.1e}"
+
+
 def names_of(found: dict[str, dict[str, Line]], methods: Sequence[str]) -> list[str]:
     """The methods that are finished on some problem, in the order of the run."""
     return [name for name in methods if any(name in each for each in found.values())]
@@ -124,7 +128,7 @@ def _losses(rows: Sequence[Row]) -> Table:
                 continue
             loss = found[name][method].means[column]
             star = "*" if loss in least[name, column] else " "
-            cells.append(f"{loss:.4f}{star}" if np.isfinite(loss) else "diverges")
+            cells.append(f"{_short(loss)}{star}" if np.isfinite(loss) else "diverges")
         shown.add_row(label(method), *cells)
     return shown
 
