@@ -65,5 +65,6 @@ def figures(rows: Sequence[Row]) -> Mapping[str, Figure]:
     panels[0].set_yticks(range(len(methods)), shown, fontsize="x-small")
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     workers = next(iter(header["problems"].values()))["workers"]
-    legend(figure, panels[0], f"equal_bytes: {workers} workers", columns=3)
+    title = f"equal_bytes: {workers} workers, mean and range of {header['seeds']} seeds"
+    legend(figure, panels[0], title, columns=3)
     return {"figure": figure}

@@ -80,7 +80,8 @@ def _last(seeds: Sequence[Row]) -> float:
 
 
 def _short(loss: float) -> str:
-    return f"{loss:.4f}" if loss >= 0.001 else f"{loss:.1e}"
+    """In seven characters at most, so that the table has 80 columns."""
+    return f"{loss:.4f}" if loss >= 0.001 else f"{loss:.1e}".replace("e-0", "e-")
 
 
 def names_of(found: dict[str, dict[str, Line]], methods: Sequence[str]) -> list[str]:
@@ -140,7 +141,7 @@ def _rates(rows: Sequence[Row]) -> Table:
         "rate: of rates that differ by factors of "
         f"{header['rates_apart']:g}, the one with the least loss at equal steps for "
         "the first seed; the next best one if another seed diverges. bytes: of the "
-        "whole training, relative to dense. accuracy: at equal steps.",
+        "whole training, relative to dense. accuracy: at equal steps, on test samples.",
     )
     for name in header["problems"]:
         for column in ("rate", "bytes", "accuracy"):
@@ -150,7 +151,11 @@ def _rates(rows: Sequence[Row]) -> Table:
         for of_problem in found.values():
             line = of_problem.get(method)
             cells += (
-                [f"{line.rate:g}", f"{line.share:.2%}", percent(line.accuracies)]
+                [
+                    f"{line.rate:g}",
+                    f"{100 * line.share:.3g}%",
+                    percent([float(np.mean(line.accuracies))]),
+                ]
                 if line
                 else ["", "", ""]
             )

@@ -194,9 +194,9 @@ def test_a_table_has_the_mean_at_the_best_rate_at_which_no_seed_diverges():
         ["DMSGD, dense", "GMC", "DGC, masked"],
         ["0.2500 ", "0.5000*", "diverges"],
         ["1.0000 ", "0.5000*", "diverges"],
-        ["2.0000 ", "1.0e-04*", "3.0000*"],
+        ["2.0000 ", "1.0e-4*", "3.0000*"],
     ]
-    assert rates[1:3] == [["0.3", "0.1", "0.1"], ["100.00%", "2.00%", "2.00%"]]
+    assert rates[1:3] == [["0.3", "0.1", "0.1"], ["100%", "2%", "2%"]]
 
 
 def test_a_figure_has_a_point_for_each_mean_and_none_where_a_method_diverges():
