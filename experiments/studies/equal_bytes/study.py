@@ -62,6 +62,10 @@ def main(options: EqualBytes) -> None:
     """Searches rates and trains; records, prints and draws the losses."""
     record.prepare(options.results)
     configs = options.configs
+    seeds = {  # All of them first: a text that cannot be read is an error at once.
+        name: [tasks.build(config, seed) for seed in range(options.seeds)]
+        for name, config in configs.items()
+    }
     settings = {
         "problems": {name: asdict(config) for name, config in configs.items()},
         "methods": options.methods or problems.sending_less(configs["digits"]),
@@ -73,9 +77,8 @@ def main(options: EqualBytes) -> None:
     with record.begin(options.results, "equal_bytes", settings) as log:
         methods = log.rows[0]["config"]["methods"]
         for name, config in configs.items():
-            seeds = [tasks.build(config, seed) for seed in range(options.seeds)]
             for method in track(methods, name, transient=True):
-                trained = _train(method, name, config, seeds, log)
+                trained = _train(method, name, config, seeds[name], log)
                 if name == list(configs)[-1]:
                     for row in trained:
                         _summarise(row, log)

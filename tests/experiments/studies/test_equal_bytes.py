@@ -214,3 +214,10 @@ def test_a_figure_has_a_point_for_each_mean_and_none_where_a_method_diverges():
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match=r"`methods` must be among .*, got 'adamw'"):
         EqualBytes(methods=("adamw",))
+
+
+def test_a_text_that_is_missing_is_an_error_before_anything_is_trained(tmp_path):
+    options = EqualBytes(tmp_path / "text", ("gmc",), seeds=1, results=tmp_path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        study.main(options)
+    assert list(tmp_path.iterdir()) == []
