@@ -13,6 +13,7 @@ NAMES = (
     "training.comparison",
     "studies.clocks.study",
     "studies.elastic.study",
+    "studies.equal_bytes.study",
     "network.report",
     "studies.pca.study",
     "studies.plan.study",

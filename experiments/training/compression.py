@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import optax
+from numpy.typing import NDArray
 
 import gmc_jax
 from gmc_jax.core import Tree
+from gmc_jax.costs import _bits_per_step
 
 COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "top_k": gmc_jax.top_k,
@@ -84,6 +87,11 @@ def _long_run(tx, compression, params):
     return gmc_jax.message_bits(tx, params)
 
 
+def _nothing(compression):
+    del compression
+    return 0.0
+
+
 class Method(NamedTuple):
     """A method of a comparison.
 
@@ -91,7 +99,9 @@ class Method(NamedTuple):
       label: its name in tables and figures.
       build: makes the method.
       dense: whether it sends all entries, as a baseline.
-      sends: the bits that one worker sends in a step, on average.
+      sends: the bits of the messages that one worker sends in a step, on average.
+      besides: what a worker sends besides its messages, relative to them; where workers
+        vote, the results that it has counted.
       counted: whether the relative cost of the GMC paper, which counts the entries that
         a server receives and sends, applies to it.
       gradient_at: the point at which it computes gradients.
@@ -101,10 +111,19 @@ class Method(NamedTuple):
     build: Build
     dense: bool = False
     sends: Count = _long_run
+    besides: Callable[[Compression], float] = _nothing
     counted: bool = True
     gradient_at: str = "w"
 
     def bits(self, compression: Compression, params: Tree) -> float:
         """The bits that one worker sends in a step, on average."""
         tx = self.build(0.1, compression._replace(counts=False), 0.9)
-        return self.sends(tx, compression, params)
+        return self.sends(tx, compression, params) * (1 + self.besides(compression))
+
+    def bits_of_steps(self, compression: Compression, params: Tree) -> NDArray:
+        """The bits that one worker sends in each step of the training, [steps]."""
+        tx = self.build(0.1, compression._replace(counts=False), 0.9)
+        sent = _bits_per_step.bits_of_steps(
+            tx, params, compression.steps, "workers", {}
+        )
+        return np.asarray(sent * (1 + self.besides(compression)))

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -155,10 +156,22 @@ class Config:
         )
 
     def optimizer(
-        self, method: str, steps: int, steps_per_epoch: int
+        self,
+        method: str,
+        steps: int,
+        steps_per_epoch: int,
+        rate: jax.Array | float | None = None,
     ) -> optax.GradientTransformationExtraArgs:
-        """Makes a method with the schedule and the weight decay of this comparison."""
-        rate = self.rate(method)
+        """Makes a method with the schedule and the weight decay of this comparison.
+
+        Args:
+          method: a name in `METHODS`.
+          steps: of the whole training.
+          steps_per_epoch: in which every worker passes over its share once.
+          rate: the learning rate at the start, by default that of the configuration.
+            With a schedule that falls, it may be traced.
+        """
+        rate = self.rate(method) if rate is None else rate
         falling = optax.cosine_decay_schedule(rate, steps)
         schedules: dict[str, optax.ScalarOrSchedule] = {
             "constant": rate,

@@ -6,7 +6,7 @@ from functools import partial
 import optax
 
 import gmc_jax
-from experiments.training.compression import Method
+from experiments.training.compression import Compression, Method
 from gmc_jax import topologies
 
 PERIOD = 12  # Of SlowMo over local SGD in its paper; here for all inner optimizers.
@@ -77,9 +77,9 @@ def _gradient_tracking(rate, compression, momentum):
     return gmc_jax.gradient_tracking(rate, ring, momentum=momentum)
 
 
-def _votes(tx, compression, params):
-    """The bits of a worker's votes, and of the results that it counts and sends."""
-    return gmc_jax.message_bits(tx, params) * (1 + 1 / compression.workers)
+def results_of_votes(compression: Compression) -> float:
+    """The results that a worker counts and sends, relative to its votes."""
+    return 1 / compression.workers
 
 
 def _this_training(tx, compression, params):
@@ -237,8 +237,8 @@ LOCAL_METHODS = {
     "sgp": _own("SGP", _sgp),
     "osgp": _own("OSGP", partial(_sgp, delay=1)),
     "adam": _common("Adam, dense", _adam, dense=True),
-    "sign_sgd": _common("signSGD, vote", _sign_sgd, sends=_votes),
-    "signum": _common("Signum, vote", _signum, sends=_votes),
+    "sign_sgd": _common("signSGD, vote", _sign_sgd, besides=results_of_votes),
+    "signum": _common("Signum, vote", _signum, besides=results_of_votes),
     "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd),
     "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5)),
 }

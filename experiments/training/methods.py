@@ -7,7 +7,7 @@ import optax
 
 import gmc_jax
 from experiments.training.compression import Build, Method
-from experiments.training.local_methods import LOCAL_METHODS
+from experiments.training.local_methods import LOCAL_METHODS, results_of_votes
 
 RANK = 2  # Of PowerSGD, as for CIFAR-10 in its paper.
 DETACHMENTS = (0.0, 0.3, 0.5, 0.8, 1.0)  # The lambdas of the GMC paper's Table 3.
@@ -52,6 +52,16 @@ def _dist_ef_sgdm(rate, compression, momentum):
         gmc_jax.simulated_server(compression.code(), seed=compression.seed + 1),
         momentum=momentum,
     )
+
+
+def _unbiased(compressor: gmc_jax.Compressor) -> Build:
+    """Makes momentum SGD through a quantiser that needs no error feedback."""
+
+    def build(rate, compression, momentum):
+        channel = gmc_jax.all_gather(compressor, seed=compression.seed)
+        return gmc_jax.dmsgd(rate, channel, momentum=momentum)
+
+    return build
 
 
 def _two_phase(rate, compression, momentum):
@@ -120,7 +130,14 @@ METHODS = {
     "ef21": Method("EF21", _through(gmc_jax.ef21)),
     "power_sgd": Method("PowerSGD", _power_sgd, counted=False),
     "one_bit_adam": Method("1-bit Adam", _one_bit_adam, counted=False),
-    "distributed_lion": Method("Distributed Lion", _distributed_lion, counted=False),
+    "distributed_lion": Method(
+        "Distributed Lion", _distributed_lion, besides=results_of_votes, counted=False
+    ),
+    "qsgd": Method("QSGD, 4 bits", _unbiased(gmc_jax.qsgd(7)), counted=False),
+    "terngrad": Method("TernGrad", _unbiased(gmc_jax.terngrad()), counted=False),
+    "natural_compression": Method(
+        "natural compression", _unbiased(gmc_jax.powers_of_two()), counted=False
+    ),
 }
 METHODS |= {
     f"{name}_{detach}": METHODS[name]._replace(

@@ -39,6 +39,9 @@ LOOKS = {
     "power_sgd": ("#005321", "-"),
     "one_bit_adam": ("#666666", "-"),
     "distributed_lion": ("#F0E442", "-."),
+    "qsgd": ("#666666", "-."),
+    "terngrad": ("#F0E442", ":"),
+    "natural_compression": ("#005321", ":"),
 }
 # The same method with several values of lambda; darker is larger.
 LOOKS |= {

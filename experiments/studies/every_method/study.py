@@ -23,6 +23,24 @@ from experiments.training.trainer import worker_step
 VARIANTS = tuple(f"_{value}" for value in (*DETACHMENTS, *SLOW_MOMENTA))
 EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
 
+_SIGNS, _ADAPTIVE = 0.001, 0.003
+LEARNING_RATES = (
+    ("ef_sgd", 0.5),
+    ("ef_sign_sgd", 0.5),
+    ("demo", _SIGNS),
+    ("sign_sgd", _SIGNS),
+    ("signum", _SIGNS),
+    ("distributed_lion", _SIGNS),
+    ("one_bit_adam", _ADAPTIVE),
+    ("adam", _ADAPTIVE),
+    ("local_adam", _ADAPTIVE),
+    ("diloco", _ADAPTIVE),
+    ("muloco", 0.05),  # Of steps that are orthogonal matrices.
+    ("streaming_diloco", _ADAPTIVE),
+    ("sparse_loco", _ADAPTIVE),
+)
+"""Learning rates of methods to which that of momentum SGD does not apply."""
+
 
 @dataclasses.dataclass(frozen=True)
 class EveryMethod:
@@ -38,27 +56,12 @@ class EveryMethod:
     @property
     def config(self) -> Config:
         """The comparison on digits, with a learning rate for each kind of method."""
-        signs, adaptive = 0.001, 0.003
         return Config(
             methods=EVERY_METHOD,
             epochs=self.epochs,
             evaluations=3,
             seeds=self.seeds,
-            learning_rates=(
-                ("ef_sgd", 0.5),
-                ("ef_sign_sgd", 0.5),
-                ("demo", signs),
-                ("sign_sgd", signs),
-                ("signum", signs),
-                ("distributed_lion", signs),
-                ("one_bit_adam", adaptive),
-                ("adam", adaptive),
-                ("local_adam", adaptive),
-                ("diloco", adaptive),
-                ("muloco", 0.05),  # Of steps that are orthogonal matrices.
-                ("streaming_diloco", adaptive),
-                ("sparse_loco", adaptive),
-            ),
+            learning_rates=LEARNING_RATES,
         )
 
 

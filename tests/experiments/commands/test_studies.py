@@ -83,6 +83,11 @@ def title(figure):
     [
         ("clocks", "AD-PSGD", "perceptron on digits, 8 workers, links of 1 gbit with"),
         ("elastic", "DGC, masked", "mlp on digits, 8 workers up to step 200"),
+        (
+            "equal_bytes",
+            "DeMo 1.9e-5* 1.9e-5* 0.0191 2.5221* 2.5221* 2.6602*",
+            "equal_bytes: 8 workers, mean and range of 3 seeds",
+        ),
         ("network", "4 hosts, links: 10mbit", "mlp_10m on digits, 4 hosts"),
         ("pca", "Katyusha X^s", "1,024 samples, 16 unknowns, 8 workers"),
         ("plan", "Does not pay: GMC, top_k at 10 %", "64 workers, 1gbit with 20ms"),
@@ -152,7 +157,8 @@ def test_losses_that_are_not_finite_are_recorded_as_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["clocks", "elastic", "network", "pca", "plan", "theory", "votes"]
+    "name",
+    ["clocks", "elastic", "equal_bytes", "network", "pca", "plan", "theory", "votes"],
 )
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_an_interrupted_study_is_shown_or_an_error(name, share):

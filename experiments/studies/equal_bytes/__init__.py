@@ -1,0 +1,1 @@
+"""Every method that sends less than dense, at equal steps and at equal bytes."""
