@@ -91,6 +91,18 @@ def _demo(rate, compression, momentum):
     return gmc_jax.demo(rate, kept=kept)
 
 
+def _rounded(
+    factory: Callable[..., optax.GradientTransformationExtraArgs],
+) -> Build:
+    """Makes a method that rounds gradients at random, without momentum."""
+
+    def build(rate, compression, momentum):
+        del momentum
+        return factory(rate, seed=compression.seed)
+
+    return build
+
+
 METHODS = {
     "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
@@ -121,6 +133,8 @@ METHODS = {
     "power_sgd": Method("PowerSGD", _power_sgd, counted=False),
     "one_bit_adam": Method("1-bit Adam", _one_bit_adam, counted=False),
     "distributed_lion": Method("Distributed Lion", _distributed_lion, counted=False),
+    "quantised_sgd": Method("QSGD", _rounded(gmc_jax.quantised_sgd), counted=False),
+    "ternary_sgd": Method("TernGrad", _rounded(gmc_jax.ternary_sgd), counted=False),
 }
 METHODS |= {
     f"{name}_{detach}": METHODS[name]._replace(

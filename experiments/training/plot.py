@@ -39,6 +39,8 @@ LOOKS = {
     "power_sgd": ("#005321", "-"),
     "one_bit_adam": ("#666666", "-"),
     "distributed_lion": ("#F0E442", "-."),
+    "quantised_sgd": ("#999999", "-"),
+    "ternary_sgd": ("#CC79A7", "-."),
 }
 # The same method with several values of lambda; darker is larger.
 LOOKS |= {

@@ -46,6 +46,8 @@ class EveryMethod:
             seeds=self.seeds,
             learning_rates=(
                 ("ef_sgd", 0.5),
+                ("quantised_sgd", 0.5),
+                ("ternary_sgd", 0.5),
                 ("ef_sign_sgd", 0.5),
                 ("demo", signs),
                 ("sign_sgd", signs),
