@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from gmc_jax import chunked_top_k, link_traffic, low_rank, mean_of_senders
+from gmc_jax.core import Tree
 from gmc_jax.costs.candidates import candidates, compressed
 from gmc_jax.costs.compression_cost import CPU_2_CORES, MATRIX, CompressionCost
 from gmc_jax.costs.patterns import DENSE
@@ -12,7 +13,13 @@ from gmc_jax.costs.patterns import DENSE
 PARAMS = jax.ShapeDtypeStruct((1000,), jnp.float32)
 
 
-def rows(workers=8, ratios=(0.1,), periods=(12,), costs=CPU_2_CORES, params=PARAMS):
+def rows(
+    workers=8,
+    ratios=(0.1,),
+    periods=(12,),
+    costs=CPU_2_CORES,
+    params: Tree = PARAMS,
+):
     """The candidates by name."""
     patterns = candidates(params, workers, ratios, periods, costs)
     return {pattern.name: pattern for pattern in patterns}
