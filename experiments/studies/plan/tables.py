@@ -58,7 +58,7 @@ def of_the_link(rows: Sequence[Prediction]) -> Table:
     """A table with a line for each pattern: its use of the link."""
     shown = Table(
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,  # Seven columns have to fit 80 characters.
         caption="GB out: what a worker sends in a step, on average. peak: in the "
         "longest step. busy: the share of the time in which the link communicates. "
         "used: the share of its capacity. longest: seconds of the longest step.",
