@@ -171,6 +171,7 @@ from gmc_jax.methods.post_local_sgd import post_local_sgd as post_local_sgd
 from gmc_jax.methods.power_sgd import power_sgd as power_sgd
 from gmc_jax.methods.qg_dsgdm import qg_dsgdm as qg_dsgdm
 from gmc_jax.methods.qsparse_local_sgd import qsparse_local_sgd as qsparse_local_sgd
+from gmc_jax.methods.quantised_sgd import quantised_sgd as quantised_sgd
 from gmc_jax.methods.saef import saef as saef
 from gmc_jax.methods.sgp import sgp as sgp
 from gmc_jax.methods.sign_sgd import sign_sgd as sign_sgd
@@ -179,6 +180,7 @@ from gmc_jax.methods.slowmo import slowmo as slowmo
 from gmc_jax.methods.sparse_loco import sparse_loco as sparse_loco
 from gmc_jax.methods.streaming_diloco import streaming_diloco as streaming_diloco
 from gmc_jax.methods.svrg import svrg as svrg
+from gmc_jax.methods.ternary_sgd import ternary_sgd as ternary_sgd
 from gmc_jax.transforms.accumulate import AccumulateState as AccumulateState
 from gmc_jax.transforms.accumulate import accumulate as accumulate
 from gmc_jax.transforms.at_virtual_iterate import (
@@ -374,6 +376,7 @@ __all__ += [
     "power_sgd",
     "qg_dsgdm",
     "qsparse_local_sgd",
+    "quantised_sgd",
     "saef",
     "sgp",
     "sign_sgd",
@@ -382,6 +385,7 @@ __all__ += [
     "sparse_loco",
     "streaming_diloco",
     "svrg",
+    "ternary_sgd",
 ]
 
 # Transforms: what methods are made of, and what stands around them.

@@ -53,6 +53,7 @@ DOCUMENTED = {
     "checkpoints.array_store",
     "checkpoints.compatibility",
     "checkpoints.manifest",
+    "costs.candidates",
     "costs.hlo",
     "costs.hlo_text",
     "costs.patterns",

@@ -35,7 +35,20 @@ def channels(ratio: float) -> dict[str, gmc_jax.Channel]:
         "scaled_sign": all_gather(gmc_jax.scaled_sign()),
         "scaled_sign, per leaf": all_gather(gmc_jax.scaled_sign(), per_leaf=True),
         "majority_vote": gmc_jax.majority_vote(),
+        "quantised": all_gather(gmc_jax.quantised(top_k, gmc_jax.centroids(2))),
+        "quantised, by chunks": all_gather(
+            gmc_jax.quantised(gmc_jax.chunked_top_k(ratio), gmc_jax.centroids(2))
+        ),
+        "integers(8)": all_gather(gmc_jax.integers(8)),
+        "float8": all_gather(gmc_jax.float8()),
+        "powers_of_two": all_gather(gmc_jax.powers_of_two()),
+        "centroids": all_gather(gmc_jax.centroids()),
+        "top_k, late": all_gather(top_k, delay=1),
+        "random_block, late": all_reduce(gmc_jax.random_block(ratio), delay=1),
         "two_phase, scaled_sign": gmc_jax.two_phase(gmc_jax.scaled_sign()),
+        "two_phase, integers(8)": gmc_jax.two_phase(gmc_jax.integers(8)),
+        "low_rank": gmc_jax.low_rank(4),
+        "alternating_low_rank": gmc_jax.alternating_low_rank(4),
         "mean_of_senders": gmc_jax.mean_of_senders(top_k),
         "in_frequencies": gmc_jax.in_frequencies(
             gmc_jax.mean_of_senders(gmc_jax.top_k_of_rows(32), per_leaf=True)
@@ -70,6 +83,16 @@ def methods(ratio: float) -> dict[str, optax.GradientTransformation]:
         "DoubleSqueeze": gmc_jax.double_squeeze(RATE, top_k, by["simulated_server"]),
         "EF-signSGD": gmc_jax.ef_sign_sgd(RATE),
         "Signum": gmc_jax.signum(RATE, by["majority_vote"]),
+        "QSGD": gmc_jax.quantised_sgd(RATE),
+        "TernGrad": gmc_jax.ternary_sgd(RATE),
+        "PowerSGD": gmc_jax.power_sgd(RATE, by["low_rank"]),
+        "EF21": gmc_jax.ef21(RATE, top_k),
+        "CHOCO-SGD": gmc_jax.choco_sgd(
+            RATE, gmc_jax.gossip_differences(ring, gmc_jax.top_k(ratio), 0.5)
+        ),
+        "DCD-PSGD": gmc_jax.dcd_psgd(
+            RATE, gmc_jax.compressed_gossip(ring, gmc_jax.integers(8))
+        ),
         "SlowMo": gmc_jax.slowmo(sgd, exact, period=12),
         "DiLoCo": gmc_jax.diloco(optax.adamw(RATE), exact, period=100),
         "DeMo": gmc_jax.demo(RATE),

@@ -2,9 +2,10 @@
 
 Each program is one step of a method on all devices, compiled for them. The bytes that a
 worker puts into its collectives are those of `wire_bytes`, those of a message are
-`message_bits`. Votes may be padded to whole words, and then take more.
+`message_bits`. Two phases and votes send the result for a slice, too, and are padded.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from experiments.training import record
 from experiments.training.study import Study, say
 from gmc_jax.utils import checks
 
-SHARES = (0.6, 0.3, 0.0999)
-"""The leaves of the tree but the last: their shares of its entries."""
+MATRIX, SHARES = 0.6, (0.3, 0.0999)
+"""The leaves of the tree but the last: their shares of its entries.
+
+The first is a square matrix, or as large a one as there can be.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,36 @@ def methods(
         "top_k": gmc_jax.all_gather(gmc_jax.top_k(ratio)),
         "top_k per leaf": gmc_jax.all_gather(gmc_jax.top_k(ratio), per_leaf=True),
         "random_block": gmc_jax.all_reduce(gmc_jax.random_block(ratio)),
+        "quantised": gmc_jax.all_gather(
+            gmc_jax.quantised(gmc_jax.top_k(ratio), gmc_jax.centroids(2))
+        ),
+        "quantised, by chunks": gmc_jax.all_gather(
+            gmc_jax.quantised(gmc_jax.chunked_top_k(ratio), gmc_jax.centroids(2))
+        ),
+        "mean_of_senders": gmc_jax.mean_of_senders(gmc_jax.chunked_top_k(ratio)),
         "scaled_sign": gmc_jax.all_gather(gmc_jax.scaled_sign()),
+        "scaled_sign, late": gmc_jax.all_gather(gmc_jax.scaled_sign(), delay=1),
+        "integers(8)": gmc_jax.all_gather(gmc_jax.integers(8)),
+        "powers_of_two": gmc_jax.all_gather(gmc_jax.powers_of_two()),
+        "centroids": gmc_jax.all_gather(gmc_jax.centroids()),
+        "qsgd(7)": gmc_jax.all_gather(gmc_jax.qsgd(7)),
+        "terngrad": gmc_jax.all_gather(gmc_jax.terngrad()),
+        "two_phase, integers(8)": gmc_jax.two_phase(gmc_jax.integers(8)),
+        "two_phase, scaled_sign": gmc_jax.two_phase(gmc_jax.scaled_sign()),
+        "low_rank(4)": gmc_jax.low_rank(4),
+        "alternating_low_rank(4)": gmc_jax.alternating_low_rank(4),
+        "majority_vote": gmc_jax.majority_vote(),
     }
+    compressed_ring = gmc_jax.compressed_gossip(ring, gmc_jax.integers(8))
+    differences = gmc_jax.gossip_differences(ring, gmc_jax.top_k(ratio), 0.5)
     return {
         **{name: (gmc_jax.gmc(0.1, each), each) for name, each in channels.items()},
         "ring": (gmc_jax.d_psgd(0.1, ring), gmc_jax.gossip(ring)),
+        "ring, integers(8)": (
+            gmc_jax.dcd_psgd(0.1, compressed_ring),
+            compressed_ring,
+        ),
+        "ring, differences": (gmc_jax.choco_sgd(0.1, differences), differences),
     }
 
 
@@ -82,8 +111,10 @@ def compared(
     tx: optax.GradientTransformation, channel: gmc_jax.Channel, d: int
 ) -> record.Row:
     """Compiles a step, runs it, and counts its bytes and those of a message."""
+    side = math.isqrt(int(MATRIX * d))
     sizes = [int(share * d) for share in SHARES]
-    params = [jnp.zeros(size) for size in (*sizes, d - sum(sizes))]
+    rest = d - side**2 - sum(sizes)
+    params = [jnp.zeros((side, side)), *map(jnp.zeros, (*sizes, rest))]
 
     def loss(params: Sequence[jax.Array], batch: jax.Array) -> jax.Array:
         return sum((jnp.sum((leaf - batch) ** 2) for leaf in params), jnp.zeros(()))

@@ -101,6 +101,18 @@ def _demo(rate, compression, momentum):
     return gmc_jax.demo(rate, kept=kept)
 
 
+def _rounded(
+    factory: Callable[..., optax.GradientTransformationExtraArgs],
+) -> Build:
+    """Makes a method that rounds gradients at random, without momentum."""
+
+    def build(rate, compression, momentum):
+        del momentum
+        return factory(rate, seed=compression.seed)
+
+    return build
+
+
 METHODS = {
     "dmsgd": Method("DMSGD, dense", _dense, dense=True),
     "ef_sgd": Method("EF-SGD", _ef_sgd),
@@ -133,11 +145,15 @@ METHODS = {
     "distributed_lion": Method(
         "Distributed Lion", _distributed_lion, besides=results_of_votes, counted=False
     ),
-    "qsgd": Method("QSGD, 4 bits", _unbiased(gmc_jax.qsgd(7)), counted=False),
-    "terngrad": Method("TernGrad", _unbiased(gmc_jax.terngrad()), counted=False),
+    "qsgd": Method("QSGD, momentum", _unbiased(gmc_jax.qsgd(7)), counted=False),
+    "terngrad": Method(
+        "TernGrad, momentum", _unbiased(gmc_jax.terngrad()), counted=False
+    ),
     "natural_compression": Method(
         "natural compression", _unbiased(gmc_jax.powers_of_two()), counted=False
     ),
+    "quantised_sgd": Method("QSGD", _rounded(gmc_jax.quantised_sgd), counted=False),
+    "ternary_sgd": Method("TernGrad", _rounded(gmc_jax.ternary_sgd), counted=False),
 }
 METHODS |= {
     f"{name}_{detach}": METHODS[name]._replace(

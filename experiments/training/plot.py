@@ -42,6 +42,8 @@ LOOKS = {
     "qsgd": ("#666666", "-."),
     "terngrad": ("#F0E442", ":"),
     "natural_compression": ("#005321", ":"),
+    "quantised_sgd": ("#999999", "-"),
+    "ternary_sgd": ("#CC79A7", "-."),
 }
 # The same method with several values of lambda; darker is larger.
 LOOKS |= {

@@ -62,6 +62,7 @@ def qsgd(levels: int, bucket: int | None = 512) -> Compressor:
         raise ValueError(
             f"`levels` must be from 1 to 127, got {levels}; a code must fit 8 bits."
         )
+    levels = int(levels)  # It may be a number of JAX.
     check_bucket(bucket)
 
     def scale_of(blocks, counts):

@@ -12,20 +12,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gmc_jax.channels.low_rank import low_rank
+from gmc_jax.compressors.centroids import centroids
+from gmc_jax.compressors.chunked_top_k import chunked_top_k
+from gmc_jax.compressors.integers import integers
+from gmc_jax.compressors.powers_of_two import powers_of_two
+from gmc_jax.compressors.qsgd import qsgd
+from gmc_jax.compressors.quantised import quantised
 from gmc_jax.compressors.random_block import random_block
 from gmc_jax.compressors.sampled_top_k import sampled_top_k
 from gmc_jax.compressors.scaled_sign import scaled_sign
+from gmc_jax.compressors.terngrad import terngrad
 from gmc_jax.compressors.top_k import top_k
-from gmc_jax.core import Compressor, Tree
+from gmc_jax.core import Channel, Compressor, Tree
 from gmc_jax.utils import checks
-from gmc_jax.utils.trees import size_in_bits
+from gmc_jax.utils.trees import entries_in, size_in_bits
 
-_MEASURED: dict[str, tuple[Callable[[float], Compressor], tuple[float, ...]]] = {
-    "top_k": (top_k, (0.1, 0.01, 0.001)),
-    "sampled_top_k": (sampled_top_k, (0.1, 0.01, 0.001)),
-    "random_block": (random_block, (0.1, 0.01, 0.001)),
-    "scaled_sign": (lambda ratio: scaled_sign(), (1.0,)),
+SELECTIONS: dict[str, Callable[[float], Compressor]] = {
+    "top_k": top_k,
+    "sampled_top_k": sampled_top_k,
+    "random_block": random_block,
+    "chunked_top_k": chunked_top_k,
+    "quantised": lambda ratio: quantised(chunked_top_k(ratio), centroids(2)),
 }
+"""The compressors of a plan that send some of the entries, from their ratio."""
+
+CODES: dict[str, Callable[[], Compressor]] = {
+    "scaled_sign": scaled_sign,
+    "integers(8)": lambda: integers(8),
+    "powers_of_two": powers_of_two,
+    "centroids": centroids,
+    "qsgd(7)": lambda: qsgd(7),
+    "terngrad": terngrad,
+}
+"""The compressors of a plan that send a code for every entry."""
+
+RANKS = (2, 4)
+"""The ranks of PowerSGD in a plan."""
+
+MATRIX = 1024
+"""The sides of the matrices that PowerSGD is measured on."""
+
+_RATIOS = (0.1, 0.01, 0.001)
 _WARM_UP = 2  # First rounds, which compile and touch memory for the first time.
 
 
@@ -48,27 +76,50 @@ class CompressionCost(NamedTuple):
 
 
 CompressionCosts: TypeAlias = Mapping[str, Mapping[float, CompressionCost]]
-"""Costs by the name of a compressor and by its ratio, 1 for one without a ratio."""
+"""Costs by the name of a compressor and by its ratio, 1 for one without a ratio.
 
-# Measured as by `measure_encoding`, but as the minimum of many rounds: vectors of 2^23
-# entries, two cores of an AMD EPYC that were shared with other work, jax 0.10.2.
+Those of the channel `low_rank` are by its rank.
+"""
+
+# Measured as by `measure_encodings`, but five times: of each the minimum of a dozen
+# rounds or more, of these the second smallest. Vectors of 2^23 entries, two cores of an
+# AMD EPYC that were shared with other work, jax 0.10.2.
 CPU_2_CORES: CompressionCosts = {
     "top_k": {
-        0.1: CompressionCost(6.0e-8, 1.5e-9),
-        0.01: CompressionCost(1.3e-8, 1.2e-9),
-        0.001: CompressionCost(5.3e-9, 1.1e-9),
+        0.1: CompressionCost(1.7e-8, 1.1e-9),
+        0.01: CompressionCost(5.8e-9, 1.1e-9),
+        0.001: CompressionCost(4.3e-9, 1.2e-9),
     },
     "sampled_top_k": {
-        0.1: CompressionCost(3.5e-8, 1.0e-9),
-        0.01: CompressionCost(1.3e-8, 1.0e-9),
-        0.001: CompressionCost(8.4e-9, 0.8e-9),
+        0.1: CompressionCost(1.6e-8, 1.3e-9),
+        0.01: CompressionCost(4.7e-9, 1.3e-9),
+        0.001: CompressionCost(4.5e-9, 1.0e-9),
     },
     "random_block": {
-        0.1: CompressionCost(3.4e-9, 2.3e-9),
-        0.01: CompressionCost(2.7e-9, 2.3e-9),
-        0.001: CompressionCost(2.5e-9, 2.3e-9),
+        0.1: CompressionCost(4.7e-9, 5.1e-9),
+        0.01: CompressionCost(2.0e-9, 3.8e-9),
+        0.001: CompressionCost(1.9e-9, 1.9e-10),
     },
-    "scaled_sign": {1.0: CompressionCost(5.7e-9, 2.5e-8)},
+    "chunked_top_k": {
+        0.1: CompressionCost(1.7e-8, 1.7e-9),
+        0.01: CompressionCost(5.6e-9, 1.9e-9),
+        0.001: CompressionCost(3.9e-9, 2.2e-9),
+    },
+    "quantised": {
+        0.1: CompressionCost(2.4e-8, 5.7e-9),
+        0.01: CompressionCost(7.4e-9, 4.8e-9),
+        0.001: CompressionCost(5.1e-9, 4.1e-9),
+    },
+    "scaled_sign": {1.0: CompressionCost(4.7e-9, 2.5e-9)},
+    "integers(8)": {1.0: CompressionCost(5.3e-9, 1.8e-9)},
+    "powers_of_two": {1.0: CompressionCost(5.7e-9, 1.8e-9)},
+    "centroids": {1.0: CompressionCost(1.5e-8, 1.2e-8)},
+    "qsgd(7)": {1.0: CompressionCost(5.1e-9, 2.5e-9)},
+    "terngrad": {1.0: CompressionCost(8.0e-9, 1.7e-9)},
+    "low_rank": {
+        2: CompressionCost(1.4e-8, 0.0),
+        4: CompressionCost(1.5e-8, 0.0),
+    },
 }
 """Measured on two CPU cores. Compression that pays there pays on accelerators, too."""
 
@@ -127,23 +178,71 @@ def measure_encoding(
 
     compiled = jax.jit(one_round, donate_argnums=0)
 
-    def seconds(lost: jax.Array, step: int, others: Tree) -> tuple[float, jax.Array]:
-        start = time.perf_counter()
-        lost, _ = jax.block_until_ready(compiled(lost, step, others))
-        return time.perf_counter() - start, lost
-
     others = [
         jax.tree.map(lambda leaf, n=n: jnp.repeat(leaf[None], n, axis=0), message)
         for n in (0, count)
     ]
     lost = [jnp.zeros_like(vector), jnp.zeros_like(vector)]
+
+    def seconds(step: int, which: int) -> float:
+        taken, (lost[which], _) = _timed(compiled, lost[which], step, others[which])
+        return taken
+
     taken: list[tuple[float, float]] = []
     for step in range(_WARM_UP + repeats):
-        alone, lost[0] = seconds(lost[0], step, others[0])
-        together, lost[1] = seconds(lost[1], step, others[1])
+        alone, together = seconds(step, 0), seconds(step, 1)
         taken.append((alone, together - alone))
     alone, more = (median(column) for column in zip(*taken[_WARM_UP:], strict=True))
     return CompressionCost(alone / entries, max(0.0, more) / (count * size))
+
+
+def measure_low_rank(
+    rank: int, entries: int = 2**22, repeats: int = 7
+) -> CompressionCost:
+    """Measures how long `low_rank` takes on this device, on square matrices.
+
+    A round adds matrices of normal draws, of 1024 by 1024 entries, to the residuals of
+    the last round, and averages the sums over a single worker.
+
+    Args:
+      rank: of the factors, at least 1.
+      entries: of all matrices together; fewer than of one matrix are a smaller one.
+      repeats: the number of rounds that count, at least 1.
+
+    Returns:
+      Seconds for each entry. Sums of factors count as free.
+    """
+    side = min(MATRIX, math.isqrt(entries))
+    shape = (max(1, entries // side**2), side, side)
+    drawn = list(jax.random.normal(jax.random.key(0), shape))
+    channel = low_rank(rank)
+
+    def one_round(lost: Tree, state: Tree, drawn: Tree) -> Tree:
+        total = jax.tree.map(jnp.add, lost, drawn)
+        mean, lost, state = _alone(channel, total, state)
+        return lost, state, mean
+
+    compiled = jax.jit(one_round, donate_argnums=(0, 1))
+    lost, state = jax.tree.map(jnp.zeros_like, drawn), channel.init(drawn)
+    taken = []
+    for _ in range(_WARM_UP + repeats):
+        seconds, (lost, state, _) = _timed(compiled, lost, state, drawn)
+        taken.append(seconds)
+    return CompressionCost(median(taken[_WARM_UP:]) / entries_in(drawn), 0.0)
+
+
+def _alone(channel: Channel, tree: Tree, state: Tree) -> Tree:
+    """What a channel returns to a single worker."""
+    stacked = jax.tree.map(lambda leaf: leaf[None], tree)
+    average = jax.vmap(channel.average, (0, None), axis_name=channel.axis_name)
+    return jax.tree.map(lambda leaf: leaf[0], average(stacked, state))
+
+
+def _timed(compiled: Callable[..., Tree], *args: Tree) -> tuple[float, Tree]:
+    """The seconds of a call, and what it returns."""
+    start = time.perf_counter()
+    results = jax.block_until_ready(compiled(*args))
+    return time.perf_counter() - start, results
 
 
 def cost_at(
@@ -181,7 +280,7 @@ def cost_at(
 
 
 def measure_encodings(entries: int = 2**22) -> CompressionCosts:
-    """Measures all compressors of `plan` on this device, in about a minute.
+    """Measures all compressors of `plan` on this device, in a few minutes.
 
     Args:
       entries: the size of the vector, as in `measure_encoding`.
@@ -193,6 +292,13 @@ def measure_encodings(entries: int = 2**22) -> CompressionCosts:
       ValueError: if `entries` is not a whole number of at least 1.
     """
     return {
-        name: {ratio: measure_encoding(compressor(ratio), entries) for ratio in ratios}
-        for name, (compressor, ratios) in _MEASURED.items()
+        **{
+            name: {ratio: measure_encoding(make(ratio), entries) for ratio in _RATIOS}
+            for name, make in SELECTIONS.items()
+        },
+        **{
+            name: {1.0: measure_encoding(make(), entries)}
+            for name, make in CODES.items()
+        },
+        "low_rank": {rank: measure_low_rank(rank, entries) for rank in RANKS},
     }

@@ -2,43 +2,63 @@
 
 Methods with the same pattern load the link equally. GMC, EF-SGD and DGC average through
 one channel at every step. Local SGD, SlowMo and DiLoCo average densely every few steps,
-Streaming DiLoCo one fragment at a time.
+Streaming DiLoCo one fragment at a time. With a delay, messages travel beside the
+computation of a step.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-import jax
-
-from gmc_jax.channels.all_gather import all_gather
-from gmc_jax.channels.all_reduce import all_reduce
 from gmc_jax.channels.exact import exact
-from gmc_jax.channels.gossip import gossip
-from gmc_jax.channels.majority_vote import majority_vote
 from gmc_jax.clocks.link import Link
-from gmc_jax.compressors.random_block import random_block
-from gmc_jax.compressors.sampled_top_k import sampled_top_k
-from gmc_jax.compressors.top_k import top_k
-from gmc_jax.core import Channel, Compressor, Tree
-from gmc_jax.costs.compression_cost import (
-    FREE,
-    CompressionCost,
-    CompressionCosts,
-    cost_at,
-)
+from gmc_jax.core import Channel, Tree
+from gmc_jax.costs.compression_cost import FREE, CompressionCost
 from gmc_jax.costs.traffic import Traffic, link_traffic
-from gmc_jax.graphs import topologies
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
 
-_SENDING = {
-    "top_k": (all_gather, top_k),
-    "sampled_top_k": (all_gather, sampled_top_k),
-    "random_block": (all_reduce, random_block),
-}
-_FRAGMENTS = 4
-_RESET = 1 / 16  # The share of the entries that a reset of CSER sends, from its paper.
+_NOTHING = Traffic(0.0, 0.0)
+
+
+class Load(NamedTuple):
+    """What a step costs beyond its computation, before a link is chosen.
+
+    Attributes:
+      traffic: the bytes and hops of a worker.
+      encoding: seconds of encoding and decoding.
+      late: the part of the traffic that travels beside the computation.
+      beside: the share of a step's computation beside which it travels, at most 1.
+    """
+
+    traffic: Traffic
+    encoding: float
+    late: Traffic = _NOTHING
+    beside: float = 0.0
+
+    def times(self, count: float, steps: float = 1) -> Load:
+        """The load of a step on average, where `steps` have this one `count` times."""
+        traffic, late = (
+            Traffic(*(count * part / steps for part in parts))
+            for parts in (self.traffic, self.late)
+        )
+        beside = count * self.beside / steps
+        return Load(traffic, count * self.encoding / steps, late, beside)
+
+    def hidden(self, link: Link, step_time: float) -> float:
+        """The seconds on the link that pass beside `step_time` of computation."""
+        return min(self.late.seconds(link), self.beside * step_time)
+
+    def seconds(self, link: Link, step_time: float) -> float:
+        """The seconds that a step takes beyond `step_time`, its computation.
+
+        Encoding, and communication that is not late, follow the computation one after
+        another.
+        """
+        waited = self.traffic.seconds(link) - self.hidden(link, step_time)
+        return self.encoding + waited
 
 
 class Sync(NamedTuple):
@@ -53,6 +73,13 @@ class Sync(NamedTuple):
         topology of a few workers may stand for one of thousands.
       fragments: the number of fragments of the parameters, of equal size, that
         synchronise one after another in each period; at most `period`.
+      delay: steps from sending to receiving, such as the `delay` of `all_gather` or of
+        `streaming_diloco`. With 0 the step waits for its messages. Otherwise they
+        travel beside the computation of one step, however long the delay, and the step
+        waits for the rest.
+      shapes: a tree to count the traffic for, in the place of the parameters, which
+        have as many of it as there are entries; None for the parameters. Through
+        `low_rank` the bytes depend on the shapes of matrices.
     """
 
     channel: Channel
@@ -60,22 +87,20 @@ class Sync(NamedTuple):
     period: int = 1
     workers: int | None = None
     fragments: int = 1
+    delay: int = 0
+    shapes: Tree = None
 
-
-class Load(NamedTuple):
-    """What a step costs beyond its computation, before a link is chosen.
-
-    Attributes:
-      traffic: the bytes and hops of a worker.
-      encoding: seconds of encoding and decoding.
-    """
-
-    traffic: Traffic
-    encoding: float
-
-    def seconds(self, link: Link) -> float:
-        """The seconds of encoding, decoding and communication, one after another."""
-        return self.encoding + self.traffic.seconds(link)
+    def event(self, params: Tree, workers: int) -> Load:
+        """The load of one synchronisation, of a fragment."""
+        size, shapes = entries_in(params), self.shapes
+        shapes = params if shapes is None else shapes
+        times = size / entries_in(shapes)
+        sent, hops = link_traffic(self.channel, shapes, self.workers or workers)
+        encoding = self.cost.seconds(size, times * sent) / self.fragments
+        traffic = Traffic(times * sent / self.fragments, hops)
+        if not self.delay:
+            return Load(traffic, encoding)
+        return Load(traffic, encoding, late=traffic, beside=1.0)
 
 
 @dataclass(frozen=True)
@@ -93,14 +118,14 @@ class Pattern:
       TypeError: if `syncs` holds something that is no `Sync` of a channel, `name` is no
         text, or `family` no function.
       ValueError: if `ratio` does not lie in (0, 1], a period, a number of workers or of
-        fragments is not a whole number of at least 1, or there are more fragments than
-        steps in a period.
+        fragments is not a whole number of at least 1, a delay not one of at least 0, or
+        there are more fragments than steps in a period.
     """
 
     name: str
     syncs: tuple[Sync, ...]
     ratio: float | None = None
-    family: "Callable[[float], Pattern] | None" = None
+    family: Callable[[float], Pattern] | None = None
 
     def __post_init__(self):
         """Checks all attributes."""
@@ -123,6 +148,7 @@ class Pattern:
             if sync.workers is not None:
                 checks.positive_int(workers=sync.workers)
             checks.positive_int(fragments=sync.fragments)
+            checks.nonnegative_int(delay=sync.delay)
             if sync.fragments > sync.period:
                 raise ValueError(
                     f"`fragments` must be at most `period`, {sync.period}, got "
@@ -131,14 +157,12 @@ class Pattern:
 
     def loads(self, params: Tree, workers: int) -> tuple[Load, Load]:
         """The load of the mean step, and of the longest, through all channels."""
-        size = entries_in(params)
-        mean, longest = [], []
-        for channel, cost, period, counted, fragments in self.syncs:
-            sent, hops = link_traffic(channel, params, counted or workers)
-            load = (sent / fragments, hops, cost.seconds(size, sent) / fragments)
-            longest.append(load)
-            mean.append([fragments * part / period for part in load])
-        return _sum(mean), _sum(longest)
+        events = [sync.event(params, workers) for sync in self.syncs]
+        mean = [
+            event.times(sync.fragments, sync.period)
+            for sync, event in zip(self.syncs, events, strict=True)
+        ]
+        return _sum(mean), _sum(events)
 
 
 DENSE = Pattern("dense all-reduce", (Sync(exact()),))
@@ -148,96 +172,8 @@ Family: TypeAlias = Callable[[float], Pattern]
 """A function from a ratio to a pattern."""
 
 
-def compressed(
-    name: str,
-    compression_costs: CompressionCosts,
-    *,
-    period: int = 1,
-    per_leaf: bool = False,
-) -> Family:
-    """Makes the patterns of GMC through one compressor, at any ratio.
-
-    `name` is `top_k`, `sampled_top_k` or `random_block`.
-    """
-    channel, compressor = _SENDING[name]
-    label = f"GMC, {name}" if period == 1 else f"local, GMC of {name} every {period}"
-
-    def at(ratio: float) -> Pattern:
-        sent = channel(_traced_once(compressor(ratio)), per_leaf=per_leaf)
-        sync = Sync(sent, cost_at(compression_costs, name, ratio), period)
-        return Pattern(label, (sync,), ratio, at)
-
-    return at
-
-
-def candidates(
-    params: Tree,
-    workers: int,
-    ratios: Sequence[float],
-    periods: Sequence[int],
-    compression_costs: CompressionCosts,
-) -> list[Pattern]:
-    """Lists the patterns that `plan` compares, the dense mean first.
-
-    Trees of 2^31 entries or more are compressed leaf by leaf. GMC between local steps
-    has the first of the periods alone. CSER spends half of its ratio on steps and half
-    on resets, as in its paper.
-    """
-    per_leaf = entries_in(params) >= 2**31
-    families = [
-        compressed(name, compression_costs, per_leaf=per_leaf) for name in _SENDING
-    ]
-    families += [
-        compressed("random_block", compression_costs, period=period, per_leaf=per_leaf)
-        for period in periods[:1]
-    ]
-    signs = cost_at(
-        compression_costs, "scaled_sign", 1.0
-    )  # Votes are packed like signs.
-    (dense,) = DENSE.syncs
-    ring, pair = min(workers, 3), min(workers, 2)
-    neighbours = Sync(gossip(topologies.ring(ring)), workers=ring)
-    one_peer = Sync(gossip(topologies.one_peer_exponential(pair)), workers=pair)
-    return [
-        DENSE,
-        *(family(ratio) for family in families for ratio in ratios),
-        *(_cser(families[2], ratio) for ratio in ratios if ratio <= _RESET),
-        Pattern("signSGD, Signum, majority vote", (Sync(majority_vote(), signs),)),
-        *(
-            Pattern(
-                f"local SGD, SlowMo every {period}", (dense._replace(period=period),)
-            )
-            for period in periods
-        ),
-        *(_streaming(period) for period in periods),
-        Pattern("D-PSGD, ring", (neighbours,)),
-        Pattern("SGP, one peer", (one_peer,)),
-    ]
-
-
-def _cser(blocks: Family, ratio: float) -> Pattern:
-    """Makes CSER with half of the ratio spent on steps and half on resets."""
-    period = round(2 * _RESET / ratio)
-    (step,), (reset,) = blocks(ratio / 2).syncs, blocks(_RESET).syncs
-    syncs = (step._replace(period=1), reset._replace(period=period))
-    return Pattern(f"CSER of blocks, reset every {period}", syncs, ratio)
-
-
-def _streaming(period: int) -> Pattern:
-    """Makes Streaming DiLoCo of few fragments, each of which waits for many hops."""
-    fragments = min(_FRAGMENTS, period)
-    sync = Sync(exact(), period=period, fragments=fragments)
-    return Pattern(f"Streaming DiLoCo, {fragments} parts every {period}", (sync,))
-
-
-def _sum(loads: Sequence[Sequence[float]]) -> Load:
-    size, hops, encoding = (sum(column) for column in zip(*loads, strict=True))
-    return Load(Traffic(size, hops), encoding)
-
-
-def _traced_once(compressor: Compressor) -> Compressor:
-    """Makes a compressor that is traced once for all leaves of one shape."""
-    return compressor._replace(
-        encode=jax.jit(compressor.encode),
-        decode=jax.jit(compressor.decode, static_argnums=2),
-    )
+def _sum(loads: Sequence[Load]) -> Load:
+    """The load of several channels. All that is late travels beside one computation."""
+    traffic, encoding, late, beside = zip(*loads, strict=True)
+    parts = (Traffic(*map(sum, zip(*part, strict=True))) for part in (traffic, late))
+    return Load(next(parts), sum(encoding), next(parts), min(1.0, sum(beside)))

@@ -1,15 +1,15 @@
 """Predicting the seconds of a step over a link, before any training.
 
 Only the time of a step is predicted, not the number of steps: a method that sends less
-may need more of them. Computation, encoding and communication follow one another
-without overlap, as they do in this library's steps.
+may need more of them. Computation, encoding and communication follow one another. What
+a method sends with a delay travels beside the computation.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,9 +17,11 @@ import numpy as np
 
 from gmc_jax.clocks.link import Link, check_link
 from gmc_jax.core import Tree
+from gmc_jax.costs._break_even import faster_between, largest_ratio
+from gmc_jax.costs.candidates import candidates
 from gmc_jax.costs.compression_cost import CPU_2_CORES, CompressionCosts
 from gmc_jax.costs.patterns import DENSE as DENSE
-from gmc_jax.costs.patterns import Family, Load, candidates
+from gmc_jax.costs.patterns import Family, Load
 from gmc_jax.costs.patterns import Pattern as Pattern
 from gmc_jax.costs.patterns import Sync as Sync
 from gmc_jax.costs.traffic import Traffic
@@ -27,7 +29,6 @@ from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
 
 _LARGEST_LEAF = 2**31 - 1  # Entries that int32 can address.
-_TOLERANCE = 1e-4  # The relative error of a break-even ratio.
 
 
 class Prediction(NamedTuple):
@@ -47,6 +48,8 @@ class Prediction(NamedTuple):
         faster than the dense all-reduce: (0, b) if only below b, None if nowhere.
       break_even_ratio: the largest ratio at which the pattern is faster than the dense
         all-reduce; 0 if there is none, None for a pattern without a ratio to choose.
+      hidden: seconds on the link that pass beside the computation.
+      peak: the bytes that leave a worker in the longest step.
     """
 
     name: str
@@ -60,11 +63,13 @@ class Prediction(NamedTuple):
     speed_up: float
     faster_between: tuple[float, float] | None
     break_even_ratio: float | None
+    hidden: float
+    peak: float
 
     @property
     def seconds(self) -> float:
         """The seconds of a step, as the mean over all steps."""
-        return self.compute + self.encoding + self.network
+        return self.compute + self.encoding + self.network - self.hidden
 
     @property
     def busy(self) -> float:
@@ -89,7 +94,11 @@ def predict(
         seconds = step_time + encoding + hops * latency + bytes / bandwidth
 
     Bytes and hops are those of `link_traffic`. For a channel with a period they are
-    divided by the period.
+    divided by the period. With a delay, a step computes and communicates at once:
+
+        seconds = max(step_time, hops * latency + bytes / bandwidth) + encoding
+
+    A device that does not run collectives beside computation takes the sum of both.
 
     Args:
       pattern: which channels workers average through, and how often; the channels may
@@ -148,8 +157,10 @@ class _Model(NamedTuple):
         return self._scaled(mean), self._scaled(longest)
 
     def _scaled(self, load: Load) -> Load:
-        size, hops = load.traffic
-        return Load(Traffic(self.times * size, hops), self.times * load.encoding)
+        traffic, late = (
+            Traffic(self.times * size, hops) for size, hops in (load.traffic, load.late)
+        )
+        return Load(traffic, self.times * load.encoding, late, load.beside)
 
 
 def _predict(
@@ -165,16 +176,16 @@ def _predict(
     checks.positive(step_time=step_time)
     dense = dense or model.loads(DENSE)[0]
     mean, longest = model.loads(pattern)
-    seconds = step_time + mean.seconds(link)
+    seconds = step_time + mean.seconds(link, step_time)
     family = pattern.family
     if family and family not in known:
 
         def excess(ratio: float) -> float:
             load, _ = model.loads(family(ratio))
-            return load.seconds(link) - dense.seconds(link)
+            return load.seconds(link, step_time) - dense.seconds(link, step_time)
 
         entries = model.times * entries_in(model.params)
-        known[family] = _largest_ratio(excess, 1 / entries)
+        known[family] = largest_ratio(excess, 1 / entries)
     return Prediction(
         name=pattern.name,
         ratio=pattern.ratio,
@@ -182,11 +193,13 @@ def _predict(
         compute=step_time,
         encoding=mean.encoding,
         network=mean.traffic.seconds(link),
-        longest=step_time + longest.encoding + longest.traffic.seconds(link),
+        longest=step_time + longest.seconds(link, step_time),
         utilisation=mean.traffic.bytes / link.bandwidth / seconds,
-        speed_up=(step_time + dense.seconds(link)) / seconds,
-        faster_between=_faster_between(mean, dense, link.latency),
+        speed_up=(step_time + dense.seconds(link, step_time)) / seconds,
+        faster_between=faster_between(mean, dense, link.latency, step_time),
         break_even_ratio=known[family] if family else None,
+        hidden=mean.hidden(link, step_time),
+        peak=longest.traffic.bytes,
     )
 
 
@@ -202,10 +215,15 @@ def plan(
 ) -> list[Prediction]:
     """Predicts the seconds of a step for each pattern of communication, fastest first.
 
-    The patterns are the dense all-reduce, GMC through three compressors, CSER, majority
-    vote, local SGD and SlowMo, GMC between local steps, D-PSGD, and SGP. Many other
-    methods have one of these patterns (see `gmc_jax.costs.patterns`). Only the time of
-    a step is predicted, not the accuracy of the model.
+    The patterns are the dense all-reduce, GMC through sparse and quantised messages,
+    gathered or in two phases, QSGD and TernGrad, PowerSGD, CSER, majority vote, local
+    SGD and SlowMo, CoCoD-SGD, Streaming DiLoCo, SparseLoCo, GMC between local steps,
+    D-PSGD, and SGP, some of them also with a delay. Many other methods have one of
+    these patterns (see `gmc_jax.costs.patterns`). Only the time of a step is predicted,
+    not the accuracy of the model.
+
+    PowerSGD depends on the shapes of matrices. If no leaf is a matrix, as for a number
+    of parameters, it is planned for squares of 1024 by 1024 entries.
 
     A tree counts as one leaf for each dtype. From 2^31 entries on, which are compressed
     leaf by leaf, the traffic is that of fewer entries, times as many as there are. It
@@ -305,40 +323,3 @@ def _check(pattern: Pattern, link: Link) -> None:
             "`Pattern(name, (Sync(channel),))`."
         )
     check_link(link)
-
-
-def _faster_between(
-    load: Load, dense: Load, latency: float
-) -> tuple[float, float] | None:
-    """The bandwidths at which a load takes fewer seconds than the dense all-reduce."""
-    delay = load.encoding + (load.traffic.hops - dense.traffic.hops) * latency
-    saved = dense.traffic.bytes - load.traffic.bytes
-    if delay < 0:
-        return (0.0 if saved >= 0 else saved / delay, math.inf)
-    return (0.0, saved / delay if delay else math.inf) if saved > 0 else None
-
-
-def _largest_ratio(excess: Callable[[float], float], least: float) -> float:
-    """Finds the largest ratio whose excess, which never falls, is below 0.
-
-    The excess is nearly linear in the ratio. So each round draws a line through the
-    ends of the bracket. It tries both sides of the ratio at which the line crosses 0,
-    and then the geometric mean of the ends.
-    """
-    low, high = least, 1.0
-    below, above = excess(low), excess(high)
-    if below >= 0:
-        return 0.0
-    if above < 0:
-        return 1.0
-    while high > low * (1 + _TOLERANCE):
-        crossing = low + (high - low) * below / (below - above)
-        beside = [crossing * (1 + side * _TOLERANCE / 3) for side in (-1, 1)]
-        for ratio in (*beside, math.sqrt(low * high)):
-            if low * (1 + _TOLERANCE) < high and low < ratio < high:
-                value = excess(ratio)
-                if value < 0:
-                    low, below = ratio, value
-                else:
-                    high, above = ratio, value
-    return low

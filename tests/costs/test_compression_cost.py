@@ -1,5 +1,6 @@
 """Tests of the cost of encoding: how it is measured, and interpolated."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -10,7 +11,14 @@ from jax import lax
 import gmc_jax
 from gmc_jax import dense, measure_encoding, top_k
 from gmc_jax.core import Compressor
-from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, CompressionCost, cost_at
+from gmc_jax.costs.candidates import candidates
+from gmc_jax.costs.compression_cost import (
+    CPU_2_CORES,
+    FREE,
+    CompressionCost,
+    cost_at,
+    measure_low_rank,
+)
 
 ENTRIES = 50_000
 
@@ -50,6 +58,12 @@ def test_a_shared_compressor_that_loses_nothing_can_be_measured():
     assert cost.byte >= 0
 
 
+def test_low_rank_is_measured_on_small_matrices_too():
+    cost = measure_low_rank(1, 100, repeats=1)
+    assert cost.entry > 0
+    assert cost.byte == 0
+
+
 def test_seconds_are_those_of_entries_and_of_arriving_bytes():
     assert CompressionCost(2.0, 0.5).seconds(10, 4) == 22
     assert FREE.seconds(10**12, 1e15) == 0
@@ -74,24 +88,39 @@ def test_every_cost_that_a_plan_needs_is_measured(monkeypatch):
         sizes.append(sum(leaf.size for leaf in jax.tree.leaves(message)))
         return CompressionCost(float(entries), 0.0)
 
-    monkeypatch.setattr("gmc_jax.costs.compression_cost.measure_encoding", measure)
+    module = "gmc_jax.costs.compression_cost"
+    monkeypatch.setattr(f"{module}.measure_encoding", measure)
+    monkeypatch.setattr(
+        f"{module}.measure_low_rank", lambda rank, entries: CompressionCost(rank, 0.0)
+    )
     measured = gmc_jax.measure_encodings(77)
     assert {name: list(costs) for name, costs in measured.items()} == {
         name: list(costs) for name, costs in CPU_2_CORES.items()
     }
     assert measured["top_k"][0.01] == (77, 0)
-    # Values and indices, without and with slack; values alone; words and a scale.
-    assert sizes == [200, 20, 2, 260, 26, 4, 100, 10, 1, 33]
-    link = gmc_jax.Link(0.0, 1e6)
-    rows = gmc_jax.plan(1000, 2, link, 1.0, ratios=[0.1], compression_costs=measured)
-    assert {row.encoding for row in rows} == {0, 77_000, 77_000 / 12}
+    assert measured["low_rank"] == {2: (2, 0), 4: (4, 0)}
+    # Values and indices, without and with slack; values alone; values and packed
+    # places; packed codes of values, the means of bins, and packed places.
+    selections = [[200, 20, 2], [260, 26, 4], [100, 10, 1], [138, 15, 3], [49, 10, 7]]
+    # Words of signs and a scale; bytes and scales; two bits and the means of four bins;
+    # four bits; two bits and a scale.
+    codes = [33, 1002, 1002, 63 + 8, 125 + 2, 64]
+    assert sizes == [*itertools.chain(*selections), *codes]
+    shape = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    patterns = candidates(shape, 2, [0.1], [12], measured)
+    assert {pattern.loads(shape, 2)[0].encoding for pattern in patterns} == {
+        *(0, 77_000, 77_000 / 12),  # At each step, or between local steps.
+        77_000 * 1.5,  # Both ways, of two workers.
+        *(2_000, 4_000),
+    }
 
 
 def test_in_the_table_larger_ratios_cost_more():
-    for costs in CPU_2_CORES.values():
+    for name, costs in CPU_2_CORES.items():
         entries = [costs[ratio].entry for ratio in sorted(costs)]
         assert entries == sorted(entries)
-        assert all(cost.entry > 0 < cost.byte for cost in costs.values())
+        is_summed = name == "low_rank"
+        assert all((cost.byte == 0) == is_summed for cost in costs.values())
 
 
 def test_errors_name_what_is_wrong():

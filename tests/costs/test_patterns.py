@@ -1,4 +1,4 @@
-"""Tests of patterns: periods, two channels, and the candidates of a plan."""
+"""Tests of patterns: periods, two channels, delays, and shapes."""
 
 from typing import Any
 
@@ -13,13 +13,14 @@ from gmc_jax import (
     exact,
     gossip,
     link_traffic,
+    low_rank,
     random_block,
     top_k,
     topologies,
 )
 from gmc_jax.clocks.link import Link
-from gmc_jax.costs.compression_cost import CPU_2_CORES, CompressionCost
-from gmc_jax.costs.patterns import DENSE, Load, Pattern, Sync, candidates, compressed
+from gmc_jax.costs.compression_cost import CompressionCost
+from gmc_jax.costs.patterns import Load, Pattern, Sync
 
 PARAMS = jax.ShapeDtypeStruct((1000,), jnp.float32)
 COST = CompressionCost(entry=0.01, byte=0.001)
@@ -30,10 +31,11 @@ def test_a_period_divides_the_load_of_the_mean_step_and_not_of_the_longest():
     every, _ = Pattern("each step", (sync,)).loads(PARAMS, 8)
     mean, longest = Pattern("every tenth", (sync._replace(period=10),)).loads(PARAMS, 8)
     assert longest == every
-    assert every == ((5600, 14), pytest.approx(10 + 5.6))
-    assert mean == (Traffic(560, 1.4), pytest.approx(1.56))
+    assert every[:2] == ((5600, 14), pytest.approx(10 + 5.6))
+    assert mean[:2] == (Traffic(560, 1.4), pytest.approx(1.56))
+    assert every[2:] == mean[2:] == ((0, 0), 0)
     link = Link(latency=0.5, bandwidth=56.0)
-    assert mean.seconds(link) == pytest.approx(1.56 + 0.7 + 10)
+    assert mean.seconds(link, 100) == pytest.approx(1.56 + 0.7 + 10)
 
 
 def test_fragments_divide_the_longest_step_and_not_the_bytes_of_the_mean():
@@ -66,57 +68,52 @@ def test_a_few_neighbours_stand_for_thousands_of_workers():
     assert Pattern("ring", (few,)).loads(PARAMS, 20) == expected
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 5000])
-def test_there_are_candidates_for_any_number_of_workers(workers):
-    patterns = candidates(PARAMS, workers, [0.1, 0.01], [12, 48], CPU_2_CORES)
-    names = [(pattern.name, pattern.ratio) for pattern in patterns]
-    assert patterns[0] is DENSE
-    assert len(names) == len(set(names)) == 1 + 3 * 2 + 2 + 1 + 1 + 2 + 2 + 2
-    sent = {
-        pattern.name: pattern.loads(PARAMS, workers)[0].traffic for pattern in patterns
-    }
-    assert all((traffic.bytes > 0) == (workers > 1) for traffic in sent.values())
-    neighbours = min(2, workers - 1)
-    assert sent["D-PSGD, ring"] == (4000 * neighbours, neighbours)
-    assert sent["SGP, one peer"] == (4000 * min(1, neighbours), min(1, neighbours))
+LINK = Link(latency=0.5, bandwidth=56.0)
 
 
-def test_streaming_diloco_sends_a_part_at_a_time():
-    patterns = candidates(PARAMS, 8, [0.1], [2, 12], CPU_2_CORES)
-    traffic = {
-        pattern.name: [load.traffic.bytes for load in pattern.loads(PARAMS, 8)]
-        for pattern in patterns
-    }
-    dense = DENSE.loads(PARAMS, 8)[0].traffic.bytes
-    assert traffic["Streaming DiLoCo, 4 parts every 12"] == [dense / 12, dense / 4]
-    assert traffic["Streaming DiLoCo, 2 parts every 2"] == [dense / 2, dense / 2]
-
-
-def test_cser_spends_half_of_its_ratio_on_resets():
-    (cser,) = (
-        pattern
-        for pattern in candidates(PARAMS, 8, [0.01], [], CPU_2_CORES)
-        if pattern.name.startswith("CSER")
+def test_with_a_delay_a_step_takes_the_longer_of_computing_and_sending():
+    """And encodes: 107 seconds on the link, 15.6 of encoding."""
+    channel = all_gather(top_k(0.1), delay=1)
+    now, late = (
+        Pattern("mine", (Sync(channel, COST, delay=delay),)).loads(PARAMS, 8)[0]
+        for delay in (0, 1)
     )
-    step, reset = cser.syncs
-    assert (step.period, reset.period) == (1, 12)
-    assert step.channel.bits(PARAMS) == 32 * 5
-    assert reset.channel.bits(PARAMS) == 32 * 63
+    assert (
+        late.traffic == now.traffic == link_traffic(all_gather(top_k(0.1)), PARAMS, 8)
+    )
+    for step_time in (10, 107, 200):
+        assert now.seconds(LINK, step_time) == pytest.approx(15.6 + 107)
+        took = step_time + late.seconds(LINK, step_time)
+        assert took == pytest.approx(max(step_time, 107) + 15.6)
 
 
-def test_a_family_is_the_same_pattern_at_other_ratios():
-    half = compressed("top_k", CPU_2_CORES, period=3)(0.5)
-    assert half.family is not None
-    other = half.family(0.02)
-    assert (other.name, other.ratio) == (half.name, 0.02)
-    assert other.loads(PARAMS, 8)[1].traffic == (7 * 2 * 4 * 20, 14)
-    assert other.syncs[0].period == 3
+def test_a_delay_hides_one_step_of_each_synchronisation():
+    """Of ten steps, four send a fragment each: 25 seconds and 7 of latencies."""
+    sync = Sync(all_gather(top_k(0.1)), period=10, fragments=4, delay=3)
+    mean, longest = Pattern("streaming", (sync,)).loads(PARAMS, 8)
+    for step_time, waited in ((10, 22), (32, 0), (50, 0)):
+        assert longest.seconds(LINK, step_time) == pytest.approx(waited)
+        assert mean.seconds(LINK, step_time) == pytest.approx(0.4 * waited)
 
 
-def test_large_trees_are_compressed_leaf_by_leaf():
-    leaves = [jax.ShapeDtypeStruct((2**30,), jnp.float32)] * 2
-    for pattern in candidates(leaves, 2, [0.001], [], CPU_2_CORES)[1:4]:
-        assert pattern.loads(leaves, 2)[0].traffic.bytes >= 0.008 * 2**30
+def test_only_what_is_late_is_hidden():
+    late, now = all_gather(top_k(0.1)), exact()
+    both = Pattern("mine", (Sync(late, delay=1), Sync(now)))
+    load, _ = both.loads(PARAMS, 8)
+    assert load.late == link_traffic(late, PARAMS, 8)
+    waits = link_traffic(now, PARAMS, 8).seconds(LINK)
+    assert load.seconds(LINK, 1000) == pytest.approx(waits)
+    twice = Pattern("mine", (Sync(late, delay=1), Sync(late, delay=1)))
+    assert twice.loads(PARAMS, 8)[0].seconds(LINK, 10) == pytest.approx(2 * 107 - 10)
+
+
+def test_traffic_is_counted_for_shapes_as_many_as_there_are_entries():
+    """Ten matrices of 10 by 10: each sends two factors, of 10 entries."""
+    matrix = jax.ShapeDtypeStruct((10, 10), jnp.float32)
+    sync = Sync(low_rank(1), COST, shapes=matrix)
+    load, _ = Pattern("PowerSGD", (sync,)).loads(PARAMS, 2)
+    assert load.traffic == (10 * 2 * 4 * 10, 4)
+    assert load.encoding == pytest.approx(10 + 0.8)
 
 
 def test_errors_name_what_is_wrong():
@@ -133,5 +130,5 @@ def test_errors_name_what_is_wrong():
         Pattern("mine", (Sync(exact(), workers=-1),))
     with pytest.raises(ValueError, match=r"`ratio` must be in \(0, 1]"):
         Pattern("mine", (Sync(exact()),), ratio=2.0)
-    with pytest.raises(ValueError, match="costs of `top_k`"):
-        candidates(PARAMS, 2, [0.1], [], {"scaled_sign": {1.0: COST}})
+    with pytest.raises(ValueError, match="`delay` must be a whole number"):
+        Pattern("mine", (Sync(exact(), delay=-1),))

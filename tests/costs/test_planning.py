@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import gmc_jax
 from gmc_jax import all_gather, dense, exact, link_traffic, planning
 from gmc_jax.clocks.link import Link
+from gmc_jax.costs.candidates import candidates, compressed
 from gmc_jax.costs.compression_cost import CPU_2_CORES, FREE, CompressionCost
-from gmc_jax.costs.patterns import candidates, compressed
 from gmc_jax.costs.planning import DENSE, Pattern, Prediction, Sync, predict
 
 LINK = Link(latency=0.02, bandwidth=125e6)
@@ -46,7 +46,8 @@ def test_with_one_worker_nothing_is_sent_and_compression_is_slower():
     assert of(DENSE, 1)[2:7] == ((0, 0), 0.5, 0, 0, 0.5)
     alone = predict(FAMILIES["random_block"](0.01), SIZE, 1, LINK, 0.5)
     assert alone.network == 0
-    assert alone.seconds == pytest.approx(0.5 + 2.7e-9 * SIZE)
+    entry = CPU_2_CORES["random_block"][0.01].entry
+    assert alone.seconds == pytest.approx(0.5 + entry * SIZE)
     assert (alone.break_even_ratio, alone.faster_between) == (0, None)
 
 
@@ -262,6 +263,32 @@ def test_a_plan_of_many_leaves_predicts_what_each_pattern_sends(length):
         assert row.traffic.bytes == pytest.approx(mean.traffic.bytes, rel=rounding)
         assert row.traffic.hops == mean.traffic.hops
         assert row.encoding == pytest.approx(mean.encoding, rel=rounding)
+
+
+def test_with_a_delay_the_predicted_step_takes_the_longer_time():
+    """10^8 signs of 8 workers are 0.98 seconds on the link."""
+    channel = all_gather(gmc_jax.scaled_sign(), delay=1)
+    cost = CompressionCost(1e-9, 0.0)
+    network = 7 * 2 * 0.02 + 7 * (SIZE / 8 + 4) / 125e6
+    for step_time, hidden in ((0.5, 0.5), (2.0, network)):
+        row = predict(
+            Pattern("late", (Sync(channel, cost, delay=1),)), SIZE, 8, LINK, step_time
+        )
+        assert row.network == pytest.approx(network)
+        assert row.hidden == pytest.approx(hidden)
+        assert row.seconds == pytest.approx(max(step_time, network) + 0.1)
+        assert row.longest == row.seconds
+        assert row.speed_up == pytest.approx(
+            (of(DENSE).network + step_time) / row.seconds
+        )
+
+
+def test_the_peak_is_what_leaves_in_the_longest_step():
+    (dense,) = DENSE.syncs
+    parts = dense._replace(period=12, fragments=4)
+    row = of(Pattern("streaming", (parts,)))
+    assert row.peak == pytest.approx(of(DENSE).traffic.bytes / 4)
+    assert row.traffic.bytes == pytest.approx(of(DENSE).traffic.bytes / 12)
 
 
 def test_your_own_compressor_can_be_planned():

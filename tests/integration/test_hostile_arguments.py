@@ -101,6 +101,7 @@ BELONGS = {
     },
     "bucket": {"None"},
     "terngrad.clip": {"None"},
+    "ternary_sgd.clip": {"None"},
     "buffers": {"None"},
     "next_start": {"None"},
     "projection": {"None"},

@@ -97,6 +97,8 @@ SHAPES = {
     "demo": {"chunk", "kept"},
     "katyusha_x": {"learning_rate", "epoch_length", "strong_convexity"},
     "one_bit_adam": {"freeze_step"},
+    "quantised_sgd": {"levels", "bucket"},
+    "ternary_sgd": {"clip"},
 }
 FUNCTIONS = {"projection", "next_start"}  # No schedules.
 OPTIONAL = {"learning_rate": 0.1, "period": 2, "strong_convexity": 0.1}

@@ -91,6 +91,7 @@ RELATED = {
     "sparse_loco",
     "sign_sgd",
     "distributed_lion",
+    "ternary_sgd",
 }
 
 

@@ -87,6 +87,8 @@ RIGHT = {
             *("saef", "sign_sgd", "signum", "power_sgd", "ef21", "distributed_lion"),
         )
     },
+    "quantised_sgd": {"learning_rate": 0.1},
+    "ternary_sgd": {"learning_rate": 0.1},
     # Transformations.
     "accumulate": {"inner": FEEDBACK, "period": 2},
     "average_buffers": {"channel": EXACT},

@@ -187,6 +187,8 @@ METHODS = {
         gmc_jax.double_squeeze(RATE, TOP, simulated_server(top_k(0.4))), {"0.residual"}
     ),
     "demo": Method(gmc_jax.demo(RATE, chunk=4, kept=2), {"1.residual"}),
+    "quantised_sgd": Method(gmc_jax.quantised_sgd(RATE), set()),
+    "ternary_sgd": Method(gmc_jax.ternary_sgd(RATE), set()),
     "sparse_loco": Method(
         gmc_jax.sparse_loco(
             optax.sgd(RATE, 0.9), gmc_jax.mean_of_senders(top_k(0.2)), period=2
@@ -288,6 +290,8 @@ COMPOSITIONS: dict[str, Callable[[int], optax.GradientTransformation]] = {
         period=2,
     ),
     "demo": lambda k: gmc_jax.demo(0.1, decay=0.9, chunk=4, kept=2),
+    "quantised_sgd": lambda k: gmc_jax.quantised_sgd(0.1),
+    "ternary_sgd": lambda k: gmc_jax.ternary_sgd(0.1),
     "two phases": lambda k: gmc_jax.gmc(0.1, gmc_jax.two_phase(scaled_sign())),
     "majority vote with residuals": lambda k: optax.chain(
         optax.scale(-0.1), gmc_jax.error_feedback(gmc_jax.majority_vote())

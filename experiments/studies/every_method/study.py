@@ -26,6 +26,8 @@ EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
 _SIGNS, _ADAPTIVE = 0.001, 0.003
 LEARNING_RATES = (
     ("ef_sgd", 0.5),
+    ("quantised_sgd", 0.5),
+    ("ternary_sgd", 0.5),
     ("ef_sign_sgd", 0.5),
     ("demo", _SIGNS),
     ("sign_sgd", _SIGNS),

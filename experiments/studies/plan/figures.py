@@ -7,8 +7,9 @@ from matplotlib.ticker import FuncFormatter
 
 from experiments.training.plot import legend, tidy
 from gmc_jax.clocks.link import Link
+from gmc_jax.costs.candidates import candidates
 from gmc_jax.costs.compression_cost import CompressionCosts
-from gmc_jax.costs.patterns import Load, candidates
+from gmc_jax.costs.patterns import Load
 from gmc_jax.costs.planning import shapes
 
 RATIO, PERIOD = 0.001, 12
@@ -16,6 +17,8 @@ LOOKS = {
     "dense all-reduce": ("#000000", "-"),
     "GMC, top_k": ("#D55E00", "-"),
     "GMC, random_block": ("#0072B2", "-"),
+    "GMC, integers(8) both ways": ("#CC79A7", "-"),
+    "PowerSGD, rank 4": ("#009E73", "-"),
     "signSGD, Signum, majority vote": ("#009E73", "-."),
     f"local SGD, SlowMo every {PERIOD}": ("#E69F00", "--"),
     f"local, GMC of random_block every {PERIOD}": ("#56B4E9", "--"),
@@ -39,12 +42,15 @@ def draw(
     left, right = figure.subplots(1, 2, sharey=True)
     for name, load in _loads(parameters, workers, compression_costs).items():
         times = [
-            step_time + load.seconds(Link(link.latency, rate)) for rate in BANDWIDTHS
+            step_time + load.seconds(Link(link.latency, rate), step_time)
+            for rate in BANDWIDTHS
         ]
         _line(left, 8 * BANDWIDTHS, times, name)
     by_workers = [_loads(parameters, count, compression_costs) for count in WORKERS]
     for name in LOOKS:
-        times = [step_time + loads[name].seconds(link) for loads in by_workers]
+        times = [
+            step_time + loads[name].seconds(link, step_time) for loads in by_workers
+        ]
         _line(right, WORKERS, times, name)
     left.set(xlabel="bandwidth, bits a second", ylabel="seconds a step")
     left.xaxis.set_major_formatter(
@@ -76,5 +82,5 @@ def _loads(
 
 def _line(panel: Axes, places, times: list[float], name: str) -> None:
     colour, dashes = LOOKS[name]
-    ratio = ", 0.1 %" if "GMC" in name else ""
+    ratio = ", 0.1 %" if "top_k" in name or "block" in name else ""
     panel.loglog(places, times, color=colour, linestyle=dashes, label=name + ratio)

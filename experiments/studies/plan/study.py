@@ -50,7 +50,7 @@ class Plan:
     periods: tuple[int, ...] = (12, 48)
     """Steps from one synchronisation of local methods to the next."""
     measure: bool = False
-    """Whether to time the compressors on this device, for about a minute.
+    """Whether to time the compressors on this device, for a few minutes.
     If not, their times on two CPU cores count, longer than on any accelerator."""
     results: Path = Path("results")
     """The directory of results; this run's is `plan/run-001` or a later one."""
@@ -106,6 +106,8 @@ def main(config: Plan) -> None:
                 speed_up=row.speed_up,
                 faster_between=row.faster_between,
                 break_even_ratio=row.break_even_ratio,
+                hidden=row.hidden,
+                peak=row.peak,
             )
     STUDY.show(log.path)
 
@@ -145,6 +147,8 @@ def _predictions(rows: Sequence[Row]) -> list[Prediction]:
             speed_up=row["speed_up"],
             faster_between=_bounds(row["faster_between"]),
             break_even_ratio=row["break_even_ratio"],
+            hidden=row.get("hidden", 0.0),  # Older logs have neither.
+            peak=row.get("peak", math.nan),
         )
         for row in rows
         if row["kind"] == "prediction"

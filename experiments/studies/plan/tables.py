@@ -9,6 +9,8 @@ from rich.table import Table
 from experiments.utils.units import in_bits
 from gmc_jax.costs.planning import DENSE, Prediction
 
+_AT_EVERY_STEP = ("GMC", "PowerSGD", "QSGD", "TernGrad", "signSGD")
+
 
 def verdict(row: Prediction, dense: Prediction) -> str:
     """Says whether a method pays and, if not, why and up to which ratio it would."""
@@ -32,8 +34,9 @@ def times(rows: Sequence[Prediction], title: str) -> Table:
         padding=(0, 1, 0, 0),
         title=title,
         caption="Seconds of a step on average, and the dense step's seconds over "
-        "these. This predicts the time of a step, not the accuracy after it: a method "
-        "that sends less may need more steps.",
+        "these. With a delay the network works beside the computation. This predicts "
+        "the time of a step, not the accuracy after it: a method that sends less may "
+        "need more steps.",
         title_justify="left",
         caption_justify="left",
     )
@@ -55,20 +58,21 @@ def of_the_link(rows: Sequence[Prediction]) -> Table:
     """A table with a line for each pattern: its use of the link."""
     shown = Table(
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption="GB out: what a worker sends in a step, on average. busy: the share of "
-        "the time in which the link communicates. used: the share of its capacity. "
-        "longest: seconds of the longest step.",
+        padding=0,  # Seven columns have to fit 80 characters.
+        caption="GB out: what a worker sends in a step, on average. peak: in the "
+        "longest step. busy: the share of the time in which the link communicates. "
+        "used: the share of its capacity. longest: seconds of the longest step.",
         caption_justify="left",
     )
     shown.add_column("method")
-    for column in ("ratio", "GB out", "busy", "used", "longest"):
+    for column in ("ratio", "GB out", "peak", "busy", "used", "longest"):
         shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,
             _percent(row.ratio) if row.ratio else "",
             f"{row.traffic.bytes / 1e9:.3g}",
+            f"{row.peak / 1e9:.3g}",
             f"{row.busy:.0%}",
             f"{row.utilisation:.0%}",
             f"{row.longest:.3g}",
@@ -89,18 +93,17 @@ def in_words(rows: Sequence[Prediction]) -> list[str]:
     if best is dense:
         lines = ["Nothing is faster than the dense all-reduce on this link."]
     else:
-        ratio = f" at {_percent(best.ratio)}" if best.ratio else ""
         lines = [
-            f"Fastest: {best.name}{ratio}, {best.seconds:.3g} s a step, "
+            f"Fastest: {_named(best)}, {best.seconds:.3g} s a step, "
             f"{best.speed_up:.3g} times faster than the dense all-reduce "
             f"({dense.seconds:.3g} s)."
         ]
-        if not best.name.startswith("GMC"):
-            every_step = [row for row in rows if row.name.startswith("GMC")][:1]
+        if not best.name.startswith(_AT_EVERY_STEP):
+            every_step = [row for row in rows if row.name.startswith(_AT_EVERY_STEP)]
             lines += [
-                f"Fastest that synchronises at every step: {row.name} at "
-                f"{_percent(row.ratio or 1)}, {row.seconds:.3g} s."
-                for row in every_step
+                f"Fastest that synchronises at every step: {_named(row)}, "
+                f"{row.seconds:.3g} s."
+                for row in every_step[:1]
                 if row.breaks_even
             ]
     ratios = {
@@ -118,9 +121,13 @@ def in_words(rows: Sequence[Prediction]) -> list[str]:
         lines.append(f"Break even: {name} {pays}; {', '.join(links)}.")
     for row in rows:
         if row is not dense and not row.breaks_even:
-            ratio = f" at {_percent(row.ratio)}" if row.ratio else ""
-            lines.append(f"Does not pay: {row.name}{ratio}, {verdict(row, dense)}.")
+            lines.append(f"Does not pay: {_named(row)}, {verdict(row, dense)}.")
     return lines
+
+
+def _named(row: Prediction) -> str:
+    """A pattern and its ratio, if it has one."""
+    return f"{row.name} at {_percent(row.ratio)}" if row.ratio else row.name
 
 
 def _links(between: tuple[float, float] | None) -> str:

@@ -31,7 +31,7 @@ def test_the_command_prints_which_methods_pay(tmp_path, capsys, monkeypatch):
     assert "1,000,000 parameters, 1100 workers, 100mbit with 1ms, 100ms of" in shown
     assert "predicts the time of a step, not the accuracy after it" in shown
     assert "useless: sends more than dense; pays up to 0.0" in shown
-    assert "Fastest: local" in shown
+    assert "Fastest: CoCoD-SGD every 48, " in shown
     assert "Fastest that synchronises at every step: GMC, random_block" in shown
     assert "Break even: GMC, top_k pays up to a ratio of 0.0" in shown
 
@@ -66,7 +66,8 @@ def test_measured_costs_replace_the_default_ones(tmp_path, monkeypatch, capsys):
 def row(name: str, seconds: float, size: float, ratio: float | None) -> Prediction:
     traffic = gmc_jax.Traffic(size, 1)
     return Prediction(
-        name, None, traffic, 1, 0, seconds - 1, seconds, 0, 2 / seconds, None, ratio
+        *(name, None, traffic, 1, 0, seconds - 1, seconds, 0, 2 / seconds, None),
+        *(ratio, 0, size),
     )
 
 
