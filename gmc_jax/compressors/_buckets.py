@@ -231,10 +231,17 @@ def _encode_in_chunks(
     codes, scales = lax.fori_loop(0, count, encode, zeros)
     if last is not None:
         codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
-    lost = lax.fori_loop(0, count, subtract, x)
+    done, lost = lax.while_loop(
+        lambda state: state[0] < count,
+        lambda state: (state[0] + 1, subtract(*state)),
+        (jnp.int32(0), x),
+    )
     if last is not None:
+        # At a constant, XLA would read and write all of x rather than the rest.
+        start = done * size
+        own = lax.dynamic_slice_in_dim(lost, start, last[0].size)
         decoded = quantiser.value(last[0], *_spread(last[1], b, last[0].shape))
-        lost = put(lost, lost[rest:] - decoded, rest)
+        lost = put(lost, own - decoded, start)
     return codes, scales, lost
 
 
