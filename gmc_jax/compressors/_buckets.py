@@ -8,7 +8,7 @@ and changes no statistic.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -95,9 +95,11 @@ def by_buckets(
     def decode(key, messages, d):
         del key
         sent, scales = map(jnp.asarray, messages)
+        columns = _columns(scales, 2)
 
         def value(index: jax.Array, codes: jax.Array) -> jax.Array:
-            return quantiser.value(codes, *_spread(scales[index], size(d), codes.shape))
+            own = (column[index] for column in columns)
+            return quantiser.value(codes, *_spread(own, size(d), codes.shape))
 
         if quantiser.bits == BYTE:
             return add_messages(sent, value)
@@ -192,7 +194,8 @@ def _encode_at_once(
     quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     codes, scales = _codes(quantiser, b, seeds, x)
-    return codes, scales, x - quantiser.value(codes, *_spread(scales, b, x.shape))
+    decoded = quantiser.value(codes, *_spread(_columns(scales), b, x.shape))
+    return codes, scales, x - decoded
 
 
 def _encode_in_chunks(
@@ -220,9 +223,11 @@ def _encode_in_chunks(
             lax.dynamic_slice_in_dim(of_all, chunk * size, size)
             for of_all in (lost, codes)
         )
-        scale = lax.dynamic_slice_in_dim(scales, chunk * rows, rows)
-        columns = (column[:, None] for column in _columns(scale))
-        decoded = quantiser.value(own.reshape(rows, b), *columns)
+        scale = (
+            lax.dynamic_slice_in_dim(column, chunk * rows, rows)[:, None]
+            for column in columns
+        )
+        decoded = quantiser.value(own.reshape(rows, b), *scale)
         return put(lost, part - decoded.reshape(-1), chunk * size)
 
     last = _codes(quantiser, b, seeds, x[rest:], rest) if rest < x.size else None
@@ -231,6 +236,7 @@ def _encode_in_chunks(
     codes, scales = lax.fori_loop(0, count, encode, zeros)
     if last is not None:
         codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
+    columns = _columns(scales)
     done, lost = lax.while_loop(
         lambda state: state[0] < count,
         lambda state: (state[0] + 1, subtract(*state)),
@@ -240,7 +246,8 @@ def _encode_in_chunks(
         # At a constant, XLA would read and write all of x rather than the rest.
         start = done * size
         own = lax.dynamic_slice_in_dim(lost, start, last[0].size)
-        decoded = quantiser.value(last[0], *_spread(last[1], b, last[0].shape))
+        spread = _spread(_columns(last[1]), b, last[0].shape)
+        decoded = quantiser.value(last[0], *spread)
         lost = put(lost, own - decoded, start)
     return codes, scales, lost
 
@@ -261,8 +268,10 @@ def _codes(
     return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
 
 
-def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> list[jax.Array]:
-    """The scales of each entry, in the shape of the codes: an array for each column."""
+def _spread(
+    columns: Iterable[jax.Array], b: int, shape: tuple[int, ...]
+) -> list[jax.Array]:
+    """The numbers of each entry, in the shape of the codes, from those of buckets."""
     size = math.prod(shape)
 
     def spread(column: jax.Array) -> jax.Array:
@@ -270,11 +279,15 @@ def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> list[jax.Array
         # Words may hold more codes than there are entries.
         return jnp.pad(each, (0, max(0, size - each.size)))[:size].reshape(shape)
 
-    return [spread(column) for column in _columns(scales)]
+    return [spread(column) for column in columns]
 
 
-def _columns(scales: jax.Array) -> list[jax.Array]:
-    """The numbers of all buckets, [buckets] each."""
-    if scales.ndim == 1:
+def _columns(scales: jax.Array, axes: int = 1) -> list[jax.Array]:
+    """The numbers of all buckets, an array of so many axes for each number.
+
+    Loops take the columns, not scales: a CPU runs a loop over entries, in which columns
+    are taken out of one array, without vector instructions.
+    """
+    if scales.ndim == axes:
         return [scales]
-    return [scales[:, column] for column in range(scales.shape[1])]
+    return [scales[..., column] for column in range(scales.shape[-1])]
