@@ -54,11 +54,14 @@ class Quantiser(NamedTuple):
         codes [n, b] uint8, and scales whose first axis is n.
       value: `(codes, *scales) -> values`, entry by entry, from the scales of each
         entry; where a bucket has several, one array for each. It scales with them.
+      fit: `(blocks, counts, codes) -> scales`, if those depend on the codes; those of
+        `encode` are then left out.
     """
 
     bits: int
     encode: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     value: Callable[..., jax.Array]
+    fit: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def check_bucket(bucket: int | None) -> None:
@@ -194,6 +197,8 @@ def _encode_at_once(
     quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     codes, scales = _codes(quantiser, b, seeds, x)
+    if quantiser.fit:
+        scales = _fitted(quantiser.fit, b, x, codes)
     decoded = quantiser.value(codes, *_spread(_columns(scales), b, x.shape))
     return codes, scales, x - decoded
 
@@ -204,7 +209,8 @@ def _encode_in_chunks(
     """As at once, some blocks after others.
 
     What is lost overwrites x, in a loop of its own: where a round has other readers of
-    x, XLA copies all of x in each.
+    x, XLA copies all of x in each. Scales that are fitted to codes have one as well: it
+    would compute the codes again for each that reads them.
     """
     size = rows * b
     count = x.size // size
@@ -236,6 +242,8 @@ def _encode_in_chunks(
     codes, scales = lax.fori_loop(0, count, encode, zeros)
     if last is not None:
         codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
+    if quantiser.fit:
+        scales = _fitted_in_chunks(quantiser.fit, b, rows, x, codes)
     columns = _columns(scales)
     done, lost = lax.while_loop(
         lambda state: state[0] < count,
@@ -246,7 +254,7 @@ def _encode_in_chunks(
         # At a constant, XLA would read and write all of x rather than the rest.
         start = done * size
         own = lax.dynamic_slice_in_dim(lost, start, last[0].size)
-        spread = _spread(_columns(last[1]), b, last[0].shape)
+        spread = _spread(_columns(scales[count * rows :]), b, last[0].shape)
         decoded = quantiser.value(last[0], *spread)
         lost = put(lost, own - decoded, start)
     return codes, scales, lost
@@ -260,12 +268,41 @@ def _codes(
     start: jax.typing.ArrayLike = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Codes [d] and scales of x [d], which starts at an entry of the whole vector."""
-    blocks = jnp.pad(x, (0, -x.size % b)).reshape(-1, b)
-    n = len(blocks)
-    counts = jnp.minimum(b, x.size - b * jnp.arange(n, dtype=jnp.int32))
-    draws = words(seeds, start, n * b).reshape(n, b)
+    blocks, counts = _blocks(x, b)
+    draws = words(seeds, start, blocks.size).reshape(blocks.shape)
     codes, scales = quantiser.encode(blocks, counts, draws)
     return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
+
+
+def _fitted(fit: Callable, b: int, x: jax.Array, codes: jax.Array) -> jax.Array:
+    blocks, counts = _blocks(x, b)
+    return fit(blocks, counts, _blocks(codes, b)[0])
+
+
+def _fitted_in_chunks(
+    fit: Callable, b: int, rows: int, x: jax.Array, codes: jax.Array
+) -> jax.Array:
+    size = rows * b
+    count = x.size // size
+
+    def part(chunk: jax.Array, scales: jax.Array) -> jax.Array:
+        own = (lax.dynamic_slice_in_dim(v, chunk * size, size) for v in (x, codes))
+        fitted = _fitted(fit, b, *own)
+        return lax.dynamic_update_slice_in_dim(scales, fitted, chunk * rows, 0)
+
+    like = jax.eval_shape(partial(_fitted, fit, b), x, codes)
+    scales = lax.fori_loop(0, count, part, jnp.zeros(like.shape, like.dtype))
+    if count * size == x.size:
+        return scales
+    last = _fitted(fit, b, x[count * size :], codes[count * size :])
+    return lax.dynamic_update_slice_in_dim(scales, last, count * rows, 0)
+
+
+def _blocks(x: jax.Array, b: int) -> tuple[jax.Array, jax.Array]:
+    """A vector in blocks [n, b], and the number of entries in each [n]."""
+    blocks = jnp.pad(x, (0, -x.size % b)).reshape(-1, b)
+    starts = b * jnp.arange(len(blocks), dtype=jnp.int32)
+    return blocks, jnp.minimum(b, x.size - starts)
 
 
 def _spread(
