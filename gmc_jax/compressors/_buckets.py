@@ -196,9 +196,7 @@ def _encode(
 def _encode_at_once(
     quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    codes, scales = _codes(quantiser, b, seeds, x)
-    if quantiser.fit:
-        scales = _fitted(quantiser.fit, b, x, codes)
+    codes, scales = _codes(quantiser, b, seeds, x, fit=quantiser.fit)
     decoded = quantiser.value(codes, *_spread(_columns(scales), b, x.shape))
     return codes, scales, x - decoded
 
@@ -266,11 +264,14 @@ def _codes(
     seeds: jax.Array,
     x: jax.Array,
     start: jax.typing.ArrayLike = 0,
+    fit: Callable | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Codes [d] and scales of x [d], which starts at an entry of the whole vector."""
     blocks, counts = _blocks(x, b)
     draws = words(seeds, start, blocks.size).reshape(blocks.shape)
     codes, scales = quantiser.encode(blocks, counts, draws)
+    if fit:
+        scales = fit(blocks, counts, codes)
     return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
 
 
