@@ -8,7 +8,7 @@ and changes no statistic.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -54,11 +54,14 @@ class Quantiser(NamedTuple):
         codes [n, b] uint8, and scales whose first axis is n.
       value: `(codes, *scales) -> values`, entry by entry, from the scales of each
         entry; where a bucket has several, one array for each. It scales with them.
+      fit: `(blocks, counts, codes) -> scales`, if those depend on the codes; those of
+        `encode` are then left out.
     """
 
     bits: int
     encode: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     value: Callable[..., jax.Array]
+    fit: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def check_bucket(bucket: int | None) -> None:
@@ -95,9 +98,11 @@ def by_buckets(
     def decode(key, messages, d):
         del key
         sent, scales = map(jnp.asarray, messages)
+        columns = _columns(scales, 2)
 
         def value(index: jax.Array, codes: jax.Array) -> jax.Array:
-            return quantiser.value(codes, *_spread(scales[index], size(d), codes.shape))
+            own = (column[index] for column in columns)
+            return quantiser.value(codes, *_spread(own, size(d), codes.shape))
 
         if quantiser.bits == BYTE:
             return add_messages(sent, value)
@@ -112,9 +117,14 @@ def by_buckets(
 
 def largest(blocks: jax.Array) -> jax.Array:
     """The largest magnitude of each block; NaN if an entry is one."""
+    n, b = blocks.shape
+    # XLA reads a chunk of this shape with fewer instructions on CPUs, if no side is
+    # above 32. A TPU would pad the sides of 4 to 128, and has no chunks.
+    flat = n * b == CHUNK and b % 128 == 0 and b <= 32 * 128
+    rows = blocks.reshape(n, -1, 32, 4) if flat else _in_rows(blocks)
     # CPUs compare integers faster, and NaN is the largest of them.
-    bits = magnitude_bits(_in_rows(blocks))
-    return lax.bitcast_convert_type(bits.max(axis=1).max(axis=1), blocks.dtype)
+    bits = magnitude_bits(rows).max(axis=tuple(range(1, rows.ndim)))
+    return lax.bitcast_convert_type(bits, blocks.dtype)
 
 
 def total(blocks: jax.Array) -> jax.Array:
@@ -191,8 +201,9 @@ def _encode(
 def _encode_at_once(
     quantiser: Quantiser, b: int, seeds: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    codes, scales = _codes(quantiser, b, seeds, x)
-    return codes, scales, x - quantiser.value(codes, *_spread(scales, b, x.shape))
+    codes, scales = _codes(quantiser, b, seeds, x, fit=quantiser.fit)
+    decoded = quantiser.value(codes, *_spread(_columns(scales), b, x.shape))
+    return codes, scales, x - decoded
 
 
 def _encode_in_chunks(
@@ -201,7 +212,8 @@ def _encode_in_chunks(
     """As at once, some blocks after others.
 
     What is lost overwrites x, in a loop of its own: where a round has other readers of
-    x, XLA copies all of x in each.
+    x, XLA copies all of x in each. Scales that are fitted to codes have one as well: it
+    would compute the codes again for each that reads them.
     """
     size = rows * b
     count = x.size // size
@@ -220,9 +232,11 @@ def _encode_in_chunks(
             lax.dynamic_slice_in_dim(of_all, chunk * size, size)
             for of_all in (lost, codes)
         )
-        scale = lax.dynamic_slice_in_dim(scales, chunk * rows, rows)
-        columns = (column[:, None] for column in _columns(scale))
-        decoded = quantiser.value(own.reshape(rows, b), *columns)
+        scale = (
+            lax.dynamic_slice_in_dim(column, chunk * rows, rows)[:, None]
+            for column in columns
+        )
+        decoded = quantiser.value(own.reshape(rows, b), *scale)
         return put(lost, part - decoded.reshape(-1), chunk * size)
 
     last = _codes(quantiser, b, seeds, x[rest:], rest) if rest < x.size else None
@@ -231,10 +245,21 @@ def _encode_in_chunks(
     codes, scales = lax.fori_loop(0, count, encode, zeros)
     if last is not None:
         codes, scales = put(codes, last[0], rest), put(scales, last[1], count * rows)
-    lost = lax.fori_loop(0, count, subtract, x)
+    if quantiser.fit:
+        scales = _fitted_in_chunks(quantiser.fit, b, rows, x, codes)
+    columns = _columns(scales)
+    done, lost = lax.while_loop(
+        lambda state: state[0] < count,
+        lambda state: (state[0] + 1, subtract(*state)),
+        (jnp.int32(0), x),
+    )
     if last is not None:
-        decoded = quantiser.value(last[0], *_spread(last[1], b, last[0].shape))
-        lost = put(lost, lost[rest:] - decoded, rest)
+        # At a constant, XLA would read and write all of x rather than the rest.
+        start = done * size
+        own = lax.dynamic_slice_in_dim(lost, start, last[0].size)
+        spread = _spread(_columns(scales[count * rows :]), b, last[0].shape)
+        decoded = quantiser.value(last[0], *spread)
+        lost = put(lost, own - decoded, start)
     return codes, scales, lost
 
 
@@ -244,18 +269,52 @@ def _codes(
     seeds: jax.Array,
     x: jax.Array,
     start: jax.typing.ArrayLike = 0,
+    fit: Callable | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Codes [d] and scales of x [d], which starts at an entry of the whole vector."""
-    blocks = jnp.pad(x, (0, -x.size % b)).reshape(-1, b)
-    n = len(blocks)
-    counts = jnp.minimum(b, x.size - b * jnp.arange(n, dtype=jnp.int32))
-    draws = words(seeds, start, n * b).reshape(n, b)
+    blocks, counts = _blocks(x, b)
+    draws = words(seeds, start, blocks.size).reshape(blocks.shape)
     codes, scales = quantiser.encode(blocks, counts, draws)
+    if fit:
+        scales = fit(blocks, counts, codes)
     return codes.astype(jnp.uint8).reshape(-1)[: x.size], scales
 
 
-def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> list[jax.Array]:
-    """The scales of each entry, in the shape of the codes: an array for each column."""
+def _fitted(fit: Callable, b: int, x: jax.Array, codes: jax.Array) -> jax.Array:
+    blocks, counts = _blocks(x, b)
+    return fit(blocks, counts, _blocks(codes, b)[0])
+
+
+def _fitted_in_chunks(
+    fit: Callable, b: int, rows: int, x: jax.Array, codes: jax.Array
+) -> jax.Array:
+    size = rows * b
+    count = x.size // size
+
+    def part(chunk: jax.Array, scales: jax.Array) -> jax.Array:
+        own = (lax.dynamic_slice_in_dim(v, chunk * size, size) for v in (x, codes))
+        fitted = _fitted(fit, b, *own)
+        return lax.dynamic_update_slice_in_dim(scales, fitted, chunk * rows, 0)
+
+    like = jax.eval_shape(partial(_fitted, fit, b), x, codes)
+    scales = lax.fori_loop(0, count, part, jnp.zeros(like.shape, like.dtype))
+    if count * size == x.size:
+        return scales
+    last = _fitted(fit, b, x[count * size :], codes[count * size :])
+    return lax.dynamic_update_slice_in_dim(scales, last, count * rows, 0)
+
+
+def _blocks(x: jax.Array, b: int) -> tuple[jax.Array, jax.Array]:
+    """A vector in blocks [n, b], and the number of entries in each [n]."""
+    blocks = jnp.pad(x, (0, -x.size % b)).reshape(-1, b)
+    starts = b * jnp.arange(len(blocks), dtype=jnp.int32)
+    return blocks, jnp.minimum(b, x.size - starts)
+
+
+def _spread(
+    columns: Iterable[jax.Array], b: int, shape: tuple[int, ...]
+) -> list[jax.Array]:
+    """The numbers of each entry, in the shape of the codes, from those of buckets."""
     size = math.prod(shape)
 
     def spread(column: jax.Array) -> jax.Array:
@@ -263,11 +322,15 @@ def _spread(scales: jax.Array, b: int, shape: tuple[int, ...]) -> list[jax.Array
         # Words may hold more codes than there are entries.
         return jnp.pad(each, (0, max(0, size - each.size)))[:size].reshape(shape)
 
-    return [spread(column) for column in _columns(scales)]
+    return [spread(column) for column in columns]
 
 
-def _columns(scales: jax.Array) -> list[jax.Array]:
-    """The numbers of all buckets, [buckets] each."""
-    if scales.ndim == 1:
+def _columns(scales: jax.Array, axes: int = 1) -> list[jax.Array]:
+    """The numbers of all buckets, an array of so many axes for each number.
+
+    Loops take the columns, not scales: a CPU runs a loop over entries, in which columns
+    are taken out of one array, without vector instructions.
+    """
+    if scales.ndim == axes:
         return [scales]
-    return [scales[:, column] for column in range(scales.shape[1])]
+    return [scales[..., column] for column in range(scales.shape[-1])]

@@ -79,17 +79,21 @@ def centroids(
     checks.proportion(offset=offset)
     bins = 2**bits
     encode = partial(_encode, bins, float(offset))
-    return by_buckets(Quantiser(bits, encode, _value), bucket)
+    quantiser = Quantiser(bits, encode, _value, partial(_fit, bins))
+    return by_buckets(quantiser, bucket)
 
 
 def _encode(bins, offset, blocks, counts, words):
     del words
-    # Over the largest: squares and sums of the entries themselves could overflow.
-    most = invertible(largest(blocks))
-    unit = blocks * inverse(most)[:, None]
+    unit, most = _unit(blocks)
     mean, deviation = mean_and_deviation(unit, counts)
     places = (unit - mean[:, None]) * inverse(6 / bins * deviation)[:, None] - offset
     codes = jnp.clip(jnp.round(places) + bins // 2, 0, bins - 1).astype(jnp.int32)
+    return codes, most
+
+
+def _fit(bins, blocks, counts, codes):
+    unit, most = _unit(blocks)
 
     def mean_of_bin(code: int):
         chosen = are_entries(unit, counts) & (codes == code)
@@ -97,7 +101,13 @@ def _encode(bins, offset, blocks, counts, words):
         return total(jnp.where(chosen, unit, 0)) / number
 
     means = jnp.stack([mean_of_bin(code) for code in range(bins)], axis=1)
-    return codes, means * most[:, None]
+    return means * most[:, None]
+
+
+def _unit(blocks):
+    # Over the largest: squares and sums of the entries themselves could overflow.
+    most = invertible(largest(blocks))
+    return blocks * inverse(most)[:, None], most
 
 
 def _value(codes, *means):

@@ -124,6 +124,15 @@ def test_chunks_give_the_message_of_the_whole(name, monkeypatch):
         np.testing.assert_allclose(part, of_all, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("bucket", [48, 512])
+def test_the_largest_entry_of_each_bucket_of_a_chunk(bucket):
+    blocks = normal(_buckets.CHUNK // bucket * bucket).reshape(-1, bucket)
+    blocks[1] = np.where(np.arange(bucket) == bucket - 1, -9, blocks[1])
+    blocks[2, 0], blocks[3] = np.nan, 0
+    most = np.abs(blocks).max(axis=1)
+    np.testing.assert_array_equal(_buckets.largest(jnp.asarray(blocks)), most)
+
+
 def test_on_a_cpu_what_is_lost_takes_the_place_of_the_residual():
     """No second vector of floats is allocated, beside the codes."""
     d = 3 * _buckets.CHUNK + 1000
