@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmc_jax.compressors._packing import WORD, pack, unpack
-from gmc_jax.compressors._ranks import count_ones, ones_in
+from gmc_jax.compressors._ranks import count_ones, ones_in, words
 
 
 def encode_places(indices: jax.Array, d: int) -> jax.Array:
@@ -31,26 +31,31 @@ def encode_places(indices: jax.Array, d: int) -> jax.Array:
     low = _low_bits(s, d)
     # Two of 2^31 - 1 indices may lie 2^32 bits apart, which int32 does not count.
     bit = (places >> low) + jnp.arange(s, dtype=jnp.uint32)
-    # No two ones share a bit, so they add up.
-    ones = jnp.zeros(_high_words(s, d), jnp.uint32)
-    ones = ones.at[(bit // WORD).astype(jnp.int32)].add(
-        jnp.uint32(1) << bit % WORD, mode="promise_in_bounds", indices_are_sorted=True
+    # No two share a bit. They would share words, which GPUs write with atomics.
+    ones = jnp.zeros((_high_words(s, d), WORD), jnp.bool_)
+    ones = words(
+        ones.at[(bit // WORD).astype(jnp.int32), (bit % WORD).astype(jnp.int32)].set(
+            True,
+            mode="promise_in_bounds",
+            indices_are_sorted=True,
+            unique_indices=True,
+        )
     )
     if not low:
         return ones
     return jnp.concatenate([pack(places & np.uint32(2**low - 1), low), ones])
 
 
-def decode_places(words: jax.Array, s: int, d: int) -> jax.Array:
+def decode_places(encoded: jax.Array, s: int, d: int) -> jax.Array:
     """Decodes the words of s indices in a vector of d entries, [s] int32."""
-    low, start = _low_bits(s, d), words.size - _high_words(s, d)
-    ones = words[start:]
+    low, start = _low_bits(s, d), encoded.size - _high_words(s, d)
+    ones = encoded[start:]
     none = jnp.zeros_like(ones)
     until = jnp.cumsum(count_ones(ones))
     bit = ones_in(ones, none, none.astype(jnp.int32), until, s).astype(jnp.uint32)
     places = (bit - jnp.arange(s, dtype=jnp.uint32)) << low
     if low:
-        places |= unpack(words[:start], s, low)
+        places |= unpack(encoded[:start], s, low)
     return places.astype(jnp.int32)
 
 
