@@ -17,6 +17,7 @@ from gmc_jax.channels.sharded.shard_codecs import Codec
 from gmc_jax.channels.sharded.shards import Shards, shards_of
 from gmc_jax.channels.sharded.stacks import Vectors, alike
 from gmc_jax.compressors._parts import Parts, largest_in_parts
+from gmc_jax.compressors._selection import CPU
 from gmc_jax.compressors._sparse import extract, scatter_sum
 from gmc_jax.core import Compressor, Largest, Sparse, Tree
 from gmc_jax.utils.vectors import to_vectors
@@ -39,6 +40,8 @@ def can_join(tree: Tree) -> bool:
         and len({jnp.result_type(leaf) for leaf in filled}) == 1
         and len({jnp.shape(leaf) for leaf in filled}) > 1
         and sum(map(jnp.size, filled)) < 2**30
+        # Of longer leaves a step takes longer than with stacks.
+        and max(map(jnp.size, filled)) < CPU.shortest
     )
 
 

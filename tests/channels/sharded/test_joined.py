@@ -43,6 +43,7 @@ def test_what_may_leave_slots_unused_is_not_joined():
     assert not sends_largest(threshold(0.5, 0.1))
 
 
-def test_leaves_that_are_all_alike_are_stacked():
+def test_leaves_that_are_all_alike_or_long_are_stacked():
     assert not can_join([jnp.zeros(4), jnp.zeros(4)])
+    assert not can_join([jnp.zeros(4), jnp.zeros(2**15)])
     assert can_join([jnp.zeros(4), jnp.zeros((2, 2))])
