@@ -46,6 +46,7 @@ DOCUMENTED = {
     "channels.sharded.codec",
     "channels.sharded.context",
     "channels.sharded.global_top_k",
+    "channels.sharded.joined",
     "channels.sharded.shard_codecs",
     "channels.sharded.shards",
     "channels.sharded.stacks",

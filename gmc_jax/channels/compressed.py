@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from gmc_jax.core import Channel, Compressor, Sparse, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import accumulator_dtype, size_in_bits
 from gmc_jax.utils.vectors import to_vectors
+
+Flatten: TypeAlias = Callable[..., tuple[Vectors, Callable[[Vectors], Tree]]]
+"""From shards, a tree and a step to vectors, and what restores the tree from them."""
 
 
 class CompressedState(NamedTuple):
@@ -39,11 +43,13 @@ class CompressedAverage:
       check: raises an error unless the channel can average a tree.
       on_vectors: `(shards, tree, vectors, step) -> (means, lost)`, of the vectors and
         stacks of a tree. `step` is the number of calls before.
+      takes_joined: whether `on_vectors` also takes what `joined_vectors` returns.
     """
 
     per_leaf: bool
     check: Callable[[Tree], None]
     on_vectors: Callable[[Shards, Tree, Vectors, jax.Array], tuple[Vectors, Vectors]]
+    takes_joined: bool = False
 
     def __call__(
         self, tree: Tree, state: CompressedState
@@ -60,6 +66,7 @@ def average_vectors(
     tree: Tree,
     step: jax.Array,
     *whole: Tree,
+    flatten_on_cpu: Flatten | None = None,
 ) -> tuple[Tree, ...]:
     """Flattens a tree, averages its vectors, and restores the mean and what is lost.
 
@@ -69,13 +76,17 @@ def average_vectors(
       tree: the tree.
       step: int32, the same on all workers.
       *whole: other arrays for `on_vectors`, or trees of them.
+      flatten_on_cpu: `(shards, tree, step) -> (vectors, restore)`, what flattens the
+        tree on CPUs, if not `stacked_vectors`.
 
     Returns:
       The mean, what is lost, and the others as they are.
     """
 
-    def on_device(shards: Shards, tree: Tree, *whole: Tree) -> tuple[tuple, tuple]:
-        vectors, restore = stacked_vectors(shards, tree, per_leaf, whole[0])
+    def through(
+        flatten: Flatten, shards: Shards, tree: Tree, *whole: Tree
+    ) -> tuple[tuple, tuple]:
+        vectors, restore = flatten(shards, tree, step=whole[0])
 
         def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
             return leaf.astype(accumulator_dtype(jnp.result_type(like)))
@@ -85,6 +96,13 @@ def average_vectors(
             jax.tree.map(cast, restore(results), tree) for results in (means, lost)
         ]
         return tuple(restored), tuple(others)
+
+    def on_device(shards: Shards, tree: Tree, *whole: Tree) -> tuple[tuple, tuple]:
+        default = partial(through, partial(stacked_vectors, per_leaf=per_leaf), shards)
+        if flatten_on_cpu is None:
+            return default(tree, *whole)
+        on_cpu = partial(through, flatten_on_cpu, shards)
+        return jax.lax.platform_dependent(tree, *whole, cpu=on_cpu, default=default)
 
     (mean, lost), others = on_shards_and_whole(on_device, tree, step, *whole)
     return mean, lost, *others
@@ -111,6 +129,7 @@ def channel_on_vectors(
     per_leaf: bool,
     seed: int,
     axis_name: str,
+    takes_joined: bool = False,
 ) -> Channel:
     """A channel that averages the vectors of a tree, with `CompressedState`.
 
@@ -123,6 +142,7 @@ def channel_on_vectors(
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws.
       axis_name: the named axis whose indices are the workers.
+      takes_joined: as in `CompressedAverage`.
     """
     checks.compressor(compressor=compressor)
     checks.flag(per_leaf=per_leaf)
@@ -174,7 +194,7 @@ def channel_on_vectors(
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
     check = check_of(caller, check_axis, per_leaf)
-    average = CompressedAverage(per_leaf, check, on_vectors)
+    average = CompressedAverage(per_leaf, check, on_vectors, takes_joined)
     return Channel(init, average, bits, axis_name, entries)
 
 

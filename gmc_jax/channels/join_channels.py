@@ -22,6 +22,7 @@ from gmc_jax.channels.delayed_messages import (
     add_in_flight,
     take_in_flight,
 )
+from gmc_jax.channels.sharded.joined import can_join, joined_vectors
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -173,8 +174,15 @@ def _average_vectors(
 
     for average in averages:
         average.check(tree)
+    joins = all(average.takes_joined for average in averages) and can_join(tree)
     mean, lost = average_vectors(
-        on_vectors, averages[0].per_leaf, tree, state.step, stretch, *steps
+        on_vectors,
+        averages[0].per_leaf,
+        tree,
+        state.step,
+        stretch,
+        *steps,
+        flatten_on_cpu=joined_vectors if joins else None,
     )
     inner = [
         own._replace(step=jnp.where(stretch == place, own.step + 1, own.step))

@@ -66,21 +66,43 @@ def by_counting(x: jax.Array, k: int) -> jax.Array:
 
 def _choose(bits: jax.Array, k: int) -> jax.Array:
     """The columns [rows, k] of the k largest integers in each row."""
-    rows = bits.shape[0]
-    bits = jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % ROW)), constant_values=-1)
+    bits = in_words(bits)
+    rows, n, _ = bits.shape
+    found = places_in_rows(bits, jnp.full(rows, k, jnp.int32), rows * k)
+    return found.reshape(rows, k) - jnp.arange(rows, dtype=jnp.int32)[:, None] * n * ROW
+
+
+def in_words(bits: jax.Array, words: int | None = None) -> jax.Array:
+    """Pads each row of integers [rows, n] with -1, [rows, words, 32]."""
+    rows, n = bits.shape
+    padding = (-n % ROW) if words is None else words * ROW - n
+    bits = jnp.pad(bits, ((0, 0), (0, padding)), constant_values=-1)
     # Three axes: XLA would divide to find the row of each entry of a long one.
-    bits = bits.reshape(rows, -1, ROW)
+    return bits.reshape(rows, -1, ROW)
+
+
+def places_in_rows(bits: jax.Array, k: jax.Array, total: int) -> jax.Array:
+    """The places of the k largest integers in each row; negative ones do not count.
+
+    Args:
+      bits: what `in_words` returns.
+      k: of each row, [rows] int32.
+      total: the sum of k.
+
+    Returns:
+      [total] int32, ascending, as if the rows were one vector.
+    """
 
     def enough(value: jax.Array) -> jax.Array:
         counts = jnp.sum(bits >= value[:, None, None], axis=2, dtype=jnp.int8)
         return jnp.sum(counts, axis=1, dtype=jnp.int32) >= k
 
-    value = largest_satisfying(enough, jnp.zeros(rows, bits.dtype))[:, None, None]
+    value = largest_satisfying(enough, jnp.zeros(len(bits), bits.dtype))
+    value = value[:, None, None]
     above, equal = words(bits > value), words(bits == value)
     more, ones = count_ones(above), count_ones(equal)
-    fits = k - jnp.sum(more, axis=1, keepdims=True, dtype=jnp.int32)
+    fits = k[:, None] - jnp.sum(more, axis=1, keepdims=True, dtype=jnp.int32)
     fits = jnp.maximum(fits - (jnp.cumsum(ones, axis=1) - ones), 0)
     until = jnp.cumsum((more + jnp.minimum(ones, fits)).reshape(-1))
     above, equal, fits = (of_all.reshape(-1) for of_all in (above, equal, fits))
-    found = ones_in(above, equal, fits, until, rows * k).reshape(rows, k)
-    return found - jnp.arange(rows, dtype=jnp.int32)[:, None] * bits[0].size
+    return ones_in(above, equal, fits, until, total)

@@ -77,10 +77,11 @@ def test_more_blocks_of_a_transformer_are_selected_from_by_the_same_code(name):
     "per_leaf", [False, pytest.param(True, marks=pytest.mark.slow)]
 )
 def test_ratios_that_take_turns_do_not_repeat_what_is_done_for_each_leaf(per_leaf):
+    """Leaf by leaf as well the leaves are one vector, flattened and restored once."""
     ratios = (0.04, 0.02, 0.01)
     joined = gmc_jax.join_channels([channel(r, per_leaf) for r in ratios], [1, 2])
     text = lowered(50, joined)
-    alone = lowered(50, channel(0.01, per_leaf))
+    alone = lowered(50, channel(0.01))
     operations = [
         *(f"stablehlo.{name} " for name in ("dynamic_slice", "dynamic_update_slice")),
         *("stablehlo.add ", "call @dynamic_index_in_dim"),
@@ -89,6 +90,14 @@ def test_ratios_that_take_turns_do_not_repeat_what_is_done_for_each_leaf(per_lea
         # Each ratio may do so once or twice more, in its own selection.
         most = 2 * alone.count(operation) + 2 * len(ratios)
         assert text.count(operation) <= most, operation
+
+
+def test_ratios_that_take_turns_write_each_message_once():
+    """Into what is lost, and into the mean, however many sizes the leaves have."""
+    ratios = (0.04, 0.01)
+    joined = gmc_jax.join_channels([channel(r, per_leaf=True) for r in ratios], [1])
+    text = lowered(14, joined)
+    assert text.count('"stablehlo.scatter"') == 2 * len(ratios)
 
 
 def test_slices_start_at_run_time_on_cpus_alone():

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from gmc_jax.channels.sharded.joined import WHOLE, joined_codec
 from gmc_jax.channels.sharded.shard_codecs import (
     Codec,
     ShardIndex,
@@ -53,10 +54,12 @@ def codec(
       compressor: one that passed `check_selects`.
       shards: how the tree is split over the devices of a worker.
       tree: this device's shards.
-      vectors: what `stacked_vectors` makes of them.
+      vectors: what `stacked_vectors` or `joined_vectors` makes of them.
       per_leaf: whether each leaf is a vector, or the whole tree.
     """
     split, selects = split_vectors(shards, per_leaf), compressor.selects
+    if WHOLE in vectors:
+        return joined_codec(compressor, shards, tree)
     groups = {group[0]: group for group in alike(shards, tree, per_leaf)}
     leaves = jax.tree.leaves(tree)
     likes = {
