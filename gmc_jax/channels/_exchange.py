@@ -12,7 +12,6 @@ from gmc_jax.channels._axis import workers_on
 from gmc_jax.channels._keys import key_of_worker, keys_of_call
 from gmc_jax.channels.compressed import channel_on_vectors, check_of
 from gmc_jax.channels.sharded.codec import between_workers, check_selects, codec
-from gmc_jax.channels.sharded.joined import sends_largest
 from gmc_jax.channels.sharded.shard_codecs import Codec
 from gmc_jax.channels.sharded.shards import Shards
 from gmc_jax.channels.sharded.stacks import Vectors
@@ -224,7 +223,7 @@ def _channel(
         per_leaf=per_leaf,
         seed=seed,
         axis_name=axis_name,
-        takes_joined=per_leaf and sends_largest(compressor),
+        takes_joined=True,
     )
     check = check_of(caller, workers.senders, per_leaf)
     return channel, Coding(per_leaf, check, coder_of, keys_of, encode, receive)

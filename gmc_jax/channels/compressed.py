@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gmc_jax.channels.sharded.joined import sends_largest
 from gmc_jax.channels.sharded.shards import Shards, on_shards_and_whole
 from gmc_jax.channels.sharded.stacks import Vectors, stacked_vectors
 from gmc_jax.core import Channel, Compressor, Sparse, Tree
@@ -142,7 +143,7 @@ def channel_on_vectors(
       per_leaf: whether each leaf is a vector of its own.
       seed: of the draws.
       axis_name: the named axis whose indices are the workers.
-      takes_joined: as in `CompressedAverage`.
+      takes_joined: as in `CompressedAverage`, of leaves that send their largest.
     """
     checks.compressor(compressor=compressor)
     checks.flag(per_leaf=per_leaf)
@@ -194,7 +195,8 @@ def channel_on_vectors(
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(messages))
 
     check = check_of(caller, check_axis, per_leaf)
-    average = CompressedAverage(per_leaf, check, on_vectors, takes_joined)
+    joins = takes_joined and per_leaf and sends_largest(compressor)
+    average = CompressedAverage(per_leaf, check, on_vectors, joins)
     return Channel(init, average, bits, axis_name, entries)
 
 
