@@ -46,7 +46,7 @@ def test_a_method_that_diverges_is_tried_at_smaller_rates():
 
 
 def test_a_budget_ends_before_its_bytes_are_exceeded():
-    sent = np.cumsum([0, 0, 5, 0, 5, 0, 5, 0, 5])
+    sent = np.cumsum([0.0, 0, 5, 0, 5, 0, 5, 0, 5])
     assert problems.stops(sent, 100.0) == [8, 5, 1]
     assert problems.stops(sent, 2000.0) == [8, 8, 8]
 
