@@ -45,7 +45,7 @@ METHODS = {
     **{
         name: gmc(0.01, row.channel)
         for name, row in CHANNELS.items()
-        if not (row.own_means or row.sums_entries or name == "drop_all")
+        if not (row.own_means or row.adds_floats or name == "drop_all")
     },
     "accumulated": accumulate(GMC, 3),
     "guarded": skip_nonfinite(GMC),

@@ -67,9 +67,10 @@ class Row(NamedTuple):
     lossless: bool = False
     # Whether the mean of finite trees is finite up to the largest number of float32.
     stays_finite: bool = True
-    # Whether a sum over the entries of a leaf is in the message, and so perhaps in the
-    # state. Then its last bit depends on the order of the sum.
-    sums_entries: bool = False
+    # Whether a sum of floats is in the message or in the state: over the entries of a
+    # leaf, or of weighted messages. Then its last bit depends on the order of the sum,
+    # and on which products XLA contracts with it.
+    adds_floats: bool = False
     # Whether its law is that of `mean_of_senders`, and not the law of channels.
     of_senders: bool = False
     # Whether messages arrive in the next call: the first mean is zero.
@@ -90,12 +91,12 @@ CHANNELS = {
     "random_block": Row(all_reduce(random_block(0.1))),
     "random_block per leaf": Row(all_reduce(random_block(0.1), per_leaf=True)),
     "threshold": Row(all_gather(threshold(1.0, 0.1))),
-    "scaled_sign": Row(all_gather(scaled_sign()), sums_entries=True),
+    "scaled_sign": Row(all_gather(scaled_sign()), adds_floats=True),
     "scaled_sign per leaf": Row(
-        all_gather(scaled_sign(), per_leaf=True), sums_entries=True
+        all_gather(scaled_sign(), per_leaf=True), adds_floats=True
     ),
     "quantised": Row(
-        all_gather(quantised(top_k(0.1), scaled_sign())), sums_entries=True
+        all_gather(quantised(top_k(0.1), scaled_sign())), adds_floats=True
     ),
     "chunked_top_k": Row(all_gather(chunked_top_k(0.1, chunk=8), per_leaf=True)),
     "late top_k": Row(all_gather(top_k(0.1), per_leaf=True, delay=1), late=True),
@@ -115,12 +116,14 @@ CHANNELS = {
         own_means=True,
         lossless=True,
         stays_finite=False,
+        adds_floats=True,
     ),
     "gossip_differences_overlapped": Row(
         gossip_differences_overlapped(topologies.ring(WORKERS), random_block(0.1), 0.5),
         own_means=True,
         lossless=True,
         stays_finite=False,
+        adds_floats=True,
     ),
     "random_gossip": Row(
         random_gossip(topologies.matcha(topologies.ring(WORKERS).edges, 0.5, seed=1)),
@@ -129,16 +132,16 @@ CHANNELS = {
         stays_finite=False,
     ),
     "majority_vote": Row(majority_vote()),
-    "low_rank": Row(low_rank(1), stays_finite=False, sums_entries=True),
+    "low_rank": Row(low_rank(1), stays_finite=False, adds_floats=True),
     "alternating_low_rank": Row(
-        alternating_low_rank(2), stays_finite=False, sums_entries=True
+        alternating_low_rank(2), stays_finite=False, adds_floats=True
     ),
     # The owner of a slice loses K times what the mean of this slice does.
-    "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, sums_entries=True),
+    "two_phase": Row(two_phase(scaled_sign()), stays_finite=False, adds_floats=True),
     "in_frequencies": Row(
         in_frequencies(all_gather(top_k_of_rows(3), per_leaf=True), chunk=5),
         stays_finite=False,
-        sums_entries=True,
+        adds_floats=True,
     ),
     "mean_of_senders": Row(
         mean_of_senders(top_k(0.1)), stays_finite=False, of_senders=True
