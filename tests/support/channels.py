@@ -67,9 +67,9 @@ class Row(NamedTuple):
     lossless: bool = False
     # Whether the mean of finite trees is finite up to the largest number of float32.
     stays_finite: bool = True
-    # Whether a sum of floats is in the message or in the state: over the entries of a
-    # leaf, or of weighted messages. Then its last bit depends on the order of the sum,
-    # and on which products XLA contracts with it.
+    # Whether a sum of floats is in the message, in the state or in what is lost: over
+    # the entries of a leaf, of weighted messages, or of an entry and a multiple. Then
+    # its last bit depends on its order, and on which products XLA contracts with it.
     adds_floats: bool = False
     # Whether its law is that of `mean_of_senders`, and not the law of channels.
     of_senders: bool = False
@@ -152,7 +152,7 @@ CHANNELS = {
             [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]
         )
     ),
-    "integers": Row(all_gather(integers(8, bucket=8))),
+    "integers": Row(all_gather(integers(8, bucket=8)), adds_floats=True),
     # The other quantisers, one a call.
     "joined quantisers": Row(
         join_channels(
