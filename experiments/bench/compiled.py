@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.bench.compilers import COMPILERS, Target, check_installed
@@ -28,6 +27,7 @@ from experiments.models.networks import MODELS
 from experiments.training import record
 from experiments.training.plot import tidy
 from experiments.training.study import Study, say
+from experiments.utils.tables import narrow
 from gmc_jax.utils import checks
 
 Model: TypeAlias = Literal[
@@ -189,15 +189,7 @@ def _tables(rows: Sequence[record.Row]) -> list[Table]:
 
 
 def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("step", no_wrap=True)
+    table = narrow("step", title, caption)
     for name in columns:
         table.add_column(name, justify="right")
     return table

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.progress import track
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from experiments.training.record import Row
 from experiments.training.study import Study
 from experiments.training.trainer import Trainer
 from experiments.utils import failures, signals
+from experiments.utils.tables import narrow
 from gmc_jax.core import Tree
 from gmc_jax.utils import checks
 
@@ -143,13 +143,7 @@ def main(config: Elastic) -> None:
 
 def table(rows: Sequence[Row]) -> Table:
     """A table of the losses around the checkpoint, and of the residual's change."""
-    shown = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=_title(rows[0]["config"]),
-        title_justify="left",
-    )
-    shown.add_column("method", no_wrap=True)
+    shown = narrow("method", _title(rows[0]["config"]))
     columns = ("workers", "loss\nbefore", "after", "next", "last", "residual\nchange")
     for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.studies.equal_bytes.problems import REFERENCES
 from experiments.training.methods import label
 from experiments.training.record import Row
 from experiments.training.table import percent
+from experiments.utils.tables import narrow
 
 BEST = 3
 """The number of losses in a column that are marked."""
@@ -97,7 +97,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def _losses(rows: Sequence[Row]) -> Table:
     header, found = rows[0]["config"], lines(rows)
     budgets = [f"{share:.0%}" for share in header["budgets"]]
-    shown = _empty(
+    shown = narrow(
+        "method",
         f"Training loss at equal steps and at equal bytes, mean of {header['seeds']} "
         "seeds",
         "steps: after all steps of the training. 10%, 1%: after the last step in which "
@@ -136,7 +137,8 @@ def _losses(rows: Sequence[Row]) -> Table:
 
 def _rates(rows: Sequence[Row]) -> Table:
     header, found = rows[0]["config"], lines(rows)
-    shown = _empty(
+    shown = narrow(
+        "method",
         "Learning rates, bytes and test accuracy",
         "rate: of rates that differ by factors of "
         f"{header['rates_apart']:g}, the one with the least loss at equal steps for "
@@ -160,17 +162,4 @@ def _rates(rows: Sequence[Row]) -> Table:
                 else ["", "", ""]
             )
         shown.add_row(label(method), *cells)
-    return shown
-
-
-def _empty(title: str, caption: str) -> Table:
-    shown = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-    )
-    shown.add_column("method", no_wrap=True)
     return shown

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from rich.box import SIMPLE_HEAD
 from rich.progress import track
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from experiments.training.methods import DETACHMENTS, METHODS
 from experiments.training.study import Study
 from experiments.training.tasks import Task
 from experiments.training.trainer import worker_step
+from experiments.utils.tables import narrow
 
 VARIANTS = tuple(f"_{value}" for value in (*DETACHMENTS, *SLOW_MOMENTA))
 EVERY_METHOD = tuple(name for name in METHODS if not name.endswith(VARIANTS))
@@ -111,9 +111,8 @@ def main(options: EveryMethod) -> None:
 
 def everything(rows: Sequence[record.Row]) -> Table:
     """A table with a line for each finished method."""
-    shown = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    shown = narrow(
+        "method",
         title=(
             f"Every method, {rows[0]['steps']:,} steps on {rows[0]['config']['data']}"
         ),
@@ -123,10 +122,7 @@ def everything(rows: Sequence[record.Row]) -> Table:
             "gradient at: the point where gradients are computed; w are shared "
             "parameters, x a worker's own, and e is its residual."
         ),
-        title_justify="left",
-        caption_justify="left",
     )
-    shown.add_column("method", no_wrap=True)
     for column in ("test\naccuracy", "bytes\na step", "own\nstate", "shared"):
         shown.add_column(column, justify="right")
     shown.add_column("gradient at", no_wrap=True)
