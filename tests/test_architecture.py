@@ -54,6 +54,7 @@ DOCUMENTED = {
     "checkpoints.array_store",
     "checkpoints.compatibility",
     "checkpoints.manifest",
+    "costs.bits_per_step",
     "costs.candidates",
     "costs.hlo",
     "costs.hlo_text",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import gmc_jax
 from gmc_jax.core import Tree
-from gmc_jax.costs import _bits_per_step
+from gmc_jax.costs.bits_per_step import bits_of_steps
 
 COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "top_k": gmc_jax.top_k,
@@ -123,7 +123,5 @@ class Method(NamedTuple):
     def bits_of_steps(self, compression: Compression, params: Tree) -> NDArray:
         """The bits that one worker sends in each step of the training, [steps]."""
         tx = self.build(0.1, compression._replace(counts=False), 0.9)
-        sent = _bits_per_step.bits_of_steps(
-            tx, params, compression.steps, "workers", {}
-        )
+        sent = bits_of_steps(tx, params, compression.steps, "workers", {})
         return np.asarray(sent * (1 + self.besides(compression)))
