@@ -15,7 +15,7 @@ import numpy as np
 
 from gmc_jax.compressors._ranks import ROW
 from gmc_jax.compressors._rows import in_words, places_in_rows
-from gmc_jax.compressors._selection import CPU, FEW, block_of, largest, magnitude_bits
+from gmc_jax.compressors._selection import FEW, largest, magnitude_bits
 
 # By how much rows may grow that are padded to one length, to be searched together.
 PADDED = 1.25
@@ -47,17 +47,14 @@ def largest_in_parts(x: jax.Array, parts: tuple[Parts, ...]) -> jax.Array:
     """Returns the indices of the largest magnitudes in each part of x [n].
 
     Args:
-      x: the vector, [n]; n is below 2^30.
+      x: the vector, [n]; n is below 2^30. No part is as long as the shortest vector
+        that blocks pay for (`CPU.shortest`).
       parts: in order.
 
     Returns:
       int32, ascending. Ties go to the lowest index.
     """
-    together = [
-        one
-        for one in parts
-        if one.kept > FEW and block_of(one.size, one.kept, CPU) is None
-    ]
+    together = [one for one in parts if one.kept > FEW]
     found = {one: _of_alike(x, one) for one in parts if one not in together}
     for some in _of_similar_size(together):
         found |= _searched_together(x, some)

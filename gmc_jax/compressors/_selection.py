@@ -148,19 +148,6 @@ def by_sorting(
     return descend(x, s, choose, pyramid, choose)
 
 
-def block_of(n: int, s: int, pyramid: Pyramid) -> int | None:
-    """The size of the blocks of the next level for n entries; None if there is none."""
-    part = pyramid.part
-
-    def read(block: int) -> float:
-        """How many entries are chosen from, with one level more."""
-        each = block if part is None or part >= block else block / part + part
-        return n / block + each * s
-
-    block = min(pyramid.blocks, key=read)
-    return None if n < pyramid.shortest or pyramid.gain * read(block) > n else block
-
-
 def descend(
     x: jax.Array,
     s: int,
@@ -185,8 +172,15 @@ def descend(
     Returns:
       The indices [s] int32, ascending; unused slots hold n.
     """
-    n, part, block = x.size, pyramid.part, block_of(x.size, s, pyramid)
-    if block is None:
+    n, part = x.size, pyramid.part
+
+    def read(block: int) -> float:
+        """How many entries are chosen from, with one level more."""
+        each = block if part is None or part >= block else block / part + part
+        return n / block + each * s
+
+    block = min(pyramid.blocks, key=read)
+    if n < pyramid.shortest or pyramid.gain * read(block) > n:
         return choose(bits_of(x))
     level = jnp.pad(x, (0, -n % block)).reshape(-1, block)
     maxima = jnp.max(bits_of(level), axis=1)
