@@ -61,13 +61,11 @@ def test_simulate_distribute_and_pmap_agree(method):
     for other in (gmc_jax.distribute, pmap):
         other_state, other_metrics = drive_tx(other, tx)
         close(metrics, other_metrics)
-        # A residual is the small rest of what is near ten.
-        chex.assert_trees_all_close(
-            jax.tree.map(np.array, state),
-            jax.tree.map(np.array, other_state),
-            rtol=1e-5,
-            atol=1e-5,
-        )
+        ours, others = (jax.tree.map(np.array, each) for each in (state, other_state))
+        if method == "joined quantisers":  # A residual is the rest of what is near 10.
+            chex.assert_trees_all_close(ours, others, rtol=1e-5, atol=1e-5)
+        else:
+            close(ours, others)
         gmc_jax.assert_replicated(other_state)
     # Parameters moved, and were the same on all workers.
     weights = problems.flat(metrics["params"], leading=2)
