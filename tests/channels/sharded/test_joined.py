@@ -8,6 +8,7 @@ import pytest
 from gmc_jax import all_gather, join_channels, threshold, top_k
 from gmc_jax.channels.sharded.joined import can_join, sends_largest
 from tests.support.harness import average
+from tests.support.meshes import mesh_named, on_mesh, trees_of
 
 
 def tree_of(dtypes):
@@ -36,6 +37,17 @@ def test_channels_that_take_turns_do_what_each_does_alone(dtypes):
         chex.assert_trees_all_equal(
             (mean, lost, after.inner[place]), average(part, tree)
         )
+
+
+@pytest.mark.slow
+def test_split_leaves_are_not_joined():
+    """Each of them sends the largest entries of all its shards."""
+    trees, mesh = trees_of(2, "float32"), mesh_named("2 x 2 x 2")
+    part = all_gather(top_k(0.2), per_leaf=True)
+    joined = join_channels([part, part], boundaries=[1])
+    (mean, lost, _), _ = on_mesh(joined, trees, mesh, 1)
+    (alone, lost_alone, _), _ = on_mesh(part, trees, mesh, 1)
+    chex.assert_trees_all_equal((mean, lost), (alone, lost_alone))
 
 
 def test_what_may_leave_slots_unused_is_not_joined():
