@@ -15,7 +15,8 @@ class Draw(NamedTuple):
     It draws augmentations and dropout from the seed and the step.
 
     Attributes:
-      chosen: indices into each worker's own share, int32 [steps, workers, batch_size].
+      chosen: indices into each worker's own share, int32 [steps, workers, batch_size];
+        the samples themselves if they are read on the host.
       seed: the same for all steps and workers, uint32 [steps, workers].
       step: counted from 0, the same for all workers, uint32 [steps, workers].
     """

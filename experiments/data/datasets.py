@@ -8,7 +8,7 @@ import numpy as np
 from experiments.data.augmentation import no_augmentation
 from experiments.data.cifar import cifar10, cifar100
 from experiments.data.images import Data, Split
-from experiments.data.text import text
+from experiments.data.text import TEXTS
 
 
 def digits(data_file: Path | None = None) -> Data:
@@ -44,9 +44,17 @@ def digits(data_file: Path | None = None) -> Data:
     )
 
 
-DATA: dict[str, Callable[[Path | None], Data]] = {
+IMAGES: dict[str, Callable[[Path | None], Data]] = {
     "digits": digits,
     "cifar10": cifar10,
     "cifar100": cifar100,
-    "text": text,
 }
+
+DATA = (*IMAGES, *TEXTS)
+
+
+def load(name: str, data_file: Path | None, window: int) -> Data:
+    """Loads a data set by its name; a text is cut into windows of this many tokens."""
+    if name in TEXTS:
+        return TEXTS[name](data_file, window)
+    return IMAGES[name](data_file)

@@ -7,19 +7,19 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-Images: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+Images: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
 
 class Split(NamedTuple):
     """Samples and labels.
 
     Attributes:
-      images: [n, height, width, channels]; for text, windows of characters [n, places].
-      labels: int32 [n]; for text, the next character of each one, [n, places].
+      images: [n, height, width, channels]; for text, windows of tokens [n, places].
+      labels: whole numbers [n]; for text, the token after each one, [n, places].
     """
 
     images: Images
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32] | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class Data(NamedTuple):
@@ -33,6 +33,9 @@ class Data(NamedTuple):
       augment: maps a key and stored images to random variations of the same dtype and
         shape, independent for each image. It is applied before `prepare`, and only in
         training.
+      decode: maps tokens to text; None for images.
+      on_host: whether each batch is read on the host, since the samples need not fit
+        into memory.
     """
 
     train: Split
@@ -40,3 +43,5 @@ class Data(NamedTuple):
     classes: int
     prepare: Callable[[jax.Array], jax.Array]
     augment: Callable[[jax.Array, jax.Array], jax.Array]
+    decode: Callable[[NDArray], str] | None = None
+    on_host: bool = False

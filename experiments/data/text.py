@@ -1,19 +1,22 @@
-"""Text from a file, character by character."""
+"""Text from a file: windows of characters, of bytes, or of a tokenizer's tokens."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
+from experiments.data import tokens
 from experiments.data.augmentation import no_augmentation
 from experiments.data.images import Data, Split
 
-WINDOW = 64  # Characters in a sample.
+WINDOW = 64  # Tokens in a sample.
 _TEST = 0.1  # The share of the file, at its end, that models are evaluated on.
 
 
-def text(data_file: Path | None = None) -> Data:
-    """Windows of 64 characters; the label of each character is the next one.
+def text(data_file: Path | None = None, window: int = WINDOW) -> Data:
+    """Windows of characters; the label of each character is the next one.
 
     Models are evaluated on the last tenth of the file. No text comes with the project.
     Any file in UTF-8 works, such as the plays of Shakespeare of Karpathy's char-rnn.
@@ -22,41 +25,81 @@ def text(data_file: Path | None = None) -> Data:
       ValueError: if no file is named, or the file cannot be read as UTF-8, is too short
         for a window in each split, or has more than 256 different characters.
     """
-    if data_file is None:
+    alphabet, codes = np.unique(list(tokens.read(data_file)), return_inverse=True)
+    if len(alphabet) > 256:
         raise ValueError(
-            "`data_file` must name a text. Name any file in UTF-8: `--text-file X.txt`."
+            "`data_file` must hold at most 256 different characters, got "
+            f"{len(alphabet)}. Use another text, or `--data bytes`."
         )
-    try:
-        characters = data_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"is not in UTF-8 ({error})"
-        if isinstance(error, OSError):
-            problem = f"cannot be read ({error.strerror})"
-        raise ValueError(
-            f"`data_file` is {str(data_file)!r}, which {problem}. Name any file in "
-            "UTF-8: `--text-file X.txt`."
-        ) from None
-    alphabet, codes = np.unique(list(characters), return_inverse=True)
+    return _data(
+        codes.astype(np.uint8),
+        len(alphabet),
+        window,
+        lambda codes: "".join(alphabet[codes]),
+    )
+
+
+def utf8(data_file: Path | None = None, window: int = WINDOW) -> Data:
+    """Windows of the bytes of UTF-8, of which any text has at most 256.
+
+    Raises:
+      ValueError: if no file is named, or the file cannot be read as UTF-8, or is too
+        short for a window in each split.
+    """
+    codes = np.frombuffer(tokens.read(data_file).encode(), np.uint8)
+    return _data(codes, 256, window, lambda codes: codes.tobytes().decode(**_REPLACE))
+
+
+def token_file(data_file: Path | None = None, window: int = WINDOW) -> Data:
+    """Windows of the tokens in a file that `python -m experiments tokens` wrote.
+
+    The file is mapped into memory, and batches are read from it on the host.
+
+    Raises:
+      ValueError: if no file is named, or the file or its tokenizer cannot be read, or
+        it is too short for a window in each split.
+    """
+    codes, tokenizer = tokens.load(data_file)
+    data = _data(
+        codes,
+        tokenizer.get_vocab_size(),
+        window,
+        lambda codes: tokenizer.decode(codes.tolist()),
+    )
+    return data._replace(on_host=True)
+
+
+TEXTS: dict[str, Callable[[Path | None, int], Data]] = {
+    "text": text,
+    "bytes": utf8,
+    "tokens": token_file,
+}
+"""What a text is divided into: characters, bytes, or the tokens of a tokenizer."""
+
+_REPLACE = {"encoding": "utf-8", "errors": "replace"}
+
+
+def _data(
+    codes: NDArray, classes: int, window: int, decode: Callable[[NDArray], str]
+) -> Data:
     cut = round(len(codes) * (1 - _TEST))
-    if min(cut, len(codes) - cut) <= WINDOW or len(alphabet) > 256:
+    if min(cut, len(codes) - cut) <= window:
         raise ValueError(
-            f"`data_file` must hold at least {round(WINDOW / _TEST) + 10} characters "
-            f"of at most 256 kinds, got {len(codes):,} of {len(alphabet)} kinds. Use "
-            "another text."
+            f"`data_file` must hold at least {round(window / _TEST) + 10} tokens, got "
+            f"{len(codes):,}. Use a longer text, or a shorter `--window`."
         )
     return Data(
-        train=_windows(codes[:cut]),
-        test=_windows(codes[cut:]),
-        classes=len(alphabet),
+        train=_windows(codes[:cut], window),
+        test=_windows(codes[cut:], window),
+        classes=classes,
         prepare=lambda windows: jnp.asarray(windows, jnp.int32),
         augment=no_augmentation,
+        decode=decode,
     )
 
 
-def _windows(codes: np.ndarray) -> Split:
-    count = (len(codes) - 1) // WINDOW
-    seen, next_ = codes[: count * WINDOW], codes[1 : count * WINDOW + 1]
-    return Split(
-        seen.reshape(count, WINDOW).astype(np.uint8),
-        next_.reshape(count, WINDOW).astype(np.int32),
-    )
+def _windows(codes: NDArray, window: int) -> Split:
+    """Windows one after another, and the tokens that follow; views of the codes."""
+    count = (len(codes) - 1) // window
+    seen, next_ = codes[: count * window], codes[1 : count * window + 1]
+    return Split(seen.reshape(count, window), next_.reshape(count, window))

@@ -3,7 +3,8 @@
 A network is called as `model(images, train)`. `images` are [n, height, width, channels]
 and give logits [n, classes]; windows of text [n, places] give logits [n, places,
 classes]. `train` is True in training: batch norm then uses the statistics of the batch,
-and stochastic depth drops branches, drawn from the random stream "dropout".
+and stochastic depth drops branches, drawn from the random stream "dropout". The model `gpt`
+is not listed: its size is chosen by options (`experiments.models.gpt`).
 """
 
 from collections.abc import Callable
@@ -26,6 +27,9 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "vit_small": vit_small,
     "characters": Characters,
 }
+
+LANGUAGE = ("characters", "gpt")
+"""Networks that read windows of text."""
 
 CONVOLUTIONAL = {"resnet20_bn", "resnet20_gn"}
 """Networks whose gradients are slow under `jax.vmap` on CPUs: `gmc_jax.unrolled`."""

@@ -105,6 +105,7 @@ class Method(NamedTuple):
       counted: whether the relative cost of the GMC paper, which counts the entries that
         a server receives and sends, applies to it.
       gradient_at: the point at which it computes gradients.
+      beside: whether messages travel beside the computation of the next step.
     """
 
     label: str
@@ -114,6 +115,7 @@ class Method(NamedTuple):
     besides: Callable[[Compression], float] = _nothing
     counted: bool = True
     gradient_at: str = "w"
+    beside: bool = False
 
     def bits(self, compression: Compression, params: Tree) -> float:
         """The bits that one worker sends in a step, on average."""

@@ -1,7 +1,7 @@
 """The options of `run`: each field is a command-line option."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,10 +13,14 @@ import tyro
 
 from experiments.data.datasets import DATA
 from experiments.data.partitions import PARTITIONS
-from experiments.models.networks import MODELS
+from experiments.data.text import TEXTS, WINDOW
+from experiments.models.gpt import Gpt
+from experiments.models.networks import LANGUAGE, MODELS
 from experiments.training.backends import BACKENDS
 from experiments.training.compression import COMPRESSORS, Compression
 from experiments.training.methods import METHODS
+from experiments.utils import units
+from gmc_jax.clocks.link import Link
 from gmc_jax.utils import checks
 
 
@@ -25,15 +29,21 @@ class Config:
     """A comparison of methods on one task; the defaults are the run `digits`."""
 
     data: str = "digits"
-    """The data set: digits, cifar10, cifar100 or text."""
+    """The data set: digits, cifar10 or cifar100.
+    A text, as characters: text. As bytes: bytes. As a tokenizer writes it: tokens."""
     data_file: Annotated[Path | None, tyro.conf.arg(aliases=["--text-file"])] = None
-    """A file to read instead of tensorflow-datasets; for text, a UTF-8 file.
+    """A file to read instead of tensorflow-datasets; for text and bytes, a UTF-8 file;
+    for tokens, a file that the command `tokens` wrote.
     Arrays of the .npz: train_images, train_labels, test_images, test_labels."""
     fraction: float = 1.0
     """The share of the training images to use, drawn at random."""
     model: str = "mlp"
     """One of mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small.
-    Text needs characters."""
+    Texts need characters or gpt."""
+    gpt: Gpt = Gpt()
+    """The size of the model gpt."""
+    window: int = WINDOW
+    """The tokens of a sample of text."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--method"])] = (
         "dmsgd",
         "ef_sgd",
@@ -64,7 +74,9 @@ class Config:
     evaluations: int = 30
     """How many times to evaluate the model, and save a checkpoint, in training."""
     judge_on: int = 10_000
-    """The most images of a split to evaluate on before the last step."""
+    """The most samples of a split to evaluate on before the last step."""
+    judge_last_on: int | None = None
+    """The most samples of a split to evaluate on after it; by default all."""
     learning_rate: float = 0.05
     """The learning rate at the start."""
     learning_rates: tuple[tuple[str, float], ...] = (("ef_sgd", 0.5),)
@@ -73,6 +85,8 @@ class Config:
     schedule: Literal["cosine", "cosine_by_epoch", "constant"] = "cosine"
     """The schedule of the learning rate. A cosine falls to 0, step by step.
     If it falls epoch by epoch, the last epoch is above 0."""
+    warmup: int = 0
+    """Steps in which the learning rate first rises from 0, on a line."""
     momentum: float = 0.9
     """The momentum of the methods that have one."""
     weight_decay: float = 0.0
@@ -80,6 +94,13 @@ class Config:
     count: bool = True
     """Whether to count entries for the relative communication cost.
     Counting takes a pass over the parameters at each step."""
+    bandwidth: str | None = None
+    """The bandwidth of each worker's link, such as 100mbit, to simulate seconds with.
+    Units: 100mbit, 1gbit, 12.5mbps (bytes), unshaped."""
+    latency: str = "0ms"
+    """The latency of a simulated message: 20ms, 500us, 0.1s."""
+    step_time: str = "0s"
+    """The simulated time of a step's computation, encoding included."""
     backend: str = "simulate"
     """What runs the workers: simulate (all on one device), distribute or pmap."""
     seed: int = 0
@@ -94,7 +115,7 @@ class Config:
     def __post_init__(self):
         """Refuses unknown names, and values out of range."""
         _known("data", self.data, DATA)
-        _known("model", self.model, MODELS)
+        _known("model", self.model, (*MODELS, "gpt"))
         _known("compressor", self.compressor, COMPRESSORS)
         _known("backend", self.backend, BACKENDS)
         _known("partition", self.partition, PARTITIONS)
@@ -116,6 +137,8 @@ class Config:
             "epochs",
             "evaluations",
             "judge_on",
+            "judge_last_on",
+            "window",
             "steps",
             "seeds",
             "seeds_at_once",
@@ -136,11 +159,15 @@ class Config:
                 )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"`seed` must be in [0, 2^32), got {self.seed}.")
-        if (self.data == "text") != (self.model == "characters"):
+        if (self.data in TEXTS) != (self.model in LANGUAGE):
             raise ValueError(
-                "`model` 'characters' and `data` 'text' must be used together, got "
-                f"{self.model!r} with {self.data!r}. Use both, or neither."
+                f"`model` {' or '.join(LANGUAGE)} and `data` {', '.join(TEXTS)} must "
+                f"be used together, got {self.model!r} with {self.data!r}. Use both, "
+                "or neither."
             )
+        checks.nonnegative_int(warmup=self.warmup)
+        if self.link is not None:
+            checks.nonnegative(step_time=units.seconds(self.step_time))
         if self.backend != "simulate" and (self.seeds_at_once or 1) > 1:
             raise ValueError(
                 f"`seeds_at_once` must be 1 for the backend {self.backend!r}, got "
@@ -148,6 +175,15 @@ class Config:
             )
         for method in self.methods:
             self.optimizer(method, 1, 1)  # It refuses hyper-parameters out of range.
+
+    @property
+    def link(self) -> Link | None:
+        """The link to simulate seconds with; None without a bandwidth."""
+        if self.bandwidth is None:
+            return None
+        return Link(
+            units.seconds(self.latency), units.bytes_per_second(self.bandwidth)
+        )
 
     def compression(self, steps: int) -> Compression:
         """How the methods that are not dense compress, in a training of `steps`."""
@@ -180,9 +216,10 @@ class Config:
                 jnp.asarray(step) // steps_per_epoch * steps_per_epoch
             ),
         }
-        tx = METHODS[method].build(
-            schedules[self.schedule], self.compression(steps), self.momentum
-        )
+        schedule = schedules[self.schedule]
+        if self.warmup:
+            schedule = _after_warmup(schedule, self.warmup)
+        tx = METHODS[method].build(schedule, self.compression(steps), self.momentum)
         if self.weight_decay:
             tx = optax.chain(optax.add_decayed_weights(self.weight_decay), tx)
         return tx
@@ -190,6 +227,18 @@ class Config:
     def rate(self, method: str) -> float:
         """The learning rate of a method at the start."""
         return dict(self.learning_rates).get(method, self.learning_rate)
+
+
+def _after_warmup(
+    schedule: optax.ScalarOrSchedule, steps: int
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    rising = optax.linear_schedule(0.0, 1.0, steps)
+
+    def rate(step):
+        later = schedule(step) if callable(schedule) else schedule
+        return jnp.asarray(rising(step + 1) * later)
+
+    return rate
 
 
 def _known(argument: str, name: str, names: Collection[str]) -> None:

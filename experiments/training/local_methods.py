@@ -205,6 +205,7 @@ def _ef_sign_sgd(rate, compression, momentum):
 # Methods whose parameters differ between workers, and methods that share them.
 _own = partial(Method, counted=False, gradient_at="each worker's x")
 _common = partial(Method, counted=False)
+_late = partial(_own, beside=True)
 
 LOCAL_METHODS = {
     "local_sgd": _own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
@@ -219,12 +220,12 @@ LOCAL_METHODS = {
     "diloco": _own("DiLoCo", _diloco),
     "muloco": _own("MuLoCo", _muloco),
     "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
-    "cocod_sgd": _own("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
-    "overlap_local_sgd": _own(
+    "cocod_sgd": _late("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
+    "overlap_local_sgd": _late(
         "Overlap-Local-SGD", _over_local_sgd(gmc_jax.overlap_local_sgd)
     ),
     "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
-    "streaming_diloco": _own("Streaming DiLoCo", _streaming_diloco),
+    "streaming_diloco": _late("Streaming DiLoCo", _streaming_diloco),
     "sparse_loco": _own("SparseLoCo", _sparse_loco),
     "local_gmc": _own("local SGD, GMC", _local_gmc),
     "d_psgd": _own("D-PSGD", _d_psgd),
@@ -235,7 +236,7 @@ LOCAL_METHODS = {
     "d2": _own("D2", _d2),
     "gradient_tracking": _own("gradient tracking", _gradient_tracking),
     "sgp": _own("SGP", _sgp),
-    "osgp": _own("OSGP", partial(_sgp, delay=1)),
+    "osgp": _late("OSGP", partial(_sgp, delay=1)),
     "adam": _common("Adam, dense", _adam, dense=True),
     "sign_sgd": _common("signSGD, vote", _sign_sgd, besides=results_of_votes),
     "signum": _common("Signum, vote", _signum, besides=results_of_votes),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 import gmc_jax
 from experiments.data.batches import Draw, draws, steps_per_epoch
-from experiments.data.datasets import DATA
+from experiments.data import datasets
 from experiments.data.images import Data, Images, Split
-from experiments.data.partitions import PARTITIONS, class_counts
+from experiments.data.partitions import PARTITIONS, Indices, class_counts
 from experiments.models.networks import MODELS
 from experiments.training.backends import own_workers
 from experiments.training.config import Config
@@ -48,9 +49,12 @@ class Task(NamedTuple):
       draws: maps a first and a last step to the `Draw` of the steps between them.
       take: maps one worker's share and its draw at one step to its batch.
       loss: maps params, stats and a batch to the mean loss and new stats.
-      evaluate: maps params, stats and the most images to use (by default all) to the
-        training loss and the test accuracy.
-      class_counts: the samples of each class that each worker holds.
+      evaluate: maps params, stats and the most samples to use (by default all) to the
+        training loss, the test loss and the test accuracy.
+      sample: maps params and a number of tokens to text that the network writes after
+        the start of the test text; None for images.
+      class_counts: the samples of each class that each worker holds; of all classes
+        together if samples are read on the host.
       steps_per_epoch: steps in which every worker passes over its share once.
       steps: of the whole training.
     """
@@ -62,6 +66,7 @@ class Task(NamedTuple):
     take: Callable[[Split, Draw], Batch]
     loss: Callable[[Tree, Tree, Batch], tuple[jax.Array, Tree]]
     evaluate: Callable[..., dict[str, float]]
+    sample: Callable[[Tree, int], str] | None
     class_counts: NDArray[np.int64]
     steps_per_epoch: int
     steps: int
@@ -69,14 +74,14 @@ class Task(NamedTuple):
 
 def build(config: Config, seed: int) -> Task:
     """Builds the task of a configuration for one seed; all methods train the same."""
-    data = _data(config.data, config.data_file, config.fraction)
+    data = _data(config.data, config.data_file, config.window, config.fraction)
     shares = PARTITIONS[config.partition](
         data.train.labels, config.workers, config.alpha, seed
     )
     size = shares.shape[1]
     own = shares[own_workers(config.backend, config.workers)]
     per_epoch = steps_per_epoch(size, config.batch_size)
-    model = MODELS[config.model](data.classes)
+    model = _network(config, data.classes)
     image = jnp.asarray(data.prepare(jnp.asarray(data.train.images[:1])))
     variables = dict(
         jax.jit(functools.partial(model.init, train=False))(jax.random.key(seed), image)
@@ -114,26 +119,47 @@ def build(config: Config, seed: int) -> Task:
 
     def evaluate(params, stats, most=None):
         loss, _ = mean(params, stats, _some(data.train, most))
-        _, accuracy = mean(params, stats, _some(data.test, most))
-        return {"loss": float(loss), "accuracy": float(accuracy)}
+        test_loss, accuracy = mean(params, stats, _some(data.test, most))
+        return {
+            "loss": float(loss),
+            "test_loss": float(test_loss),
+            "accuracy": float(accuracy),
+        }
 
+    share = Split(data.train.images[own], data.train.labels[own])
+    drawn = functools.partial(draws, config.workers, size, config.batch_size, seed)
+    if data.on_host:
+        share = Split(*np.zeros((2, len(own), 1), np.uint8))
+        drawn = functools.partial(_windows, data.train, shares, drawn)
+        take = _already_taken
     return Task(
         params=params,
         stats=variables,
-        share=Split(data.train.images[own], data.train.labels[own]),
-        draws=functools.partial(draws, config.workers, size, config.batch_size, seed),
+        share=share,
+        draws=drawn,
         take=take,
         loss=loss,
         evaluate=evaluate,
-        class_counts=class_counts(data.train.labels, shares),
+        sample=_sampler(model, data),
+        class_counts=(
+            np.full((config.workers, 1), size)
+            if data.on_host
+            else class_counts(data.train.labels, shares)
+        ),
         steps_per_epoch=per_epoch,
         steps=config.steps or config.epochs * per_epoch,
     )
 
 
+def _network(config: Config, classes: int) -> nn.Module:
+    if config.model == "gpt":
+        return config.gpt.network(classes, config.window)
+    return MODELS[config.model](classes)
+
+
 @functools.lru_cache(maxsize=1)  # All seeds and methods of a run share it.
-def _data(name: str, data_file: Path | None, fraction: float) -> Data:
-    data = DATA[name](data_file)
+def _data(name: str, data_file: Path | None, window: int, fraction: float) -> Data:
+    data = datasets.load(name, data_file, window)
     images = len(data.train.labels)
     if round(fraction * images) < 1:
         raise ValueError(
@@ -141,6 +167,49 @@ def _data(name: str, data_file: Path | None, fraction: float) -> Data:
             f"{fraction}. Use a larger one."
         )
     return data._replace(train=_some(data.train, round(fraction * images)))
+
+
+def _windows(
+    train: Split,
+    shares: Indices,
+    drawn: Callable[[int, int], Draw],
+    first: int,
+    last: int,
+) -> Draw:
+    """Reads the windows of some steps, each with the token after it."""
+    draw = drawn(first, last)
+    places = [share[own] for share, own in zip(shares, draw.chosen.swapaxes(0, 1))]
+    chosen = np.stack(places, axis=1)
+    after = train.labels[chosen][..., -1:]
+    windows = np.concatenate([train.images[chosen], after], axis=-1)
+    return draw._replace(chosen=windows.astype(np.int32))
+
+
+def _already_taken(share: Split, draw: Draw) -> Batch:
+    del share
+    windows = jnp.asarray(draw.chosen)
+    return Batch(windows[:, :-1], windows[:, 1:], gmc_jax.worker_key(draw.key()))
+
+
+def _sampler(model: nn.Module, data: Data) -> Callable[[Tree, int], str] | None:
+    """Makes a function that writes text, one token after another."""
+    if (decode := data.decode) is None:
+        return None
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def write(params, count, first, key):
+        def next_one(window, key):
+            logits = model.apply({"params": params}, window, train=False)
+            new = jax.random.categorical(key, jnp.asarray(logits)[:, -1])
+            return jnp.append(window[:, 1:], new[:, None], axis=1), new[0]
+
+        return jax.lax.scan(next_one, first, jax.random.split(key, count))[1]
+
+    def sample(params, count):
+        first = jnp.asarray(data.prepare(jnp.asarray(data.test.images[:1])))
+        return decode(np.asarray(write(params, count, first, jax.random.key(0))))
+
+    return sample
 
 
 def _some(split: Split, most: int | None) -> Split:

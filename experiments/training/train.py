@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 import gmc_jax
+from experiments.training.clock import seconds_at
 from experiments.training.config import Config
 from experiments.training.methods import METHODS
 from experiments.training.record import CHECKPOINTS, Record
 from experiments.training.tasks import Task
 from experiments.training.trainer import Trainer
+from experiments.utils import units
 from gmc_jax.core import Tree
 
 
@@ -44,12 +46,13 @@ def train(
     task = tasks[0]
     trainer = Trainer(method, tasks, config)
     sent = METHODS[method].bits(config.compression(task.steps), task.params) / 8
+    clock = _clock(method, task, config)
     every = -(-task.steps // config.evaluations)
     stops = [*range(0, task.steps, every), task.steps]
 
     def measure(done: int) -> list[Tree]:
         models = trainer.models()
-        most = None if done == task.steps else config.judge_on
+        most = config.judge_last_on if done == task.steps else config.judge_on
         states = trainer.of_each_seed()
         for seed, model, state in zip(seeds, models, states, strict=True):
             cost = 0.0
@@ -64,6 +67,7 @@ def train(
                 epoch=done / task.steps_per_epoch,
                 bytes=done * sent,
                 relative_cost=cost,
+                **clock(done),
                 **task.evaluate(*model, most),
             )
         return models
@@ -105,6 +109,7 @@ def train(
         if (method, seed) in record.trained:
             continue
         row = ended[seed]
+        written = {} if task.sample is None else {"sample": task.sample(model[0], 300)}
         record.append(
             kind="summary",
             method=method,
@@ -112,13 +117,32 @@ def train(
             step=task.steps,
             learning_rate=config.rate(method),
             loss=row["loss"],
+            test_loss=row["test_loss"],
             accuracy=row["accuracy"],
             bytes_per_step=sent,
             dense_bytes_per_step=gmc_jax.message_bits(gmc_jax.exact(), task.params) / 8,
             relative_cost=row["relative_cost"],
             seconds=seconds / len(seeds),
+            **clock(task.steps),
+            **written,
         )
     return models
+
+
+def _clock(
+    method: str, task: Task, config: Config
+) -> Callable[[int], dict[str, float]]:
+    """Maps a number of steps to their simulated seconds, if there is a link."""
+    if (link := config.link) is None:
+        return lambda done: {}
+    after = seconds_at(
+        METHODS[method],
+        config.compression(task.steps),
+        task.params,
+        link,
+        units.seconds(config.step_time),
+    )
+    return lambda done: {"simulated_seconds": float(after[done])}
 
 
 def _keep(model: Tree, path: Path) -> None:

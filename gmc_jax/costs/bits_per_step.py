@@ -1,4 +1,4 @@
-"""The bits that a transformation sends at each step, read off its traced program.
+"""What a transformation sends at each step, read off its traced program.
 
 Counters decide at which steps a worker sends: the steps since the last synchronisation,
 or the round of a schedule. Counters do not depend on the data. So the program is run
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
+from gmc_jax.costs.traffic import Loads, loads_of_equation
 from gmc_jax.utils import jaxprs
 from gmc_jax.utils.jaxprs import Program, axes_of, jaxpr_of, subprograms
 from gmc_jax.utils.trees import size_in_bits
@@ -66,14 +67,73 @@ def bits_of_steps(
             traced = _trace(tx, params, 2, axis_name, extra_args)
         except OtherWorkersError as error:  # Its topology has another number of them.
             traced = _trace(tx, params, error.workers, axis_name, extra_args)
-        return _run(traced, len(jax.tree.leaves(params)), steps, axis_name)
+        sizes = _messages(traced.update, axis_name, traced.calls)
+    sent = _run(traced, sizes, len(jax.tree.leaves(params)), steps, axis_name)
+    return sent @ np.array(list(sizes.values()), np.int64)
 
 
-def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.int64]:
-    """Runs the counters of a transformation of `count` leaves; returns bits [steps]."""
-    sizes = _messages(traced.update, axis_name, traced.calls)
+def traffic_of_steps(
+    tx: optax.GradientTransformation,
+    params: Tree,
+    steps: int,
+    workers: int,
+    axis_name: str = "workers",
+) -> NDArray[np.float64]:
+    """Counts the bytes and hops of a worker's link in each of the first steps.
+
+    They are those of `link_traffic`, for all channels of a step together, and for
+    collectives outside channels.
+
+    Args:
+      tx: any transformation.
+      params: the parameters, or a tree of their shapes and dtypes.
+      steps: the number of steps.
+      workers: the number of workers.
+      axis_name: the named axis that the transformation averages over.
+
+    Returns:
+      [steps, 2]; the columns are bytes and hops of the busiest worker.
+
+    Raises:
+      ValueError: if a channel is made for another number of workers, or uses a
+        collective whose cost is not known.
+    """
+    with jax.disable_jit(False), jax.debug_nans(False):
+        traced = _trace(tx, params, workers, axis_name, {})
+        sizes = _messages(traced.update, axis_name, traced.calls)
+        sent = _run(traced, sizes, len(jax.tree.leaves(params)), steps, axis_name)
+    loads = _loads(traced.update, sizes, axis_name, workers)
+    each = np.array([loads[key] for key in sizes]).reshape(-1, workers, 2)
+    return np.einsum("sk,kwt->swt", sent, each).max(axis=1)
+
+
+def _loads(
+    program: Program, sizes: dict[Hashable, int], axis_name: str, workers: int
+) -> dict[Hashable, Loads]:
+    """The loads of each sending equation, by its key."""
+    found: dict[Hashable, Loads] = {}
+    for equation in program.eqns:
+        if (key := _key(equation)) in sizes:
+            found[key] = loads_of_equation(equation, axis_name, workers)
+            continue
+        for inner in subprograms(equation):
+            found |= _loads(inner, sizes, axis_name, workers)
+    return found
+
+
+def _run(
+    traced: _Traced,
+    sizes: dict[Hashable, int],
+    count: int,
+    steps: int,
+    axis_name: str,
+) -> NDArray[np.int64]:
+    """Runs the counters of a transformation of `count` leaves.
+
+    Returns how often each equation of `sizes` sends in each step, [steps, equations].
+    """
     if not sizes:
-        return np.zeros(steps, np.int64)
+        return np.zeros((steps, 0), np.int64)
     walk = _Walk(axis_name, sizes)
     rest: Values = [None] * (len(traced.update.in_avals) - len(traced.update.out_avals))
 
@@ -104,8 +164,7 @@ def _run(traced: _Traced, count: int, steps: int, axis_name: str) -> NDArray[np.
         return jax.lax.scan(one, values, length=steps)[1]
 
     with jax.ensure_compile_time_eval():  # The caller may be traced itself.
-        sent = np.asarray(jax.jit(run)(), np.int64)
-    return sent @ np.array(list(sizes.values()), np.int64)
+        return np.asarray(jax.jit(run)(), np.int64)
 
 
 def _trace(

@@ -119,6 +119,13 @@ def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
     return Traffic(float(size), float(hops))
 
 
+def loads_of_equation(equation: JaxprEqn, axis: str, workers: int) -> Loads:
+    """The loads of a collective, or of the collectives in an equation's programs."""
+    if axis in axes_of(equation):
+        return _cost(equation, workers)
+    return _within(equation, axis, workers)
+
+
 def _loads(program: Program, axis: str, workers: int) -> Loads:
     total = np.zeros((workers, 2))
     reduced: set[int] = set()  # Results of the reductions right before this one.
