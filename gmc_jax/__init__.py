@@ -140,6 +140,9 @@ from gmc_jax.methods.dcd_psgd import dcd_psgd as dcd_psgd
 from gmc_jax.methods.def_a import def_a as def_a
 from gmc_jax.methods.def_sgd import def_sgd as def_sgd
 from gmc_jax.methods.demo import demo as demo
+from gmc_jax.methods.detached_optimizer import (
+    detached_optimizer as detached_optimizer,
+)
 from gmc_jax.methods.dgc import dgc as dgc
 from gmc_jax.methods.diloco import diloco as diloco
 from gmc_jax.methods.dist_ef_sgdm import dist_ef_sgdm as dist_ef_sgdm
@@ -347,6 +350,7 @@ __all__ += [
     "def_a",
     "def_sgd",
     "demo",
+    "detached_optimizer",
     "dgc",
     "diloco",
     "dist_ef_sgdm",

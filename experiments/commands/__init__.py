@@ -7,6 +7,7 @@ COMMANDS = {
     "table": "Print the tables of a run or a study again, by default of the latest.",
     "methods": "Train every method of the library on one problem, in one table.",
     "equal_bytes": "Compare methods that send little, at equal steps and equal bytes.",
+    "adam": "Train a small transformer with Adam, over channels, ratios and workers.",
     "quadratic": "Train two workers with a quadratic each (GMC paper, section 3.2).",
     "theory": "Check the lemmas and theorems of the GMC paper numerically.",
     "clocks": "Measure loss against simulated seconds, with and without stragglers.",

@@ -36,6 +36,7 @@ def test_dense_and_compressed_bits_compare():
 
 PLAIN = {  # These average through one channel at every step.
     *("dmsgd", "dmsgd_local", "ef_sgd", "ef_momentum", "def_sgd", "def_a", "saef"),
+    "detached_optimizer",
     *("gmc", "gmc_plus", "gmc_server_momentum", "gmc_rate_inside", "dgc"),
     *("dgc without masking", "dgc with nesterov", "dist_ef_sgdm"),
     *("power_sgd", "ef21", "distributed_lion", "one_bit_adam"),

@@ -68,6 +68,7 @@ RELATED = {
     "dmsgd_local",
     "ef_momentum",
     "def_a",
+    "detached_optimizer",
     "ef_sgd",
     "gmc_server_momentum",
     "gmc_rate_inside",

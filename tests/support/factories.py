@@ -44,6 +44,7 @@ RIGHT = {
     "d_psgd": {"learning_rate": 0.1, "topology": RING},
     "dcd_psgd": {"learning_rate": 0.1, "channel": EXACT},
     "demo": {"learning_rate": 0.1},
+    "detached_optimizer": {"inner": SGD, "channel": EXACT},
     "diloco": {"inner": SGD, "channel": EXACT},
     "dist_ef_sgdm": {"learning_rate": 0.1, "channel": EXACT, "server_channel": EXACT},
     "double_squeeze": {

@@ -71,6 +71,10 @@ METHODS = {
         gmc_jax.def_a(RATE, BLOCK),
         {"inner.0.trace", "inner.2.inner.residual"},
     ),
+    "detached_optimizer": Method(
+        gmc_jax.detached_optimizer(optax.sgd(RATE, 0.9), BLOCK),
+        {"0.0.trace", "1.inner.residual"},
+    ),
     "saef": Method(
         gmc_jax.saef(RATE, TOP, period=2),
         {"0.trace", "2.inner.inner.residual"},

@@ -43,6 +43,14 @@ PAPERS = {
     "ef_momentum": Paper(gmc_jax.ef_momentum, references.ef_momentum, -1),
     "def_sgd": Paper(gmc_jax.def_sgd, references.def_sgd, -1),
     "def_a": Paper(gmc_jax.def_a, references.def_sgd, -1),
+    # Over Adam a file of its own tests it.
+    "detached_optimizer": Paper(
+        lambda rate, channel, momentum=0.9: gmc_jax.detached_optimizer(
+            alone(rate, momentum), channel, detach=0.4
+        ),
+        functools.partial(references.def_sgd, detach=0.4),
+        -1,
+    ),
     "saef": Paper(gmc_jax.saef, references.saef, -1),
     "saef that averages": Paper(
         functools.partial(gmc_jax.saef, period=7),

@@ -154,6 +154,38 @@ def def_sgd(
     return np.stack(xs), np.stack(residuals)
 
 
+def detached_adam(
+    problem: Problem,
+    eta: Rate,
+    select: Select,
+    *,
+    beta: float,
+    beta2: float,
+    epsilon: float,
+    detach: float,
+    fade: float,
+) -> Trace:
+    """Adam of each worker, and detached error feedback of its steps, which fades."""
+    x = problem.start
+    es, ms, vs = ([np.zeros_like(x) for _ in range(problem.workers)] for _ in range(3))
+    xs, residuals = [x], [np.stack(es)]
+    for t in range(problem.steps):
+        mean = np.zeros_like(x)
+        for k in range(problem.workers):
+            g = problem.gradient(k, t, x - detach * es[k])
+            ms[k] = beta * ms[k] + (1 - beta) * g
+            vs[k] = beta2 * vs[k] + (1 - beta2) * g**2
+            m, v = ms[k] / (1 - beta ** (t + 1)), vs[k] / (1 - beta2 ** (t + 1))
+            delta = fade * es[k] + eta(t) * m / (np.sqrt(v) + epsilon)
+            sent = np.where(select(t, delta), delta, 0)
+            es[k] = delta - sent
+            mean += sent / problem.workers
+        x = x - mean
+        xs.append(x)
+        residuals.append(np.stack(es))
+    return np.stack(xs), np.stack(residuals)
+
+
 def saef(
     problem: Problem,
     eta: Rate,

@@ -1,6 +1,6 @@
 """The compiled training of one method, for any learning rate and any seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,18 +36,26 @@ class AnyRate:
     network must have no convolutions: on a CPU they are slow in a loop.
     """
 
-    def __init__(self, method: str, task: Task, config: Config):
+    def __init__(
+        self,
+        optimizer: Callable[[jax.Array | float], optax.GradientTransformation],
+        task: Task,
+        config: Config,
+    ):
         """Traces the step; compiles nothing yet.
 
         Args:
-          method: a name in `METHODS`.
+          optimizer: makes the method from the learning rate at the start, which may be
+            traced.
           task: of any seed; those of the other seeds differ in data and parameters.
-          config: from which all tasks were built. Its schedule must fall.
+          config: from which all tasks were built.
 
         """
-        self._optimizer = lambda rate: config.optimizer(
-            method, task.steps, task.steps_per_epoch, rate
-        )
+
+        def with_rate(rate):
+            return optax.with_extra_args_support(optimizer(rate))
+
+        self._optimizer = with_rate
         self._most = config.judge_on
 
         def step(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
@@ -97,8 +105,8 @@ class AnyRate:
         return reached
 
     def _start(self, task: Task, rate: float) -> Tree:
-        tx: optax.GradientTransformation = self._optimizer(rate)
-        training = task.params, tx.init(task.params), task.stats
+        opt_state = self._optimizer(rate).init(task.params)
+        training = task.params, opt_state, task.stats
         return jnp.asarray(rate, jnp.float32), training
 
     def _evaluate(self, task: Task, state: Tree) -> Reached:

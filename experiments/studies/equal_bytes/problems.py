@@ -1,9 +1,11 @@
 """The problems, the methods that send less than dense, and where rates are sought."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import optax
 from numpy.typing import NDArray
 
 from experiments.studies.every_method.study import EVERY_METHOD, LEARNING_RATES
@@ -38,6 +40,13 @@ def text(text_file: Path, steps: int) -> Config:
         judge_on=200,
         count=False,
     )
+
+
+def optimizer(
+    method: str, task: Task, config: Config
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """Makes a method of `METHODS` from its learning rate at the start."""
+    return partial(config.optimizer, method, task.steps, task.steps_per_epoch)
 
 
 def bytes_sent(method: str, task: Task, config: Config) -> NDArray[np.float64]:

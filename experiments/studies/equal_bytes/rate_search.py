@@ -10,23 +10,26 @@ EXTENSIONS = 4
 """The most rates that are added to the first three."""
 
 
-def best_rates(loss: Callable[[float], float], centre: float) -> list[float]:
+def best_rates(
+    loss: Callable[[float], float], centre: float, apart: float = APART
+) -> list[float]:
     """Orders `centre` and rates around it by their losses.
 
-    The first rates are a third of `centre`, `centre` and three times as much. While the
+    The first rates are `centre`, `apart` times less and `apart` times more. While the
     best one is at an edge, the next rate beyond that edge is tried, at most four times.
     If all losses are infinite, smaller rates are tried.
 
     Args:
       loss: maps a rate to a loss; a loss that is not finite counts as infinite.
       centre: the rate in the middle.
+      apart: the ratio of neighbouring rates.
 
     Returns:
       The rates with a finite loss, the best first; if there is none, the smallest rate.
     """
 
     def rate(place: int) -> float:
-        return float(f"{centre * APART**place:.2g}")
+        return float(f"{centre * apart**place:.2g}")
 
     def at(place: int) -> float:
         found = loss(rate(place))

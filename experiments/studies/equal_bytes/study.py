@@ -104,7 +104,9 @@ def _train(
             if row["kind"] == "training" and row.items() >= which.items():
                 return row
         if not programs:  # A run that goes on has most of its rows already.
-            programs.append(AnyRate(method, task, config))
+            programs.append(
+                AnyRate(problems.optimizer(method, task, config), task, config)
+            )
         places = sorted(set(stops))
         reached = programs[0].train(seeds[seed], rate, places)
         found = [reached[places.index(stop)] for stop in stops]

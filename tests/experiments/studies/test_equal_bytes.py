@@ -85,7 +85,7 @@ def test_one_program_trains_as_a_run_does_at_any_rate_and_with_any_seed(
     method, tmp_path
 ):
     built = [tasks.build(CONFIG, seed) for seed in (0, 1)]
-    program = AnyRate(method, built[0], CONFIG)
+    program = AnyRate(problems.optimizer(method, built[0], CONFIG), built[0], CONFIG)
     for seed, rate in ((0, 0.003), (1, 0.001)):
         config = dataclasses.replace(
             CONFIG, learning_rates=((method, rate),), evaluations=2
@@ -104,7 +104,7 @@ def test_after_a_loss_that_is_not_finite_the_training_ends():
     task = tasks.build(CONFIG, 0)._replace(
         evaluate=lambda *model: {"loss": np.nan, "accuracy": 0.5}
     )
-    program = AnyRate("dmsgd", task, CONFIG)
+    program = AnyRate(problems.optimizer("dmsgd", task, CONFIG), task, CONFIG)
     last = program.train(task, 0.1, [1, 2])[-1]
     assert last == (np.inf, 0.5)
 

@@ -1,0 +1,99 @@
+"""The table of losses over ratios, periods and numbers of workers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from experiments.studies.adam.candidates import CANDIDATES
+from experiments.training.record import Row
+from experiments.utils.tables import narrow
+
+KIND = "under_adam"
+"""The kind of a row of one training."""
+
+
+class Reached(NamedTuple):
+    """What a method has reached at its best rate.
+
+    Attributes:
+      rate: the learning rate at the start.
+      losses: of each seed.
+      share: the bytes of the training, relative to dense.
+    """
+
+    rate: float
+    losses: Sequence[float]
+    share: float
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.losses))
+
+
+def finite(loss: float | None) -> float:
+    """A loss as it was before the log: null stands for one that is not finite."""
+    return np.inf if loss is None or not np.isfinite(loss) else loss
+
+
+def reached(rows: Sequence[Row]) -> dict[tuple[str, float, int, int], Reached]:
+    """What was reached, by method, ratio, period and number of workers."""
+    grids: dict[tuple[str, float, int, int], dict[float, dict[int, Row]]] = {}
+    for row in rows:
+        if row["kind"] == KIND:
+            key = row["method"], row["ratio"], row["period"], row["workers"]
+            grids.setdefault(key, {}).setdefault(row["rate"], {})[row["seed"]] = row
+    found = {}
+    for key, grid in grids.items():
+        rate = min(grid, key=lambda rate: finite(grid[rate][0]["loss"]))
+        seeds = grid[rate]
+        losses = [finite(seeds[seed]["loss"]) for seed in sorted(seeds)]
+        found[key] = Reached(rate, losses, seeds[0]["bytes"] / seeds[0]["dense_bytes"])
+    return found
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """One table: a line for a method, a ratio and a period."""
+    header, found = rows[0]["config"], reached(rows)
+    shown = narrow(
+        "method",
+        f"Training loss after {header['problem']['steps']} steps, mean of "
+        f"{header['seeds']} seeds",
+        "ratio: entries of a message. every: steps between two messages. bytes: of a "
+        "worker in the whole training, relative to dense, with the first number of "
+        "workers. +-: half of the range of the seeds. rate: of rates that differ by "
+        f"factors of {header['rates_apart']:g}, the best one for the first seed and "
+        "the first number of workers. Lines without +- have one seed.",
+    )
+    for name in ("ratio", "every", "bytes"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("rate", justify="right", no_wrap=True)
+    for workers in header["workers"]:
+        for name in ("loss", "+-"):
+            shown.add_column(f"{name}\nK={workers}", justify="right", no_wrap=True)
+    for method, ratio, period in dict.fromkeys(key[:3] for key in found):
+        of_workers = [
+            found.get((method, ratio, period, workers)) for workers in header["workers"]
+        ]
+        first = next(each for each in of_workers if each)
+        cells = [cell for each in of_workers for cell in _cells(each)]
+        shown.add_row(
+            CANDIDATES[method].label if method in CANDIDATES else method,
+            f"{100 * ratio:g}%",
+            f"{period}",
+            f"{100 * first.share:.3g}%",
+            f"{first.rate:.2g}",
+            *cells,
+        )
+    return [shown]
+
+
+def _cells(each: Reached | None) -> tuple[str, str]:
+    if each is None:
+        return "", ""
+    if not np.isfinite(each.mean):
+        return "diverges", ""
+    spread = f"{np.ptp(each.losses) / 2:.3f}" if len(each.losses) > 1 else ""
+    return f"{each.mean:.3f}", spread
