@@ -3,6 +3,7 @@
 COMMANDS = {
     "run": "Train and compare methods: `run NAME`; options override NAME's settings.",
     "list": "List the named runs.",
+    "tokens": "Train a tokenizer on a text, and write the text as tokens.",
     "plot": "Draw the figures of a run or a study again, by default of the latest.",
     "table": "Print the tables of a run or a study again, by default of the latest.",
     "methods": "Train every method of the library on one problem, in one table.",

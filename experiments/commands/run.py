@@ -59,6 +59,9 @@ def parse(
     )
     if cluster:
         backends.check_processes(
-            *cluster, workers=parsed.config.workers, backend=parsed.config.backend
+            *cluster,
+            workers=parsed.config.workers,
+            backend=parsed.config.backend,
+            devices_each=parsed.config.devices_each,
         )
     return name, parsed.config, parsed.results

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+Labels: TypeAlias = NDArray[np.int32] | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class Split(NamedTuple):
@@ -19,7 +20,7 @@ class Split(NamedTuple):
     """
 
     images: Images
-    labels: NDArray[np.int32] | NDArray[np.uint8] | NDArray[np.uint16]
+    labels: Labels
 
 
 class Data(NamedTuple):

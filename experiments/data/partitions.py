@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.int32]
+from experiments.data.images import Labels
+
 Indices = NDArray[np.int64]
 
 

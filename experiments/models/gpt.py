@@ -1,4 +1,4 @@
-"""A decoder-only transformer in Flax nnx, from 0.8 million to 1.3 billion parameters."""
+"""A decoder-only transformer in Flax nnx, of a million to billions of parameters."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -78,8 +78,8 @@ class Transformer(nnx.Module):
         """
         small = nnx.initializers.normal(_START)
         self.embedding = nnx.Embed(tokens, size.width, embedding_init=small, rngs=rngs)
-        self.places = None
-        if size.positions == "learned":
+        self.learned = size.positions == "learned"
+        if self.learned:
             self.places = nnx.Param(small(rngs.params(), (window, size.width)))
         self.blocks = nnx.List([_Block(size, rngs) for _ in range(size.blocks)])
         self.norm = _norm(size, rngs)
@@ -89,7 +89,7 @@ class Transformer(nnx.Module):
         """Maps tokens [n, places] to logits in float32, [n, places, tokens]."""
         del train
         stream = self.embedding(windows)
-        if self.places is not None:
+        if self.learned:
             stream = stream + self.places[: windows.shape[1]]
         stream = stream.astype(self.dtype)
         for block in self.blocks:
@@ -130,9 +130,7 @@ class _Block(nnx.Module):
             query, key = _turned(query), _turned(key)
         mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
         stream = stream + self.mix(mixed.reshape(stream.shape))
-        return stream + self.narrow(
-            jax.nn.gelu(self.widen(self.before_hidden(stream)))
-        )
+        return stream + self.narrow(jax.nn.gelu(self.widen(self.before_hidden(stream))))
 
 
 def split_over_model(path: tuple[str, ...], leaf: jax.Array) -> PartitionSpec:
@@ -158,7 +156,11 @@ def _norm(size: Gpt, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def _turned(heads: jax.Array) -> jax.Array:
-    """Turns pairs of entries by angles that grow with the place, [..., places, h, n]."""
+    """Turns pairs of entries by angles that grow with the place.
+
+    Args:
+      heads: [..., places, heads, entries].
+    """
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
     wavelengths = _ROTARY_BASE ** jnp.linspace(0, 1, first.shape[-1], endpoint=False)
     angles = jnp.arange(heads.shape[-3])[:, None, None] / wavelengths

@@ -3,8 +3,9 @@
 A network is called as `model(images, train)`. `images` are [n, height, width, channels]
 and give logits [n, classes]; windows of text [n, places] give logits [n, places,
 classes]. `train` is True in training: batch norm then uses the statistics of the batch,
-and stochastic depth drops branches, drawn from the random stream "dropout". The model `gpt`
-is not listed: its size is chosen by options (`experiments.models.gpt`).
+and stochastic depth drops branches, drawn from the random stream "dropout".
+
+The model `gpt` is not listed. Options choose its size (`experiments.models.gpt`).
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
 import gmc_jax
 from gmc_jax.core import Tree
@@ -30,21 +31,27 @@ class Running(NamedTuple):
     nests: bool
 
 
-Runner: TypeAlias = Callable[[Step, Tree, Tree, int], Running]
+Runner: TypeAlias = Callable[[Step, Tree, Tree, int, int], Running]
+"""Runs a step from a state and a batch: so many workers, of so many devices each."""
 
 
-def simulate(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
+def simulate(
+    step: Step, state: Tree, batch: Tree, workers: int, devices_each: int = 1
+) -> Running:
     """Runs all workers on one device, through `jax.vmap`."""
+    del devices_each
     train, state = gmc_jax.simulate(step, state, batch, workers)
     return Running(train, state, jax.device_put, nests=True)
 
 
-def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
-    """Runs one worker on each device, through `jax.shard_map`."""
-    devices = mesh(workers)
+def distribute(
+    step: Step, state: Tree, batch: Tree, workers: int, devices_each: int = 1
+) -> Running:
+    """Runs each worker on devices of its own, through `jax.shard_map`."""
+    devices = mesh(workers, devices_each)
     train, state = gmc_jax.distribute(step, state, batch, mesh=devices)
     sharding = jax.sharding.NamedSharding(
-        devices, jax.sharding.PartitionSpec(*devices.axis_names)
+        devices, jax.sharding.PartitionSpec(devices.axis_names[0])
     )
 
     def place(tree: Tree) -> Tree:
@@ -55,8 +62,11 @@ def distribute(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
     return Running(train, state, place, nests=True)
 
 
-def pmap(step: Step, state: Tree, batch: Tree, workers: int) -> Running:
+def pmap(
+    step: Step, state: Tree, batch: Tree, workers: int, devices_each: int = 1
+) -> Running:
     """Runs one worker on each device, through `jax.pmap`."""
+    del devices_each
     devices = mesh(workers).devices.tolist()
     layout = gmc_jax.layout(step, state, batch, workers)
     axes = (layout.axes, 0)
@@ -74,29 +84,63 @@ BACKENDS: dict[str, Runner] = {
 }
 
 
-def mesh(workers: int) -> jax.sharding.Mesh:
-    """Makes a mesh of one device a worker; JAX can add CPU devices until it starts.
+def mesh(workers: int, devices_each: int = 1) -> jax.sharding.Mesh:
+    """Makes a mesh of the workers' devices; JAX can add CPU devices until it starts.
+
+    With several devices a worker, the second axis is "model".
 
     Raises:
-      ValueError: if there are fewer devices than workers.
+      ValueError: if there are fewer devices than the workers need.
     """
-    if jax.config.values["jax_num_cpu_devices"] < workers:
+    needed = workers * devices_each
+    if jax.config.values["jax_num_cpu_devices"] < needed:
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", workers)
+            jax.config.update("jax_num_cpu_devices", needed)
     present = jax.devices()
-    check_processes(jax.process_count(), len(present), workers)
-    if len(present) < workers:
+    check_processes(
+        jax.process_count(), len(present), workers, devices_each=devices_each
+    )
+    most = len(present) // devices_each
+    if most < workers:
         raise ValueError(
-            f"`workers` must be at most {len(present)}, the number of devices "
-            f"({present[0].device_kind}), since each is one worker; got {workers}. Use "
-            f"`--workers {len(present)}`, or `--backend simulate`, which runs any "
-            "number of workers on one device."
+            f"`workers` must be at most {most}, since each has {devices_each} of the "
+            f"{len(present)} devices ({present[0].device_kind}); got {workers}. Use "
+            f"`--workers {most}`, or `--backend simulate`, which runs any number of "
+            "workers on one device."
         )
-    return jax.sharding.Mesh(present[:workers], ("workers",))
+    if devices_each == 1:
+        return jax.sharding.Mesh(present[:workers], ("workers",))
+    of_each = np.array(present[:needed]).reshape(workers, devices_each)
+    return jax.sharding.Mesh(of_each, ("workers", "model"))
+
+
+def split(
+    params: Tree,
+    devices: jax.sharding.Mesh,
+    spec: Callable[[tuple[str, ...], jax.Array], jax.sharding.PartitionSpec],
+) -> Tree:
+    """Splits parameters over the devices of each worker.
+
+    Args:
+      params: whole arrays, the same on all processes.
+      devices: a mesh with the axis "model".
+      spec: maps the names on the path to a leaf, and the leaf, to how it is split.
+    """
+
+    def place(path, leaf: jax.Array) -> jax.Array:
+        names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        sharding = jax.sharding.NamedSharding(devices, spec(names, leaf))
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def check_processes(
-    processes: int, devices: int, workers: int, backend: str = "distribute"
+    processes: int,
+    devices: int,
+    workers: int,
+    backend: str = "distribute",
+    devices_each: int = 1,
 ) -> None:
     """Checks that several processes can train with a backend and a number of workers.
 
@@ -112,21 +156,21 @@ def check_processes(
             f"{backend!r}, which runs in one process. Leave it out, or use `--backend "
             "distribute`."
         )
-    if workers != devices:
+    if workers * devices_each != devices:
         raise ValueError(
-            f"`workers` must be {devices}, the number of devices of {processes} "
-            f"processes, since each is one worker; got {workers}. Use `--workers "
-            f"{devices}`."
+            f"`workers` must be {devices // devices_each}, since {processes} processes "
+            f"have {devices} devices and each worker {devices_each}; got {workers}. "
+            f"Use `--workers {devices // devices_each}`."
         )
 
 
-def own_workers(backend: str, workers: int) -> list[int]:
+def own_workers(backend: str, workers: int, devices_each: int = 1) -> list[int]:
     """The workers whose data this process holds: those on its devices, or all."""
     if backend != "distribute":
         return list(range(workers))
-    devices = mesh(workers).devices
+    devices = mesh(workers, devices_each).devices.reshape(workers, devices_each)
     return [
         worker
-        for worker, device in enumerate(devices)
+        for worker, device in enumerate(devices[:, 0])
         if device.process_index == jax.process_index()
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,7 +21,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from experiments.training import backends, plot, record, shared_record, table, tasks
+from experiments.training import (
+    backends,
+    language,
+    plot,
+    record,
+    shared_record,
+    table,
+    tasks,
+)
 from experiments.training.config import Config
 from experiments.training.methods import label as label_of
 from experiments.training.study import Study, save, say
@@ -46,7 +55,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     _directories.usable_path(str(results))
     failures.hush_threads()
     if config.backend != "simulate":
-        backends.mesh(config.workers)
+        backends.mesh(config.workers, config.devices_each)
     console = Console()
     seeds = range(config.seed, config.seed + config.seeds)
     at_once = _at_once(config)
@@ -87,8 +96,9 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
                     train(method, trained, group, config, log, advance)
     if jax.process_index():
         return log.path
-    save(plot.draw(log.rows), log.path / "figure.png")
-    console.print(table.comparison(log.rows))
+    save(_figure(log.rows), log.path / "figure.png")
+    for shown in _results(log.rows):
+        console.print(shown, markup=False, highlight=False)
     say(f"Log, figure and models: {log.path}")
     shutil.rmtree(log.path / record.CHECKPOINTS, ignore_errors=True)
     return log.path
@@ -99,10 +109,18 @@ def _at_once(config: Config) -> int:
     return config.seeds_at_once or (1 if on_cpu else config.seeds)
 
 
-def _tables(rows: Sequence[record.Row]) -> list[Table]:
-    return [table.class_counts(rows[0]["class_counts"]), table.comparison(rows)]
+def _tables(rows: Sequence[record.Row]) -> list[Table | str]:
+    return [table.class_counts(rows[0]["class_counts"]), *_results(rows)]
 
 
-STUDY = Study(
-    "header", "class_counts", _tables, lambda rows: {"figure": plot.draw(rows)}
-)
+def _results(rows: Sequence[record.Row]) -> list[Table | str]:
+    if language.has_test_losses(rows):
+        return language.comparison(rows)
+    return [table.comparison(rows)]
+
+
+def _figure(rows: Sequence[record.Row]) -> Figure:
+    return language.draw(rows) if language.has_test_losses(rows) else plot.draw(rows)
+
+
+STUDY = Study("header", "class_counts", _tables, lambda rows: {"figure": _figure(rows)})

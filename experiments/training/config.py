@@ -40,7 +40,7 @@ class Config:
     model: str = "mlp"
     """One of mlp, mlp_1m, mlp_10m, resnet20_bn, resnet20_gn, vit, vit_small.
     Texts need characters or gpt."""
-    gpt: Gpt = Gpt()
+    gpt: Gpt = dataclasses.field(default_factory=Gpt)
     """The size of the model gpt."""
     window: int = WINDOW
     """The tokens of a sample of text."""
@@ -61,6 +61,8 @@ class Config:
     """The share of the entries that a message holds; signs hold all of them."""
     workers: int = 8
     """The number of workers."""
+    resize: tuple[int, int] | None = None
+    """A step, and the number of workers from there on."""
     partition: str = "dirichlet"
     """How samples are divided: dirichlet (drawn by label), by_label (sorted) or iid."""
     alpha: float = 0.1
@@ -103,6 +105,9 @@ class Config:
     """The simulated time of a step's computation, encoding included."""
     backend: str = "simulate"
     """What runs the workers: simulate (all on one device), distribute or pmap."""
+    devices_each: int = 1
+    """The devices of a worker, over which the model gpt is split.
+    More than 1 needs the backend distribute."""
     seed: int = 0
     """The first seed, of the partition, the batches and the parameters.
     Compressors draw from it for all seeds of the training."""
@@ -133,6 +138,7 @@ class Config:
             )
         for name in (
             "workers",
+            "devices_each",
             "batch_size",
             "epochs",
             "evaluations",
@@ -166,8 +172,20 @@ class Config:
                 "or neither."
             )
         checks.nonnegative_int(warmup=self.warmup)
+        if self.resize is not None:
+            where, workers = self.resize
+            checks.positive_int(**{"resize step": where, "resize workers": workers})
         if self.link is not None:
             checks.nonnegative(step_time=units.seconds(self.step_time))
+        if self.devices_each > 1 and (self.backend, self.model) != (
+            "distribute",
+            "gpt",
+        ):
+            raise ValueError(
+                "`devices_each` must be 1 unless `backend` is 'distribute' and `model` "
+                f"'gpt', got {self.devices_each} with {self.backend!r} and "
+                f"{self.model!r}. Leave it out, or use `--backend distribute`."
+            )
         if self.backend != "simulate" and (self.seeds_at_once or 1) > 1:
             raise ValueError(
                 f"`seeds_at_once` must be 1 for the backend {self.backend!r}, got "
@@ -181,9 +199,7 @@ class Config:
         """The link to simulate seconds with; None without a bandwidth."""
         if self.bandwidth is None:
             return None
-        return Link(
-            units.seconds(self.latency), units.bytes_per_second(self.bandwidth)
-        )
+        return Link(units.seconds(self.latency), units.bytes_per_second(self.bandwidth))
 
     def compression(self, steps: int) -> Compression:
         """How the methods that are not dense compress, in a training of `steps`."""

@@ -6,6 +6,7 @@ from functools import partial
 import optax
 
 import gmc_jax
+from experiments.training.adam_methods import ADAM_METHODS
 from experiments.training.compression import Build, Method
 from experiments.training.local_methods import LOCAL_METHODS, results_of_votes
 
@@ -167,7 +168,7 @@ METHODS |= {
     )
     for detach in DETACHMENTS
 }
-METHODS |= LOCAL_METHODS
+METHODS |= LOCAL_METHODS | ADAM_METHODS
 
 
 def label(method: str) -> str:

@@ -88,6 +88,19 @@ LOOKS |= {
     "ef_sign_sgd": ("#999999", ":"),
     "slowmo": ("#D55E00", "-"),
 }
+LOOKS |= {
+    "adamw": ("#000000", "-"),
+    "adamw_in_front": ("#999999", "--"),
+    "adamw_behind": ("#999999", "-."),
+    "adamw_detached": ("#CC79A7", "-"),
+    "adamw_power_sgd": ("#005321", "-"),
+    "adamw_one_bit": ("#E69F00", "-"),
+    "adamw_diloco": ("#993F74", "-"),
+    "adamw_streaming": ("#993F74", ":"),
+    "adamw_sparse_loco": ("#D55E00", "-"),
+    "adamw_gmc": ("#0072B2", "--"),
+    "muon_muloco": ("#009E73", "-"),
+}
 # SlowMo over one inner optimizer with several slow momenta; darker is larger.
 LOOKS |= {
     f"slowmo_{name}_{beta}": (to_hex(colormaps[shades](0.3 + 0.65 * beta)), "-")

@@ -13,8 +13,8 @@ import optax
 from numpy.typing import NDArray
 
 import gmc_jax
-from experiments.data.batches import Draw, draws, steps_per_epoch
 from experiments.data import datasets
+from experiments.data.batches import Draw, draws, steps_per_epoch
 from experiments.data.images import Data, Images, Split
 from experiments.data.partitions import PARTITIONS, Indices, class_counts
 from experiments.models.networks import MODELS
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
     Attributes:
       images: augmented, in the dtype in which they are stored.
-      labels: int32.
+      labels: whole numbers.
       key: for the random draws of the network.
     """
 
@@ -79,7 +79,7 @@ def build(config: Config, seed: int) -> Task:
         data.train.labels, config.workers, config.alpha, seed
     )
     size = shares.shape[1]
-    own = shares[own_workers(config.backend, config.workers)]
+    own = shares[own_workers(config.backend, config.workers, config.devices_each)]
     per_epoch = steps_per_epoch(size, config.batch_size)
     model = _network(config, data.classes)
     image = jnp.asarray(data.prepare(jnp.asarray(data.train.images[:1])))
@@ -178,7 +178,8 @@ def _windows(
 ) -> Draw:
     """Reads the windows of some steps, each with the token after it."""
     draw = drawn(first, last)
-    places = [share[own] for share, own in zip(shares, draw.chosen.swapaxes(0, 1))]
+    each = zip(shares, draw.chosen.swapaxes(0, 1), strict=True)
+    places = [share[own] for share, own in each]
     chosen = np.stack(places, axis=1)
     after = train.labels[chosen][..., -1:]
     windows = np.concatenate([train.images[chosen], after], axis=-1)

@@ -9,8 +9,9 @@ import optax
 
 import gmc_jax
 from experiments.data.batches import Draw
+from experiments.models.gpt import split_over_model
 from experiments.models.networks import CONVOLUTIONAL
-from experiments.training.backends import BACKENDS
+from experiments.training.backends import BACKENDS, mesh, split
 from experiments.training.config import Config
 from experiments.training.tasks import Task
 from gmc_jax.core import Tree
@@ -53,10 +54,12 @@ class Trainer:
             on_cpu and config.backend == "simulate" and config.model in CONVOLUTIONAL
         )
         step = worker_step(task, tx, unroll)
-        starts = [(task.params, tx.init(task.params), task.stats) for task in tasks]
+        starts = [_start(task, tx, config) for task in tasks]
         draws = [_at(task.draws(0, 1), 0) for task in tasks]
         example = _of_all_workers(task.share, config.workers), draws[0]
-        running = BACKENDS[config.backend](step, starts[0], example, config.workers)
+        running = BACKENDS[config.backend](
+            step, starts[0], example, config.workers, config.devices_each
+        )
         self.state, self._train = running.state, running.train
         self.layout = self._worker_layout = running.train.layout
         share = task.share
@@ -185,6 +188,17 @@ def worker_step(
         return (params, opt_state, stats), {"loss": loss}
 
     return step
+
+
+def _start(
+    task: Task, tx: optax.GradientTransformationExtraArgs, config: Config
+) -> Tree:
+    """The state before the first step, split over the devices of each worker."""
+    params = task.params
+    if config.devices_each > 1:
+        devices = mesh(config.workers, config.devices_each)
+        params = split(params, devices, split_over_model)
+    return params, tx.init(params), task.stats
 
 
 def _one_seed(train: Step) -> Step:

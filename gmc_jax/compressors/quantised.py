@@ -90,7 +90,7 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
     if isinstance(selects, Drawn):
         return _of_drawn(selection, selects, values)
     shape = jax.ShapeDtypeStruct((1,), jnp.float32)
-    message = jax.eval_shape(selection.encode, jax.random.key(0), shape)[0]
+    message = _message(selection, shape)
     if selection.shared or not isinstance(message, Sparse):
         raise TypeError(
             "`selection` must send values and their indices, as `Sparse`, or say that "
@@ -100,6 +100,19 @@ def quantised(selection: Compressor, values: Compressor) -> Compressor:
     if isinstance(selects, Blockwise):
         return _of_blocks(selection, selects, values)
     return _of_sparse(selection, values)
+
+
+def _message(selection: Compressor, like: jax.ShapeDtypeStruct) -> Tree:
+    """The shapes of a message; JAX's devices are left alone.
+
+    A compressor is often made before `jax.distributed.initialize`, which must come
+    first.
+    """
+
+    def encode(x: jax.Array) -> Tree:
+        return selection.encode(jax.random.key(0), x)[0]
+
+    return jax.eval_shape(encode, like)
 
 
 def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
@@ -119,7 +132,7 @@ def _of_sparse(selection: Compressor, values: Compressor) -> Compressor:
         if isinstance(selects, Largest):
             slots = selects.num_kept(like.size)
         else:
-            message = jax.eval_shape(selection.encode, jax.random.key(0), like)[0]
+            message = _message(selection, like)
             slots = message.indices.size
         kept = jax.ShapeDtypeStruct((slots,), like.dtype)
 
@@ -180,7 +193,7 @@ def _of_blocks(
 
     def decode(key, messages, like):
         like = array_like(like)
-        message = jax.eval_shape(selection.encode, jax.random.key(0), like)[0]
+        message = _message(selection, like)
         kept, treedef = jax.tree.flatten(message.values)
         codes = treedef.flatten_up_to(messages.values)
 

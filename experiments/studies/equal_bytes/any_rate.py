@@ -21,10 +21,12 @@ class Reached(NamedTuple):
 
     Attributes:
       loss: on training samples.
+      test_loss: on test samples.
       accuracy: on test samples.
     """
 
     loss: float
+    test_loss: float
     accuracy: float
 
 
@@ -97,7 +99,7 @@ class AnyRate:
         done = 0
         for stop in stops:
             if reached and not np.isfinite(reached[-1].loss):
-                reached.append(Reached(np.inf, reached[-1].accuracy))
+                reached.append(reached[-1]._replace(loss=np.inf, test_loss=np.inf))
                 continue
             state = self._steps(state, share, draws, done, stop)
             done = stop

@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.data.text import WINDOW, text
+from experiments.data import tokens
+from experiments.data.batches import Draw, draws
+from experiments.data.partitions import PARTITIONS
+from experiments.data.text import TEXTS, WINDOW, text, token_file, utf8
+from experiments.models.gpt import Gpt
 from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
@@ -37,10 +41,10 @@ def test_a_text_that_is_missing_or_too_short_is_an_error(tmp_path):
         text(None)
     short = tmp_path / "short.txt"
     short.write_text("to be or not to be", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"at least 650 characters .* got 18"):
+    with pytest.raises(ValueError, match=r"at least 650 tokens, got 18"):
         text(short)
     short.write_text("")
-    with pytest.raises(ValueError, match=r"at least 650 characters .* got 0"):
+    with pytest.raises(ValueError, match=r"at least 650 tokens, got 0"):
         text(short)
 
 
@@ -85,3 +89,119 @@ def test_a_task_of_text_is_evaluated_by_characters(a_file):
     assert task.class_counts.sum() == 2 * 21 * WINDOW
     with pytest.raises(ValueError, match="--partition iid"):
         tasks.build(dataclasses.replace(config, partition="dirichlet"), 0)
+
+
+def test_bytes_read_any_text_and_decode_to_it(tmp_path):
+    path = tmp_path / "text.txt"
+    words = "".join(chr(300 + i) for i in range(900))  # More than 256 kinds.
+    path.write_text(words, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"256 different characters, got 900.*bytes"):
+        text(path)
+    data = utf8(path, window=16)
+
+    assert data.classes == 256
+    assert data.train.images.shape == (101, 16)
+    assert data.decode(data.train.images[:2].ravel()) == words[:16]
+
+
+@pytest.fixture(scope="module")
+def token_files(tmp_path_factory):
+    """A text of few words, and the file of its tokens."""
+    folder = tmp_path_factory.mktemp("tokens")
+    words = "to be or not to be, that is the question:\n" * 60 + "é"
+    (folder / "text.txt").write_text(words, encoding="utf-8")
+    count = tokens.write(folder / "text.txt", 280, folder / "text.npy")
+    return words, folder / "text.npy", count
+
+
+def test_tokens_are_fewer_than_characters_and_decode_to_the_text(token_files):
+    words, file, count = token_files
+
+    codes, tokenizer = tokens.load(file)
+
+    assert isinstance(codes, np.memmap)
+    assert len(codes) == count < len(words) / 1.5
+    assert codes.max() < tokenizer.get_vocab_size() <= 280
+    assert tokenizer.decode(codes.tolist()) == words
+
+
+def test_token_files_are_never_overwritten_and_bad_ones_are_named(
+    token_files, tmp_path
+):
+    _, file, _ = token_files
+    source = file.with_name("text.txt")
+    with pytest.raises(FileExistsError, match="is there already"):
+        tokens.write(source, 280, file)
+    with pytest.raises(ValueError, match=r"`vocabulary` must be in .256, 65536., got"):
+        tokens.write(source, 70_000, tmp_path / "new.npy")
+    with pytest.raises(ValueError, match=r"must end in \.npy"):
+        tokens.write(source, 280, tmp_path / "new.bin")
+    with pytest.raises(ValueError, match=r"must name a token file.*tokens X\.txt"):
+        token_file(None)
+    with pytest.raises(ValueError, match=r"missing\.npy', and .* cannot be read"):
+        token_file(tmp_path / "missing.npy")
+    np.save(tmp_path / "wide.npy", np.zeros(3))
+    (tmp_path / "wide.json").write_bytes(file.with_suffix(".json").read_bytes())
+    with pytest.raises(ValueError, match="a vector of uint16, got float64"):
+        token_file(tmp_path / "wide.npy")
+
+
+def test_windows_that_are_read_on_the_host_are_those_of_the_workers_shares(
+    token_files,
+):
+    """The same draws from a share in memory give the same batch."""
+    _, file, _ = token_files
+    config = Config(
+        data="tokens",
+        data_file=file,
+        model="gpt",
+        gpt=Gpt(blocks=1, width=8, heads=2),
+        window=6,
+        methods=("adam",),
+        partition="iid",
+        workers=2,
+        batch_size=3,
+        steps=4,
+        count=False,
+    )
+    task = tasks.build(config, 0)
+    data = TEXTS["tokens"](file, 6)
+    shares = PARTITIONS["iid"](data.train.labels, 2, 0.1, 0)
+    read, drawn = task.draws(1, 4), draws(2, shares.shape[1], 3, 0, 1, 4)
+
+    assert read.chosen.shape == (3, 2, 3, 7)
+    for step in range(3):
+        for worker in range(2):
+            places = shares[worker][drawn.chosen[step, worker]]
+            seen = read.chosen[step, worker]
+            np.testing.assert_array_equal(seen[:, :-1], data.train.images[places])
+            np.testing.assert_array_equal(seen[:, 1:], data.train.labels[places])
+    one = jax.vmap(task.take, axis_name="workers")(
+        jax.tree.map(jnp.asarray, task.share), Draw(*(leaf[0] for leaf in read))
+    )
+    np.testing.assert_array_equal(one.images, read.chosen[0, :, :, :-1])
+    np.testing.assert_array_equal(one.labels, read.chosen[0, :, :, 1:])
+
+
+def test_a_sample_has_the_characters_of_the_text(a_file):
+    config = Config(
+        data="text",
+        data_file=a_file,
+        model="gpt",
+        gpt=Gpt(blocks=1, width=8, heads=2),
+        window=4,
+        methods=("adam",),
+        partition="iid",
+        workers=2,
+        count=False,
+    )
+    task = tasks.build(config, 0)
+    assert task.sample is not None
+    params = jax.tree.map(jnp.zeros_like, task.params)
+
+    written = task.sample(params, 50)
+
+    assert len(written) == 50
+    assert set(written) <= set("abcdefghij")  # All alike: logits are 0.
+    assert len(set(written)) > 5

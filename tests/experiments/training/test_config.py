@@ -65,9 +65,13 @@ def test_weight_decay_comes_before_the_method():
 
 
 def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
-    def rates(schedule):
+    def rates(schedule, warmup=0):
         config = Config(
-            methods=("dmsgd",), schedule=schedule, learning_rate=0.5, momentum=0.0
+            methods=("dmsgd",),
+            schedule=schedule,
+            learning_rate=0.5,
+            momentum=0.0,
+            warmup=warmup,
         )
         tx = config.optimizer("dmsgd", 4, 2)
 
@@ -86,6 +90,8 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
     np.testing.assert_allclose(rates("cosine"), cosine, rtol=1e-5, atol=1e-7)
     by_epoch = [cosine[step // 2 * 2] for step in range(5)]
     np.testing.assert_allclose(rates("cosine_by_epoch"), by_epoch, rtol=1e-5, atol=1e-7)
+    rising = [0.5, 1.0, 1.0, 1.0, 1.0] * np.array(cosine)
+    np.testing.assert_allclose(rates("cosine", 2), rising, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,13 @@ def test_the_rate_falls_to_zero_along_a_cosine_unless_it_is_constant():
     [
         ({"seed": 10**20}, r"`seed` must be in \[0, 2\^32\), got 10"),
         ({"model": "characters"}, "together, got 'characters' with 'digits'"),
+        ({"model": "gpt"}, "together, got 'gpt' with 'digits'"),
+        ({"devices_each": 2}, r"`devices_each` must be 1 unless .* got 2 with 'sim"),
+        ({"bandwidth": "fast"}, "'fast' is not a rate"),
+        ({"bandwidth": "1gbit", "latency": "near"}, "'near' is not a time"),
+        ({"bandwidth": "1gbit", "step_time": "soon"}, "'soon' is not a time"),
+        ({"warmup": -1}, "`warmup` must be"),
+        ({"resize": (0, 4)}, "`resize step` must be"),
         ({"data": "text"}, "together, got 'mlp' with 'text'"),
         ({"learning_rates": (("gmc", 1.0), ("gmc", 2.0))}, "no method twice"),
     ],
