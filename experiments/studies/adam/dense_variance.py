@@ -57,9 +57,9 @@ def with_dense_variance(
 def divide_by_root() -> optax.GradientTransformationExtraArgs:
     """Divides updates by `root`."""
 
-    def update(updates, state, params=None, *, root, **extra_args):
-        del params, extra_args
-        return jax.tree.map(jnp.divide, updates, root), state
+    def update(updates, state, params=None, **extra_args):
+        del params
+        return jax.tree.map(jnp.divide, updates, extra_args["root"]), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 

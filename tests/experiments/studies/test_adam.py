@@ -88,7 +88,7 @@ def test_the_table_shows_the_best_rate_of_the_first_seed():
     (shown,) = table.tables(rows)
     console.print(shown)
     shown = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "Adam, dense 100% 1 50% 0.1 2.250 0.250 diverges" in shown
+    assert "Adam, dense 100% 1 50% 0.1 2.250 ±0.250 diverges" in shown
     assert "gone 100% 1 50% 0.1 4.000" in shown
 
 
@@ -104,7 +104,7 @@ def test_without_loss_the_dense_variance_makes_it_adam(place):
 
 
 def test_numbers_and_names_are_checked():
-    with pytest.raises(ValueError, match="`methods` must be among adam, never"):
+    with pytest.raises(ValueError, match="`methods` must be among adam, nadam"):
         options(methods=("nothing",))
     with pytest.raises(ValueError, match="`workers` must hold at least one"):
         options(workers=())
