@@ -186,7 +186,7 @@ CANDIDATES = {
         centre=2 * _ADAPTIVE,
     ),
     "never": Candidate(
-        "local Adam, one average", _local_adam, _whole, (0,), _ADAPTIVE / 2
+        "local Adam, one mean", _local_adam, _whole, (0,), _ADAPTIVE / 2
     ),
     "behind": Candidate(
         "feedback behind", partial(_behind, top_k), centre=2 * _ADAPTIVE
@@ -203,30 +203,26 @@ CANDIDATES = {
     "diloco": _once("DiLoCo", _diloco, _whole, (12, 30, 48)),
     "sparse_loco": _once("SparseLoCo", _sparse_loco, (0.12,), (12,)),
     "dense_variance_in_front": _once(
-        "in front, dense variance",
+        "in front, dense v",
         partial(_through, dense_variance.in_front),
         (0.01,),
     ),
     "dense_variance_behind": _once(
-        "behind, dense variance", partial(_through, dense_variance.behind), (0.01,)
+        "behind, dense v", partial(_through, dense_variance.behind), (0.01,)
     ),
     "one_bit_adam": _once("1-bit Adam", _one_bit_adam, _whole),
     "frozen_variance": _once("frozen variance", _frozen_variance, (0.01,)),
     "demo": _once("DeMo", _demo, (0.01,), centre=2 * _SIGNS),
     "blocks_adam": _once(
-        "local Adam, GMC of blocks", partial(_local_adam_gmc, blocks), (0.001,), (12,)
+        "local Adam, blocks", partial(_local_adam_gmc, blocks), (0.001,), (12,)
     ),
-    "blocks_local": _once(
-        "local SGD, GMC of blocks", _local_sgd_gmc, (0.001,), (12,), _SGD
-    ),
+    "blocks_local": _once("local SGD, blocks", _local_sgd_gmc, (0.001,), (12,), _SGD),
     "blocks": _once("GMC of blocks", partial(_gmc, blocks), (0.01, 0.001), (1,), _SGD),
     "gmc": _once("GMC", partial(_gmc, top_k), (0.01,), centre=_SGD),
     "slowmo": _once("SlowMo", _slowmo, _whole, (12, 48), _SGD),
     "power_sgd": _once("PowerSGD, rank 4", _power_sgd, _whole, centre=_SGD),
     "rank_4": _once("rank 4 in front", partial(_in_front, _rank_4), _whole),
-    "eight_bits": _once(
-        "8 bits both ways in front", partial(_in_front, _eight_bits), _whole
-    ),
+    "eight_bits": _once("8 bits in front", partial(_in_front, _eight_bits), _whole),
     "local_adam_gmc": _once(
         "local Adam, GMC", partial(_local_adam_gmc, top_k), (0.12,), (12,)
     ),

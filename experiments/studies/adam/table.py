@@ -62,12 +62,12 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         f"Training loss after {header['problem']['steps']} steps, mean of "
         f"{header['seeds']} seeds",
         "ratio: entries of a message; with values in 2 bits, four times as many. "
-        "every: steps between two messages. bytes: of a worker in the whole training, "
+        "/12: a message every 12 steps. bytes: of a worker in the whole training, "
         "relative to dense. ±: half of the range of the seeds. rate: of rates that "
         f"differ by factors of {header['rates_apart']:g}, the best one for the first "
         "seed and the first number of workers. Losses without ± are of one seed.",
     )
-    for name in ("ratio", "every", "bytes"):
+    for name in ("ratio", "bytes"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("rate", justify="right", no_wrap=True)
     for workers in header["workers"]:
@@ -79,11 +79,11 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         of_workers = [
             found.get((method, ratio, period, workers)) for workers in header["workers"]
         ]
+        label = CANDIDATES[method].label if method in CANDIDATES else method
         first = next(each for each in of_workers if each)
         shown.add_row(
-            CANDIDATES[method].label if method in CANDIDATES else method,
+            f"{label} /{period}" if period > 1 else label,
             f"{100 * ratio:g}%",
-            f"{period}",
             f"{100 * first.share:.3g}%",
             f"{first.rate:.2g}",
             *map(_cell, of_workers),
@@ -96,5 +96,6 @@ def _cell(each: Reached | None) -> str:
         return ""
     if not np.isfinite(each.mean):
         return "diverges"
-    spread = f" ±{np.ptp(each.losses) / 2:.3f}" if len(each.losses) > 1 else ""
-    return f"{each.mean:.3f}{spread}"
+    if len(each.losses) == 1:
+        return f"{each.mean:.3f}"
+    return f"{each.mean:.3f} ±{np.ptp(each.losses) / 2:.3f}"

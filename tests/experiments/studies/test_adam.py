@@ -88,8 +88,8 @@ def test_the_table_shows_the_best_rate_of_the_first_seed():
     (shown,) = table.tables(rows)
     console.print(shown)
     shown = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "Adam, dense 100% 1 50% 0.1 2.250 ±0.250 diverges" in shown
-    assert "gone 100% 1 50% 0.1 4.000" in shown
+    assert "Adam, dense 100% 50% 0.1 2.250 ±0.250 diverges" in shown
+    assert "gone 100% 50% 0.1 4.000" in shown
 
 
 @pytest.mark.slow
