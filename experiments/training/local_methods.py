@@ -245,7 +245,7 @@ LOCAL_METHODS = {
     "sgp": _own("SGP", _sgp),
     "osgp": _own("OSGP", partial(_sgp, delay=1)),
     "adam": _common("Adam, dense", _adam, dense=True),
-    "detached_nadam": _common(
+    "detached_optimizer": _common(
         "NAdam, detached", _detached_nadam, gradient_at="w + λe of each worker"
     ),
     "sign_sgd": _common("signSGD, vote", _sign_sgd, besides=results_of_votes),
