@@ -187,12 +187,12 @@ def _adam(rate, compression, momentum):
     return optax.chain(mean, optax.adam(rate, b1=momentum))
 
 
-def _detached_adam(rate, compression, momentum):
+def _detached_nadam(rate, compression, momentum):
     """With values in two bits; so it sends four times as many entries."""
     largest = gmc_jax.top_k(min(1.0, 4 * compression.ratio))
     code = gmc_jax.quantised(largest, gmc_jax.centroids(2))
     channel = gmc_jax.all_gather(code, seed=compression.seed)
-    return gmc_jax.detached_optimizer(optax.adam(rate, b1=momentum), channel)
+    return gmc_jax.detached_optimizer(optax.nadam(rate, b1=momentum), channel)
 
 
 def _sign_sgd(rate, compression, momentum):
@@ -246,8 +246,8 @@ LOCAL_METHODS = {
     "sgp": _own("SGP", _sgp),
     "osgp": _late("OSGP", partial(_sgp, delay=1)),
     "adam": _common("Adam, dense", _adam, dense=True),
-    "detached_adam": _common(
-        "Adam, detached", _detached_adam, gradient_at="w + λe of each worker"
+    "detached_optimizer": _common(
+        "NAdam, detached", _detached_nadam, gradient_at="w + λe of each worker"
     ),
     "sign_sgd": _common("signSGD, vote", _sign_sgd, besides=results_of_votes),
     "signum": _common("Signum, vote", _signum, besides=results_of_votes),

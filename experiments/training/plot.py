@@ -83,6 +83,7 @@ LOOKS |= {
     "sgp": ("#56B4E9", "--"),
     "osgp": ("#56B4E9", ":"),
     "adam": ("#000000", "--"),
+    "detached_optimizer": ("#7A1F1F", "-"),
     "sign_sgd": ("#F0E442", "--"),
     "signum": ("#F0E442", "-"),
     "ef_sign_sgd": ("#999999", ":"),

@@ -20,7 +20,7 @@ def detached_optimizer(
     detach: float = 0.3,
     decay: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the steps of each worker's Adam, with gradients along the residual.
+    """Averages the steps of each worker's optimizer, with detached error feedback.
 
         g_k taken at x_t + detach * e_k;  u_k = inner(g_k)
         p_k = decay * e_k + u_k;  e_k <- p_k - C(p_k)
@@ -32,10 +32,9 @@ def detached_optimizer(
 
     It is `def_sgd` with any optimizer in the place of momentum SGD. The paper has
     momentum SGD alone; Adam in its place is this library's. Every worker has moments of
-    its own, of all of its gradients. So steps are scaled before the channel selects
-    among them, and what arrives late is not divided by a second moment that has seen
-    mostly zeros. That is what fails in `chain(error_feedback(channel), adam)`, where
-    few entries are sent.
+    its own, of all of its gradients, and the channel selects among steps. In
+    `chain(error_feedback(channel), adam)` it selects among gradients, and the moments
+    are of what has arrived.
 
     The loop gets the point of the gradient from `gmc_jax.query(opt_state, params)`. It
     differs between workers and costs no communication. The parameters x_t are the same
@@ -47,7 +46,7 @@ def detached_optimizer(
 
     Args:
       inner: the optimizer of each worker, from gradients to steps, learning rate
-        included: `optax.adamw`. `optax.inject_hyperparams` may inject all numeric
+        included: `optax.nadamw`. `optax.inject_hyperparams` may inject all numeric
         arguments.
       channel: averages the steps over workers, such as
         `all_gather(quantised(top_k(0.04), centroids(2)))`.
@@ -59,7 +58,7 @@ def detached_optimizer(
     Returns:
       A transformation from gradients to steps. Residuals and the state of the inner
       optimizer differ between workers. Residuals are in units of steps and signed as
-      updates are.
+      updates are. Both are float32 for 16-bit trees.
 
     Raises:
       TypeError: if `inner` is not a transformation, or `channel` is not a channel.
@@ -70,7 +69,7 @@ def detached_optimizer(
 
       >>> import gmc_jax, optax
       >>> code = gmc_jax.quantised(gmc_jax.top_k(0.04), gmc_jax.centroids(2))
-      >>> tx = gmc_jax.detached_optimizer(optax.adamw(1e-3), gmc_jax.all_gather(code))
+      >>> tx = gmc_jax.detached_optimizer(optax.nadamw(1e-3), gmc_jax.all_gather(code))
 
     Guarantees:
       With `chain(trace(m), scale_by_learning_rate(lr))` as `inner` it is `def_sgd`, bit

@@ -1,5 +1,6 @@
 """Tests of detached error feedback behind any optimizer."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -75,6 +76,15 @@ def test_the_virtual_iterate_moves_by_the_mean_of_the_own_steps():
     counts = moved / 0.01 * workers
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-6)
     assert np.abs(counts).max() > workers / 2
+
+
+def test_moments_of_16_bits_are_float32():
+    tx = detached_optimizer(optax.adam(0.1), TOP)
+    state = jax.eval_shape(tx.init, {"w": jnp.zeros(20, "bfloat16")})
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(state)]
+    floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    assert len(floats) == 4  # Two moments, the residual and its factor.
+    assert set(floats) == {np.dtype("float32")}
 
 
 def test_errors_name_what_is_wrong():

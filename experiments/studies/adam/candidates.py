@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 import optax
 
 import gmc_jax
+from experiments.studies.adam import dense_variance
 from gmc_jax.core import Channel
 
 RATIOS = (0.1, 0.01, 0.001)
@@ -57,8 +58,8 @@ def two_bits(ratio: float) -> Channel:
     return gmc_jax.all_gather(gmc_jax.quantised(selection, gmc_jax.centroids(2)))
 
 
-def _dense(rate, ratio, period, steps):
-    return optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(rate))
+def _dense(inner: Callable[[Rate], optax.GradientTransformation], rate, *others):
+    return optax.chain(gmc_jax.averaged(gmc_jax.exact()), inner(rate))
 
 
 def _local_adam(rate, ratio, period, steps):
@@ -74,8 +75,24 @@ def _behind(channel: Callable[[float], Channel], rate, ratio, period, steps):
     return optax.chain(optax.adam(rate), gmc_jax.error_feedback(channel(ratio)))
 
 
-def _detached(channel: Callable[[float], Channel], rate, ratio, period, steps):
-    return gmc_jax.detached_optimizer(optax.adam(rate), channel(ratio), detach=DETACH)
+def _detached(
+    inner: Callable[[Rate], optax.GradientTransformation],
+    channel: Callable[[float], Channel],
+    rate,
+    ratio,
+    period,
+    steps,
+):
+    return gmc_jax.detached_optimizer(inner(rate), channel(ratio), detach=DETACH)
+
+
+def _through(
+    factory: Callable[[Channel, Rate], optax.GradientTransformation],
+    rate,
+    ratio,
+    *others,
+):
+    return factory(top_k(ratio), rate)
 
 
 def _one_bit_adam(rate, ratio, period, steps):
@@ -161,37 +178,51 @@ _once = partial(Candidate, is_main=False)
 _whole = (1.0,)
 
 CANDIDATES = {
-    "adam": Candidate("Adam, dense", _dense, _whole),
-    "never": Candidate(
-        "local Adam, one average", _local_adam, _whole, (0,), _ADAPTIVE / 2
+    "adam": Candidate("Adam, dense", partial(_dense, optax.adam), _whole),
+    "nadam": Candidate("NAdam, dense", partial(_dense, optax.nadam), _whole),
+    "two_bits_nadam": Candidate(
+        "detached NAdam, 2 bits",
+        partial(_detached, optax.nadam, two_bits),
+        centre=2 * _ADAPTIVE,
     ),
-    "two_bits": Candidate(
-        "detached, 2 bits", partial(_detached, two_bits), centre=2 * _ADAPTIVE
+    "never": Candidate(
+        "local Adam, one mean", _local_adam, _whole, (0,), _ADAPTIVE / 2
     ),
     "behind": Candidate(
         "feedback behind", partial(_behind, top_k), centre=2 * _ADAPTIVE
     ),
     "in_front": Candidate("feedback in front", partial(_in_front, top_k)),
-    "detached": Candidate("detached", partial(_detached, top_k), centre=2 * _ADAPTIVE),
+    "two_bits": Candidate(
+        "detached Adam, 2 bits",
+        partial(_detached, optax.adam, two_bits),
+        centre=2 * _ADAPTIVE,
+    ),
+    "detached": Candidate(
+        "detached Adam", partial(_detached, optax.adam, top_k), centre=2 * _ADAPTIVE
+    ),
     "diloco": _once("DiLoCo", _diloco, _whole, (12, 30, 48)),
     "sparse_loco": _once("SparseLoCo", _sparse_loco, (0.12,), (12,)),
+    "dense_variance_in_front": _once(
+        "in front, dense v",
+        partial(_through, dense_variance.in_front),
+        (0.01,),
+    ),
+    "dense_variance_behind": _once(
+        "behind, dense v", partial(_through, dense_variance.behind), (0.01,)
+    ),
     "one_bit_adam": _once("1-bit Adam", _one_bit_adam, _whole),
     "frozen_variance": _once("frozen variance", _frozen_variance, (0.01,)),
     "demo": _once("DeMo", _demo, (0.01,), centre=2 * _SIGNS),
     "blocks_adam": _once(
-        "local Adam, GMC of blocks", partial(_local_adam_gmc, blocks), (0.001,), (12,)
+        "local Adam, blocks", partial(_local_adam_gmc, blocks), (0.001,), (12,)
     ),
-    "blocks_local": _once(
-        "local SGD, GMC of blocks", _local_sgd_gmc, (0.001,), (12,), _SGD
-    ),
+    "blocks_local": _once("local SGD, blocks", _local_sgd_gmc, (0.001,), (12,), _SGD),
     "blocks": _once("GMC of blocks", partial(_gmc, blocks), (0.01, 0.001), (1,), _SGD),
     "gmc": _once("GMC", partial(_gmc, top_k), (0.01,), centre=_SGD),
     "slowmo": _once("SlowMo", _slowmo, _whole, (12, 48), _SGD),
     "power_sgd": _once("PowerSGD, rank 4", _power_sgd, _whole, centre=_SGD),
     "rank_4": _once("rank 4 in front", partial(_in_front, _rank_4), _whole),
-    "eight_bits": _once(
-        "8 bits both ways in front", partial(_in_front, _eight_bits), _whole
-    ),
+    "eight_bits": _once("8 bits in front", partial(_in_front, _eight_bits), _whole),
     "local_adam_gmc": _once(
         "local Adam, GMC", partial(_local_adam_gmc, top_k), (0.12,), (12,)
     ),

@@ -61,39 +61,41 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         "method",
         f"Training loss after {header['problem']['steps']} steps, mean of "
         f"{header['seeds']} seeds",
-        "ratio: entries of a message. every: steps between two messages. bytes: of a "
-        "worker in the whole training, relative to dense, with the first number of "
-        "workers. +-: half of the range of the seeds. rate: of rates that differ by "
-        f"factors of {header['rates_apart']:g}, the best one for the first seed and "
-        "the first number of workers. Lines without +- have one seed.",
+        "ratio: entries of a message; with values in 2 bits, four times as many. "
+        "/12: a message every 12 steps. bytes: of a worker in the whole training, "
+        "relative to dense. ±: half of the range of the seeds. rate: of rates that "
+        f"differ by factors of {header['rates_apart']:g}, the best one for the first "
+        "seed and the first number of workers. Losses without ± are of one seed.",
     )
-    for name in ("ratio", "every", "bytes"):
+    for name in ("ratio", "bytes"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("rate", justify="right", no_wrap=True)
     for workers in header["workers"]:
-        for name in ("loss", "+-"):
-            shown.add_column(f"{name}\nK={workers}", justify="right", no_wrap=True)
-    for method, ratio, period in dict.fromkeys(key[:3] for key in found):
+        shown.add_column(f"loss\nK={workers}", justify="right", no_wrap=True)
+    names = list(CANDIDATES)
+    keys = list(dict.fromkeys(key[:3] for key in found))
+    keys.sort(key=lambda key: names.index(key[0]) if key[0] in names else len(names))
+    for method, ratio, period in keys:
         of_workers = [
             found.get((method, ratio, period, workers)) for workers in header["workers"]
         ]
+        label = CANDIDATES[method].label if method in CANDIDATES else method
         first = next(each for each in of_workers if each)
-        cells = [cell for each in of_workers for cell in _cells(each)]
         shown.add_row(
-            CANDIDATES[method].label if method in CANDIDATES else method,
+            f"{label} /{period}" if period > 1 else label,
             f"{100 * ratio:g}%",
-            f"{period}",
             f"{100 * first.share:.3g}%",
             f"{first.rate:.2g}",
-            *cells,
+            *map(_cell, of_workers),
         )
     return [shown]
 
 
-def _cells(each: Reached | None) -> tuple[str, str]:
+def _cell(each: Reached | None) -> str:
     if each is None:
-        return "", ""
+        return ""
     if not np.isfinite(each.mean):
-        return "diverges", ""
-    spread = f"{np.ptp(each.losses) / 2:.3f}" if len(each.losses) > 1 else ""
-    return f"{each.mean:.3f}", spread
+        return "diverges"
+    if len(each.losses) == 1:
+        return f"{each.mean:.3f}"
+    return f"{each.mean:.3f} ±{np.ptp(each.losses) / 2:.3f}"

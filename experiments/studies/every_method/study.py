@@ -35,7 +35,7 @@ LEARNING_RATES = (
     ("distributed_lion", _SIGNS),
     ("one_bit_adam", _ADAPTIVE),
     ("adam", _ADAPTIVE),
-    ("detached_adam", 2 * _ADAPTIVE),
+    ("detached_optimizer", 2 * _ADAPTIVE),
     ("local_adam", _ADAPTIVE),
     ("diloco", _ADAPTIVE),
     ("muloco", 0.05),  # Of steps that are orthogonal matrices.

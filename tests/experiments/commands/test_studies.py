@@ -111,6 +111,13 @@ def test_a_kept_log_is_printed_in_80_columns_and_drawn(name, words, of):
     assert of in title(figure)
 
 
+def test_the_kept_log_under_adam_is_printed_in_80_columns():
+    study, rows = _studies.read(KEPT / "adam")
+    shown = printed(study, rows)
+    assert "Adam, dense 100% 100% 0.003 2.412 ±0.010 2.324" in " ".join(shown.split())
+    assert "…" not in shown
+
+
 @pytest.mark.parametrize(
     ("rows", "words", "figures"),
     [
@@ -158,7 +165,10 @@ def test_losses_that_are_not_finite_are_recorded_as_none(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["clocks", "elastic", "equal_bytes", "network", "pca", "plan", "theory", "votes"],
+    [
+        *("adam", "clocks", "elastic", "equal_bytes", "network", "pca", "plan"),
+        *("theory", "votes"),
+    ],
 )
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_an_interrupted_study_is_shown_or_an_error(name, share):

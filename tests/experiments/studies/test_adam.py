@@ -10,14 +10,16 @@ import optax
 import pytest
 from rich.console import Console
 
-from experiments.studies.adam import study, table
+import gmc_jax
+from experiments.studies.adam import dense_variance, study, table
 from experiments.studies.adam.candidates import CANDIDATES
 from experiments.studies.adam.study import Adam
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.training import record
 from gmc_jax.costs.bits_per_step import bits_of_steps
+from tests.support import harness, problems
 
-PARAMS = {"w": jnp.zeros((64, 64)), "b": jnp.zeros(64)}
+PARAMS = {"first": {"w": jnp.zeros((64, 64))}, "second": {"b": jnp.zeros(64)}}
 
 
 def options(**others) -> Adam:
@@ -86,12 +88,23 @@ def test_the_table_shows_the_best_rate_of_the_first_seed():
     (shown,) = table.tables(rows)
     console.print(shown)
     shown = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "Adam, dense 100% 1 50% 0.1 2.250 0.250 diverges" in shown
-    assert "gone 100% 1 50% 0.1 4.000" in shown
+    assert "Adam, dense 100% 50% 0.1 2.250 ±0.250 diverges" in shown
+    assert "gone 100% 50% 0.1 4.000" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["in_front", "behind"])
+def test_without_loss_the_dense_variance_makes_it_adam(place):
+    problem = problems.quadratics(3, steps=9, d=20)
+    ours = getattr(dense_variance, place)(gmc_jax.exact(), 0.1)
+    adam = optax.chain(gmc_jax.averaged(gmc_jax.exact()), optax.adam(0.1))
+    weights, _ = harness.run(ours, problem)
+    expected, _ = harness.run(adam, problem)
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-9)
 
 
 def test_numbers_and_names_are_checked():
-    with pytest.raises(ValueError, match="`methods` must be among adam, never"):
+    with pytest.raises(ValueError, match="`methods` must be among adam, nadam"):
         options(methods=("nothing",))
     with pytest.raises(ValueError, match="`workers` must hold at least one"):
         options(workers=())
