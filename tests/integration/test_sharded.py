@@ -184,15 +184,20 @@ def sizes_in(text: str) -> set[int]:
     return {math.prod(map(int, shape.split(","))) for shape in shapes}
 
 
-# The slow ones repeat on another mesh what stands below them.
+# Every method split in both ways, on the two meshes in turn; on all of them one that
+# gathers leaf by leaf, one that gathers the whole vector, and one that reduces.
 WAYS = [
     ("gmc", 4, "fsdp"),
     *(
         pytest.param(method, workers, how, marks=pytest.mark.slow)
-        for method in METHODS
+        for turn, method in enumerate(METHODS)
         for workers, how in ((2, "model"), (4, "model"), (2, "fsdp"), (4, "fsdp"))
         if (method, workers, how) != ("gmc", 4, "fsdp")
         and (method not in ("d_psgd", "choco_sgd") or workers == 4)
+        and (
+            method in ("gmc", "gmc of the whole vector", "cser", "d_psgd", "choco_sgd")
+            or (workers == 4) == ((turn + (how == "fsdp")) % 2)
+        )
     ),
 ]
 

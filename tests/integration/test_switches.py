@@ -6,8 +6,9 @@ of each kind meets each switch; the whole product is slow.
 """
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import chex
 import jax
@@ -45,6 +46,13 @@ RUN = {
     "x64": {"jax_enable_x64": True},
     "products in float32": {"jax_default_matmul_precision": "float32"},
 }
+# Without them every operation is compiled by itself, so that each is seen.
+AS_ONE_PROGRAM = {"x64", "products in float32"}
+
+
+def compiled_under(switch: str) -> Callable:
+    """Runs a function as one program where that shows all that may go wrong."""
+    return jax.jit if switch in AS_ONE_PROGRAM else lambda function: function
 
 
 @contextlib.contextmanager
@@ -109,7 +117,8 @@ def test_channels_are_traced_under_every_switch(name, switch):
 def test_channels_run_under_every_switch(name, switch):
     trees = draw_trees("mixed")
     with switched(RUN[switch]):
-        mean, lost, late = averages(name, jax.tree.map(jnp.asarray, trees))
+        run = compiled_under(switch)(functools.partial(averages, name))
+        mean, lost, late = run(jax.tree.map(jnp.asarray, trees))
     assert_law_of(name, trees, mean, lost, rtol=1e-6, late=late)
 
 
@@ -153,5 +162,5 @@ def test_methods_are_traced_under_every_switch(method, switch):
 def test_methods_run_under_every_switch(method, switch):
     """A step without and one with what happens in every second one."""
     with switched(RUN[switch]):
-        ours = steps(method, 2)
+        ours = compiled_under(switch)(functools.partial(steps, method, 2))()
     chex.assert_tree_all_finite(ours)

@@ -1,7 +1,8 @@
 """Every public factory with valid arguments, as few and as small as possible."""
 
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +206,15 @@ def found(name: str) -> Callable:
 
 
 def names_of(kind: type) -> list[str]:
-    """The names of the factories that make a kind of thing."""
+    """The names of the factories that make a kind of thing, as they are annotated."""
+
+    def made(factory: Callable) -> Any:
+        is_class = inspect.isclass(factory)
+        return factory if is_class else get_type_hints(factory)["return"]
+
+    makes = {name: made(found(name)) for name in RIGHT}
     return [
-        name for name, right in RIGHT.items() if isinstance(found(name)(**right), kind)
+        name
+        for name, its in makes.items()
+        if inspect.isclass(its) and issubclass(its, kind)
     ]

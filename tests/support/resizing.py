@@ -33,28 +33,31 @@ def one(batches: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf[0], batches)
 
 
+def begun(name: str, workers: int) -> tuple[Callable, Tree, Tree]:
+    """The step of one worker, its first state, and a batch of all workers."""
+    tx = COMPOSITIONS[name](workers)
+    return step_of(tx), (start(), tx.init(start())), one(pulls(workers, 1))
+
+
 @functools.cache
 def layout_and_state(name: str, workers: int) -> tuple[gmc_jax.Layout, Tree]:
     """The layout, and the state of one worker."""
-    tx = COMPOSITIONS[name](workers)
-    state = start(), tx.init(start())
-    batch = one(pulls(workers, 1))
-    return gmc_jax.layout(step_of(tx), state, batch, workers), state
+    step, state, batch = begun(name, workers)
+    return gmc_jax.layout(step, state, batch, workers), state
 
 
 @functools.cache
-def compiled(name: str, workers: int) -> Callable:
-    step, (_, state) = (
-        step_of(COMPOSITIONS[name](workers)),
-        layout_and_state(name, workers),
-    )
-    return gmc_jax.simulate(step, state, one(pulls(workers, 1)), workers)[0]
+def compiled(name: str, workers: int) -> gmc_jax.Train:
+    """With its layout, which is not inferred once more."""
+    step, state, batch = begun(name, workers)
+    return gmc_jax.simulate(step, state, batch, workers)[0]
 
 
 def train(name: str, workers: int, steps: int, first: int = 0, state: Tree = None):
     """Some steps, from a kept state or from the start; losses [steps]."""
-    run, (layout, fresh) = compiled(name, workers), layout_and_state(name, workers)
-    state = layout.lay_out(fresh) if state is None else state
+    run = compiled(name, workers)
+    if state is None:
+        state = run.layout.lay_out(begun(name, workers)[1])
     batches = pulls(workers, steps, first)
     losses = []
     for t in range(steps):
@@ -73,7 +76,7 @@ def trained(name: str) -> Tree:
 def resized(name: str, numbers=NUMBERS) -> list[tuple[gmc_jax.Layout, Tree]]:
     """Layouts and states as they are resized from the first number to the last."""
     state = trained(name)
-    found = [(layout_and_state(name, numbers[0])[0], state)]
+    found = [(compiled(name, numbers[0]).layout, state)]
     for workers in numbers[1:]:
         state = resize(state, found[-1][0], workers)
         found.append((layout_and_state(name, workers)[0], state))

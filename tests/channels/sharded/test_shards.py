@@ -29,7 +29,7 @@ from gmc_jax import (
     topologies,
 )
 from tests.support.channels import assert_law
-from tests.support.meshes import MESHES, mesh_named, on_mesh, on_one_device, trees_of
+from tests.support.meshes import mesh_named, on_mesh, on_one_device, trees_of
 
 CHANNELS = {
     "top_k": all_gather(top_k(0.1), per_leaf=True),
@@ -68,24 +68,35 @@ OF_TWO = {
     *("gossip", "disagreement", "compressed_gossip"),
     *("gossip_differences", "gossip_differences_overlapped"),
 }
+# One of each way to send, also with other workers and where they are the last axis.
+ON_ALL_MESHES = {
+    *("top_k", "top_k of the whole vector", "threshold of the whole vector", "block"),
+    *("gathered random_k", "random_k", "exact", "majority_vote", "simulated_server"),
+}
+ELSEWHERE = [("4 x 2", "float32"), ("the workers last", "float32")]
+DEFAULT = [
+    ("top_k of the whole vector", "2 x 2 x 2", "bfloat16"),
+    ("block", "2 x 2 x 2", "float32"),
+    ("random_k", "2 x 4", "float32"),
+    ("majority_vote", "2 x 2 x 2", "float32"),
+    ("gossip", "2 x 4", "bfloat16"),
+]
 OWN = OF_TWO | {"no_communication", "simulated_server"}
 
 
 @pytest.mark.parametrize(
     ("name", "mesh", "dtype"),
     [
-        ("top_k of the whole vector", "2 x 2 x 2", "bfloat16"),
-        ("block", "2 x 2 x 2", "float32"),
-        ("random_k", "2 x 4", "float32"),
-        ("majority_vote", "2 x 2 x 2", "float32"),
-        ("gossip", "2 x 4", "bfloat16"),
+        *DEFAULT,
         *(
-            pytest.param(name, mesh, dtype, marks=pytest.mark.slow)
+            pytest.param(name, *where, marks=pytest.mark.slow)
             for name in CHANNELS
-            for mesh in MESHES
-            for dtype in ("float32", "bfloat16")
-            if name not in OF_TWO or mesh[0] == "2"
-            if dtype == "float32" or mesh == next(iter(MESHES))
+            for where in (
+                ("2 x 2 x 2", "float32"),
+                ("2 x 4", "bfloat16"),
+                *(ELSEWHERE if name in ON_ALL_MESHES else ()),
+            )
+            if (name, *where) not in DEFAULT
         ),
     ],
 )
