@@ -207,7 +207,7 @@ class Layout(NamedTuple):
                 average = jnp.round(average)
             return average.astype(leaf.dtype)
 
-        return jax.tree.map(mean, tree, self._differs_in(tree))
+        return jax.tree.map(mean, tree, self.differs_in(tree))
 
     def check_kept(self, state: Tree) -> None:
         """Raises ValueError unless a state is kept as this layout says."""
@@ -241,8 +241,17 @@ class Layout(NamedTuple):
         """
         return CheckedStep(train, self)
 
-    def _differs_in(self, tree: Tree) -> Tree:
-        """Finds the part of `differs` that belongs to a kept tree, by its shapes."""
+    def differs_in(self, tree: Tree) -> Tree:
+        """Finds the part of `differs` that belongs to a part of the state.
+
+        Args:
+          tree: the part, as it is kept between steps. It is found by its structure and
+            its shapes.
+
+        Raises:
+          ValueError: if the state holds no such tree, or several of which not the same
+            leaves differ between workers.
+        """
         treedef = jax.tree.structure(tree)
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
