@@ -20,7 +20,7 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
                    streaming, averaged, partial_sync, ...; around a method:
                    skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
-                   evaluate, metrics, resize, Checkpoints
+                   evaluate, metrics, resize, Checkpoints; worker_key, worker_rngs
     costs          message_bits, peak_message_bits, wire_bytes, link_traffic,
                    relative_cost, plan
     modules        topologies, paces, timelines, planning
@@ -125,6 +125,7 @@ from gmc_jax.execution.simulate import simulate as simulate
 from gmc_jax.execution.step import Step as Step
 from gmc_jax.execution.unrolled import unrolled as unrolled
 from gmc_jax.execution.worker_key import worker_key as worker_key
+from gmc_jax.execution.worker_key import worker_rngs as worker_rngs
 from gmc_jax.graphs import topologies as topologies
 from gmc_jax.graphs.random_topology import RandomTopology as RandomTopology
 from gmc_jax.graphs.topology import Topology as Topology
@@ -451,6 +452,7 @@ __all__ += [
     "svrg_snapshot",
     "unrolled",
     "worker_key",
+    "worker_rngs",
 ]
 
 # Costs: what is sent, and how long it takes.
