@@ -152,6 +152,21 @@ def test_draws_of_channels_inside_a_method_cause_no_warning():
     layout_of(step_of(lambda w, x, key, n: jnp.sum((w - x) ** 2), tx), tx)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_draws_of_an_unrolled_gradient_are_seen(own):
+    def step(state, batch):
+        params, opt_state, key, count = state
+        draw = worker_key(key) if own else key
+        grads = gmc_jax.unrolled(jax.grad(loss_of))(params, batch, draw)
+        updates, opt_state = TX.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, key, count), {}
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        layout_of(step)
+    assert len(caught) == (0 if own else 1)
+
+
 def test_one_worker_may_draw_with_any_key():
     layout_of(step_of(REPEATED["a key"]), workers=1)
 
