@@ -99,7 +99,8 @@ def drawn_outside(state, batch):
     mask = jax.random.uniform(key, (4,))
     grads = jax.grad(lambda w: jnp.sum((w - batch) ** 2 * mask))(params)
     updates, opt_state = TX.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates) + 0.1 * jax.random.normal(key, (4,))
+    noise = 0.1 * jax.random.normal(key, (4,))
+    params = optax.apply_updates(optax.apply_updates(params, updates), noise)
     return (params, opt_state, key, count), {}
 
 
