@@ -12,7 +12,7 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
                    gossip, disagreement, random_gossip, compressed_gossip,
                    gossip_differences, gossip_differences_overlapped; sending nothing:
                    simulated_server, no_communication, drop_all; around others:
-                   count_entries, join_channels, in_frequencies
+                   count_entries, count_bytes, join_channels, in_frequencies
     methods        gmc and its relatives, dgc, cser, def_a, ef_sgd, power_sgd, ef21,
                    one_bit_adam, dmsgd, local_sgd, slowmo, diloco, streaming_diloco,
                    d_psgd, sgp, d2, signum, svrg and more
@@ -20,7 +20,7 @@ an `optax.GradientTransformation` made of channels and transforms: `gmc(0.1, cha
                    streaming, averaged, partial_sync, ...; around a method:
                    skip_nonfinite, leave_out_nonfinite, accumulate
     the loop       query in the step of one worker; simulate or distribute around it;
-                   evaluate, resize, Checkpoints
+                   evaluate, metrics, resize, Checkpoints; worker_key, worker_rngs
     costs          message_bits, peak_message_bits, wire_bytes, link_traffic,
                    relative_cost, plan
     modules        topologies, paces, timelines, planning
@@ -42,6 +42,8 @@ from gmc_jax.channels.alternating_low_rank import (
 )
 from gmc_jax.channels.compressed import CompressedState as CompressedState
 from gmc_jax.channels.compressed_gossip import compressed_gossip as compressed_gossip
+from gmc_jax.channels.count_bytes import CountBytesState as CountBytesState
+from gmc_jax.channels.count_bytes import count_bytes as count_bytes
 from gmc_jax.channels.count_entries import CountEntriesState as CountEntriesState
 from gmc_jax.channels.count_entries import count_entries as count_entries
 from gmc_jax.channels.delayed_messages import (
@@ -116,12 +118,14 @@ from gmc_jax.execution.evaluate import evaluate as evaluate
 from gmc_jax.execution.layout import Layout as Layout
 from gmc_jax.execution.layout import Train as Train
 from gmc_jax.execution.layout import layout as layout
+from gmc_jax.execution.metrics import metrics as metrics
 from gmc_jax.execution.replicas import assert_replicated as assert_replicated
 from gmc_jax.execution.resize import resize as resize
 from gmc_jax.execution.simulate import simulate as simulate
 from gmc_jax.execution.step import Step as Step
 from gmc_jax.execution.unrolled import unrolled as unrolled
 from gmc_jax.execution.worker_key import worker_key as worker_key
+from gmc_jax.execution.worker_key import worker_rngs as worker_rngs
 from gmc_jax.graphs import topologies as topologies
 from gmc_jax.graphs.random_topology import RandomTopology as RandomTopology
 from gmc_jax.graphs.topology import Topology as Topology
@@ -318,6 +322,7 @@ __all__ += [
     "all_reduce",
     "alternating_low_rank",
     "compressed_gossip",
+    "count_bytes",
     "count_entries",
     "disagreement",
     "drop_all",
@@ -443,6 +448,7 @@ __all__ += [
     "fetch",
     "full_gradient_due",
     "layout",
+    "metrics",
     "query",
     "resize",
     "set_full_gradient",
@@ -450,6 +456,7 @@ __all__ += [
     "svrg_snapshot",
     "unrolled",
     "worker_key",
+    "worker_rngs",
 ]
 
 # Costs: what is sent, and how long it takes.
@@ -496,6 +503,7 @@ __all__ += [
     "AtVirtualIterateState",
     "AverageResidualsState",
     "CompressedState",
+    "CountBytesState",
     "CountEntriesState",
     "DelayedMessagesState",
     "DelayedSyncState",

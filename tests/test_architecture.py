@@ -88,6 +88,7 @@ EXTRAS = [
     "rich",
     "scipy",
     "sklearn",
+    "tensorboardX",
     "tensorflow",
     "tensorflow_datasets",
     "tensorstore",

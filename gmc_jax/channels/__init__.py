@@ -5,7 +5,7 @@
     neighbours       gossip, disagreement, compressed_gossip, gossip_differences,
                      gossip_differences_overlapped, random_gossip
     nothing sent     no_communication, drop_all, simulated_server
-    around others    count_entries, join_channels, in_frequencies
+    around others    count_entries, count_bytes, join_channels, in_frequencies
 
 The folder `sharded` is for leaves that are split over the devices of a worker.
 """

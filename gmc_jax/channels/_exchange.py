@@ -195,17 +195,20 @@ def _channel(
     def encode(
         coder: Codec, keys: jax.Array, vectors: Vectors
     ) -> tuple[dict[int, Tree], Vectors]:
-        return coder.encode(jax.vmap(workers.own_key)(keys), vectors)
+        with jax.named_scope("encode"):
+            return coder.encode(jax.vmap(workers.own_key)(keys), vectors)
 
     def receive(
         coder: Codec, shards: Shards, keys: jax.Array, messages: dict[int, Tree]
     ) -> Vectors:
         senders = workers.senders()
         share, divisor = shares(senders) if compressor.linear else (1.0, senders)
-        sent = exchange.to_wire(messages, share)
-        received = between_workers(exchange.collective, coder, shards, sent)
-        arrived = exchange.from_wire(upcast(received), share)
-        return combine(partial(coder.decode, keys), arrived, senders, divisor)
+        with jax.named_scope("exchange"):
+            sent = exchange.to_wire(messages, share)
+            received = between_workers(exchange.collective, coder, shards, sent)
+        with jax.named_scope("decode"):
+            arrived = exchange.from_wire(upcast(received), share)
+            return combine(partial(coder.decode, keys), arrived, senders, divisor)
 
     def on_vectors(
         shards: Shards, tree: Tree, vectors: Vectors, step: jax.Array

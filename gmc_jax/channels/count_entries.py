@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gmc_jax.channels._calls import call
+from gmc_jax.channels._counts import add_to_count
 from gmc_jax.core import Channel, Tree
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
@@ -81,10 +82,13 @@ def count_entries(channel: Channel, *, extra: bool = False) -> Channel:
             sent = jax.tree.map(_sent, upcast(tree), lost)
             up, down = _add_nonzero(state.up, sent), _add_nonzero(state.down, mean)
         else:
-            up, down = _add(state.up, entries), _add(state.down, entries)
+            up, down = (
+                add_to_count(state.up, entries),
+                add_to_count(state.down, entries),
+            )
         sizes = 0 if extra else sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
         counts = CountEntriesState(
-            up, down, _add(state.dense, sizes), state.indexed, inner
+            up, down, add_to_count(state.dense, sizes), state.indexed, inner
         )
         return mean, lost, mark_updated(counts)
 
@@ -97,13 +101,5 @@ def _sent(leaf: jax.Array, lost: jax.Array) -> jax.Array:
 
 def _add_nonzero(count: jax.Array, tree: Tree) -> jax.Array:
     for leaf in jax.tree.leaves(tree):
-        count = _add(count, jnp.count_nonzero(leaf).astype(jnp.uint32))
+        count = add_to_count(count, jnp.count_nonzero(leaf).astype(jnp.uint32))
     return count
-
-
-def _add(count: jax.Array, more: int | jax.Array) -> jax.Array:
-    """Adds to a [2] uint32 count, carrying from the low half to the high one."""
-    high, low = divmod(more, 2**32) if isinstance(more, int) else (0, more)
-    total = count[1] + jnp.uint32(low)
-    carry = (total < count[1]).astype(jnp.uint32)
-    return jnp.stack([count[0] + jnp.uint32(high) + carry, total])

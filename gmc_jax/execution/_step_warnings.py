@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 from gmc_jax.core import Tree
+from gmc_jax.execution._draw_warnings import draw_warnings
 from gmc_jax.utils import jaxprs
 from gmc_jax.utils.jaxprs import Program, StateClass
 from gmc_jax.utils.trees import find_hooks
@@ -55,6 +56,8 @@ def step_warnings(
             "params)` in the place of `params`. If it is meant to be taken elsewhere, "
             "call `gmc_jax.query` and ignore its result."
         )
+    if workers > 1:
+        yield from draw_warnings(program, differs, axis_name)
 
 
 def _updated_without_query(program: Program, shapes: Tree) -> list[str]:

@@ -207,7 +207,7 @@ class Layout(NamedTuple):
                 average = jnp.round(average)
             return average.astype(leaf.dtype)
 
-        return jax.tree.map(mean, tree, self._differs_in(tree))
+        return jax.tree.map(mean, tree, self.differs_in(tree))
 
     def check_kept(self, state: Tree) -> None:
         """Raises ValueError unless a state is kept as this layout says."""
@@ -241,8 +241,17 @@ class Layout(NamedTuple):
         """
         return CheckedStep(train, self)
 
-    def _differs_in(self, tree: Tree) -> Tree:
-        """Finds the part of `differs` that belongs to a kept tree, by its shapes."""
+    def differs_in(self, tree: Tree) -> Tree:
+        """Finds the part of `differs` that belongs to a part of the state.
+
+        Args:
+          tree: the part, as it is kept between steps. It is found by its structure and
+            its shapes.
+
+        Raises:
+          ValueError: if the state holds no such tree, or several of which not the same
+            leaves differ between workers.
+        """
         treedef = jax.tree.structure(tree)
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
@@ -305,11 +314,15 @@ def layout(
     is thereby *proved* to be the same on all workers. The rounds begin with what plain
     operations surely batch, so one or two are enough.
 
-    Two kinds of steps cause a warning. The first takes gradients and trains separate
+    Four kinds of steps cause a warning. The first takes gradients and trains separate
     models, since nothing that workers send reaches the state. The channel
     `no_communication()` says that this is intended. The second never calls
     `gmc_jax.query`, although its method takes gradients at another point than the
-    parameters.
+    parameters. The third draws random numbers inside a gradient with a key that is the
+    same on all workers, so that they all drop the same units (see `worker_key`). The
+    fourth draws there with a key that it closes over, so that all steps draw the same.
+    What all workers or steps shall draw alike is drawn outside of the gradient, or with
+    a key that is written there, such as `jax.random.key(0)`.
 
     Some mistakes cause no warning. One is a part of the model that no channel averages,
     such as a branch of `optax.partition`: many leaves are meant to differ between

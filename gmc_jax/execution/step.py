@@ -13,6 +13,13 @@ from gmc_jax.utils.jaxprs import Program
 Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Tree]]
 """The step of one worker: `(state, batch) -> (state, metrics)`."""
 
+_OF_FLAX = (
+    "The step changes a variable of Flax NNX, such as the count of an `nnx.Rngs`, that "
+    "it closes over or that was made outside of the gradient. Keep it in the state: "
+    "`graph, params, rest = nnx.split(model, nnx.Param, ...)`. Inside the loss, merge "
+    "with copies: `nnx.merge(graph, params, rest, copy=True)`."
+)
+
 
 def trace(
     step: Step, state: Tree, batch: Tree, workers: int, axis_name: str
@@ -29,6 +36,7 @@ def trace(
     Raises:
       ValueError: if the step does not return metrics and a state of the types that it
         was given.
+      Exception: what the step raises; Flax's `TraceContextError` with a note.
     """
 
     def one_worker(state: Tree, batch: Tree) -> list[jax.Array]:
@@ -41,9 +49,13 @@ def trace(
     def one(leaf: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf))
 
-    return jax.make_jaxpr(one_worker, axis_env=[(axis_name, workers)])(
-        jax.tree.map(strong, state), jax.tree.map(one, batch)
-    )
+    traced = jax.make_jaxpr(one_worker, axis_env=[(axis_name, workers)])
+    try:
+        return traced(jax.tree.map(strong, state), jax.tree.map(one, batch))
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":
+            error.add_note(_OF_FLAX)
+        raise
 
 
 def check_batch(batch: Tree, workers: int) -> None:

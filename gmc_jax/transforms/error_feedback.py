@@ -13,6 +13,7 @@ from gmc_jax.core import Channel, Tree, with_hooks
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import (
     find,
     times,
@@ -107,7 +108,7 @@ def average_with_residual(
     """Averages updates plus residual in the dtypes of `like`; the loss is kept."""
     total = optax.tree.add(updates, state.residual)
     mean, residual, inner = average_in_dtype(channel, total, state.channel, like)
-    return mean, ErrorFeedbackState(residual, inner)
+    return mean, mark_updated(ErrorFeedbackState(residual, inner))
 
 
 def feedback_in(state: Tree, caller: str) -> ErrorFeedbackState:

@@ -22,6 +22,7 @@ from gmc_jax.transforms.streaming import StreamingState
 from gmc_jax.transforms.variance_reduced import VarianceReducedState
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
+from gmc_jax.utils.jaxprs import mark_updated
 from gmc_jax.utils.trees import downcast, find, is_floating, upcast
 
 
@@ -130,7 +131,8 @@ def leave_out_nonfinite(
         )
         left_out = state.left_out + (nonfinite & ~skipped).astype(jnp.int32)
         count = state.skipped + skipped.astype(jnp.int32)
-        return out, LeaveOutNonfiniteState(count, left_out, inner_state)
+        new = LeaveOutNonfiniteState(count, left_out, inner_state)
+        return out, mark_updated(new)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

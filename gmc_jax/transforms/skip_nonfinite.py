@@ -18,6 +18,7 @@ from gmc_jax.transforms._nonfinite import (
 )
 from gmc_jax.utils import checks
 from gmc_jax.utils.call_repr import call_repr
+from gmc_jax.utils.jaxprs import mark_updated
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -90,6 +91,6 @@ def skip_nonfinite(
             vote,
         )
         count = state.skipped + skipped.astype(jnp.int32)
-        return out, SkipNonfiniteState(count, inner_state)
+        return out, mark_updated(SkipNonfiniteState(count, inner_state))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from gmc_jax import worker_key
+from gmc_jax import worker_key, worker_rngs
 from tests.support.harness import WORKERS, pmap_too
 from tests.support.vector_steps import D, drive, targets
 
@@ -67,3 +68,64 @@ def test_leaves_that_differ_start_from_the_given_values(runner):
 def test_worker_key_needs_the_axis():
     with pytest.raises(NameError, match="`worker_key` needs the named axis 'workers'"):
         worker_key(jax.random.key(0))
+
+
+class Layers(nnx.Module):
+    """Dropout twice, once with a key for each of two layers."""
+
+    def __init__(self, rngs):
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.keys = nnx.Rngs(9).split(2)
+        self.scale = nnx.Param(jnp.ones(3))
+
+
+def over_workers(function, *arguments):
+    """One worker's function, of all workers."""
+    return jax.vmap(
+        lambda worker: function(*arguments), axis_name="workers", axis_size=3
+    )(jnp.arange(3))
+
+
+def test_worker_rngs_folds_the_index_into_every_key_alone():
+    pair = jax.random.split(jax.random.key(1), 2)
+    others = {"count": jnp.uint32(4), "halves": jnp.zeros(2, jnp.uint32), "rate": 0.5}
+    tree = {"key": jax.random.key(0), "keys": pair, **others}
+    own = over_workers(worker_rngs, tree)
+    key = over_workers(worker_key, tree["key"])
+    assert (own["key"] == key).all()
+    for place in range(2):
+        key = over_workers(worker_key, pair[place])
+        assert (own["keys"][:, place] == key).all()
+    for name, value in others.items():
+        np.testing.assert_array_equal(own[name], [value] * 3)
+
+
+def test_worker_rngs_of_nnx_draw_apart_and_count_on():
+    """Of `nnx.Rngs`, and of a model's state; both count in the trace that made them."""
+    rngs = nnx.Rngs(3)
+
+    def draws():
+        own = worker_rngs(rngs)
+        return jax.random.uniform(own.dropout()), jax.random.uniform(own.dropout())
+
+    first, second = over_workers(draws)
+    assert len({*first.tolist(), *second.tolist()}) == 6
+
+    graph, rest = nnx.split(Layers(nnx.Rngs(0)))
+
+    def dropped():
+        model = nnx.merge(graph, worker_rngs(rest))
+        return model.dropout(jnp.ones(64)), nnx.state(model)
+
+    masks, state = over_workers(dropped)
+    assert len({tuple(mask) for mask in masks.tolist()}) == 3
+    np.testing.assert_array_equal(state["dropout"]["rngs"]["count"][...], [1] * 3)
+    np.testing.assert_array_equal(state["scale"][...], np.ones((3, 3)))
+
+
+def test_worker_rngs_needs_the_axis_and_a_key():
+    with pytest.raises(NameError, match="`worker_rngs` needs the named axis"):
+        worker_rngs(jax.random.key(0))
+    for tree in ({}, {"raw": jax.random.PRNGKey(0)}):
+        with pytest.raises(ValueError, match="must hold a typed random key"):
+            over_workers(worker_rngs, tree)

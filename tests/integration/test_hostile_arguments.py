@@ -19,6 +19,7 @@ NOT_FACTORIES = {
     *("assert_replicated", "average_workers", "evaluate", "fetch", "query"),
     *("full_gradient_due", "set_full_gradient", "svrg_snapshot", "wire_bytes"),
     *("message_bits", "peak_message_bits", "relative_cost", "worker_key", "with_hooks"),
+    *("metrics", "worker_rngs"),
     # Runners and what belongs to them, with tests of their own.
     *("distribute", "layout", "resize", "simulate", "unrolled"),
     # Without arguments, or measured.

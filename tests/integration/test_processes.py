@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -80,8 +81,10 @@ def test_two_processes_train_as_simulated_workers_do(seen, method, batch):
         simulate, step_of(tx), (start(), tx.init(start())), batches(method)
     )
     residual = optax.tree.get(opt_state, "residual")
+    squares = sum(np.sum(leaf**2) for leaf in jax.tree.leaves(residual))
     expected = {
         "relative cost": gmc_jax.relative_cost(opt_state),
+        "metrics": [np.sqrt(squares / 8)] + [1] * (method == "guarded"),
         "loss": metrics["loss"],
         **{f"params {name}": leaf for name, leaf in params.items()},
         **{f"residual {name}": leaf for name, leaf in residual.items()},

@@ -61,6 +61,7 @@ def train(method: str, spread: bool) -> dict[str, np.ndarray]:
     assert len(residual["bias"].addressable_shards) == 4
     return {
         "relative cost": np.array(gmc_jax.relative_cost(opt_state)),
+        "metrics": np.array(list(gmc_jax.metrics(opt_state, run.layout).values())),
         "loss": np.stack(losses),
         **{f"params {k}": v for k, v in gmc_jax.fetch(params).items()},
         **{f"residual {k}": v for k, v in gmc_jax.fetch(residual).items()},

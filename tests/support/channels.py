@@ -20,6 +20,7 @@ from gmc_jax import (
     centroids,
     chunked_top_k,
     compressed_gossip,
+    count_bytes,
     count_entries,
     dense,
     disagreement,
@@ -146,7 +147,7 @@ CHANNELS = {
     "mean_of_senders": Row(
         mean_of_senders(top_k(0.1)), stays_finite=False, of_senders=True
     ),
-    "count_entries": Row(count_entries(all_gather(top_k(0.1)))),
+    "count_entries": Row(count_entries(count_bytes(all_gather(top_k(0.1))))),
     "join_channels": Row(
         join_channels(
             [all_gather(top_k(0.1)), all_reduce(random_block(0.1))], boundaries=[1]

@@ -122,7 +122,7 @@ RIGHT = {
         for name in (
             *("adapt_then_combine", "averaged", "combine_then_adapt"),
             *("error_feedback", "exact_diffusion", "push_sum", "track_gradients"),
-            *("variance_reduced", "count_entries", "send_differences"),
+            *("variance_reduced", "count_bytes", "count_entries", "send_differences"),
             "difference_compression",
         )
     },
