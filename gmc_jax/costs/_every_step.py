@@ -40,8 +40,6 @@ _UNBIASED = ("qsgd(7)", "terngrad")
 _VOTES = (
     "a vote forgets how large entries are; where the data of workers differ it stalls"
 )
-# Large entries wait as long as small ones, and then arrive at once.
-_BLOCKS = "blocks are drawn without looking at what is in them"
 # `small_vit` there: 0.46 above dense, though news lags 2.5 % of the training.
 _ERRORS_APART = "each worker takes its own errors as steps, until the next reset"
 
@@ -69,7 +67,7 @@ def compressed(
         outer = "gmc_jax.gmc(1.0, {}, momentum=0.5)"
         method = f"gmc_jax.periodic({over.inner}, {outer}, {period})"
     label += f", delay {delay}" if delay else ""
-    caution = _BLOCKS if name == "random_block" else ""
+    selection = "drawn" if name == "random_block" else "largest"
 
     def at(ratio: float) -> Pattern:
         code = compressor(ratio)
@@ -78,7 +76,9 @@ def compressed(
             lambda code: gather(code, per_leaf=per_leaf, delay=delay), code
         )
         sync = sync._replace(cost=cost, period=period, delay=delay)
-        return Pattern(label, (sync,), ratio, at, method.format(text), caution=caution)
+        return Pattern(
+            label, (sync,), ratio, at, method.format(text), selection=selection
+        )
 
     return at
 

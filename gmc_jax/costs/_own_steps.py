@@ -41,6 +41,7 @@ def sparse_loco(
         (sync._replace(cost=cost, period=period),),
         ratio,
         expression=f"gmc_jax.sparse_loco({over.inner}, {text}, period={period})",
+        selection="largest",
     )
 
 

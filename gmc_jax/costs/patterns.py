@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gmc_jax.channels.exact import exact
 from gmc_jax.clocks.link import Link
@@ -117,6 +117,8 @@ class Pattern:
         `gmc_jax`, `optax` and `rate`; empty if there is none to show.
       spread: further steps until what arrived at some workers has reached all, such as
         through neighbours; 0 where all workers receive it.
+      selection: where messages hold some of the entries, which of them: the `largest`,
+        or those that are `drawn` without looking at them.
       caution: why the pattern is never called safe, whatever its lag; empty if there is
         no reason.
 
@@ -125,8 +127,8 @@ class Pattern:
         `expression` or `caution` is no text, or `family` no function.
       ValueError: if `ratio` does not lie in (0, 1], a period, a number of workers or of
         fragments is not a whole number of at least 1, a delay not one of at least 0,
-        there are more fragments than steps in a period, or `spread` is negative or not
-        finite.
+        there are more fragments than steps in a period, `spread` is negative or not
+        finite, or `selection` is neither of the two.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Pattern:
     family: Callable[[float], Pattern] | None = None
     expression: str = ""
     spread: float = 0.0
+    selection: Literal["drawn", "largest"] = "drawn"
     caution: str = ""
 
     def __post_init__(self):
@@ -145,6 +148,11 @@ class Pattern:
                 raise TypeError(f"`{name}` must be text, got {checks.shown(text)}.")
         checks.known(spread=self.spread)
         checks.nonnegative(spread=self.spread)
+        if self.selection not in ("drawn", "largest"):
+            raise ValueError(
+                "`selection` must be 'drawn' or 'largest', got "
+                f"{checks.shown(self.selection)}."
+            )
         if self.family is not None:
             checks.function(family=self.family)
         if self.ratio is not None:

@@ -14,7 +14,7 @@ from gmc_jax import exact, planning, random_block, top_k
 from gmc_jax.core import Compressor
 from gmc_jax.costs.candidates import never_meeting
 from gmc_jax.costs.planning import DENSE, Pattern, Sync, worth
-from gmc_jax.costs.worth import APART, LONGEST, ORDER, WAITING
+from gmc_jax.costs.worth import APART, DRAWN, LARGEST, LONGEST, ORDER
 
 LINK = gmc_jax.Link(latency=0.02, bandwidth=12.5e6)
 
@@ -121,25 +121,30 @@ def test_a_delay_and_a_spread_add_their_steps(ratio, period, delay, spread, step
     assert rank(late) >= rank(plain)
 
 
+def largest(ratio: float, steps: int) -> str:
+    return of(ratio, steps=steps, selection="largest").verdict
+
+
 def test_the_rules_at_their_borders():
-    least = round(99 / WAITING)
-    assert of(0.01, steps=least).verdict == "safe"
-    assert of(0.01, steps=least - 1).verdict == "aggressive"
-    assert of(0.01, steps=99).verdict == "as never meeting"
+    assert largest(0.01, round(99 / LARGEST)) == "safe"
+    assert largest(0.01, round(99 / LARGEST) - 1) == "aggressive"
+    assert of(0.01, steps=round(99 / DRAWN)).verdict == "safe"
+    assert of(0.01, steps=round(99 / DRAWN) - 1).verdict == "aggressive"
     assert of(0.01, steps=100).verdict == "aggressive"
+    assert of(0.01, steps=99).verdict == "as never meeting"
+    assert largest(0.01, 99) == "aggressive"
     assert of(None, 12, steps=round(5.5 / APART)).verdict == "safe"
     assert of(None, 12, steps=round(5.5 / APART) - 1).verdict == "aggressive"
     assert of(None, 12, steps=12).verdict == "as never meeting"
     assert of(None, 12, steps=13).verdict == "aggressive"
     assert of(None, 2 * LONGEST + 1, steps=10**6).verdict == "safe"
     assert of(None, 2 * LONGEST + 2, steps=10**6).verdict == "aggressive"
-    # Where workers hold different parameters, less lag is safe.
-    assert of(0.1).verdict == "safe"
-    assert of(0.1, spread=1e-9).verdict == "aggressive"
-    assert of(caution="it is known to fail")[4:] == (
-        "aggressive",
-        "it is known to fail",
-    )
+    assert of(caution="it fails")[4:] == ("aggressive", "it fails")
+
+
+def test_where_workers_hold_different_parameters_less_lag_is_safe():
+    assert of(0.1, selection="largest").verdict == "safe"
+    assert of(0.1, selection="largest", spread=1e-9).verdict == "aggressive"
 
 
 def test_a_reason_has_the_numbers():
@@ -195,6 +200,7 @@ def test_errors_name_what_is_wrong():
             10, 2, LINK, 1, optimizer=none
         ),
         "`spread` must be": lambda: of(spread=-1.0),
+        "`selection` must be 'drawn' or 'largest', got 1": lambda: of(selection=1),
     }.items():
         with pytest.raises(ValueError, match=what):
             call()
