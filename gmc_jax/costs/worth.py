@@ -33,11 +33,11 @@ DRAWN = 0.005
 
 What is large waits as well, and then arrives at once.
 """
-APART = 0.02
+APART = 0.01
 """Where workers take steps of their own, and drift apart until they meet.
 
-It is 25 meetings in a training. With 25 meetings local Adam ended 0.05 above dense,
-with 17 meetings 0.16.
+It is 50 meetings in a training. With 15 to 25 meetings local Adam and SlowMo ended 0.05
+to 0.16 above dense.
 """
 LONGEST = 100
 """The longest lag, in steps, at which a training there ended near the dense one.
@@ -89,8 +89,8 @@ def worth(pattern: Pattern, steps: int) -> Worth:
     1. Workers meet once at most, or entries are drawn and the lag is as long as the
        training: `as never meeting`. Most changes never arrive.
     2. The pattern has a caution: `aggressive`.
-    3. Workers take steps of their own, and the lag exceeds 2 % of the training:
-       `aggressive`. For dense messages these are fewer than 25 meetings.
+    3. Workers take steps of their own, and the lag exceeds 1 % of the training:
+       `aggressive`. For dense messages these are fewer than 50 meetings.
     4. The largest entries are sent, and the lag exceeds 5 % of the training; or entries
        are drawn, and it exceeds 0.5 %: `aggressive`.
     5. The lag exceeds 100 steps: `aggressive`. No longer one was measured to be safe.

@@ -119,6 +119,7 @@ BELONGS = {
     "planning.Pattern.name": {"text"},
     "planning.Pattern.expression": {"text"},
     "planning.Pattern.caution": {"text"},
+    "planning.Pattern.selection": set(),
     "planning.Pattern.ratio": {"None"},
     "planning.Pattern.family": {"None"},
     "plan.parameters": set(),
