@@ -26,7 +26,8 @@ HEADS = {
 }
 MEANINGS = {
     "safe": "sent: how often every entry is sent in the training. lag: steps until a "
-    "worker's news has arrived, on average. met: how often workers meet.",
+    "worker's news has arrived, on average. met: how often workers meet. seconds: "
+    "of the whole training.",
     "aggressive": "These may end far above dense; the reasons are below.",
     "as never meeting": "Most news never arrives. In `never meeting` workers train "
     "alone and average once, at the end.",
@@ -90,15 +91,15 @@ def of_the_training(rows: Sequence[Prediction], steps: int) -> list[Table]:
             caption_justify="left",
         )
         shown.add_column("method")
-        for column in ("ratio", "sent", "lag", "met", "s a step", "total s"):
+        for column in ("ratio", "sent", "lag", "met", "seconds"):
             shown.add_column(column, justify="right", no_wrap=True)
         for row, worth in chosen:
-            numbers = (worth.coverage, worth.lag, worth.meetings, row.seconds)
+            numbers = (worth.coverage, worth.lag, worth.meetings)
             shown.add_row(
                 row.name,
                 _percent(row.ratio) if row.ratio else "",
-                *(f"{number:.3g}" for number in numbers),
-                f"{row.seconds * worth.steps:.4g}",
+                *map(_short, numbers),
+                _short(row.seconds * worth.steps),
                 style=_style(row),
             )
         tables.append(shown)
@@ -226,6 +227,11 @@ def _links(between: tuple[float, float] | None) -> str:
 
 def _dense(rows: Sequence[Prediction]) -> Prediction:
     return next(row for row in rows if row.name == DENSE.name)
+
+
+def _short(number: float) -> str:
+    """Three digits, or all digits before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def _percent(ratio: float) -> str:
