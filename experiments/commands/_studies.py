@@ -11,6 +11,7 @@ from experiments.training.study import Study
 NAMES = (
     "studies.every_method.study",
     "training.comparison",
+    "studies.choices.study",
     "studies.clocks.study",
     "studies.elastic.study",
     "studies.equal_bytes.study",

@@ -77,7 +77,9 @@ def compressed(
         )
         sync = sync._replace(cost=cost, period=period, delay=delay)
         return Pattern(
-            label, (sync,), ratio, at, method.format(text), selection=selection
+            *(label, (sync,), ratio, at, method.format(text)),
+            selection=selection,
+            caution=over.alone if period > 1 else "",
         )
 
     return at

@@ -42,6 +42,7 @@ def sparse_loco(
         ratio,
         expression=f"gmc_jax.sparse_loco({over.inner}, {text}, period={period})",
         selection="largest",
+        caution=over.alone if period > 1 else "",
     )
 
 
@@ -51,6 +52,7 @@ def local(period: int, over: Templates) -> list[Pattern]:
     whole = Sync(exact(), period=period)
     parts = whole._replace(fragments=fragments)
     streaming = f"Streaming DiLoCo, {fragments} parts every {period}"
+    caution = over.alone if period > 1 else ""
     inside = f"{over.inner}, gmc_jax.exact(), period={period}"
 
     def streamed(delay: int) -> str:
@@ -62,15 +64,20 @@ def local(period: int, over: Templates) -> list[Pattern]:
             f"{over.local_label} every {period}",
             (whole,),
             expression=over.local.format("gmc_jax.exact()", period=period),
+            caution=caution,
         ),
         Pattern(
             f"CoCoD-SGD every {period}",
             (whole._replace(delay=period),),
             expression=f"gmc_jax.cocod_sgd({inside})",
+            caution=caution,
         ),
-        Pattern(streaming, (parts,), expression=streamed(0)),
+        Pattern(streaming, (parts,), expression=streamed(0), caution=caution),
         Pattern(
-            f"{streaming}, delay 1", (parts._replace(delay=1),), expression=streamed(1)
+            f"{streaming}, delay 1",
+            (parts._replace(delay=1),),
+            expression=streamed(1),
+            caution=caution,
         ),
     ]
 
