@@ -95,9 +95,9 @@ TEMPLATES: dict[str, Templates] = {
         votes_label="Distributed Lion, majority vote",
         local="gmc_jax.slowmo(optax.adam(rate), {}, period={period})",
         local_label="local Adam, SlowMo",
-        # `equal_bytes` in `experiments/results`, text: local Adam 0.10, Streaming DiLoCo
-        # 0.14, DiLoCo 0.38; on digits 0.16, 0.37 and 0.09.
-        alone="local steps of Adam ended 0.1 and more above dense",
+        # `equal_bytes` in `experiments/results`, text: local Adam 0.10, Streaming
+        # DiLoCo 0.14, DiLoCo 0.38; on digits 0.16, 0.37 and 0.09.
+        alone="local steps of Adam ended 0.1 and more above dense where measured",
         ring=_adam_and("gmc_jax.combine_then_adapt(gmc_jax.gossip({}))"),
         peer=_adam_and("gmc_jax.adapt_then_combine(gmc_jax.gossip({}))"),
         late_peer=_adam_and("gmc_jax.push_sum(gmc_jax.gossip({}, delay=1))"),

@@ -1,14 +1,18 @@
 """Whether what the planner calls safe did reach the loss of dense, in kept results."""
 
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from experiments.studies.choices import study
 from experiments.studies.equal_bytes import table
 from experiments.training import record
 from gmc_jax.costs.candidates import candidates, never_meeting
 from gmc_jax.costs.compression_cost import CPU_2_CORES
+from gmc_jax.costs.patterns import DENSE
 from gmc_jax.costs.worth import Worth, worth
 from tests.support.markdown_pages import ROOT
 from tests.support.planned import PARAMS
@@ -101,6 +105,18 @@ ADAM = {
     "sparse_loco": ("SparseLoCo every 12", 0.01),
 }
 SPARSER = {"gmc": ("GMC, top_k", 0.001)}
+UNDER_ADAM = {
+    "never": "never meeting",
+    "behind": "Adam, top_k",
+    "sparse_loco": "SparseLoCo every {}",
+    "blocks_adam": "local, GMC of random_block every {}",
+    "diloco": "local Adam, SlowMo every {}",
+    "streaming_diloco": "Streaming DiLoCo, 4 parts every {}, delay 1",
+    "one_bit_adam": "Adam, scaled_sign",
+    "rank_4": "PowerSGD, rank 4",
+    "eight_bits": "Adam, integers(8) both ways",
+    "lion": "Distributed Lion, majority vote",
+}
 
 
 def planned(losses: dict[str, float], names: dict) -> list[Measured]:
@@ -134,6 +150,47 @@ def run(name: str, dense: str, names: dict) -> Kept:
     return Kept("sgd", *given, planned(losses, names))
 
 
+def under_adam(path: Path, workers: int) -> Kept:
+    """The study of Adam: each method, ratio and period at its best rate."""
+    header, *rows = record.read(path)
+    trained = [
+        row
+        for row in rows
+        if row["kind"] == "under_adam" and (row["workers"], row["seed"]) == (workers, 0)
+    ]
+    best: dict[tuple[str, float, int], float] = {}
+    for row in trained:
+        key = row["method"], row["ratio"], row["period"]
+        best[key] = min(best.get(key, np.inf), table.finite(row["loss"]))
+    measured = [
+        Measured(
+            method,
+            loss,
+            UNDER_ADAM[method].format(period),
+            ratio if method in ("behind", "sparse_loco", "blocks_adam") else None,
+            period if period > 1 else 12,
+        )
+        for (method, ratio, period), loss in best.items()
+        if method in UNDER_ADAM
+    ]
+    (dense,) = (loss for (method, *_), loss in best.items() if method == "adam")
+    return Kept("adam", header["config"]["problem"]["steps"], workers, dense, measured)
+
+
+def choices(path: Path) -> Kept:
+    """What the planner chose, trained from the Python that it printed."""
+    header, *rows = record.read(path)
+    best = study.best(rows)
+    config = header["config"]
+    (dense,) = (row["loss"] for row in best if row["method"] == DENSE.name)
+    measured = [
+        Measured(*(row["method"], row["loss"], row["method"], row["ratio"]))
+        for row in best
+    ]
+    given = config["steps"], config["workers"], dense, measured
+    return Kept(config["optimizer"], *given)
+
+
 KEPT = {
     "equal_bytes, digits, sgd": lambda: equal_bytes("digits", "sgd"),
     "equal_bytes, digits, adam": lambda: equal_bytes("digits", "adam"),
@@ -144,7 +201,13 @@ KEPT = {
     "d2_digits": lambda: run("d2_digits", "dmsgd", SGD),
     "small_vit": lambda: run("small_vit", "dmsgd", SGD),
     "small_vit_sparse": lambda: run("small_vit_sparse", "dmsgd", SPARSER),
+    "choices": lambda: choices(RESULTS / "choices"),
 }
+if (RESULTS / "adam").exists():
+    KEPT |= {
+        f"adam, {workers} workers": partial(under_adam, RESULTS / "adam", workers)
+        for workers in (4, 8)
+    }
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -153,6 +216,20 @@ def test_what_is_called_safe_ended_at_most_a_tenth_above_dense(name):
     assert kept.measured
     for one in kept.measured:
         assert kept.worth(one).verdict != "safe" or kept.above(one) <= WORSE, one
+
+
+def test_the_first_choice_beats_never_meeting():
+    """The safe method with the shortest training, as it was planned."""
+    kept = choices(RESULTS / "choices")
+    losses = {one.method: one.loss for one in kept.measured}
+    safe = {one.method for one in kept.measured if kept.worth(one).verdict == "safe"}
+    planned = study.best(record.read(RESULTS / "choices"))
+    chosen = [row for row in planned if row["method"] in safe]
+    first = min(chosen, key=lambda row: row["seconds"])
+    assert first["loss"] < losses["never meeting"] - 0.05
+    assert first["seconds"] < 0.7 * next(
+        row["seconds"] for row in planned if row["method"] == DENSE.name
+    )
 
 
 def test_much_is_called_safe_and_what_failed_is_not():
