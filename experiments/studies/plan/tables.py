@@ -230,8 +230,11 @@ def _dense(rows: Sequence[Prediction]) -> Prediction:
 
 
 def _short(number: float) -> str:
-    """Three digits, or all digits before the point."""
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
+    """Three digits, in thousands or millions where a number is large."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.3g}"
 
 
 def _percent(ratio: float) -> str:

@@ -106,6 +106,13 @@ def test_verdicts():
     assert verdict(row("slow", 4, 5, 0.0), dense).startswith("slower: encoding and")
 
 
+def test_large_numbers_are_short():
+    numbers = (0.0249, 5.5, 999, 1000, 11_994, 1_289_743, 6.6e10)
+    assert [tables._short(number) for number in numbers] == [
+        *("0.0249", "5.5", "999", "1k", "12k", "1.29M", "66G")
+    ]
+
+
 def test_links_in_words():
     assert tables._links(None) == "no link"
     assert tables._links((0, math.inf)) == "any link"
