@@ -42,11 +42,9 @@ def makes_what_is_planned(pattern: Pattern) -> bool:
 
 @pytest.mark.parametrize("optimizer", TEMPLATES)
 def test_expressions_of_some_patterns_send_what_is_planned(optimizer):
-    some = ("random_block", "local", "SparseLoCo", "ring")
-    rows = [
-        row for row in planned(optimizer, [0.01]) if any(x in row.name for x in some)
-    ]
-    assert len(rows) == 6
+    some = (", top_k", "random_block every 12", "ring")
+    rows = [row for row in planned(optimizer) if row.name.endswith(some)]
+    assert len(rows) == 3
     assert all(map(makes_what_is_planned, rows))
 
 
