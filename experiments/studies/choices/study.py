@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import optax
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,7 +24,6 @@ from experiments.training.config import Config
 from experiments.training.methods import METHODS
 from experiments.training.record import Record, Row
 from experiments.training.study import Study
-from experiments.utils.tables import narrow
 from experiments.utils.units import seconds
 from gmc_jax.costs.expressions import Optimizer
 from gmc_jax.costs.planning import DENSE, Prediction
@@ -201,14 +201,18 @@ def tables(rows: Sequence[Row]) -> list[Table | str]:
     if DENSE.name not in losses:
         raise ValueError("the dense method is not trained yet. Start the study again.")
     dense = losses[DENSE.name]
-    shown = narrow(
-        "method",
-        f"{config['steps']} steps of {config['optimizer']}, {config['workers']} "
+    shown = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"{config['steps']} steps of {config['optimizer']}, {config['workers']} "
         f"workers, {config['bandwidth']} with {config['latency']}",
-        "seconds: of the training, as planned. lag: the share of the training. loss: "
-        "on 1,000 windows, at the best rate; and above that of the dense method.",
+        caption="seconds: of the training, as planned. lag: the share of the training. "
+        "loss: on 1,000 windows, at the best rate; and above that of the dense method.",
+        title_justify="left",
+        caption_justify="left",
     )
-    for column in ("ratio", "lag", "seconds", "loss", "above", "rate"):
+    shown.add_column("method")
+    for column in ("ratio", "lag", "seconds", "loss", "above"):
         shown.add_column(column, justify="right", no_wrap=True)
     verdict = ""
     for row in reached:
@@ -219,11 +223,10 @@ def tables(rows: Sequence[Row]) -> list[Table | str]:
         shown.add_row(
             row["method"],
             f"{row['ratio']:.3g}" if row["ratio"] else "",
-            f"{row['lag'] / row['steps']:.2g}",
+            f"{row['lag'] / row['steps']:.1%}",
             f"{row['seconds']:.1f}",
             f"{loss:.3f}",
             f"{loss - dense:+.3f}",
-            f"{row['rate']:.2g}",
         )
     safe = [_finite(row["loss"]) - dense for row in reached if row["verdict"] == "safe"]
     words = [f"Of what is safe, the worst ends {max(safe):.3f} above dense."]
