@@ -161,7 +161,10 @@ def test_losses_that_are_not_finite_are_recorded_as_none(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["clocks", "elastic", "equal_bytes", "network", "pca", "plan", "theory", "votes"],
+    [
+        *("choices", "clocks", "elastic", "equal_bytes", "network", "pca", "plan"),
+        *("theory", "votes"),
+    ],
 )
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_an_interrupted_study_is_shown_or_an_error(name, share):
