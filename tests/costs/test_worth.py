@@ -61,7 +61,7 @@ def waits(compressor: Compressor, steps: int, d: int) -> tuple[np.ndarray, float
     return np.asarray(sent), float(waited.sum() / (d * steps - age.sum()))
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.05])
+@pytest.mark.parametrize("ratio", [0.05, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_coverage_and_lag_of_random_blocks_by_brute_force(ratio):
     """Blocks are drawn independently of the data and of each other: exact means."""
     sent, lag = waits(random_block(ratio), 3000, 400)
@@ -71,7 +71,7 @@ def test_coverage_and_lag_of_random_blocks_by_brute_force(ratio):
     assert lag == pytest.approx(known.lag, rel=0.07)
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.05])
+@pytest.mark.parametrize("ratio", [0.05, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_through_top_k_the_lag_is_a_model_and_a_sixth_too_long_for_noise(ratio):
     """An entry leaves once its random walk is far out, more regularly than by chance.
 

@@ -1,6 +1,6 @@
 """Whether what the planner calls safe did reach the loss of dense, in kept results."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from experiments.studies.equal_bytes import table
 from experiments.training import record
 from gmc_jax.costs.candidates import candidates, never_meeting
 from gmc_jax.costs.compression_cost import CPU_2_CORES
-from gmc_jax.costs.patterns import DENSE
+from gmc_jax.costs.patterns import DENSE, Pattern
 from gmc_jax.costs.worth import Worth, worth
 from tests.support.markdown_pages import ROOT
 from tests.support.planned import PARAMS
@@ -40,6 +40,13 @@ class Measured(NamedTuple):
     period: int = 12
 
 
+@cache
+def planned_for(
+    workers: int, ratios: tuple[float, ...], period: int, optimizer: str
+) -> list[Pattern]:
+    return candidates(PARAMS, workers, ratios, [period], CPU_2_CORES, optimizer)
+
+
 class Kept(NamedTuple):
     """Losses on one problem, of methods over one optimizer.
 
@@ -63,11 +70,11 @@ class Kept(NamedTuple):
 
     def worth(self, one: Measured) -> Worth:
         """What the planner says of a method."""
-        ratios = [one.ratio] if one.ratio else []
-        patterns = candidates(
-            *(PARAMS, self.workers, ratios, [one.period], CPU_2_CORES, self.optimizer)
-        )
-        patterns.append(never_meeting(self.steps, self.optimizer))
+        ratios = (one.ratio,) if one.ratio else ()
+        patterns = [
+            *planned_for(self.workers, ratios, one.period, self.optimizer),
+            never_meeting(self.steps, self.optimizer),
+        ]
         (pattern,) = (
             pattern
             for pattern in patterns
@@ -210,9 +217,14 @@ if (RESULTS / "adam").exists():
     }
 
 
+@cache
+def kept_as(name: str) -> Kept:
+    return KEPT[name]()
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_called_safe_ended_at_most_a_tenth_above_dense(name):
-    kept = KEPT[name]()
+    kept = kept_as(name)
     assert kept.measured
     for one in kept.measured:
         assert kept.worth(one).verdict != "safe" or kept.above(one) <= WORSE, one
@@ -220,7 +232,7 @@ def test_what_is_called_safe_ended_at_most_a_tenth_above_dense(name):
 
 def test_the_first_choice_beats_never_meeting():
     """The safe method with the shortest training, as it was planned."""
-    kept = choices(RESULTS / "choices")
+    kept = kept_as("choices")
     losses = {one.method: one.loss for one in kept.measured}
     safe = {one.method for one in kept.measured if kept.worth(one).verdict == "safe"}
     planned = study.best(record.read(RESULTS / "choices"))
@@ -235,7 +247,10 @@ def test_the_first_choice_beats_never_meeting():
 def test_much_is_called_safe_and_what_failed_is_not():
     """Otherwise the planner could call nothing safe."""
     everything = [
-        (kept, one) for name in KEPT for kept in [KEPT[name]()] for one in kept.measured
+        (kept, one)
+        for name in KEPT
+        for kept in [kept_as(name)]
+        for one in kept.measured
     ]
     safe = [one for kept, one in everything if kept.worth(one).verdict == "safe"]
     failed = [one for kept, one in everything if kept.above(one) > WORSE]
