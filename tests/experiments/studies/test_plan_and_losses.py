@@ -246,9 +246,7 @@ def test_the_first_choice_beats_never_meeting():
 
 def test_much_is_called_safe_and_what_failed_is_not():
     """Otherwise the planner could call nothing safe."""
-    everything = [
-        (kept, one) for kept in map(kept_as, KEPT) for one in kept.measured
-    ]
+    everything = [(kept, one) for kept in map(kept_as, KEPT) for one in kept.measured]
     safe = [one for kept, one in everything if kept.worth(one).verdict == "safe"]
     failed = [one for kept, one in everything if kept.above(one) > WORSE]
     assert len(safe) >= 16
