@@ -12,6 +12,7 @@ NAMES = (
     "studies.every_method.study",
     "training.comparison",
     "studies.adam.study",
+    "studies.choices.study",
     "studies.clocks.study",
     "studies.elastic.study",
     "studies.equal_bytes.study",

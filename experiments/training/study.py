@@ -7,6 +7,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.training import record
 from experiments.training.record import Row
@@ -26,13 +27,14 @@ class Study(NamedTuple):
     Attributes:
       kind: of a row; only this study writes rows of this kind with `column`.
       column: a column of this row.
-      tables: maps rows to the tables and lines of text that are printed.
+      tables: maps rows to the tables and lines of text that are printed; a `Text` is
+        printed as it is, without wrapping its lines.
       figures: maps rows to figures, by the names of their files without the suffix.
     """
 
     kind: str
     column: str
-    tables: Callable[[Sequence[Row]], Iterable[Table | str]]
+    tables: Callable[[Sequence[Row]], Iterable[Table | Text | str]]
     figures: Callable[[Sequence[Row]], Mapping[str, Figure]] = _no_figures
 
     def owns(self, rows: Sequence[Row]) -> bool:
@@ -54,6 +56,8 @@ class Study(NamedTuple):
         for shown in self.tables(rows):
             if isinstance(shown, str):
                 Console().print(shown, markup=False, highlight=False)
+            elif isinstance(shown, Text):
+                say(shown.plain)
             else:
                 Console().print(shown)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gmc_jax.channels.exact import exact
 from gmc_jax.clocks.link import Link
@@ -113,24 +113,46 @@ class Pattern:
       ratio: the share of the entries that messages hold; None for all of them.
       family: a function from another ratio to the same pattern at that ratio; None for
         a pattern without a ratio to choose.
+      expression: Python that makes a method with this pattern, with the names
+        `gmc_jax`, `optax` and `rate`; empty if there is none to show.
+      spread: further steps until what arrived at some workers has reached all, such as
+        through neighbours; 0 where all workers receive it.
+      selection: where messages hold some of the entries, which of them: the `largest`,
+        or those that are `drawn` without looking at them.
+      caution: why the pattern is never called safe, whatever its lag; empty if there is
+        no reason.
 
     Raises:
-      TypeError: if `syncs` holds something that is no `Sync` of a channel, `name` is no
-        text, or `family` no function.
+      TypeError: if `syncs` holds something that is no `Sync` of a channel, `name`,
+        `expression` or `caution` is no text, or `family` no function.
       ValueError: if `ratio` does not lie in (0, 1], a period, a number of workers or of
-        fragments is not a whole number of at least 1, a delay not one of at least 0, or
-        there are more fragments than steps in a period.
+        fragments is not a whole number of at least 1, a delay not one of at least 0,
+        there are more fragments than steps in a period, `spread` is negative or not
+        finite, or `selection` is neither of the two.
     """
 
     name: str
     syncs: tuple[Sync, ...]
     ratio: float | None = None
     family: Callable[[float], Pattern] | None = None
+    expression: str = ""
+    spread: float = 0.0
+    selection: Literal["drawn", "largest"] = "drawn"
+    caution: str = ""
 
     def __post_init__(self):
         """Checks all attributes."""
-        if not isinstance(self.name, str):
-            raise TypeError(f"`name` must be text, got {checks.shown(self.name)}.")
+        for name in ("name", "expression", "caution"):
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise TypeError(f"`{name}` must be text, got {checks.shown(text)}.")
+        checks.known(spread=self.spread)
+        checks.nonnegative(spread=self.spread)
+        if self.selection not in ("drawn", "largest"):
+            raise ValueError(
+                "`selection` must be 'drawn' or 'largest', got "
+                f"{checks.shown(self.selection)}."
+            )
         if self.family is not None:
             checks.function(family=self.family)
         if self.ratio is not None:
@@ -165,7 +187,11 @@ class Pattern:
         return _sum(mean), _sum(events)
 
 
-DENSE = Pattern("dense all-reduce", (Sync(exact()),))
+DENSE = Pattern(
+    "dense all-reduce",
+    (Sync(exact()),),
+    expression="gmc_jax.dmsgd(rate, gmc_jax.exact())",
+)
 """The pattern that others are compared with: the exact mean at every step."""
 
 Family: TypeAlias = Callable[[float], Pattern]

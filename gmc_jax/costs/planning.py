@@ -1,8 +1,9 @@
 """Predicting the seconds of a step over a link, before any training.
 
-Only the time of a step is predicted, not the number of steps: a method that sends less
-may need more of them. Computation, encoding and communication follow one another. What
-a method sends with a delay travels beside the computation.
+Seconds a step are not progress: a method that sends less may need more steps, or may
+never get there. `worth` says how long news lags in a training, and whether that is
+safe. Computation, encoding and communication follow one another. What a method sends
+with a delay travels beside the computation.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import numpy as np
 from gmc_jax.clocks.link import Link, check_link
 from gmc_jax.core import Tree
 from gmc_jax.costs._break_even import faster_between, largest_ratio
-from gmc_jax.costs.candidates import candidates
+from gmc_jax.costs.candidates import candidates, never_meeting
 from gmc_jax.costs.compression_cost import CPU_2_CORES, CompressionCosts
+from gmc_jax.costs.expressions import Optimizer
 from gmc_jax.costs.patterns import DENSE as DENSE
 from gmc_jax.costs.patterns import Family, Load
 from gmc_jax.costs.patterns import Pattern as Pattern
 from gmc_jax.costs.patterns import Sync as Sync
 from gmc_jax.costs.traffic import Traffic
+from gmc_jax.costs.worth import ORDER
+from gmc_jax.costs.worth import Worth as Worth
+from gmc_jax.costs.worth import worth as worth
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
 
@@ -50,6 +55,9 @@ class Prediction(NamedTuple):
         all-reduce; 0 if there is none, None for a pattern without a ratio to choose.
       hidden: seconds on the link that pass beside the computation.
       peak: the bytes that leave a worker in the longest step.
+      expression: Python that makes a method with the pattern, with the names `gmc_jax`,
+        `optax` and `rate`; empty if the pattern has none.
+      worth: what the pattern can be worth in a training; None if its steps are unknown.
     """
 
     name: str
@@ -65,6 +73,13 @@ class Prediction(NamedTuple):
     break_even_ratio: float | None
     hidden: float
     peak: float
+    expression: str = ""
+    worth: Worth | None = None
+
+    @property
+    def total(self) -> float | None:
+        """The seconds of the training; None if the number of its steps is unknown."""
+        return None if self.worth is None else self.seconds * self.worth.steps
 
     @property
     def seconds(self) -> float:
@@ -88,6 +103,8 @@ def predict(
     workers: int,
     link: Link,
     step_time: float,
+    *,
+    steps: int | None = None,
 ) -> Prediction:
     """Predicts the seconds of a step with one pattern.
 
@@ -109,9 +126,11 @@ def predict(
       link: the link of each worker. It carries `bandwidth` bytes a second in each
         direction, both at once.
       step_time: seconds of computation in a step, greater than 0.
+      steps: the steps of the training, to judge the pattern by `worth`.
 
     Returns:
-      The seconds, their parts, and where they equal those of the dense all-reduce.
+      The seconds, their parts, and where they equal those of the dense all-reduce; with
+      `steps`, also what the pattern can be worth.
 
     Raises:
       TypeError: if `pattern` is no pattern or `link` no link.
@@ -134,8 +153,10 @@ def predict(
     """
     _check(pattern, link)
     checks.positive_int(workers=workers)
+    if steps is not None:
+        checks.positive_int(steps=steps)
     model = _Model(shapes(parameters), 1.0, workers)
-    return _predict(pattern, model, link, step_time, {})
+    return _predict(pattern, model, link, step_time, {}, steps=steps)
 
 
 class _Model(NamedTuple):
@@ -170,6 +191,7 @@ def _predict(
     step_time: float,
     known: dict[Family, float],
     dense: Load | None = None,
+    steps: int | None = None,
 ) -> Prediction:
     """Predicts as `predict` does; `known` caches the break-even ratios of families."""
     checks.known(step_time=step_time)
@@ -200,6 +222,8 @@ def _predict(
         break_even_ratio=known[family] if family else None,
         hidden=mean.hidden(link, step_time),
         peak=longest.traffic.bytes,
+        expression=pattern.expression,
+        worth=worth(pattern, steps) if steps else None,
     )
 
 
@@ -212,15 +236,23 @@ def plan(
     ratios: Sequence[float] = (0.1, 0.01, 0.001),
     periods: Sequence[int] = (12, 48),
     compression_costs: CompressionCosts = CPU_2_CORES,
+    steps: int | None = None,
+    optimizer: Optimizer = "sgd",
 ) -> list[Prediction]:
     """Predicts the seconds of a step for each pattern of communication, fastest first.
+
+    With `steps` it also judges each pattern by `planning.worth`. Those that are safe
+    come first, then those that are aggressive, then those that are worth no more than
+    never to meet: each group with the shortest training first. In the last group is
+    the baseline `never meeting`: workers train alone and average once, at the end.
+    Without `steps` losses are not considered at all, and the fastest may be useless.
 
     The patterns are the dense all-reduce, GMC through sparse and quantised messages,
     gathered or in two phases, QSGD and TernGrad, PowerSGD, CSER, majority vote, local
     SGD and SlowMo, CoCoD-SGD, Streaming DiLoCo, SparseLoCo, GMC between local steps,
     D-PSGD, and SGP, some of them also with a delay. Many other methods have one of
-    these patterns (see `gmc_jax.costs.patterns`). Only the time of a step is predicted,
-    not the accuracy of the model.
+    these patterns (see `gmc_jax.costs.patterns`). Each prediction has the Python that
+    makes the method, over momentum SGD or over Adam.
 
     PowerSGD depends on the shapes of matrices. If no leaf is a matrix, as for a number
     of parameters, it is planned for squares of 1024 by 1024 entries.
@@ -241,9 +273,13 @@ def plan(
       compression_costs: the costs of the compressors. The default was measured on two
         CPU cores. Accelerators are faster, so compression that wins with the default
         wins on them too. `measure_encodings()` measures the costs on this device.
+      steps: the steps of the training; None if they are unknown.
+      optimizer: the optimizer that methods are written over: `sgd`, with momentum, or
+        `adam`.
 
     Returns:
-      A prediction for each pattern, in ascending order of seconds.
+      A prediction for each pattern, in ascending order of seconds; with `steps`, in the
+      order above.
 
     Raises:
       TypeError: if `link` is no link, `parameters` is neither a number nor a tree of
@@ -257,6 +293,11 @@ def plan(
       >>> best, *_ = gmc_jax.plan(10**9, 64, link, step_time=0.5)
       >>> best.name
       'local, GMC of random_block every 12'
+      >>> best, *_ = gmc_jax.plan(10**9, 64, link, step_time=0.5, steps=100_000)
+      >>> best.name, best.worth.verdict
+      ('CoCoD-SGD every 48', 'safe')
+      >>> best.expression.removeprefix("gmc_jax.")
+      'cocod_sgd(optax.sgd(rate, 0.9, nesterov=True), gmc_jax.exact(), period=48)'
     """
     checks.several(ratios=ratios, periods=periods)
     ratios, periods = tuple(ratios), tuple(periods)
@@ -273,14 +314,27 @@ def plan(
             f"{checks.shown(compression_costs)}. Measure them with "
             "`gmc_jax.measure_encodings()`."
         )
+    if steps is not None:
+        checks.positive_int(steps=steps)
     params = shapes(parameters)
     model, known = _in_short(params, workers), dict[Family, float]()
     dense, _ = model.loads(DENSE)
+    patterns = candidates(
+        params, workers, ratios, periods, compression_costs, optimizer
+    )
+    if steps is not None:
+        patterns.append(never_meeting(steps, optimizer))
     predictions = [
-        _predict(pattern, model, link, step_time, known, dense)
-        for pattern in candidates(params, workers, ratios, periods, compression_costs)
+        _predict(pattern, model, link, step_time, known, dense, steps)
+        for pattern in patterns
     ]
-    return sorted(predictions, key=lambda prediction: prediction.seconds)
+    return sorted(predictions, key=_rank)
+
+
+def _rank(prediction: Prediction) -> tuple[int, float]:
+    """Verdicts before seconds."""
+    judged = prediction.worth
+    return ORDER.index(judged.verdict) if judged else 0, prediction.seconds
 
 
 def shapes(parameters: float | Tree) -> Tree:

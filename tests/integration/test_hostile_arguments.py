@@ -118,11 +118,15 @@ BELONGS = {
     "self_weight": {"None"},
     "bandwidth": {"inf"},
     "planning.Pattern.name": {"text"},
+    "planning.Pattern.expression": {"text"},
+    "planning.Pattern.caution": {"text"},
+    "planning.Pattern.selection": set(),
     "planning.Pattern.ratio": {"None"},
     "planning.Pattern.family": {"None"},
     "plan.parameters": set(),
     "plan.ratios": {"list"},
     "plan.periods": {"list"},
+    "plan.steps": {"None"},
     "boundaries": {"list"},
 }
 

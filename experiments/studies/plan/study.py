@@ -1,7 +1,7 @@
-"""Predicts the time of a step over a link, without training.
+"""Predicts the time of a step over a link, and of a training, without training.
 
-It predicts the time of a step, not its progress. A method that sends less may
-need more steps; `python -m experiments run` measures that on small problems.
+Seconds a step are not progress. Given the number of steps, it also says how often a
+method sends every entry and how long news lags, and whether that is safe.
 """
 
 import math
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.table import Table
+from rich.text import Text
 
 import gmc_jax
 from experiments.studies.plan import figures, tables
@@ -24,7 +25,8 @@ from gmc_jax.costs.compression_cost import (
     CompressionCost,
     CompressionCosts,
 )
-from gmc_jax.costs.planning import DENSE, Prediction
+from gmc_jax.costs.expressions import Optimizer
+from gmc_jax.costs.planning import DENSE, Prediction, Worth
 from gmc_jax.utils import checks
 
 _ENDLESS = 1e100  # Seconds; an axis of a figure cannot show more.
@@ -32,7 +34,7 @@ _ENDLESS = 1e100  # Seconds; an axis of a figure cannot show more.
 
 @dataclass(frozen=True)
 class Plan:
-    """Predict the time of a step over a link: which methods and ratios pay."""
+    """Predict the time of a training over a link: which methods and ratios pay."""
 
     parameters: str = "1e9"
     """The number of float32 parameters of the model."""
@@ -45,6 +47,10 @@ class Plan:
     """The latency of a message: 20ms, 500us, 0.1s."""
     step_time: str = "0.5s"
     """The time of a step's computation."""
+    steps: int | None = None
+    """The steps of the training, to judge what each method can be worth in it."""
+    optimizer: Optimizer = "sgd"
+    """The optimizer that methods are written over: sgd, with momentum, or adam."""
     ratios: tuple[float, ...] = (0.1, 0.01, 0.001)
     """The shares of the entries that messages hold."""
     periods: tuple[int, ...] = (12, 48)
@@ -60,6 +66,8 @@ class Plan:
         workers = whole(str(self.workers)) if self.workers > 0 else self.workers
         checks.positive_int(workers=workers, parameters=whole(self.parameters))
         checks.positive(step_time=seconds(self.step_time))
+        if self.steps is not None:
+            checks.positive_int(steps=self.steps)
         checks.nonnegative(latency=self.link.latency)
 
     @property
@@ -79,6 +87,8 @@ def main(config: Plan) -> None:
         ratios=config.ratios,
         periods=config.periods,
         compression_costs=compression_costs,
+        steps=config.steps,
+        optimizer=config.optimizer,
     )
     slowest = max(row.longest for row in predictions)
     if slowest > _ENDLESS:
@@ -108,6 +118,8 @@ def main(config: Plan) -> None:
                 break_even_ratio=row.break_even_ratio,
                 hidden=row.hidden,
                 peak=row.peak,
+                expression=row.expression,
+                worth=row.worth._asdict() if row.worth else None,
             )
     STUDY.show(log.path)
 
@@ -149,6 +161,8 @@ def _predictions(rows: Sequence[Row]) -> list[Prediction]:
             break_even_ratio=row["break_even_ratio"],
             hidden=row.get("hidden", 0.0),  # Older logs have neither.
             peak=row.get("peak", math.nan),
+            expression=row.get("expression", ""),
+            worth=Worth(**row["worth"]) if row.get("worth") else None,
         )
         for row in rows
         if row["kind"] == "prediction"
@@ -163,16 +177,19 @@ def _bounds(between: Sequence[float | None] | None) -> tuple[float, float] | Non
     return low, high
 
 
-def _tables(rows: Sequence[Row]) -> list[Table | str]:
+def _tables(rows: Sequence[Row]) -> list[Table | Text | str]:
     predictions, config = _predictions(rows), rows[0]["config"]
     if not any(row.name == DENSE.name for row in predictions):
         raise ValueError(
             "the log has no prediction of the dense all-reduce. Run `plan` again."
         )
+    title, steps = _title(config), config.get("steps")
     return [
-        tables.times(predictions, _title(config)),
+        *(tables.of_the_training(predictions, steps) if steps else []),
+        tables.times(predictions, title),
         tables.of_the_link(predictions),
         *tables.in_words(predictions),
+        tables.in_python(predictions),
     ]
 
 
@@ -194,7 +211,7 @@ def _title(config: Row) -> str:
     return (
         f"{whole(config['parameters']):,} parameters, {config['workers']} workers, "
         f"{config['bandwidth']} with {config['latency']}, {config['step_time']} of "
-        "computation"
+        "computation" + (f", {config['steps']:,} steps" if config.get("steps") else "")
     )
 
 

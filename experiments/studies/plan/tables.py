@@ -5,11 +5,33 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from experiments.utils.units import in_bits
 from gmc_jax.costs.planning import DENSE, Prediction
+from gmc_jax.costs.worth import ORDER
 
-_AT_EVERY_STEP = ("GMC", "PowerSGD", "QSGD", "TernGrad", "signSGD")
+_AT_EVERY_STEP = (
+    *("GMC", "Adam", "PowerSGD", "QSGD", "TernGrad", "signSGD", "Distributed Lion"),
+)
+
+_NO_LOSSES = (
+    " Losses are not ranked: the first rows may be worth less than training alone. "
+    "Give --steps to judge them."
+)
+HEADS = {
+    "safe": "Safe",
+    "aggressive": "Aggressive",
+    "as never meeting": "Worth no more than never to meet,",
+}
+MEANINGS = {
+    "safe": "sent: how often every entry is sent in the training. lag: steps until a "
+    "worker's news has arrived, on average. met: how often workers meet. seconds: "
+    "of the whole training.",
+    "aggressive": "These may end far above dense; the reasons are below.",
+    "as never meeting": "Most news never arrives. In `never meeting` workers train "
+    "alone and average once, at the end.",
+}
 
 
 def verdict(row: Prediction, dense: Prediction) -> str:
@@ -36,7 +58,7 @@ def times(rows: Sequence[Prediction], title: str) -> Table:
         caption="Seconds of a step on average, and the dense step's seconds over "
         "these. With a delay the network works beside the computation. This predicts "
         "the time of a step, not the accuracy after it: a method that sends less may "
-        "need more steps.",
+        "need more steps, or never get there." + ("" if rows[0].worth else _NO_LOSSES),
         title_justify="left",
         caption_justify="left",
     )
@@ -52,6 +74,36 @@ def times(rows: Sequence[Prediction], title: str) -> Table:
             style=_style(row),
         )
     return shown
+
+
+def of_the_training(rows: Sequence[Prediction], steps: int) -> list[Table]:
+    """A table for each verdict: what the whole training takes, and what arrives."""
+    tables = []
+    for verdict in ORDER:
+        judged = [(row, row.worth) for row in rows if row.worth]
+        chosen = [(row, worth) for row, worth in judged if worth.verdict == verdict]
+        shown = Table(
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            title=f"{HEADS[verdict]} in {steps:,} steps",
+            caption=MEANINGS[verdict],
+            title_justify="left",
+            caption_justify="left",
+        )
+        shown.add_column("method")
+        for column in ("ratio", "sent", "lag", "met", "seconds"):
+            shown.add_column(column, justify="right", no_wrap=True)
+        for row, worth in chosen:
+            numbers = (worth.coverage, worth.lag, worth.meetings)
+            shown.add_row(
+                row.name,
+                _percent(row.ratio) if row.ratio else "",
+                *map(_short, numbers),
+                _short(row.seconds * worth.steps),
+                style=_style(row),
+            )
+        tables.append(shown)
+    return tables
 
 
 def of_the_link(rows: Sequence[Prediction]) -> Table:
@@ -88,24 +140,38 @@ def _style(row: Prediction) -> str:
 
 
 def in_words(rows: Sequence[Prediction]) -> list[str]:
-    """Says which method is fastest, and where each compressed method breaks even."""
+    """Says which method comes first, and where each compressed method breaks even."""
     best, dense = rows[0], _dense(rows)
-    if best is dense:
+    first = "First of the safe" if best.worth else "Fastest"
+    if best is dense and best.worth:
+        lines = ["Nothing that is safe is faster than the dense all-reduce."]
+    elif best is dense:
         lines = ["Nothing is faster than the dense all-reduce on this link."]
     else:
         lines = [
-            f"Fastest: {_named(best)}, {best.seconds:.3g} s a step, "
+            f"{first}: {_named(best)}, {best.seconds:.3g} s a step, "
             f"{best.speed_up:.3g} times faster than the dense all-reduce "
             f"({dense.seconds:.3g} s)."
         ]
         if not best.name.startswith(_AT_EVERY_STEP):
-            every_step = [row for row in rows if row.name.startswith(_AT_EVERY_STEP)]
+            every_step = [
+                row
+                for row in rows
+                if row.name.startswith(_AT_EVERY_STEP) and _is_safe(row)
+            ]
             lines += [
-                f"Fastest that synchronises at every step: {_named(row)}, "
+                f"{first} that synchronises at every step: {_named(row)}, "
                 f"{row.seconds:.3g} s."
                 for row in every_step[:1]
                 if row.breaks_even
             ]
+    if not best.worth:
+        lines.append("This ranks seconds, not losses. Give --steps to judge both.")
+    lines += [
+        f"{row.worth.verdict.capitalize()}: {_named(row)}, {row.worth.reason}."
+        for row in rows
+        if row.worth and not _is_safe(row) and row.breaks_even
+    ]
     ratios = {
         row.name: row.break_even_ratio
         for row in rows
@@ -125,6 +191,25 @@ def in_words(rows: Sequence[Prediction]) -> list[str]:
     return lines
 
 
+def in_python(rows: Sequence[Prediction]) -> Text:
+    """Writes the methods that pay as Python, a line each."""
+    lines = ["In Python, with a learning rate `rate`:"]
+    for row in rows:
+        is_chosen = row.breaks_even or row.name == DENSE.name
+        if is_chosen and row.expression and _may_pay(row):
+            lines.append(f"  {_named(row)}:\n    {row.expression}")
+    return Text("\n".join(lines))
+
+
+def _is_safe(row: Prediction) -> bool:
+    """Whether nothing speaks against a method, as far as that is known."""
+    return row.worth is None or row.worth.verdict == "safe"
+
+
+def _may_pay(row: Prediction) -> bool:
+    return row.worth is None or row.worth.verdict != "as never meeting"
+
+
 def _named(row: Prediction) -> str:
     """A pattern and its ratio, if it has one."""
     return f"{row.name} at {_percent(row.ratio)}" if row.ratio else row.name
@@ -142,6 +227,14 @@ def _links(between: tuple[float, float] | None) -> str:
 
 def _dense(rows: Sequence[Prediction]) -> Prediction:
     return next(row for row in rows if row.name == DENSE.name)
+
+
+def _short(number: float) -> str:
+    """Three digits, in thousands or millions where a number is large."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.3g}"
 
 
 def _percent(ratio: float) -> str:

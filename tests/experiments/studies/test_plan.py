@@ -30,6 +30,11 @@ def test_the_command_prints_which_methods_pay(tmp_path, capsys, monkeypatch):
 
     assert "1,000,000 parameters, 1100 workers, 100mbit with 1ms, 100ms of" in shown
     assert "predicts the time of a step, not the accuracy after it" in shown
+    assert "Losses are not ranked: " in shown
+    assert (
+        "gmc_jax.gmc_plus(rate, gmc_jax.all_reduce(gmc_jax.random_block(0.001))"
+        in shown
+    )
     assert "useless: sends more than dense; pays up to 0.0" in shown
     assert "Fastest: CoCoD-SGD every 48, " in shown
     assert "Fastest that synchronises at every step: GMC, random_block" in shown
@@ -46,6 +51,27 @@ def test_the_command_prints_which_methods_pay(tmp_path, capsys, monkeypatch):
     assert rows["GMC, top_k"]["encoding"] > 0
     header = json.loads((path / record.LOG).read_text().splitlines()[0])
     assert header["config"]["bandwidth"] == "100mbit"
+
+
+@pytest.mark.slow
+def test_with_steps_the_command_separates_what_is_safe(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    link = ("--parameters", "79e3", "--workers", "4", "--bandwidth", "100mbit")
+    training = ("--steps", "300", "--optimizer", "adam", "--ratios", "0.001")
+    main(["plan", *link, *training, "--results", str(tmp_path)])
+    shown = " ".join(capsys.readouterr().out.split())
+    heads = [shown.index(f"{head} in 300 steps") for head in tables.HEADS.values()]
+    assert heads == sorted(heads)
+    assert "never meeting" in shown[heads[2] :]
+    assert "First of the safe: " in shown
+    assert "Losses are not ranked" not in shown
+    rows = record.read(tmp_path / "plan" / "run-001")[1:]
+    verdicts = {row["method"]: row["worth"]["verdict"] for row in rows}
+    assert verdicts["dense all-reduce"] == rows[0]["worth"]["verdict"] == "safe"
+    for row in rows:
+        said = row["expression"] in shown
+        pays = row["speed_up"] > 1 or row["method"] == "dense all-reduce"
+        assert said == (pays and row["worth"]["verdict"] != "as never meeting")
 
 
 @pytest.mark.slow
@@ -80,6 +106,13 @@ def test_verdicts():
     assert verdict(row("slow", 4, 5, 0.0), dense).startswith("slower: encoding and")
 
 
+def test_large_numbers_are_short():
+    numbers = (0.0249, 5.5, 999, 1000, 11_994, 1_289_743, 6.6e10)
+    assert [tables._short(number) for number in numbers] == [
+        *("0.0249", "5.5", "999", "1k", "12k", "1.29M", "66G")
+    ]
+
+
 def test_links_in_words():
     assert tables._links(None) == "no link"
     assert tables._links((0, math.inf)) == "any link"
@@ -107,6 +140,7 @@ def test_the_figure_has_a_line_for_every_method_in_both_panels():
         (["--parameters", "many"], "is not a number such as 1e9"),
         (["--step-time", "0s"], "`step_time`"),
         (["--workers", "0"], "`workers`"),
+        (["--steps", "0"], "`steps`"),
         (["--workers", str(10**20)], "from 1 to 1e+18, got"),
         (["--parameters", "1e30"], "from 1 to 1e+18, got '1e30'"),
     ],

@@ -1,0 +1,1 @@
+"""Whether what the planner chooses reaches the loss of the dense method."""
