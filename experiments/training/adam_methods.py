@@ -18,11 +18,16 @@ _SECOND_MOMENTUM = 0.95
 
 
 def adamw(
-    rate: optax.ScalarOrSchedule, momentum: float
+    rate: optax.ScalarOrSchedule, momentum: float, nesterov: bool = False
 ) -> optax.GradientTransformation:
     """AdamW as language models are trained with it: matrices decay, norms do not."""
     return optax.adamw(
-        rate, b1=momentum, b2=_SECOND_MOMENTUM, weight_decay=_DECAY, mask=_matrices
+        rate,
+        b1=momentum,
+        b2=_SECOND_MOMENTUM,
+        weight_decay=_DECAY,
+        mask=_matrices,
+        nesterov=nesterov,
     )
 
 
@@ -30,7 +35,7 @@ def _matrices(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def two_bits(compression: Compression) -> gmc_jax.Channel:
+def _two_bits(compression: Compression) -> gmc_jax.Channel:
     """Makes a channel of values in two bits, of four times as many entries."""
     largest = gmc_jax.top_k(min(1.0, 4 * compression.ratio))
     code = gmc_jax.quantised(largest, gmc_jax.centroids(2))
@@ -58,7 +63,8 @@ def _dense(rate, compression, momentum):
 
 
 def _detached(rate, compression, momentum):
-    return gmc_jax.detached_optimizer(adamw(rate, momentum), two_bits(compression))
+    inner = adamw(rate, momentum, nesterov=True)
+    return gmc_jax.detached_optimizer(inner, _two_bits(compression))
 
 
 def _one_bit(rate, compression, momentum):
@@ -126,7 +132,7 @@ ADAM_METHODS = {
     ),
     "adamw_behind": _common("AdamW, error feedback", _behind),
     "adamw_detached": _common(
-        "AdamW, detached", _detached, gradient_at="w + λe of each worker"
+        "NAdamW, detached", _detached, gradient_at="w + λe of each worker"
     ),
     "adamw_power_sgd": _common("PowerSGD, AdamW", partial(_in_front, _rank)),
     "adamw_one_bit": _common("1-bit AdamW", _one_bit),

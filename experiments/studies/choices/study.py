@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 from rich.box import SIMPLE_HEAD
@@ -155,7 +156,9 @@ def _train(row: Prediction, options: Choices, task: tasks.Task, log: Record) -> 
                 return _finite(done["loss"])
         if not programs:
 
-            def optimizer(rate: float) -> optax.GradientTransformationExtraArgs:
+            def optimizer(
+                rate: jax.Array | float,
+            ) -> optax.GradientTransformationExtraArgs:
                 falling = optax.cosine_decay_schedule(rate, task.steps)
                 return evaluated(row.expression, falling)
 

@@ -32,7 +32,7 @@ def test_digits_are_shown_to_the_network_as_they_are():
 
 def test_digits_come_from_no_file():
     with pytest.raises(ValueError, match=r"`data_file` .* scikit-learn, got 'x.npz'"):
-        datasets.DATA["digits"](Path("x.npz"))
+        datasets.load("digits", Path("x.npz"), 64)
 
 
 def test_the_split_is_always_the_same():

@@ -102,6 +102,7 @@ def test_bytes_read_any_text_and_decode_to_it(tmp_path):
 
     assert data.classes == 256
     assert data.train.images.shape == (101, 16)
+    assert data.decode is not None
     assert data.decode(data.train.images[:2].ravel()) == words[:16]
 
 
