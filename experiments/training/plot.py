@@ -90,17 +90,17 @@ LOOKS |= {
     "slowmo": ("#D55E00", "-"),
 }
 LOOKS |= {
-    "adamw": ("#000000", "-"),
-    "adamw_in_front": ("#999999", "--"),
-    "adamw_behind": ("#999999", "-."),
-    "adamw_detached": ("#CC79A7", "-"),
-    "adamw_power_sgd": ("#005321", "-"),
-    "adamw_one_bit": ("#E69F00", "-"),
-    "adamw_diloco": ("#993F74", "-"),
-    "adamw_streaming": ("#993F74", ":"),
-    "adamw_sparse_loco": ("#D55E00", "-"),
-    "adamw_gmc": ("#0072B2", "--"),
-    "muon_muloco": ("#009E73", "-"),
+    "adamw": ("#202020", "-"),
+    "adamw_in_front": ("#B0B0B0", "--"),
+    "adamw_behind": ("#B0B0B0", "-."),
+    "adamw_detached": ("#C0508C", "-"),
+    "adamw_power_sgd": ("#3C7A4E", "-"),
+    "adamw_one_bit": ("#F0A830", "-"),
+    "adamw_diloco": ("#7A2E5C", "-"),
+    "adamw_streaming": ("#7A2E5C", ":"),
+    "adamw_sparse_loco": ("#E07030", "-"),
+    "adamw_gmc": ("#2A86C8", "--"),
+    "muon_muloco": ("#20B08A", "-"),
 }
 # SlowMo over one inner optimizer with several slow momenta; darker is larger.
 LOOKS |= {

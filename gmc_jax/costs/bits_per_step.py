@@ -7,30 +7,22 @@ gradients or parameters stay unknown, so nothing is allocated in the size of the
 """
 
 import itertools
-import math
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import eval_jaxpr
-from jax.extend.core import DebugInfo, Jaxpr, JaxprEqn, Literal
 from numpy.typing import NDArray
 
 from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
+from gmc_jax.costs._walk import Values, Walk, is_known, key_of, messages
 from gmc_jax.costs.traffic import Loads, loads_of_equation
-from gmc_jax.utils import jaxprs
-from gmc_jax.utils.jaxprs import Program, axes_of, jaxpr_of, subprograms
-from gmc_jax.utils.trees import size_in_bits
+from gmc_jax.utils.jaxprs import Program, subprograms
 
-Values: TypeAlias = list[jax.Array | None]
-"""Arrays, and None for values that are unknown."""
-
-_LARGEST = 2**16  # Entries of the largest array that counts as a counter or a table.
 _fresh = itertools.count()
 
 
@@ -67,8 +59,8 @@ def bits_of_steps(
             traced = _trace(tx, params, 2, axis_name, extra_args)
         except OtherWorkersError as error:  # Its topology has another number of them.
             traced = _trace(tx, params, error.workers, axis_name, extra_args)
-        sizes = _messages(traced.update, axis_name, traced.calls)
-    sent = _run(traced, sizes, len(jax.tree.leaves(params)), steps, axis_name)
+        sizes = messages(traced.update, axis_name, traced.calls)
+        sent = _run(traced, sizes, len(jax.tree.leaves(params)), steps, axis_name)
     return sent @ np.array(list(sizes.values()), np.int64)
 
 
@@ -100,7 +92,7 @@ def traffic_of_steps(
     """
     with jax.disable_jit(False), jax.debug_nans(False):
         traced = _trace(tx, params, workers, axis_name, {})
-        sizes = _messages(traced.update, axis_name, traced.calls)
+        sizes = messages(traced.update, axis_name, traced.calls)
         sent = _run(traced, sizes, len(jax.tree.leaves(params)), steps, axis_name)
     loads = _loads(traced.update, sizes, axis_name, workers)
     each = np.array([loads[key] for key in sizes]).reshape(-1, workers, 2)
@@ -113,7 +105,7 @@ def _loads(
     """The loads of each sending equation, by its key."""
     found: dict[Hashable, Loads] = {}
     for equation in program.eqns:
-        if (key := _key(equation)) in sizes:
+        if (key := key_of(equation)) in sizes:
             found[key] = loads_of_equation(equation, axis_name, workers)
             continue
         for inner in subprograms(equation):
@@ -134,7 +126,7 @@ def _run(
     """
     if not sizes:
         return np.zeros((steps, 0), np.int64)
-    walk = _Walk(axis_name, sizes)
+    walk = Walk(axis_name, sizes)
     rest: Values = [None] * (len(traced.update.in_avals) - len(traced.update.out_avals))
 
     def step(values: Values) -> tuple[jax.Array, Values]:
@@ -153,7 +145,7 @@ def _run(
                 None if new is None else old
                 for old, new in zip(values, after, strict=True)
             ]
-            if list(map(_is_known, still_known)) == list(map(_is_known, values)):
+            if list(map(is_known, still_known)) == list(map(is_known, values)):
                 break
             values = still_known
 
@@ -187,157 +179,3 @@ def _trace(
             params, state, params, extra_args
         )
     return _Traced(init, program, calls)
-
-
-def _messages(
-    program: Program, axis_name: str, calls: BitsOfCalls
-) -> dict[Hashable, int]:
-    """The bits that each sending equation sends, by the key of the equation."""
-    found: dict[Hashable, int] = {}
-    for equation in program.eqns:
-        if axis_name in axes_of(equation):
-            if equation.primitive.name not in jaxprs.SENDS_NOTHING:
-                operands = [value.aval for value in equation.invars]
-                found[_key(equation)] = size_in_bits(operands)
-            continue
-        inside: dict[Hashable, int] = {}
-        for inner in subprograms(equation):
-            inside |= _messages(inner, axis_name, calls)
-        key = _key(equation)
-        # A channel around channels sends what the inner channels send.
-        if inside and key in calls and calls.keys().isdisjoint(inside):
-            inside = {key: calls[key]}
-        found |= inside
-    return found
-
-
-def _key(equation: JaxprEqn) -> Hashable:
-    """The name of the function that is called, else the identity of the equation."""
-    return equation.params.get("name", id(equation))
-
-
-class _Walk(NamedTuple):
-    """An interpreter of programs that computes only their counters.
-
-    Attributes:
-      axis_name: the named axis whose indices are the workers.
-      sizes: the bits that each sending equation sends, by the key of the equation.
-      before: the state before the step.
-    """
-
-    axis_name: str
-    sizes: dict[Hashable, int]
-    before: Sequence[jax.Array | None] = ()
-
-    def run(
-        self, program: Program, arguments: Sequence[jax.Array | None]
-    ) -> tuple[jax.Array, Values]:
-        """Returns how often each equation of `sizes` sends, and the known results."""
-        jaxpr = jaxpr_of(program)
-        consts = getattr(program, "consts", [])
-        known = dict(zip(jaxpr.constvars, map(_small, consts), strict=True))
-        known |= dict(zip(jaxpr.invars, arguments, strict=True))
-        total = self._nothing()
-
-        def read(atom) -> jax.Array | None:
-            return _small(atom.val) if isinstance(atom, Literal) else known[atom]
-
-        for equation in jaxpr.eqns:
-            sent, results = self._equation(equation, list(map(read, equation.invars)))
-            if sent is not None:
-                total += sent
-            known |= dict(zip(equation.outvars, results, strict=True))
-        return total, list(map(read, jaxpr.outvars))
-
-    def _nothing(self) -> jax.Array:
-        return jnp.zeros(len(self.sizes), jnp.int32)
-
-    def _equation(
-        self, equation: JaxprEqn, values: Values
-    ) -> tuple[jax.Array | None, Values]:
-        """Returns what an equation sends, None for nothing, and the known results."""
-        name = equation.primitive.name
-        unknown: Values = [None] * len(equation.outvars)
-        if (key := _key(equation)) in self.sizes:
-            return self._nothing().at[list(self.sizes).index(key)].set(1), unknown
-        if self.axis_name in axes_of(equation):
-            return None, unknown
-        programs = list(subprograms(equation))
-        if name == "cond":
-            return self._choose(programs, values)
-        if len(programs) == 1 and name not in jaxprs.LOOPS:
-            (program,) = programs
-            return self.run(program, values)
-        if any(_messages(program, self.axis_name, {}) for program in programs):
-            sent = sum(
-                (
-                    self.run(program, [None] * len(program.in_avals))[0]
-                    for program in programs
-                ),
-                self._nothing(),
-            )
-            return equation.params.get("length", 1) * sent, unknown
-        shapes: Tree = [value.aval for value in equation.outvars]
-        small = all(math.prod(shape.shape) <= _LARGEST for shape in shapes)
-        if not small or not all(map(_is_known, values)):
-            return None, unknown
-        return None, _evaluate(equation, values)
-
-    def _choose(
-        self, branches: list[Program], values: Values
-    ) -> tuple[jax.Array, Values]:
-        """Returns what the branch of a conditional sends, and its known results.
-
-        If the index is unknown, it takes the branch that can send most. So a guard such
-        as `skip_nonfinite` lets every step pass, and the counters inside it count on.
-        If no branch sends, it takes the branch that changes most of the state. So a
-        guard that decides after sending lets every step pass, too.
-        """
-        index, *arguments = values
-        sent, results = zip(
-            *(self.run(branch, arguments) for branch in branches), strict=True
-        )
-        if index is None:
-            most = [self._most(branch) for branch in branches]
-            unchanged = [sum(map(self._is_unchanged, values)) for values in results]
-            if max(most):
-                chosen = most.index(max(most))
-            else:
-                chosen = unchanged.index(min(unchanged))
-            is_guard = max(most) or min(unchanged) < max(unchanged)
-            values = results[chosen]
-            return sent[chosen], values if is_guard else [None] * len(values)
-        chosen = jnp.clip(index, 0, len(branches) - 1)
-        return jnp.stack(sent)[chosen], [
-            jnp.stack(values)[chosen] if all(map(_is_known, values)) else None
-            for values in zip(*results, strict=True)
-        ]
-
-    def _is_unchanged(self, value: jax.Array | None) -> bool:
-        return _is_known(value) and any(value is old for old in self.before)
-
-    def _most(self, program: Program) -> int:
-        """The bits that a program can send, over all its branches."""
-        total = 0
-        for equation in program.eqns:
-            inside = map(self._most, subprograms(equation))
-            total += self.sizes.get(_key(equation), 0) or sum(inside)
-        return total
-
-
-def _evaluate(equation: JaxprEqn, values: Values) -> Values:
-    """The results of an equation all of whose operands are known."""
-    pairs = zip(equation.invars, values, strict=True)
-    inputs = {atom: value for atom, value in pairs if not isinstance(atom, Literal)}
-    names = tuple(map(str, range(len(inputs))))
-    about = DebugInfo("message_bits", equation.primitive.name, names, None)
-    program = Jaxpr((), list(inputs), equation.outvars, [equation], debug_info=about)
-    return list(eval_jaxpr(program, (), *inputs.values()))
-
-
-def _is_known(value: jax.Array | None) -> bool:
-    return value is not None
-
-
-def _small(value: jax.typing.ArrayLike) -> jax.Array | None:
-    return jnp.asarray(value) if np.size(value) <= _LARGEST else None
