@@ -20,7 +20,7 @@ from gmc_jax.channels._calls import BitsOfCalls, named_calls
 from gmc_jax.channels._neighbours import OtherWorkersError
 from gmc_jax.core import Tree
 from gmc_jax.costs._walk import Values, Walk, is_known, key_of, messages
-from gmc_jax.costs.traffic import Loads, loads_of_equation
+from gmc_jax.costs.traffic import Loads, loads_of_equations
 from gmc_jax.utils.jaxprs import Program, subprograms
 
 _fresh = itertools.count()
@@ -104,9 +104,9 @@ def _loads(
 ) -> dict[Hashable, Loads]:
     """The loads of each sending equation, by its key."""
     found: dict[Hashable, Loads] = {}
-    for equation in program.eqns:
+    for equation, load in loads_of_equations(program, axis_name, workers):
         if (key := key_of(equation)) in sizes:
-            found[key] = loads_of_equation(equation, axis_name, workers)
+            found[key] = load
             continue
         for inner in subprograms(equation):
             found |= _loads(inner, sizes, axis_name, workers)

@@ -25,7 +25,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -119,20 +119,15 @@ def link_traffic(channel: Channel, params: Tree, workers: int) -> Traffic:
     return Traffic(float(size), float(hops))
 
 
-def loads_of_equation(equation: JaxprEqn, axis: str, workers: int) -> Loads:
-    """The loads of a collective, or of the collectives in an equation's programs."""
-    if axis in axes_of(equation):
-        return _cost(equation, workers)
-    return _within(equation, axis, workers)
-
-
-def _loads(program: Program, axis: str, workers: int) -> Loads:
-    total = np.zeros((workers, 2))
+def loads_of_equations(
+    program: Program, axis: str, workers: int
+) -> Iterator[tuple[JaxprEqn, Loads]]:
+    """Each equation of a program, with its load or that of the programs in it."""
     reduced: set[int] = set()  # Results of the reductions right before this one.
     for equation in program.eqns:
         if axis not in axes_of(equation):
-            total += _within(equation, axis, workers)
             reduced = set()
+            yield equation, _within(equation, axis, workers)
             continue
         load = _cost(equation, workers)
         if equation.primitive.name not in _REDUCTIONS:
@@ -142,8 +137,12 @@ def _loads(program: Program, axis: str, workers: int) -> Loads:
             reduced.update(map(id, equation.outvars))
         else:
             reduced = set(map(id, equation.outvars))
-        total += load
-    return total
+        yield equation, load
+
+
+def _loads(program: Program, axis: str, workers: int) -> Loads:
+    loads = (load for _, load in loads_of_equations(program, axis, workers))
+    return sum(loads, np.zeros((workers, 2)))
 
 
 def _cost(equation: JaxprEqn, workers: int) -> Loads:

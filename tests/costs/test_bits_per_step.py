@@ -3,13 +3,14 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax import lax
 
 import gmc_jax
 from gmc_jax import all_gather, averaged, exact, message_bits, top_k
-from gmc_jax.costs.bits_per_step import bits_of_steps
+from gmc_jax.costs.bits_per_step import bits_of_steps, traffic_of_steps
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 
 PARAMS = {"bias": jnp.zeros(4), "kernel": jnp.zeros((4, 4))}
@@ -189,3 +190,29 @@ def test_extra_arguments_reach_the_update():
     assert message_bits(tx, PARAMS, snapshot_grads=PARAMS) == DENSE
     with pytest.raises(TypeError, match="snapshot_grads"):
         message_bits(tx, PARAMS)
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_the_traffic_of_a_step_is_that_of_its_channels(workers):
+    """Of all of them together, in the steps in which they send."""
+    ring = gmc_jax.topologies.ring(workers)
+    for channel in (exact(), CHANNEL, gmc_jax.gossip(ring)):
+        once = gmc_jax.link_traffic(channel, PARAMS, workers)
+        tx = gmc_jax.periodic(optax.sgd(0.1), averaged(channel), 3)
+        expected = [(0, 0), (0, 0), once] * 2
+        np.testing.assert_allclose(traffic_of_steps(tx, PARAMS, 6, workers), expected)
+    both = optax.chain(averaged(exact()), averaged(CHANNEL))
+    of_each = [gmc_jax.link_traffic(it, PARAMS, workers) for it in (exact(), CHANNEL)]
+    expected = [np.sum(of_each, axis=0)]
+    np.testing.assert_allclose(traffic_of_steps(both, PARAMS, 1, workers), expected)
+
+
+def test_the_traffic_of_collectives_outside_channels():
+    def update(updates, state, params=None):
+        del params
+        return lax.pmean(updates, "workers"), state
+
+    tx = optax.GradientTransformation(lambda params: (), update)
+    (found,) = traffic_of_steps(tx, PARAMS, 1, 4)
+    np.testing.assert_allclose(found, [1.5 * DENSE / 8, 6])
+    assert traffic_of_steps(optax.sgd(0.1), PARAMS, 3, 4).tolist() == [[0, 0]] * 3
