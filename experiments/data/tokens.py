@@ -4,6 +4,7 @@ Nothing is downloaded. The tokenizer is byte-level byte-pair encoding, as GPT-2'
 """
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,16 +63,15 @@ def load(tokens_file: Path | None) -> tuple[NDArray[np.uint16], "Tokenizer"]:
     Raises:
       ValueError: if no file is named, or the file or its tokenizer cannot be read.
     """
-    from tokenizers import Tokenizer
-
     if tokens_file is None:
         raise ValueError(
             "`data_file` must name a token file. Write one with `python -m experiments "
             "tokens X.txt X.npy`, and name it: `--data-file X.npy`."
         )
+    library = _tokenizers()
     try:
         codes = np.load(tokens_file, mmap_mode="r")
-        tokenizer = Tokenizer.from_file(str(tokens_file.with_suffix(".json")))
+        tokenizer = library.Tokenizer.from_file(str(tokens_file.with_suffix(".json")))
     except Exception as error:  # The tokenizer raises nothing narrower.
         raise ValueError(
             f"`data_file` is {str(tokens_file)!r}, and it or the tokenizer beside it "
@@ -108,15 +108,26 @@ def read(text_file: Path | None) -> str:
 
 
 def _trained(text: str, vocabulary: int) -> "Tokenizer":
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    library = _tokenizers()
+    tokenizer = library.Tokenizer(library.models.BPE())
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
         vocab_size=vocabulary,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
     return tokenizer
+
+
+def _tokenizers() -> ModuleType:
+    """Imports the library of tokenizers, which only token files need."""
+    try:
+        import tokenizers
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "token files need tokenizers, which is not installed. Install it with `pip "
+            'install -e ".[tokens]"`, or use `--data bytes`.'
+        ) from None
+    return tokenizers

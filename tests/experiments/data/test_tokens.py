@@ -1,5 +1,7 @@
 """Tokenizers, and the files of their tokens."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,10 @@ def test_token_files_are_never_overwritten_and_bad_ones_are_named(
     (tmp_path / "wide.json").write_bytes(file.with_suffix(".json").read_bytes())
     with pytest.raises(ValueError, match="a vector of uint16, got float64"):
         token_file(tmp_path / "wide.npy")
+
+
+def test_without_the_library_the_error_names_the_extra(monkeypatch, token_files):
+    _, file, _ = token_files
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install -e "\.\[tokens\]"'):
+        tokens.load(file)
