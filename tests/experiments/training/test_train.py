@@ -10,6 +10,7 @@ import gmc_jax
 from experiments.training import record, tasks, train
 from experiments.training.config import Config
 from experiments.training.methods import METHODS
+from experiments.training.trainer import Trainer
 
 CONFIG = Config(
     methods=("gmc",), compressor="random_block", workers=2, steps=6, evaluations=3
@@ -178,3 +179,46 @@ def test_other_backends_agree_and_resume(tmp_path, task, uninterrupted, backend)
         uninterrupted[0],
     )
     assert [row["step"] for row in measured(log)] == [0, 2, 4, 6, 6]
+
+
+GROWING = dataclasses.replace(
+    CONFIG, resize=(4, 4), bandwidth="1mbit", latency="10ms", step_time="0.5s"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [None, 3, 4, 5])
+def test_a_run_goes_on_with_more_workers(tmp_path, task, stop):
+    """As by hand: two trainers, and `resize` between them."""
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, GROWING, task, stop_after(stop))
+    params, log = run(tmp_path, GROWING, task)
+
+    few = Trainer("gmc", [task], CONFIG)
+    few.run(0, 4)
+    larger = dataclasses.replace(CONFIG, workers=4)
+    many = Trainer("gmc", [tasks.build(larger, 0)], larger)
+    many.state = gmc_jax.resize(few.state, few.layout, workers=4)
+    many.run(4, 6)
+    jax.tree.map(np.testing.assert_array_equal, params, many.models()[0])
+
+    assert GROWING.link is not None
+    seconds = [
+        row["simulated_seconds"] for row in log.rows if row["kind"] == "evaluation"
+    ]
+    before, after = (
+        0.5
+        + gmc_jax.link_traffic(
+            CONFIG.compression(6).channel(), task.params, workers
+        ).seconds(GROWING.link)
+        for workers in (2, 4)
+    )
+    expected = [0, 2 * before, 4 * before, 4 * before + 2 * after]
+    np.testing.assert_allclose(seconds, expected, rtol=1e-6)
+
+
+def test_workers_cannot_change_after_the_last_step(tmp_path, task):
+    late = dataclasses.replace(GROWING, resize=(6, 4))
+    with pytest.raises(ValueError, match=r"before the last step, 6, got step 6"):
+        run(tmp_path, late, task)

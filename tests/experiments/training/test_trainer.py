@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.models.gpt import Gpt
 from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
@@ -120,3 +121,34 @@ def test_batch_statistics_differ_between_workers_and_are_averaged(monkeypatch):
     )
     first = jax.tree.leaves(kept)[0]
     assert not np.allclose(first[0], first[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["adamw", "adamw_detached"])
+def test_workers_of_two_devices_each_end_like_simulated_ones(tmp_path, method):
+    (tmp_path / "text.txt").write_text("to be or not to be: " * 100, encoding="utf-8")
+    simulated = Config(
+        data="text",
+        data_file=tmp_path / "text.txt",
+        model="gpt",
+        gpt=Gpt(blocks=1, width=16, heads=2),
+        window=8,
+        methods=(method,),
+        ratio=0.1,
+        workers=2,
+        partition="iid",
+        batch_size=2,
+        steps=12,
+        count=False,
+    )
+    split = dataclasses.replace(simulated, backend="distribute", devices_each=2)
+    task = tasks.build(simulated, 0)
+
+    ended, other = (
+        trained(Trainer(method, [task], config), 12)[0] for config in (simulated, split)
+    )
+
+    kernel = Trainer(method, [task], split).state[0]["blocks"][0]["queries"]["kernel"]
+    assert kernel.sharding.spec[-1] == "model"
+    assert len(kernel.sharding.device_set) == 4
+    chex.assert_trees_all_close(ended, other, rtol=1e-3, atol=1e-4)
