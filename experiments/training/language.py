@@ -53,7 +53,10 @@ def comparison(rows: Sequence[Row]) -> list[Table | str]:
     config, curves = rows[0]["config"], _curves(rows)
     target = _dense_loss(curves)
     timed = config.get("bandwidth") is not None
-    about = "After the last step, on the held-out text. Bytes: what a worker sends."
+    about = (
+        "After the last step, on the held-out text; of several seeds the mean and the "
+        "standard deviation. MB: what a worker sends in the training."
+    )
     if timed:
         about += (
             f" Seconds: simulated, {config['bandwidth']} with {config['latency']}, "
@@ -61,7 +64,8 @@ def comparison(rows: Sequence[Row]) -> list[Table | str]:
             "the dense run, over those until the method's loss was as low."
         )
     shown = narrow("method", title(rows[0]), about)
-    columns = ["rate", "seeds", "loss", "per-\nplexity", "MB", "times\nfewer"]
+    shown.padding = 0  # Eight columns have to fit 80 characters.
+    columns = ["rate", "loss", "per-\nplexity", "MB", "times\nfewer"]
     columns += ["seconds", "times\nsooner"] * timed
     for column in columns:
         shown.add_column(column, justify="right")
@@ -72,14 +76,13 @@ def comparison(rows: Sequence[Row]) -> list[Table | str]:
             continue
         first, losses = seeds[0], [row["test_loss"] for row in seeds]
         sent = first["bytes_per_step"]
-        spread = f" ±{np.std(losses, ddof=1):.3f}" if len(losses) > 1 else ""
+        spread = f"{np.std(losses, ddof=1):.3f}" if len(losses) > 1 else ""
         cells = [
             f"{first['learning_rate']:g}",
-            str(len(losses)),
-            f"{np.mean(losses):.3f}{spread}",
+            f"{np.mean(losses):.3f}" + (spread and f" ±{spread.lstrip('0')}"),
             f"{np.exp(np.mean(losses)):.2f}",
-            f"{sent * first['step'] / 1e6:,.4g}",
-            f"{first['dense_bytes_per_step'] / sent:,.1f}" if sent else "none",
+            f"{sent * first['step'] / 1e6:,.3g}",
+            f"{first['dense_bytes_per_step'] / sent:,.4g}" if sent else "none",
         ]
         if timed:
             seconds = first["simulated_seconds"]
