@@ -39,7 +39,8 @@ def program(text: str) -> str:
 
 def run(page: pathlib.Path, folder: pathlib.Path, *, afterwards: str = "") -> str:
     """Runs the blocks of a page one after another; what they printed."""
-    script = folder / f"{page.stem}.py"
+    # Not the page's own name: `equinox.py` would hide the package.
+    script = folder / f"page_{page.stem}.py"
     script.write_text(program(read(page)) + afterwards, encoding="utf-8")
     environment = {
         **os.environ,
