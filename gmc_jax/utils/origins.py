@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import Flag, auto
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from jax.extend.core import JaxprEqn, Literal
@@ -106,8 +106,8 @@ class _Walk:
         operands: list[Origin],
         inside: bool,
     ) -> list[Origin]:
-        consts = equation.params["num_consts"]
-        carried = equation.params["num_carry"]
+        carried = _as_long(equation.outvars, jaxpr_of(body).outvars)
+        consts = _as_long(equation.invars, jaxpr_of(body).invars) - carried
         quietly = _Walk(self.axis_name, lambda *_: None)
         while True:
             results = quietly.through(body, operands, inside)
@@ -131,3 +131,15 @@ def _of_literal(literal: Literal) -> Origin:
     value = literal.val
     closed_over = isinstance(value, jax.Array) and (is_key(value) or value.ndim > 0)
     return Origin.CLOSED_OVER if closed_over else NOWHERE
+
+
+def _as_long(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many values of a scan its body gets, or makes, whole.
+
+    They come first. Of the others each round has a slice. JAX names their numbers
+    otherwise from version to version.
+    """
+    return sum(
+        value.aval.ndim == part.aval.ndim
+        for value, part in zip(outside, inside, strict=True)
+    )

@@ -73,6 +73,16 @@ def seen(folder) -> list[dict[str, np.ndarray]]:
     return [dict(np.load(folder / f"{index}.npz")) for index in range(2)]
 
 
+@pytest.mark.slow
+def test_what_is_made_before_jax_starts_does_not_start_it():
+    """Else `jax.distributed.initialize` comes too late."""
+    program = [sys.executable, "-m", "tests.programs.make_all"]
+    done = subprocess.run(
+        program, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("batch", ["whole", "spread"])
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_train_as_simulated_workers_do(seen, method, batch):

@@ -98,6 +98,7 @@ SPECIAL = {
         SGD, optax.chain(averaged(channel), optax.sgd(0.7, 0.9, nesterov=True)), 2
     ),
     "in_frequencies": lambda channel: averaged(gmc_jax.in_frequencies(channel)),
+    "count_bytes": lambda channel: averaged(gmc_jax.count_bytes(channel)),
     "count_entries": lambda channel: averaged(gmc_jax.count_entries(channel)),
     "with_float32_state": lambda channel: gmc_jax.with_float32_state(
         optax.chain(averaged(channel), optax.adam(0.1))
