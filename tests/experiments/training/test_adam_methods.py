@@ -1,7 +1,7 @@
 """Methods over AdamW."""
 
+import chex
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -22,8 +22,9 @@ def test_only_matrices_decay():
 
     updates, _ = tx.update(optax.tree.zeros_like(params), tx.init(params), params)
 
-    np.testing.assert_allclose(updates["kernel"], -0.5 * 0.1, rtol=1e-6)
-    np.testing.assert_array_equal(updates["scale"], 0)
+    chex.assert_trees_all_close(
+        updates, {"kernel": jnp.full((2, 2), -0.05), "scale": jnp.zeros(2)}, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SECONDS = {"adamw": 4.0, "adamw_detached": 0.5, "adamw_gmc": 0.25}
 SENT = {"adamw": 1000.0, "adamw_detached": 10.0, "adamw_gmc": 0.0}
 
 
-def rows(bandwidth="100mbit"):
+def rows(bandwidth: str | None = "100mbit"):
     config = {
         "data": "text",
         "model": "gpt",
@@ -32,6 +32,7 @@ def rows(bandwidth="100mbit"):
     found = [{"kind": "header", "name": "gpt_text", "steps": 30, "config": config}]
     for method, seeds in LOSSES.items():
         for seed, losses in enumerate(seeds):
+            row = {}
             for step, loss in zip((10, 20, 30), losses, strict=True):
                 row = {
                     "kind": "evaluation",
@@ -94,10 +95,10 @@ def test_the_figure_shows_loss_along_steps_bytes_and_seconds():
     names = [panel.get_xlabel() for panel in panels]
     assert names == ["steps", "bytes sent by a worker", "simulated seconds"]
     dense, detached, _, mark = panels[2].lines
-    np.testing.assert_allclose(dense.get_xdata(), [40, 80, 120])
-    np.testing.assert_allclose(dense.get_ydata(), [3.0, 2.5, 2.0])
-    np.testing.assert_allclose(detached.get_ydata(), [2.9, 1.95, 1.8])
-    np.testing.assert_allclose(mark.get_ydata(), 2.0)
+    np.testing.assert_allclose(np.asarray(dense.get_xdata()), [40, 80, 120])
+    np.testing.assert_allclose(np.asarray(dense.get_ydata()), [3.0, 2.5, 2.0])
+    np.testing.assert_allclose(np.asarray(detached.get_ydata()), [2.9, 1.95, 1.8])
+    np.testing.assert_allclose(np.asarray(mark.get_ydata()), 2.0)
 
 
 def test_nothing_to_draw_is_an_error():

@@ -124,7 +124,7 @@ def test_batch_statistics_differ_between_workers_and_are_averaged(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["adamw", "adamw_detached"])
+@pytest.mark.parametrize("method", ["adamw", "adamw_behind"])
 def test_workers_of_two_devices_each_end_like_simulated_ones(tmp_path, method):
     (tmp_path / "text.txt").write_text("to be or not to be: " * 100, encoding="utf-8")
     simulated = Config(
