@@ -107,6 +107,6 @@ def test_a_long_wait_prints_its_reason(monkeypatch, capfd):
     monkeypatch.setattr(preflight, "_SILENT_FOR", 0)
     with preflight.patient("waiting for the others"):
         printed = ""
-        while not printed:
-            printed = capfd.readouterr().err
+        while not printed.endswith("\n"):
+            printed += capfd.readouterr().err
     assert printed == "waiting for the others\n"

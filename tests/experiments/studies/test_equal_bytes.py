@@ -102,11 +102,15 @@ def test_one_program_trains_as_a_run_does_at_any_rate_and_with_any_seed(
 @pytest.mark.slow
 def test_after_a_loss_that_is_not_finite_the_training_ends():
     task = tasks.build(CONFIG, 0)._replace(
-        evaluate=lambda *model: {"loss": np.nan, "accuracy": 0.5}
+        evaluate=lambda *model: {
+            "loss": np.nan,
+            "test_loss": np.nan,
+            "accuracy": 0.5,
+        }
     )
     program = AnyRate(problems.optimizer("dmsgd", task, CONFIG), task, CONFIG)
     last = program.train(task, 0.1, [1, 2])[-1]
-    assert last == (np.inf, 0.5)
+    assert last == (np.inf, np.inf, 0.5)
 
 
 @pytest.mark.slow
