@@ -23,7 +23,7 @@ ROWS = {
     "clip_by_global_norm": ("none", "no", lambda: optax.clip_by_global_norm(1.0)),
     "clip": ("none", "no", lambda: optax.clip(0.5)),
     "adaptive_grad_clip": ("none", "no", lambda: optax.adaptive_grad_clip(0.1)),
-    "zero_nans": ("own", "yes", optax.zero_nans),
+    "zero_nans": ("own", "no", optax.zero_nans),
     "centralize": ("none", "yes", optax.centralize),
     "normalize_by_update_norm": ("none", "no", optax.normalize_by_update_norm),
     "add_decayed_weights": ("none", "yes", lambda: optax.add_decayed_weights(0.1)),
@@ -31,9 +31,11 @@ ROWS = {
     "ema": ("own", "yes", lambda: optax.ema(0.9)),
     "scale_by_adam": ("own", "no", optax.scale_by_adam),
     "scale_by_rms": ("own", "no", optax.scale_by_rms),
+    "scale_by_factored_rms": ("own", "no", optax.scale_by_factored_rms),
     "scale_by_lion": ("own", "no", optax.scale_by_lion),
     "scale_by_sign": ("none", "no", optax.scale_by_sign),
     "scale_by_trust_ratio": ("none", "no", optax.scale_by_trust_ratio),
+    "contrib.muon": ("own", "no", lambda: optax.contrib.muon(0.1)),
     "scale_by_schedule": (
         "the same",
         "yes",
@@ -41,6 +43,7 @@ ROWS = {
     ),
     "scale": ("none", "yes", lambda: optax.scale(0.5)),
     "add_noise": ("the same", "yes", lambda: optax.add_noise(0.1, 0.5, key=0)),
+    "keep_params_nonnegative": ("none", "no", optax.keep_params_nonnegative),
 }
 every_row = pytest.mark.parametrize("name", ROWS)
 
@@ -58,7 +61,14 @@ def gradients():
     return jax.tree.map(jnp.asarray, targets(start(), 3))
 
 
-def outputs(tx):
+def gradients_for(name: str):
+    """Of `zero_nans`, gradients without a NaN would say nothing."""
+    if name != "zero_nans":
+        return gradients()
+    return {**gradients(), "bias": gradients()["bias"].at[0, 0, 0].set(jnp.nan)}
+
+
+def outputs(tx, grads):
     """What three updates return, on all workers."""
 
     def worker(grads):
@@ -70,7 +80,7 @@ def outputs(tx):
             results.append(updates)
         return results
 
-    return jax.jit(jax.vmap(worker, in_axes=1, axis_name="workers"))(gradients())
+    return jax.jit(jax.vmap(worker, in_axes=1, axis_name="workers"))(grads)
 
 
 def laid_out(tx, **options):
@@ -85,6 +95,7 @@ def test_the_page_has_the_rows_that_are_tested():
     assert table("Around a method").keys() == {
         *("apply_if_finite", "MultiSteps", "masked", "partition"),
         *("inject_hyperparams", "contrib.reduce_on_plateau", "contrib.schedule_free"),
+        *("lookahead", "contrib.sam"),
     }
 
 
@@ -104,8 +115,9 @@ def test_the_state_in_front_of_a_channel(name):
 @every_row
 def test_either_side_of_an_exact_mean(name):
     _, said, make = ROWS[name]
-    front = outputs(optax.chain(make(), averaged(exact())))
-    behind = outputs(optax.chain(averaged(exact()), make()))
+    grads = gradients_for(name)
+    front = outputs(optax.chain(make(), averaged(exact())), grads)
+    behind = outputs(optax.chain(averaged(exact()), make()), grads)
 
     gaps = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), front, behind)
     largest = max(jax.tree.leaves(gaps))
@@ -116,11 +128,12 @@ def test_either_side_of_an_exact_mean(name):
 @every_row
 def test_behind_a_channel_it_does_what_it_does_without_workers(name):
     _, _, make = ROWS[name]
-    behind = outputs(optax.chain(averaged(exact()), make()))
+    grads = gradients_for(name)
+    behind = outputs(optax.chain(averaged(exact()), make()), grads)
     tx, params = make(), start()
     state = tx.init(params)
     for step, together in enumerate(behind):
-        mean = jax.tree.map(lambda leaf, step=step: leaf[step].mean(0), gradients())
+        mean = jax.tree.map(lambda leaf, step=step: leaf[step].mean(0), grads)
         alone, state = tx.update(mean, state, params)
         jax.tree.map(
             lambda one, all_: np.testing.assert_allclose(
@@ -144,8 +157,9 @@ def replicated(tx):
     [
         optax.apply_if_finite(METHOD, 3),
         optax.masked(METHOD, {"bias": False, "kernel": True}),
+        optax.contrib.sam(METHOD, optax.sgd(0.05)),
     ],
-    ids=["apply_if_finite", "masked"],
+    ids=["apply_if_finite", "masked", "sam"],
 )
 def test_what_lets_parameters_differ_is_an_error_that_names_them(tx):
     with pytest.raises(ValueError, match="bias"):
@@ -187,3 +201,21 @@ def test_a_plateau_is_one_of_the_mean_loss(whose):
     state = start(), tx.init(start())
     of_params, _ = gmc_jax.layout(step, state, batch, WORKERS).differs
     assert any(jax.tree.leaves(of_params)) == (whose == "own")
+
+
+def test_an_opaque_sam_keeps_parameters_the_same():
+    tx = optax.contrib.sam(METHOD, optax.sgd(0.05), opaque_mode=True)
+
+    def step(state, batch):
+        params, opt_state = state
+
+        def grad_fn(params, _):
+            return jax.tree.map(jnp.subtract, params, batch)
+
+        grads = grad_fn(params, 0)
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    batch = jax.tree.map(lambda leaf: leaf[0], gradients())
+    laid = gmc_jax.layout(step, (start(), tx.init(start())), batch, WORKERS)
+    assert not any(jax.tree.leaves(laid.differs[0]))
