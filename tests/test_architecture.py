@@ -54,7 +54,7 @@ DOCUMENTED = {
     "checkpoints.array_store",
     "checkpoints.compatibility",
     "checkpoints.manifest",
-    "costs.bits_per_step",
+    "costs.sent_per_step",
     "costs.candidates",
     "costs.expressions",
     "costs.hlo",

@@ -1,11 +1,15 @@
 """Draws the samples of every worker's batch at every step."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
+
+from experiments.data.images import Split
+from experiments.data.partitions import Indices
 
 
 class Draw(NamedTuple):
@@ -81,6 +85,34 @@ def draws(
         np.full((last - first, workers), seed, np.uint32),
         np.repeat(steps, workers, axis=1),
     )
+
+
+def windows(
+    train: Split,
+    shares: Indices,
+    drawn: Callable[[int, int], Draw],
+    first: int,
+    last: int,
+) -> Draw:
+    """Reads the windows of text of some steps, each with the token after it.
+
+    Args:
+      train: the windows of all workers, which need not fit into memory.
+      shares: the windows of each worker, by their places.
+      drawn: draws the places of some steps in these shares.
+      first: a step, counted from 0.
+      last: a later step.
+
+    Returns:
+      The draw, with windows in the place of their places.
+    """
+    draw = drawn(first, last)
+    each = zip(shares, draw.chosen.swapaxes(0, 1), strict=True)
+    places = [share[own] for share, own in each]
+    chosen = np.stack(places, axis=1)
+    after = train.labels[chosen][..., -1:]
+    read = np.concatenate([train.images[chosen], after], axis=-1)
+    return draw._replace(chosen=read.astype(np.int32))
 
 
 @functools.lru_cache(maxsize=32)  # Each epoch is drawn step by step, for many seeds.

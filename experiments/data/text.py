@@ -47,7 +47,9 @@ def utf8(data_file: Path | None = None, window: int = WINDOW) -> Data:
         short for a window in each split.
     """
     codes = np.frombuffer(tokens.read(data_file).encode(), np.uint8)
-    return _data(codes, 256, window, lambda codes: codes.tobytes().decode(**_REPLACE))
+    return _data(
+        codes, 256, window, lambda codes: codes.tobytes().decode("utf-8", "replace")
+    )
 
 
 def token_file(data_file: Path | None = None, window: int = WINDOW) -> Data:
@@ -75,8 +77,6 @@ TEXTS: dict[str, Callable[[Path | None, int], Data]] = {
     "tokens": token_file,
 }
 """What a text is divided into: characters, bytes, or the tokens of a tokenizer."""
-
-_REPLACE = {"encoding": "utf-8", "errors": "replace"}
 
 
 def _data(

@@ -9,7 +9,7 @@ tokens: `--data bytes`, or `--data tokens` with a file of the command `tokens`.
 
 Command: python -m experiments run gpt_text
 
-Time: about an hour on 2 CPU cores
+Time: not yet measured as a whole
 
 Expect: not yet measured
 """

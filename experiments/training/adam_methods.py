@@ -1,4 +1,4 @@
-"""Methods over AdamW, as transformers are trained; one line each."""
+"""Methods over Adam and AdamW, as transformers are trained; one line each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,11 +7,11 @@ import jax
 import optax
 
 import gmc_jax
-from experiments.training.compression import Compression, Method
+from experiments.training.compression import Compression, two_bits
+from experiments.training.local_methods import PERIOD, common, in_turn, late, own
 from gmc_jax.core import Tree
 
-PERIOD = 12  # Steps between two synchronisations of methods with local steps.
-FRAGMENTS = 4
+_FRAGMENTS = 4  # As many as the smallest model has blocks.
 _RANK = 4  # Of PowerSGD; more than for CIFAR-10, whose matrices are smaller.
 _DECAY = 0.1  # Of weights, as for GPT-3; its second momentum is 0.95, too.
 _SECOND_MOMENTUM = 0.95
@@ -35,13 +35,6 @@ def _matrices(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _two_bits(compression: Compression) -> gmc_jax.Channel:
-    """Makes a channel of values in two bits, of four times as many entries."""
-    largest = gmc_jax.top_k(min(1.0, 4 * compression.ratio))
-    code = gmc_jax.quantised(largest, gmc_jax.centroids(2))
-    return gmc_jax.all_gather(code, seed=compression.seed)
-
-
 def _in_front(
     channel: Callable[[Compression], gmc_jax.Channel], rate, compression, momentum
 ):
@@ -63,8 +56,16 @@ def _dense(rate, compression, momentum):
 
 
 def _detached(rate, compression, momentum):
-    inner = adamw(rate, momentum, nesterov=True)
-    return gmc_jax.detached_optimizer(inner, _two_bits(compression))
+    return _of_each_worker(adamw(rate, momentum, nesterov=True), compression)
+
+
+def _detached_nadam(rate, compression, momentum):
+    return _of_each_worker(optax.nadam(rate, b1=momentum), compression)
+
+
+def _of_each_worker(inner, compression):
+    channel = two_bits(compression.ratio, compression.seed)
+    return gmc_jax.detached_optimizer(inner, channel)
 
 
 def _one_bit(rate, compression, momentum):
@@ -85,15 +86,12 @@ def _diloco(rate, compression, momentum):
     return gmc_jax.diloco(inner, gmc_jax.exact(), period=PERIOD)
 
 
-def _in_turn(path: str) -> int:
-    """Deals blocks to fragments by the numbers in their names."""
-    return int("0" + "".join(filter(str.isdigit, path))) % FRAGMENTS
-
-
 def _streaming_diloco(rate, compression, momentum):
     del compression
+    fragments = partial(in_turn, _FRAGMENTS)
+    inner = adamw(rate, momentum)
     return gmc_jax.streaming_diloco(
-        adamw(rate, momentum), gmc_jax.exact(), period=PERIOD, fragments=_in_turn
+        inner, gmc_jax.exact(), period=PERIOD, fragments=fragments
     )
 
 
@@ -121,24 +119,23 @@ def _rank(compression):
     return gmc_jax.low_rank(_RANK)
 
 
-# Methods whose parameters differ between workers, and methods that share them.
-_own = partial(Method, counted=False, gradient_at="each worker's x")
-_common = partial(Method, counted=False)
-
 ADAM_METHODS = {
-    "adamw": _common("AdamW, dense", _dense, dense=True),
-    "adamw_in_front": _common(
+    "adamw": common("AdamW, dense", _dense, dense=True),
+    "adamw_in_front": common(
         "error feedback, AdamW", partial(_in_front, lambda by: by.channel())
     ),
-    "adamw_behind": _common("AdamW, error feedback", _behind),
-    "adamw_detached": _common(
+    "adamw_behind": common("AdamW, error feedback", _behind),
+    "detached_optimizer": common(
+        "NAdam, detached", _detached_nadam, gradient_at="w + λe of each worker"
+    ),
+    "adamw_detached": common(
         "NAdamW, detached", _detached, gradient_at="w + λe of each worker"
     ),
-    "adamw_power_sgd": _common("PowerSGD, AdamW", partial(_in_front, _rank)),
-    "adamw_one_bit": _common("1-bit AdamW", _one_bit),
-    "adamw_diloco": _own("DiLoCo, AdamW", _diloco),
-    "adamw_streaming": _own("Streaming DiLoCo, AdamW", _streaming_diloco, beside=True),
-    "adamw_sparse_loco": _own("SparseLoCo, AdamW", _sparse_loco),
-    "adamw_gmc": _own("local AdamW, GMC", _gmc_between),
-    "muon_muloco": _own("MuLoCo, Muon", _muloco),
+    "adamw_power_sgd": common("PowerSGD, AdamW", partial(_in_front, _rank)),
+    "adamw_one_bit": common("1-bit AdamW", _one_bit),
+    "adamw_diloco": own("DiLoCo, AdamW", _diloco),
+    "adamw_streaming": late("Streaming DiLoCo, AdamW", _streaming_diloco),
+    "adamw_sparse_loco": own("SparseLoCo, AdamW", _sparse_loco),
+    "adamw_gmc": own("local AdamW, GMC", _gmc_between),
+    "muon_muloco": own("MuLoCo, Muon", _muloco),
 }

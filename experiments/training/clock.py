@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from experiments.training.compression import Compression, Method
 from gmc_jax.clocks.link import Link
 from gmc_jax.core import Tree
-from gmc_jax.costs.bits_per_step import traffic_of_steps
+from gmc_jax.costs.sent_per_step import traffic_of_steps
 
 
 def seconds_at(

@@ -55,7 +55,7 @@ def main(name: str, config: Config, results: Path = Path("results")) -> Path:
     _directories.usable_path(str(results))
     failures.hush_threads()
     if config.backend != "simulate":
-        backends.mesh(config.workers, config.devices_each)
+        backends.mesh(config.most_workers, config.devices_each)
     console = Console()
     seeds = range(config.seed, config.seed + config.seeds)
     at_once = _at_once(config)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import gmc_jax
 from gmc_jax.core import Tree
-from gmc_jax.costs.bits_per_step import bits_of_steps
+from gmc_jax.costs.sent_per_step import bits_of_steps
 
 COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "top_k": gmc_jax.top_k,
@@ -25,7 +25,20 @@ COMPRESSORS: dict[str, Callable[[float], gmc_jax.Compressor]] = {
     "dense": lambda ratio: gmc_jax.dense(),
 }
 
+ENTRIES_IN_TWO_BITS = 4
+"""Entries in two bits that cost about as much as one with its place in 32 bits."""
+
 RESET_RATIO = 1 / 16  # Of CSER; reconstructed for the GMC paper's experiments.
+
+
+def two_bits(ratio: float, seed: int = 0) -> gmc_jax.Channel:
+    """Makes a channel of the largest entries, with values in two bits.
+
+    It sends four times as many entries as `ratio` says, which cost about as much.
+    """
+    largest = gmc_jax.top_k(min(1.0, ENTRIES_IN_TWO_BITS * ratio))
+    code = gmc_jax.quantised(largest, gmc_jax.centroids(2))
+    return gmc_jax.all_gather(code, seed=seed)
 
 
 class Compression(NamedTuple):

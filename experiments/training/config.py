@@ -195,6 +195,11 @@ class Config:
             self.optimizer(method, 1, 1)  # It refuses hyper-parameters out of range.
 
     @property
+    def most_workers(self) -> int:
+        """The largest number of workers at a time."""
+        return max(self.workers, self.resize[1] if self.resize else 0)
+
+    @property
     def link(self) -> Link | None:
         """The link to simulate seconds with; None without a bandwidth."""
         if self.bandwidth is None:

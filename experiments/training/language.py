@@ -35,11 +35,11 @@ class _Curve(NamedTuple):
     low: Sequence[float]
     high: Sequence[float]
 
-    def first_below(self, loss: float, along: str) -> float:
-        """Where the mean first was at most `loss`; infinity if it never was."""
+    def seconds_to(self, loss: float) -> float:
+        """The simulated seconds until the mean was `loss` or less, or infinity."""
         for row, reached in zip(self.rows, self.losses, strict=True):
             if reached <= loss:
-                return row[along]
+                return row["simulated_seconds"]
         return np.inf
 
 
@@ -51,7 +51,6 @@ def has_test_losses(rows: Sequence[Row]) -> bool:
 def comparison(rows: Sequence[Row]) -> list[Table | str]:
     """A table with a line for each finished method, then what each has written."""
     config, curves = rows[0]["config"], _curves(rows)
-    target = _dense_loss(curves)
     timed = config.get("bandwidth") is not None
     about = (
         "After the last step, on the held-out text; of several seeds the mean and the "
@@ -85,11 +84,7 @@ def comparison(rows: Sequence[Row]) -> list[Table | str]:
             f"{first['dense_bytes_per_step'] / sent:,.4g}" if sent else "none",
         ]
         if timed:
-            seconds = first["simulated_seconds"]
-            reached = curves[method].first_below(target, "simulated_seconds")
-            dense = _dense(curves)
-            sooner = dense.rows[-1]["simulated_seconds"] / reached if dense else 0.0
-            cells += [f"{seconds:,.0f}", f"{sooner:.1f}" if sooner else "never"]
+            cells += [f"{first['simulated_seconds']:,.0f}", _sooner(curves, method)]
         shown.add_row(label(method), *cells)
     return [shown, *_samples(summaries)]
 
@@ -167,6 +162,15 @@ def _dense(curves: dict[str, _Curve]) -> _Curve | None:
 def _dense_loss(curves: dict[str, _Curve]) -> float:
     dense = _dense(curves)
     return dense.losses[-1] if dense else np.nan
+
+
+def _sooner(curves: dict[str, _Curve], method: str) -> str:
+    """How many times sooner than the dense run a method was as low as it ended."""
+    if (dense := _dense(curves)) is None:
+        return ""
+    seconds = curves[method].seconds_to(dense.losses[-1])
+    times = dense.rows[-1]["simulated_seconds"] / seconds
+    return f"{times:.1f}" if times else "never"
 
 
 def _samples(summaries: Sequence[Row]) -> list[str]:

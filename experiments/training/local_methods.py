@@ -156,15 +156,16 @@ def _qsparse_local_sgd(rate, compression, momentum):
     )
 
 
-def _in_turn(path: str) -> int:
+def in_turn(fragments: int, path: str) -> int:
     """Deals layers to fragments by the numbers in their names."""
-    return int("0" + "".join(filter(str.isdigit, path))) % FRAGMENTS
+    return int("0" + "".join(filter(str.isdigit, path))) % fragments
 
 
 def _streaming_diloco(rate, compression, momentum):
     del compression, momentum
+    fragments = partial(in_turn, FRAGMENTS)
     return gmc_jax.streaming_diloco(
-        optax.adamw(rate), gmc_jax.exact(), period=PERIOD, fragments=_in_turn
+        optax.adamw(rate), gmc_jax.exact(), period=PERIOD, fragments=fragments
     )
 
 
@@ -187,14 +188,6 @@ def _adam(rate, compression, momentum):
     return optax.chain(mean, optax.adam(rate, b1=momentum))
 
 
-def _detached_nadam(rate, compression, momentum):
-    """With values in two bits; so it sends four times as many entries."""
-    largest = gmc_jax.top_k(min(1.0, 4 * compression.ratio))
-    code = gmc_jax.quantised(largest, gmc_jax.centroids(2))
-    channel = gmc_jax.all_gather(code, seed=compression.seed)
-    return gmc_jax.detached_optimizer(optax.nadam(rate, b1=momentum), channel)
-
-
 def _sign_sgd(rate, compression, momentum):
     del compression, momentum
     return gmc_jax.sign_sgd(rate, gmc_jax.majority_vote())
@@ -211,51 +204,48 @@ def _ef_sign_sgd(rate, compression, momentum):
 
 
 # Methods whose parameters differ between workers, and methods that share them.
-_own = partial(Method, counted=False, gradient_at="each worker's x")
-_common = partial(Method, counted=False)
-_late = partial(_own, beside=True)
+own = partial(Method, counted=False, gradient_at="each worker's x")
+common = partial(Method, counted=False)
+late = partial(own, beside=True)
 
 LOCAL_METHODS = {
-    "local_sgd": _own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
-    "post_local_sgd": _own("post-local SGD", _post_local_sgd, sends=_this_training),
-    "double_averaging": _own(
+    "local_sgd": own("local SGD", _periodic(gmc_jax.local_sgd, nesterov=True)),
+    "post_local_sgd": own("post-local SGD", _post_local_sgd, sends=_this_training),
+    "double_averaging": own(
         "double averaging",
         _periodic(gmc_jax.double_averaging, gmc_jax.exact(), nesterov=True),
     ),
-    "local_adam": _own("local Adam", _slowmo(_local_adam, 0.0)),
-    "bmuf": _own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
-    "lookahead": _own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
-    "diloco": _own("DiLoCo", _diloco),
-    "muloco": _own("MuLoCo", _muloco),
-    "easgd": _own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
-    "cocod_sgd": _late("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
-    "overlap_local_sgd": _late(
+    "local_adam": own("local Adam", _slowmo(_local_adam, 0.0)),
+    "bmuf": own("BMUF", _over_local_sgd(gmc_jax.bmuf)),
+    "lookahead": own("Lookahead", _over_local_sgd(gmc_jax.lookahead)),
+    "diloco": own("DiLoCo", _diloco),
+    "muloco": own("MuLoCo", _muloco),
+    "easgd": own("EAMSGD", _over_local_sgd(gmc_jax.easgd)),
+    "cocod_sgd": late("CoCoD-SGD", _over_local_sgd(gmc_jax.cocod_sgd)),
+    "overlap_local_sgd": late(
         "Overlap-Local-SGD", _over_local_sgd(gmc_jax.overlap_local_sgd)
     ),
-    "qsparse_local_sgd": _own("Qsparse-local-SGD", _qsparse_local_sgd),
-    "streaming_diloco": _late("Streaming DiLoCo", _streaming_diloco),
-    "sparse_loco": _own("SparseLoCo", _sparse_loco),
-    "local_gmc": _own("local SGD, GMC", _local_gmc),
-    "d_psgd": _own("D-PSGD", _d_psgd),
-    "qg_dsgdm": _own("QG-DSGDm", _qg_dsgdm),
-    "choco_sgd": _own("CHOCO-SGD", _choco_sgd),
-    "dcd_psgd": _own("DCD-PSGD", _dcd_psgd),
-    "matcha": _own("MATCHA", _matcha),
-    "d2": _own("D2", _d2),
-    "gradient_tracking": _own("gradient tracking", _gradient_tracking),
-    "sgp": _own("SGP", _sgp),
-    "osgp": _late("OSGP", partial(_sgp, delay=1)),
-    "adam": _common("Adam, dense", _adam, dense=True),
-    "detached_optimizer": _common(
-        "NAdam, detached", _detached_nadam, gradient_at="w + λe of each worker"
-    ),
-    "sign_sgd": _common("signSGD, vote", _sign_sgd, besides=results_of_votes),
-    "signum": _common("Signum, vote", _signum, besides=results_of_votes),
-    "ef_sign_sgd": _common("EF-signSGD", _ef_sign_sgd),
-    "slowmo": _own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5)),
+    "qsparse_local_sgd": own("Qsparse-local-SGD", _qsparse_local_sgd),
+    "streaming_diloco": late("Streaming DiLoCo", _streaming_diloco),
+    "sparse_loco": own("SparseLoCo", _sparse_loco),
+    "local_gmc": own("local SGD, GMC", _local_gmc),
+    "d_psgd": own("D-PSGD", _d_psgd),
+    "qg_dsgdm": own("QG-DSGDm", _qg_dsgdm),
+    "choco_sgd": own("CHOCO-SGD", _choco_sgd),
+    "dcd_psgd": own("DCD-PSGD", _dcd_psgd),
+    "matcha": own("MATCHA", _matcha),
+    "d2": own("D2", _d2),
+    "gradient_tracking": own("gradient tracking", _gradient_tracking),
+    "sgp": own("SGP", _sgp),
+    "osgp": late("OSGP", partial(_sgp, delay=1)),
+    "adam": common("Adam, dense", _adam, dense=True),
+    "sign_sgd": common("signSGD, vote", _sign_sgd, besides=results_of_votes),
+    "signum": common("Signum, vote", _signum, besides=results_of_votes),
+    "ef_sign_sgd": common("EF-signSGD", _ef_sign_sgd),
+    "slowmo": own("SlowMo, local SGD", _slowmo(_local_sgd, 0.5)),
 }
 LOCAL_METHODS |= {
-    f"slowmo_{name}_{beta}": _own(f"SlowMo {beta}, {label}", _slowmo(base, beta))
+    f"slowmo_{name}_{beta}": own(f"SlowMo {beta}, {label}", _slowmo(base, beta))
     for name, (base, label) in BASES.items()
     for beta in SLOW_MOMENTA
 }

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 import gmc_jax
 from experiments.data import datasets
-from experiments.data.batches import Draw, draws, steps_per_epoch
+from experiments.data.batches import Draw, draws, steps_per_epoch, windows
 from experiments.data.images import Data, Images, Split
-from experiments.data.partitions import PARTITIONS, Indices, class_counts
+from experiments.data.partitions import PARTITIONS, class_counts
 from experiments.models.networks import MODELS
 from experiments.training.backends import own_workers
 from experiments.training.config import Config
+from experiments.training.sampling import sampler
 from gmc_jax.core import Tree
 
 _CHUNK = 1000  # Images that are evaluated at a time, to bound the memory.
@@ -130,7 +131,7 @@ def build(config: Config, seed: int) -> Task:
     drawn = functools.partial(draws, config.workers, size, config.batch_size, seed)
     if data.on_host:
         share = Split(*np.zeros((2, len(own), 1), np.uint8))
-        drawn = functools.partial(_windows, data.train, shares, drawn)
+        drawn = functools.partial(windows, data.train, shares, drawn)
         take = _already_taken
     return Task(
         params=params,
@@ -140,7 +141,7 @@ def build(config: Config, seed: int) -> Task:
         take=take,
         loss=loss,
         evaluate=evaluate,
-        sample=_sampler(model, data),
+        sample=sampler(model, data),
         class_counts=(
             np.full((config.workers, 1), size)
             if data.on_host
@@ -169,48 +170,10 @@ def _data(name: str, data_file: Path | None, window: int, fraction: float) -> Da
     return data._replace(train=_some(data.train, round(fraction * images)))
 
 
-def _windows(
-    train: Split,
-    shares: Indices,
-    drawn: Callable[[int, int], Draw],
-    first: int,
-    last: int,
-) -> Draw:
-    """Reads the windows of some steps, each with the token after it."""
-    draw = drawn(first, last)
-    each = zip(shares, draw.chosen.swapaxes(0, 1), strict=True)
-    places = [share[own] for share, own in each]
-    chosen = np.stack(places, axis=1)
-    after = train.labels[chosen][..., -1:]
-    windows = np.concatenate([train.images[chosen], after], axis=-1)
-    return draw._replace(chosen=windows.astype(np.int32))
-
-
 def _already_taken(share: Split, draw: Draw) -> Batch:
     del share
-    windows = jnp.asarray(draw.chosen)
-    return Batch(windows[:, :-1], windows[:, 1:], gmc_jax.worker_key(draw.key()))
-
-
-def _sampler(model: nn.Module, data: Data) -> Callable[[Tree, int], str] | None:
-    """Makes a function that writes text, one token after another."""
-    if (decode := data.decode) is None:
-        return None
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def write(params, count, first, key):
-        def next_one(window, key):
-            logits = model.apply({"params": params}, window, train=False)
-            new = jax.random.categorical(key, jnp.asarray(logits)[:, -1])
-            return jnp.append(window[:, 1:], new[:, None], axis=1), new[0]
-
-        return jax.lax.scan(next_one, first, jax.random.split(key, count))[1]
-
-    def sample(params, count):
-        first = jnp.asarray(data.prepare(jnp.asarray(data.test.images[:1])))
-        return decode(np.asarray(write(params, count, first, jax.random.key(0))))
-
-    return sample
+    seen = jnp.asarray(draw.chosen)
+    return Batch(seen[:, :-1], seen[:, 1:], gmc_jax.worker_key(draw.key()))
 
 
 def _some(split: Split, most: int | None) -> Split:

@@ -82,7 +82,7 @@ def train(
             about={"method": method, "seeds": list(seeds), "steps": task.steps},
         ) as checkpoints:
             done = checkpoints.latest
-            if done is not None and phase.last <= done < task.steps:
+            if done is not None and done >= phase.last and phase is not phases[-1]:
                 continue
             if done is not None:
                 done, trainer.state, extras = checkpoints.restore(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from gmc_jax.channels.count_entries import CountEntriesState
 from gmc_jax.core import Channel, Tree
-from gmc_jax.costs.bits_per_step import bits_of_steps
 from gmc_jax.costs.hlo import Collective, Cost, collectives
+from gmc_jax.costs.sent_per_step import bits_of_steps
 from gmc_jax.utils import checks
 from gmc_jax.utils.multihost import fetch
 from gmc_jax.utils.trees import find

@@ -21,7 +21,7 @@ from gmc_jax import (
     top_k,
     wire_bytes,
 )
-from gmc_jax.costs.bits_per_step import bits_of_steps
+from gmc_jax.costs.sent_per_step import bits_of_steps
 from tests.support import harness
 from tests.support.channels import CHANNELS as TABLE
 from tests.support.channels import VARIANTS

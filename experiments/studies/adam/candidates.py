@@ -8,12 +8,11 @@ import optax
 
 import gmc_jax
 from experiments.studies.adam import dense_variance
+from experiments.training.compression import two_bits
 from gmc_jax.core import Channel
 
 RATIOS = (0.1, 0.01, 0.001)
 DETACH = 0.3
-SENT_IN_TWO_BITS = 4
-"""Entries that cost about as much as one with its place in 32 bits and its value."""
 _ADAPTIVE, _SIGNS, _SGD = 0.003, 0.001, 0.2
 
 Rate: TypeAlias = optax.ScalarOrSchedule
@@ -50,12 +49,6 @@ def top_k(ratio: float) -> Channel:
 def blocks(ratio: float) -> Channel:
     """Makes a channel of blocks that all workers draw together."""
     return gmc_jax.all_reduce(gmc_jax.random_block(ratio))
-
-
-def two_bits(ratio: float) -> Channel:
-    """Makes a channel of more of the largest entries, with values in two bits."""
-    selection = gmc_jax.top_k(min(1.0, SENT_IN_TWO_BITS * ratio))
-    return gmc_jax.all_gather(gmc_jax.quantised(selection, gmc_jax.centroids(2)))
 
 
 def _dense(inner: Callable[[Rate], optax.GradientTransformation], rate, *others):

@@ -15,12 +15,13 @@ from experiments.studies.adam import table
 from experiments.studies.adam.candidates import CANDIDATES
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.studies.equal_bytes.rate_search import best_rates
+from experiments.studies.equal_bytes.table import finite
 from experiments.training import record, tasks
 from experiments.training.config import Config
 from experiments.training.record import Record
 from experiments.training.study import Study
 from experiments.training.tasks import Task
-from gmc_jax.costs.bits_per_step import bits_of_steps
+from gmc_jax.costs.sent_per_step import bits_of_steps
 from gmc_jax.utils import checks
 from gmc_jax.utils.trees import entries_in
 
@@ -162,7 +163,7 @@ def _train(line: Line, config: Config, built: Sequence[Task], log: Record) -> No
         which = {"kind": table.KIND, **line._asdict(), "seed": seed, "rate": rate}
         for row in log.rows:
             if row.items() >= which.items():
-                return table.finite(row["loss"])
+                return finite(row["loss"])
         if not programs:  # A run that goes on has most of its rows already.
             programs.append(
                 AnyRate(lambda rate: line.optimizer(rate, task.steps), task, config)

@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.studies.adam.candidates import CANDIDATES
+from experiments.studies.equal_bytes.table import finite
 from experiments.training.record import Row
 from experiments.utils.tables import narrow
 
@@ -31,11 +32,6 @@ class Reached(NamedTuple):
     def mean(self) -> float:
         """The mean over seeds."""
         return float(np.mean(self.losses))
-
-
-def finite(loss: float | None) -> float:
-    """A loss as it was before the log: null stands for one that is not finite."""
-    return np.inf if loss is None or not np.isfinite(loss) else loss
 
 
 def reached(rows: Sequence[Row]) -> dict[tuple[str, float, int, int], Reached]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 import gmc_jax
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.studies.equal_bytes.rate_search import best_rates
+from experiments.studies.equal_bytes.table import finite
 from experiments.studies.plan.study import Plan
 from experiments.training import record, tasks
 from experiments.training.config import Config
@@ -153,7 +153,7 @@ def _train(row: Prediction, options: Choices, task: tasks.Task, log: Record) -> 
     def loss(rate: float) -> float:
         for done in log.rows:
             if done.items() >= (which | {"rate": rate}).items():
-                return _finite(done["loss"])
+                return finite(done["loss"])
         if not programs:
 
             def optimizer(
@@ -179,17 +179,13 @@ def evaluated(
     return eval(expression, {"gmc_jax": gmc_jax, "optax": optax, "rate": rate})
 
 
-def _finite(loss: float | None) -> float:
-    return np.inf if loss is None else loss
-
-
 def best(rows: Sequence[Row]) -> list[Row]:
     """The row of each method at its best rate, in the planner's order."""
     trained = [row for row in rows if row["kind"] == "choice"]
     found: dict[tuple[str, float | None], Row] = {}
     for row in trained:
         key = row["method"], row["ratio"]
-        if key not in found or _finite(row["loss"]) < _finite(found[key]["loss"]):
+        if key not in found or finite(row["loss"]) < finite(found[key]["loss"]):
             found[key] = row
     return sorted(
         found.values(), key=lambda row: (ORDER.index(row["verdict"]), row["seconds"])
@@ -199,7 +195,7 @@ def best(rows: Sequence[Row]) -> list[Row]:
 def tables(rows: Sequence[Row]) -> list[Table | str]:
     """A table of losses beside verdicts, and what they say of the planner."""
     config, reached = rows[0]["config"], best(rows)
-    losses = {row["method"]: _finite(row["loss"]) for row in reached}
+    losses = {row["method"]: finite(row["loss"]) for row in reached}
     if DENSE.name not in losses:
         raise ValueError("the dense method is not trained yet. Start the study again.")
     dense = losses[DENSE.name]
@@ -221,7 +217,7 @@ def tables(rows: Sequence[Row]) -> list[Table | str]:
         if row["verdict"] != verdict:
             verdict = row["verdict"]
             shown.add_row(f"{verdict}:", style="bold")
-        loss = _finite(row["loss"])
+        loss = finite(row["loss"])
         shown.add_row(
             row["method"],
             f"{row['ratio']:.3g}" if row["ratio"] else "",
@@ -230,12 +226,12 @@ def tables(rows: Sequence[Row]) -> list[Table | str]:
             f"{loss:.3f}",
             f"{loss - dense:+.3f}",
         )
-    safe = [_finite(row["loss"]) - dense for row in reached if row["verdict"] == "safe"]
+    safe = [finite(row["loss"]) - dense for row in reached if row["verdict"] == "safe"]
     words = [f"Of what is safe, the worst ends {max(safe):.3f} above dense."]
     if NEVER in losses:
         first = reached[0]
         words.append(
-            f"The first choice, {first['method']}, ends {_finite(first['loss']):.3f}; "
+            f"The first choice, {first['method']}, ends {finite(first['loss']):.3f}; "
             f"never meeting {losses[NEVER]:.3f}, dense {dense:.3f}."
         )
     return [shown, *words]

@@ -16,7 +16,7 @@ from experiments.studies.adam.candidates import CANDIDATES
 from experiments.studies.adam.study import Adam
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.training import record
-from gmc_jax.costs.bits_per_step import bits_of_steps
+from gmc_jax.costs.sent_per_step import bits_of_steps
 from tests.support import harness, problems
 
 PARAMS = {"first": {"w": jnp.zeros((64, 64))}, "second": {"b": jnp.zeros(64)}}

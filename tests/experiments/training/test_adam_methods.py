@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from experiments.training.adam_methods import ADAM_METHODS, PERIOD, adamw
+from experiments.training.adam_methods import ADAM_METHODS, adamw
 from experiments.training.compression import Compression
+from experiments.training.local_methods import PERIOD
 
 PARAMS = {
     "0": {"kernel": jnp.zeros((256, 256))},

@@ -83,6 +83,15 @@ def test_the_table_says_how_much_sooner_the_loss_of_dense_was_reached():
     assert len(samples) == 3
 
 
+def test_without_a_dense_run_nothing_is_sooner():
+    header, *others = rows()
+    header = header | {"config": header["config"] | {"methods": METHODS[1:]}}
+
+    table, *_ = language.comparison([header, *others])
+
+    assert line(printed(table), "NAdamW, detached")[-1] == "15"  # The seconds.
+
+
 def test_without_a_link_there_are_no_seconds():
     table, *_ = language.comparison(rows(bandwidth=None))
     assert "sooner" not in printed(table)

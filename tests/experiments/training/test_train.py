@@ -218,6 +218,24 @@ def test_a_run_goes_on_with_more_workers(tmp_path, task, stop):
     np.testing.assert_allclose(seconds, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_run_with_more_workers_may_end_before_its_summary(
+    tmp_path, task, monkeypatch
+):
+    def crash(model, path):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(train, "_keep", crash)
+    with pytest.raises(OSError, match="full"):
+        run(tmp_path, GROWING, task)
+    monkeypatch.undo()
+
+    _, log = run(tmp_path, GROWING, task)
+
+    assert log.path.name == "run-001"
+    assert [row["kind"] for row in log.rows].count("summary") == 1
+
+
 def test_workers_cannot_change_after_the_last_step(tmp_path, task):
     late = dataclasses.replace(GROWING, resize=(6, 4))
     with pytest.raises(ValueError, match=r"before the last step, 6, got step 6"):

@@ -10,7 +10,7 @@ from jax import lax
 
 import gmc_jax
 from gmc_jax import all_gather, averaged, exact, message_bits, top_k
-from gmc_jax.costs.bits_per_step import bits_of_steps, traffic_of_steps
+from gmc_jax.costs.sent_per_step import bits_of_steps, traffic_of_steps
 from gmc_jax.transforms._average_in_dtype import average_in_dtype
 
 PARAMS = {"bias": jnp.zeros(4), "kernel": jnp.zeros((4, 4))}
