@@ -13,6 +13,7 @@ from rich.progress import track
 
 from experiments.studies.adam import table
 from experiments.studies.adam.candidates import CANDIDATES
+from experiments.studies.equal_bytes import problems
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.studies.equal_bytes.rate_search import best_rates
 from experiments.studies.equal_bytes.table import finite
@@ -66,18 +67,7 @@ class Adam:
 
     def config(self, workers: int) -> Config:
         """The training of one number of workers."""
-        return Config(
-            data="text",
-            data_file=self.text_file,
-            model="characters",
-            partition="iid",
-            methods=("adam",),
-            workers=workers,
-            batch_size=self.batch_size,
-            steps=self.steps,
-            judge_on=1000,
-            count=False,
-        )
+        return problems.under_adam(self.text_file, workers, self.batch_size, self.steps)
 
     @property
     def lines(self) -> list["Line"]:

@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gmc_jax
+from experiments.studies.equal_bytes import problems
 from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.studies.equal_bytes.rate_search import best_rates
 from experiments.studies.equal_bytes.table import finite
@@ -77,17 +78,8 @@ class Choices:
     @property
     def problem(self) -> Config:
         """The training."""
-        return Config(
-            data="text",
-            data_file=self.text_file,
-            model="characters",
-            partition="iid",
-            methods=("adam",),
-            workers=self.workers,
-            batch_size=self.batch_size,
-            steps=self.steps,
-            judge_on=1000,
-            count=False,
+        return problems.under_adam(
+            self.text_file, self.workers, self.batch_size, self.steps
         )
 
     def plan(self, parameters: int) -> list[Prediction]:

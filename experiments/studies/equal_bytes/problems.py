@@ -1,6 +1,7 @@
 """The problems, the methods that send less than dense, and where rates are sought."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def text(text_file: Path, steps: int) -> Config:
         steps=steps,
         judge_on=200,
         count=False,
+    )
+
+
+def under_adam(text_file: Path, workers: int, batch_size: int, steps: int) -> Config:
+    """The same transformer, as the studies `adam` and `choices` train it."""
+    return replace(
+        text(text_file, steps),
+        methods=("adam",),
+        workers=workers,
+        batch_size=batch_size,
+        judge_on=1000,
     )
 
 

@@ -11,18 +11,15 @@ from experiments.data import tokens
 from experiments.data.batches import Draw, draws
 from experiments.data.partitions import PARTITIONS
 from experiments.data.text import TEXTS, WINDOW, text, utf8
-from experiments.models.gpt import Gpt
 from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
+from tests.support.small_gpt import small_gpt, written
 
 
 @pytest.fixture
 def a_file(tmp_path):
-    """Three thousand characters; each determines the next."""
-    path = tmp_path / "text.txt"
-    path.write_text("abcdefghij" * 300, encoding="utf-8")
-    return path
+    return written(tmp_path)
 
 
 def test_each_character_is_followed_by_its_label(a_file):
@@ -112,20 +109,7 @@ def test_windows_that_are_read_on_the_host_are_those_of_the_workers_shares(
     """The same draws from a share in memory give the same batch."""
     file = tmp_path / "text.npy"
     tokens.write(a_file, 256, file)
-    config = Config(
-        data="tokens",
-        data_file=file,
-        model="gpt",
-        gpt=Gpt(blocks=1, width=8, heads=2),
-        window=6,
-        methods=("adam",),
-        partition="iid",
-        workers=2,
-        batch_size=3,
-        steps=4,
-        count=False,
-    )
-    task = tasks.build(config, 0)
+    task = tasks.build(small_gpt(file, data="tokens"), 0)
     data = TEXTS["tokens"](file, 6)
     shares = PARTITIONS["iid"](data.train.labels, 2, 0.1, 0)
     read, drawn = task.draws(1, 4), draws(2, shares.shape[1], 3, 0, 1, 4)

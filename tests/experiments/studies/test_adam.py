@@ -14,7 +14,6 @@ import gmc_jax
 from experiments.studies.adam import dense_variance, study, table
 from experiments.studies.adam.candidates import CANDIDATES
 from experiments.studies.adam.study import Adam
-from experiments.studies.equal_bytes.any_rate import AnyRate
 from experiments.training import record
 from gmc_jax.costs.sent_per_step import bits_of_steps
 from tests.support import harness, problems
@@ -123,7 +122,7 @@ def test_every_candidate_is_made_for_a_rate_that_falls(method):
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_and_seeks_rates_with_the_first_workers(tmp_path, monkeypatch):
+def test_a_study_goes_on_and_seeks_rates_with_the_first_workers(tmp_path, count_rates):
     text = tmp_path / "text.txt"
     letters = np.random.default_rng(0).choice(list("abcdefgh \n"), 4000)
     text.write_text("".join(letters))
@@ -152,14 +151,7 @@ def test_a_study_goes_on_and_seeks_rates_with_the_first_workers(tmp_path, monkey
         assert each["rate"] == min(first, key=lambda other: other["loss"])["rate"]
     assert len(with_two) == 4 * 2
     (path / record.LOG).write_text("".join(lines[:-4]))
-    trained = []
-    train_before = AnyRate.train
-
-    def counted(self, task, rate, stops):
-        trained.append(rate)
-        return train_before(self, task, rate, stops)
-
-    monkeypatch.setattr(AnyRate, "train", counted)
+    trained = count_rates()
     study.main(chosen)
     lost = [each for each in map(json.loads, lines[-4:]) if each["kind"] == table.KIND]
     assert trained == [each["rate"] for each in lost]

@@ -114,7 +114,7 @@ def test_after_a_loss_that_is_not_finite_the_training_ends():
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_after_a_kill_and_overwrites_nothing(tmp_path, monkeypatch):
+def test_a_study_goes_on_after_a_kill_and_overwrites_nothing(tmp_path, count_rates):
     options = EqualBytes(
         methods=("dmsgd", "gmc"), steps=6, seeds=2, results=tmp_path / "results"
     )
@@ -123,14 +123,7 @@ def test_a_study_goes_on_after_a_kill_and_overwrites_nothing(tmp_path, monkeypat
     lines = (path / record.LOG).read_text().splitlines(keepends=True)
     kept = [*lines[:-4], lines[-4][:20]]
     (path / record.LOG).write_text("".join(kept))
-    trained = []
-    train_before = AnyRate.train
-
-    def counted(self, task, rate, stops):
-        trained.append(rate)
-        return train_before(self, task, rate, stops)
-
-    monkeypatch.setattr(AnyRate, "train", counted)
+    trained = count_rates()
     study.main(options)
     lost = [row for row in map(json.loads, lines[-4:]) if row["kind"] == "training"]
     assert trained == [row["rate"] for row in lost]

@@ -4,27 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.models.gpt import Gpt
 from experiments.training import tasks
-from experiments.training.config import Config
+from tests.support.small_gpt import small_gpt, written
 
 
 @pytest.fixture
 def task(tmp_path):
-    """A small transformer on a text of ten characters."""
-    (tmp_path / "text.txt").write_text("abcdefghij" * 300, encoding="utf-8")
-    config = Config(
-        data="text",
-        data_file=tmp_path / "text.txt",
-        model="gpt",
-        gpt=Gpt(blocks=1, width=8, heads=2),
-        window=4,
-        methods=("adam",),
-        partition="iid",
-        workers=2,
-        count=False,
-    )
-    return tasks.build(config, 0)
+    return tasks.build(small_gpt(written(tmp_path)), 0)
 
 
 def test_a_sample_has_the_characters_of_the_text(task):

@@ -13,6 +13,7 @@ from experiments.models.networks import MODELS
 from experiments.training import tasks
 from experiments.training.config import Config
 from experiments.training.trainer import Trainer
+from tests.support.small_gpt import small_gpt, written
 
 CONFIG = Config(
     methods=("cser",), compressor="random_block", ratio=0.05, workers=2, steps=6
@@ -126,20 +127,12 @@ def test_batch_statistics_differ_between_workers_and_are_averaged(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["adamw", "adamw_behind"])
 def test_workers_of_two_devices_each_end_like_simulated_ones(tmp_path, method):
-    (tmp_path / "text.txt").write_text("to be or not to be: " * 100, encoding="utf-8")
-    simulated = Config(
-        data="text",
-        data_file=tmp_path / "text.txt",
-        model="gpt",
+    simulated = small_gpt(
+        written(tmp_path),
         gpt=Gpt(blocks=1, width=16, heads=2),
-        window=8,
         methods=(method,),
         ratio=0.1,
-        workers=2,
-        partition="iid",
-        batch_size=2,
         steps=12,
-        count=False,
     )
     split = dataclasses.replace(simulated, backend="distribute", devices_each=2)
     task = tasks.build(simulated, 0)
