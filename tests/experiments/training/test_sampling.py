@@ -1,35 +1,40 @@
 """Text that a network writes."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import pytest
 
+from experiments.data.text import text
 from experiments.training import tasks
+from experiments.training.sampling import sampler
 from tests.support.small_gpt import small_gpt, written
 
 
-@pytest.fixture
-def task(tmp_path):
-    return tasks.build(small_gpt(written(tmp_path)), 0)
+class First(nn.Module):
+    """Is certain that the first token of the window comes next, at its last place."""
+
+    def __call__(self, windows, train):
+        first = 100.0 * jax.nn.one_hot(windows[:, :1], 10)
+        return jnp.zeros((*windows.shape, 10)).at[:, -1:].set(first)
 
 
-def test_a_sample_has_the_characters_of_the_text(task):
+def test_each_token_is_written_behind_the_window_and_then_read(tmp_path):
+    data = text(written(tmp_path), window=4)
+    sample = sampler(First(), data)
+    assert sample is not None
+    assert data.decode is not None
+    start = data.decode(data.test.images[0])
+
+    assert sample({}, 10) == (3 * start)[:10]
+
+
+def test_a_sample_has_the_characters_of_the_text(tmp_path):
+    task = tasks.build(small_gpt(written(tmp_path)), 0)
+    assert task.sample is not None
     params = jax.tree.map(jnp.zeros_like, task.params)
 
-    written = task.sample(params, 50)
+    sample = task.sample(params, 50)
 
-    assert len(written) == 50
-    assert set(written) <= set("abcdefghij")  # All alike: logits are 0.
-    assert len(set(written)) > 5
-
-
-def test_a_network_that_is_certain_writes_what_it_is_certain_of(task):
-    """Its embedding of one character is long, and so is its logit."""
-    zeros = jax.tree.map(jnp.zeros_like, task.params)
-    every = jnp.ones((10, 8)).at[2].set(100.0)
-    params = zeros | {
-        "embedding": {"embedding": every},
-        "norm": {"scale": jnp.ones(8)},
-    }
-
-    assert task.sample(params, 20) == "c" * 20
+    assert len(sample) == 50
+    assert set(sample) <= set("abcdefghij")  # All alike: logits are 0.
+    assert len(set(sample)) > 5
