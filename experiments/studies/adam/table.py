@@ -63,6 +63,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         f"differ by factors of {header['rates_apart']:g}, the best one for the first "
         "seed and the first number of workers. Losses without ± are of one seed.",
     )
+    shown.padding = 0  # Six columns have to fit 80 characters.
     for name in ("ratio", "bytes"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("rate", justify="right", no_wrap=True)
